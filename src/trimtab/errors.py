@@ -1,0 +1,12 @@
+"""The one exception that means: the input is wrong, not the program."""
+
+
+class InputError(ValueError):
+    """Wrong input: the message says what is wrong, where, and what to do next; the command line exits with 2."""
+
+
+def shortened(items: list, limit: int = 5) -> str:
+    """The first `limit` items joined by commas, and how many more there are."""
+    rest = len(items) - limit
+    listed = ", ".join(str(item) for item in items[:limit])
+    return f"{listed} and {rest} more" if rest > 0 else listed

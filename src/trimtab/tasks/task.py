@@ -1,0 +1,98 @@
+"""Task: what an encoder learns. Rows of text with labels, and how they are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from ..errors import InputError
+
+Kind = Literal["single_label", "multi_label", "regression"]
+KINDS: tuple[str, ...] = get_args(Kind)
+SPLITS = ("train", "validation", "test")
+
+Label = int | float | list[int] | None
+"""A class index (single_label), a number (regression), sorted class indices (multi_label), None where unlabelled."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one split, kept by column: `texts` holds one list of texts, or two of equal length for pairs."""
+
+    texts: tuple[list[str], ...]
+    labels: list[Any]  # of Label, one per row
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """Row `i` as {"text", "label"} or {"text_a", "text_b", "label"}."""
+        names = ("text",) if len(self.texts) == 1 else ("text_a", "text_b")
+        return {name: column[i] for name, column in zip(names, self.texts, strict=True)} | {"label": self.labels[i]}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(len(self)))
+
+    def take(self, indices: Sequence[int]) -> Rows:
+        """The rows at `indices`, in that order."""
+        return Rows(tuple([column[i] for i in indices] for column in self.texts), [self.labels[i] for i in indices])
+
+
+EMPTY = Rows(([],), [])
+
+
+@dataclass(frozen=True)
+class Task:
+    """Text columns, a label, its kind and class names, the main metric, and the rows of each split."""
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...]  # class names in index order; empty for regression
+    text_columns: tuple[str, ...]  # one name, or two for pairs, as in the source
+    label_column: str
+    metric: str  # name of the main metric
+    splits: Mapping[str, Rows] = field(default_factory=dict, repr=False)
+    source: str = ""  # what `read` was given, so that a recipe can read it again
+    notes: tuple[str, ...] = ()  # what the reader did to the rows, in plain words
+
+    @property
+    def n_outputs(self) -> int:
+        """How many numbers the head puts out: one per class, or one for regression."""
+        return max(1, len(self.classes))
+
+    @property
+    def train(self) -> Rows:
+        return self.splits.get("train", EMPTY)
+
+    @property
+    def validation(self) -> Rows:
+        return self.splits.get("validation", EMPTY)
+
+    @property
+    def test(self) -> Rows:
+        return self.splits.get("test", EMPTY)
+
+    def description(self) -> dict[str, Any]:
+        """All but the rows, as JSON values: what a delta carries."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "classes": list(self.classes),
+            "text_columns": list(self.text_columns),
+            "label_column": self.label_column,
+            "metric": self.metric,
+            "source": self.source,
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Task:
+        """The task without rows that `description()` described; raises InputError when a field is missing or odd."""
+        try:
+            values = {name: description[name] for name in ("name", "kind", "label_column", "metric", "source")}
+            classes, text_columns = description["classes"], description["text_columns"]
+        except KeyError as error:
+            raise InputError(f"the task description lacks {error}; the file is damaged or from another program") from None
+        if values["kind"] not in KINDS:
+            raise InputError(f"unknown task kind {values['kind']!r}; known kinds: {', '.join(KINDS)}")
+        return cls(**values, classes=tuple(classes), text_columns=tuple(text_columns))

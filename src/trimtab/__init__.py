@@ -1,1 +1,61 @@
+"""trimtab: fine-tune pretrained encoders by training the few parameters that matter.
+
+The public names; each is imported when it is first asked for, so that `import trimtab` stays light.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .changes.delta import Delta
+    from .changes.inspect import inspect
+    from .changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method, Random, Union
+    from .changes.notation import parse_method
+    from .changes.selection import Selection
+    from .encoders.encoder import Encoder, load
+    from .errors import InputError
+    from .studies.report import report
+    from .tasks.read import read
+    from .tasks.task import Task
+    from .training.export import export
+    from .training.fit import fit
+    from .training.recipe import Recipe, Settings
+    from .training.run import Run
+    from .training.use import evaluate, merge, predict
+
 __version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "changes.delta": ("Delta",),
+    "changes.inspect": ("inspect",),
+    "changes.methods": (
+        "Biases", "Full", "Head", "LastLayers", "LayerNorms", "Lora", "Method", "Random", "Union",
+    ),
+    "changes.notation": ("parse_method",),
+    "changes.selection": ("Selection",),
+    "encoders.encoder": ("Encoder", "load"),
+    "errors": ("InputError",),
+    "studies.report": ("report",),
+    "tasks.read": ("read",),
+    "tasks.task": ("Task",),
+    "training.export": ("export",),
+    "training.fit": ("fit",),
+    "training.recipe": ("Recipe", "Settings"),
+    "training.run": ("Run",),
+    "training.use": ("evaluate", "merge", "predict"),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [*_HOME_OF]  # noqa: PLE0604 # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

@@ -1,0 +1,183 @@
+"""Delta: what a task adds to an encoder, as new values at the selected elements, with all that is needed to use them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..encoders.encoder import Encoder
+from ..encoders.head import HeadShape
+from ..encoders.parts import parts_of
+from ..errors import InputError
+from ..files import replacing, write_json
+from .methods import Lora, Method, Union, inject_lora
+from .notation import method_text
+from .selection import Selection
+
+FORMAT = 1
+TENSORS, READABLE = "delta.safetensors", "delta.json"
+_AT = "@"  # "@name" holds the positions of the values under "name"
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """New values at the selected elements of one encoder, and the description of the task they serve.
+
+    `values[name]` is the whole new parameter, or, where `positions[name]` exists, the 1-D float32 values at those positions
+    of the flattened parameter.
+    """
+
+    base: Mapping[str, Any]  # name, revision, sha256, model_type of the encoder
+    task: Mapping[str, Any]  # Task.description()
+    method: str  # as written on the command line
+    head: str  # "default" or "linear"
+    max_length: int  # tokens; longer texts are cut
+    values: Mapping[str, Tensor] = field(repr=False)
+    positions: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    loras: tuple[Lora, ...] = ()  # what must be injected before the values fit
+    count_body: int = 0  # elements
+    count_head: int = 0
+    notes: Mapping[str, Any] = field(default_factory=dict)  # scores and versions, for people
+
+    @classmethod
+    def extract(
+        cls, model: nn.Module, selection: Selection, encoder: Encoder, task: Mapping[str, Any], method: Method,
+        *, head: str = "default", max_length: int = 512, notes: Mapping[str, Any] | None = None,
+    ) -> Delta:  # fmt: skip
+        """The Delta of `model`, trained from `encoder` at `selection`: copies, so that further training changes nothing."""
+        parameters = dict(model.named_parameters())
+        values, positions = {}, {}
+        for name, at in selection.elements.items():
+            value = parameters[name].detach().to("cpu", torch.float32)
+            if at is None:
+                values[name] = value.clone()
+            else:
+                positions[name] = torch.from_numpy(at).to(torch.int32)
+                values[name] = value.flatten()[torch.from_numpy(at)].clone()
+        base = {"name": encoder.name, "revision": encoder.revision, "sha256": encoder.sha256}
+        base["model_type"] = encoder.config.model_type
+        methods = method.methods if isinstance(method, Union) else (method,)
+        return cls(
+            base, dict(task), method_text(method), head, max_length, values, positions,
+            tuple(each for each in methods if isinstance(each, Lora)),
+            selection.body.count, selection.head.count, dict(notes or {}),
+        )  # fmt: skip
+
+    def attach(self, encoder: Encoder) -> Any:
+        """A new model on `encoder` with this delta applied; raises InputError when `encoder` is not the delta's base."""
+        if encoder.sha256 != self.base["sha256"]:
+            raise InputError(
+                f"this delta belongs to {_named(self.base)} with weights {self.base['sha256'][:12]}..., not to "
+                f"{encoder.name!r} with weights {encoder.sha256[:12]}...: load the encoder it was trained on"
+            )
+        outputs = HeadShape(kind=self.task["kind"], classes=tuple(self.task["classes"]))
+        model = encoder.with_head(outputs, head=self.head)
+        for lora in self.loras:
+            inject_lora(model, lora)
+        self.write_into(model)
+        return model.eval()
+
+    @torch.no_grad()
+    def write_into(self, model: nn.Module) -> None:
+        """Sets the selected elements of `model`, in place; raises InputError when a parameter is missing or of another size."""
+        parameters = dict(model.named_parameters())
+        for name, value in self.values.items():
+            at = self.positions.get(name)
+            target = parameters.get(name)
+            fits = target is not None and (
+                target.shape == value.shape if at is None else int(at.max()) < target.numel()
+            )
+            if target is None or not fits:
+                raise InputError(f"the delta holds {name} {tuple(value.shape)}, which does not fit this encoder")
+            if at is None:
+                target.copy_(value)
+            else:
+                target.view(-1)[at.long()] = value.to(target)
+
+    def merged(self, encoder: Encoder) -> Any:
+        """A plain Hugging Face model with the delta applied and LoRA folded into the weights it adapted."""
+        model = self.attach(encoder)
+        if self.loras:
+            _fold_lora(model)
+        return model
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the delta into `folder` and returns its tensor file, which holds everything; delta.json is for reading."""
+        folder = Path(folder)
+        tensors = dict(self.values) | {_AT + name: at for name, at in self.positions.items()}
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        described = self._described() | {"values_sha256": _hash(tensors)}
+        with replacing(folder / TENSORS) as temporary:
+            save_file(tensors, temporary, metadata={"trimtab": json.dumps(described, ensure_ascii=False)})
+        write_json(folder / READABLE, described)
+        return folder / TENSORS
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Delta:
+        """The Delta saved in `folder`; raises InputError when there is none, or it is damaged or of a newer format."""
+        path = Path(folder) / TENSORS
+        if not path.is_file():
+            raise InputError(
+                f"no delta in {folder}: {TENSORS} is missing (an unfinished run? give a finished run's folder)"
+            )
+        try:
+            with safe_open(path, "pt") as file:
+                described = json.loads((file.metadata() or {})["trimtab"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise InputError(f"{path} is damaged or not a delta ({error}): copy it again or fit again") from error
+        if described.get("format") != FORMAT:
+            raise InputError(
+                f"{path} has delta format {described.get('format')}; this version reads {FORMAT}: upgrade trimtab"
+            )
+        if described.pop("values_sha256", None) != _hash(tensors):
+            raise InputError(f"{path} is damaged: its values do not match their checksum; copy it again or fit again")
+        described.pop("format")
+        described["loras"] = tuple(Lora(**lora) for lora in described["loras"])
+        values = {name: tensor for name, tensor in tensors.items() if not name.startswith(_AT)}
+        positions = {name[1:]: tensor for name, tensor in tensors.items() if name.startswith(_AT)}
+        return cls(**described, values=values, positions=positions)
+
+    def _described(self) -> dict[str, Any]:
+        kept = ("base", "task", "method", "head", "max_length", "count_body", "count_head", "notes")
+        described = {name: getattr(self, name) for name in kept}
+        return {"format": FORMAT} | described | {"loras": [asdict(lora) for lora in self.loras]}
+
+
+def selection_of(delta: Delta, model: nn.Module) -> Selection:
+    """The Selection of `model` that `delta` holds values for."""
+    at = {name: delta.positions[name].numpy() if name in delta.positions else None for name in delta.values}
+    return Selection(parts_of(model), at)
+
+
+def _fold_lora(model: nn.Module) -> None:
+    """Adds each LoRA update to its weight and puts the plain linear maps back, in place."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for path, layer in [(path, m) for path, m in model.named_modules() if isinstance(m, BaseTunerLayer)]:
+        layer.merge()
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, layer.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _named(base: Mapping[str, Any]) -> str:
+    return f"encoder {base['name']!r}" + (f" at revision {base['revision'][:12]}" if base.get("revision") else "")

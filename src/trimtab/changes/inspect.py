@@ -1,0 +1,54 @@
+"""What an encoder is made of, and what each method would train of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..encoders.encoder import Encoder
+from ..encoders.head import TWO_CLASSES
+from ..encoders.parts import grid, parts_of
+from ..errors import InputError
+from .methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method
+from .notation import method_text
+
+SHOWN: tuple[Method, ...] = (
+    Full(),
+    Head(),
+    LastLayers(),
+    Biases(),
+    Biases("query+intermediate"),
+    LayerNorms(),
+    LayerNorms("output"),
+    LayerNorms("attention"),
+    Lora(),
+)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Element counts by layer and kind, and by method; the head is that of a task with two classes."""
+
+    layers: list[str]
+    kinds: list[str]
+    counts: list[list[int]]  # layers x kinds
+    methods: dict[str, dict[str, Any]]  # method -> {"body", "head", "share"} or {"refused": why}
+
+    def as_json(self) -> dict[str, Any]:
+        return {"layers": self.layers, "kinds": self.kinds, "counts": self.counts, "methods": self.methods}
+
+
+def inspect(encoder: Encoder, head: str = "default") -> Inspection:
+    """The Inspection of `encoder` with a `head` for two classes."""
+    parts = parts_of(encoder.with_head(TWO_CLASSES, head=head))
+    layers, kinds, counts = grid(parts, {name: part.count for name, part in parts.items()})
+    methods = {method_text(method): _chosen(encoder, method, head) for method in SHOWN}
+    return Inspection(layers, kinds, counts, methods)
+
+
+def _chosen(encoder: Encoder, method: Method, head: str) -> dict[str, Any]:
+    model = encoder.with_head(TWO_CLASSES, head=head)
+    heads = sum(part.count for part in parts_of(model).values() if part.is_head)
+    try:
+        selection = method.attach(model)
+    except InputError as error:
+        return {"refused": str(error)}
+    return {"body": selection.body.count, "head": heads, "share": selection.share}

@@ -1,0 +1,238 @@
+"""The methods: each decides which elements of a model may change. A user's own needs `attach` and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..encoders.parts import EMBEDDINGS, KINDS, NORM_KINDS, Part, layers_of, parts_of
+from ..errors import InputError
+from .selection import Selection
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Chooses what may change.
+
+    `attach` may add modules to `model` (LoRA does), looks at `batches` and `loss` where the choice depends on data, draws
+    from torch's global generator where it is random, and returns a non-empty Selection of the model as it then is. An
+    attribute `learning_rate`, where it has one, is the default rate of the body under this method.
+    """
+
+    def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection: ...
+
+
+@dataclass(frozen=True)
+class Full:
+    """Every parameter: the yardstick that the others are measured against."""
+
+    learning_rate: ClassVar[float] = 5e-5
+
+    def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
+        return Selection.where(parts_of(model), lambda name, part: True)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head alone, on frozen features: the other yardstick."""
+
+    learning_rate: ClassVar[float] = 1e-3
+
+    def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
+        return _found(parts_of(model), lambda part: part.is_head, "the model has no head to train")
+
+
+@dataclass(frozen=True)
+class LastLayers:
+    """The last `k` layers and all that follows them; ALBERT, whose layers are one module, has no last ones."""
+
+    k: int = 2
+    learning_rate: ClassVar[float] = 1e-4
+
+    def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
+        layers = layers_of(model)
+        if layers.shared:
+            raise InputError("last_layers has no meaning here: this encoder runs one shared layer again and again")
+        if not 1 <= self.k <= layers.count:
+            raise InputError(f"last_layers:k={self.k} does not fit: the encoder has {layers.count} layers")
+        first = layers.count - self.k
+        return _found(parts_of(model), lambda part: part.layer >= first, "the last layers have no parameters")
+
+
+@dataclass(frozen=True)
+class Biases:
+    """Bias vectors (BitFit, arXiv 2106.10199): all of the body's, or those of the kinds in `which`, joined by "+"."""
+
+    which: str = "all"
+    learning_rate: ClassVar[float] = 1e-3
+
+    def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
+        kinds = _kinds(self.which, "biases:which", {"all": KINDS})
+        why = "this encoder has no biases" + ("" if self.which == "all" else f" of kind {self.which}")
+        return _found(
+            parts_of(model), lambda part: part.role == "bias" and part.kind in kinds and not part.is_head, why
+        )
+
+
+_NORMS_OF = {"all": NORM_KINDS, "attention": ("attention_norm",), "output": ("output_norm",)}
+
+
+@dataclass(frozen=True)
+class LayerNorms:
+    """Weights and biases of the normalisation layers (arXiv 2403.20284).
+
+    `which`: all, attention (the norm after or before attention) or output; `what`: weight, bias or both.
+    """
+
+    which: str = "all"
+    what: str = "both"
+    learning_rate: ClassVar[float] = 1e-3
+
+    def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
+        kinds = _NORMS_OF[_one_of(self.which, _NORMS_OF, "layer_norms:which")]
+        roles = {"weight": ("weight",), "bias": ("bias",), "both": ("weight", "bias")}
+        role = roles[_one_of(self.what, roles, "layer_norms:what")]
+        why = f"this encoder has no such LayerNorm elements (which={self.which}, what={self.what})"
+        return _found(parts_of(model), lambda part: part.kind in kinds and part.role in role, why)
+
+
+@dataclass(frozen=True)
+class Random:
+    """A uniformly random subset of the body, by `count` or `share`: the control for every other choice.
+
+    Drawn within another method's elements, or by default within all layers. The embedding tables are left out by default
+    because the rows of words that a task never uses cannot move: a control that holds them would be weak.
+    """
+
+    count: int | None = None
+    share: float | None = None
+    within: Method | None = None
+    learning_rate: ClassVar[float] = 1e-3
+
+    def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
+        parts = parts_of(model)
+        if self.within is not None:
+            pool = self.within.attach(model, batches, loss).body
+        else:
+            pool = Selection.where(parts, lambda name, part: part.layer > EMBEDDINGS and not part.is_head)
+        count = wanted_count("random", pool.count, self.count, self.share)
+        return _subset(pool, torch.randperm(pool.count)[:count].numpy())
+
+
+_DEFAULT_TARGETS = ("query", "value", "query_key_value")
+_TARGETS = ("query", "key", "value", "query_key_value", "attention_output", "intermediate", "output")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank updates (arXiv 2106.09685), injected by peft: W x + (alpha / rank) B A x, with A and B trained.
+
+    `targets`: the kinds of linear maps, joined by "+"; "default" is query and value, "all" every map of the layers.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: str = "default"
+    learning_rate: ClassVar[float] = 1e-3
+
+    def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
+        inject_lora(model, self)
+        return _found(parts_of(model), lambda part: part.kind == "lora", "LoRA added nothing to this encoder")
+
+
+def inject_lora(model: nn.Module, lora: Lora) -> None:
+    """Adds `lora` to `model` in place through peft; raises InputError for a bad option or a missing peft."""
+    if lora.rank < 1 or not 0 <= lora.dropout < 1:
+        raise InputError(f"lora needs rank >= 1 and 0 <= dropout < 1, not rank={lora.rank}, dropout={lora.dropout}")
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise InputError("LoRA needs peft: pip install 'trimtab[lora]'") from None
+    kinds = _kinds(lora.targets, "lora:targets", {"default": _DEFAULT_TARGETS, "all": _TARGETS})
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    paths = {name.rpartition(".")[0] for name, part in parts_of(model).items() if part.kind in kinds}
+    targets = sorted(paths & linear)
+    if not targets:
+        raise InputError(f"this encoder has no linear maps of kind {lora.targets} for LoRA")
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)  # type: ignore[arg-type]
+    inject_adapter_in_model(config, model)
+
+
+@dataclass(frozen=True)
+class Union:
+    """What any of `methods` chooses; written `layer_norms+biases` on the command line."""
+
+    methods: tuple[Method, ...]
+
+    @property
+    def learning_rate(self) -> float:
+        """The lowest of the methods' rates: the most delicate elements decide."""
+        return min(learning_rate(method) for method in self.methods)
+
+    def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
+        adding_first = sorted(self.methods, key=lambda method: not isinstance(method, Lora))
+        selections = [method.attach(model, batches, loss).elements for method in adding_first]
+        parts = parts_of(model)  # of the model with all that was added
+        chosen = Selection(parts, selections[0])
+        for elements in selections[1:]:
+            chosen = chosen | Selection(parts, elements)
+        return chosen
+
+
+def learning_rate(method: Method) -> float:
+    """The default peak learning rate of the body under `method`: its own, or 1e-4 where it states none."""
+    return getattr(method, "learning_rate", 1e-4)
+
+
+def wanted_count(name: str, available: int, count: int | None, share: float | None) -> int:
+    """The number of elements that `count` or `share` asks for; raises InputError unless exactly one is given and fits."""
+    if (count is None) == (share is None):
+        raise InputError(f"{name} needs either count= or share=, and not both")
+    if share is not None and not 0 < share <= 1:
+        raise InputError(f"{name}:share={share} must be above 0 and at most 1")
+    if count is not None and not 0 < count <= available:
+        raise InputError(f"{name}:count={count} must be from 1 to the {available} elements there are to choose from")
+    return count if count is not None else max(1, round(available * share))  # type: ignore[operator]
+
+
+def _subset(pool: Selection, positions: np.ndarray) -> Selection:
+    """The elements of `pool` at `positions`, counted through its parameters in order."""
+    positions = np.sort(positions)
+    elements, start = {}, 0
+    for name, count in pool.counts().items():
+        inside = positions[(positions >= start) & (positions < start + count)] - start
+        at = pool.elements[name]
+        elements[name] = inside if at is None else at[inside]
+        start += count
+    return Selection(pool.parts, elements)
+
+
+def _found(parts: Mapping[str, Part], wanted: Callable[[Part], bool], why_empty: str) -> Selection:
+    chosen = Selection.where(parts, lambda name, part: wanted(part))
+    if not chosen:
+        raise InputError(why_empty)
+    return chosen
+
+
+def _kinds(text: str, option: str, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The parameter kinds that `text` lists, joined by "+", or one of the `names` for several."""
+    if text in names:
+        return names[text]
+    kinds = tuple(text.split("+"))
+    for kind in kinds:
+        _one_of(kind, (*names, *KINDS), option)
+    return kinds
+
+
+def _one_of(value: str, allowed: Iterable[str], option: str) -> str:
+    if value not in allowed:
+        raise InputError(f"{option}={value} is unknown; known: {', '.join(allowed)}")
+    return value

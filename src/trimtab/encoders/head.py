@@ -1,0 +1,61 @@
+"""The compact head: the mean of the token states, then one linear map."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+HEADS = ("default", "linear")
+
+
+class Outputs(Protocol):
+    """What a head must know of a task: its kind, and the class names in index order (none for regression)."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """The Outputs of a task that is not at hand, as a delta describes it."""
+
+    kind: str
+    classes: tuple[str, ...]
+
+
+TWO_CLASSES = HeadShape("single_label", ("0", "1"))  # for looking at an encoder without a task
+
+
+class LinearHead(nn.Module):
+    """A pretrained body, the mean of its last token states over each text, dropout, and one linear map to C outputs.
+
+    The body keeps the name that Hugging Face gives it (`bert`, `roberta`, ...), so parameter names are theirs. H * C + C
+    elements in all: 770 for two classes at width 384, where the default head of RoBERTa or ELECTRA takes H * H more.
+    """
+
+    def __init__(self, body: Any, prefix: str, n_outputs: int):
+        super().__init__()
+        self.base_model_prefix = prefix
+        self.config = body.config
+        self.add_module(prefix, body)
+        rate = getattr(body.config, "hidden_dropout_prob", getattr(body.config, "dropout", 0.0))
+        self.dropout = nn.Dropout(rate)
+        self.classifier = nn.Linear(body.config.hidden_size, n_outputs)
+        nn.init.normal_(self.classifier.weight, std=getattr(body.config, "initializer_range", 0.02))
+        nn.init.zeros_(self.classifier.bias)
+
+    @property
+    def base_model(self) -> nn.Module:
+        """The pretrained body."""
+        return getattr(self, self.base_model_prefix)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> SequenceClassifierOutput:
+        """Logits (B, C) for padded texts (B, L); `attention_mask` is 1 on tokens and 0 on padding."""
+        states = self.base_model(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        weights = attention_mask.to(states.dtype)  # (B, L)
+        means = torch.einsum("blh,bl->bh", states, weights) / weights.sum(1, keepdim=True)
+        return SequenceClassifierOutput(logits=self.classifier(self.dropout(means)))

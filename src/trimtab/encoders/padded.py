@@ -1,0 +1,26 @@
+"""Run a model on texts padded to the longest of the batch: Hugging Face's own way, slow and exact."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def padded_logits(model: Any, ids: Sequence[np.ndarray], type_ids: Sequence[np.ndarray] | None) -> Tensor:
+    """Float32 logits (B, C) for the token ids (and segment ids) of B texts."""
+    device = next(model.parameters()).device
+    lengths = torch.tensor([len(row) for row in ids])
+    inputs = {"input_ids": _block(ids, getattr(model.config, "pad_token_id", None) or 0)}
+    inputs["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    if type_ids is not None:
+        inputs["token_type_ids"] = _block(type_ids, 0)
+    return model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits.float()
+
+
+def _block(rows: Sequence[np.ndarray], padding: int) -> Tensor:
+    block = np.full((len(rows), max(len(row) for row in rows)), padding, dtype=np.int64)
+    for i, row in enumerate(rows):
+        block[i, : len(row)] = row
+    return torch.from_numpy(block)

@@ -1,0 +1,186 @@
+"""The layer and the kind of every parameter, found from the module tree and not from a table of model classes.
+
+Rules (they hold for BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DistilBERT, DeBERTa-v2, MPNet, RoFormer, ModernBERT and
+ALBERT): the layers are the longest ModuleList of one class; a norm is known by its class name; inside a layer a linear
+map belongs to attention when its path says so, and of the others the last is the output and those before it are
+intermediate; the head is what lies outside the pretrained body or was not in its checkpoint.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+EMBEDDINGS = -1  # the layer number of what comes before layer 0
+
+KINDS = (
+    "embedding",
+    "embedding_norm",
+    "query",
+    "key",
+    "value",
+    "query_key_value",
+    "position",
+    "attention_output",
+    "attention_norm",
+    "intermediate",
+    "output",
+    "output_norm",
+    "encoder_norm",
+    "pooler",
+    "lora",
+    "head",
+    "other",
+)
+NORM_KINDS = ("embedding_norm", "attention_norm", "output_norm", "encoder_norm")
+
+_IN_ATTENTION = re.compile(r"(^|[._])(attention|attn|sa)([._]|$)", re.IGNORECASE)
+_ATTENTION_KINDS = (  # the first pattern that the last path component matches
+    ("position", re.compile(r"^pos_", re.IGNORECASE)),
+    ("query_key_value", re.compile(r"qkv|in_proj", re.IGNORECASE)),
+    ("query", re.compile(r"^(q|query)(_|$)", re.IGNORECASE)),
+    ("key", re.compile(r"^(k|key)(_|$)", re.IGNORECASE)),
+    ("value", re.compile(r"^(v|value)(_|$)", re.IGNORECASE)),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a parameter sits and what it does."""
+
+    layer: int  # 0-based; EMBEDDINGS before the layers, the number of layers for what comes after them
+    kind: str  # one of KINDS
+    role: str  # "weight" or "bias"
+    count: int  # elements
+
+    @property
+    def is_head(self) -> bool:
+        """Whether the parameter is new with the task, so that it has nothing pretrained to preserve."""
+        return self.kind == "head"
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The stack of equal layers in a model: its path, how many modules it has, and whether a layer is used repeatedly."""
+
+    path: str
+    count: int
+    shared: bool  # ALBERT runs one module for every layer
+
+
+def layers_of(model: nn.Module) -> Layers:
+    """The longest ModuleList whose members are all of one class; a model without one has no layers."""
+    path, count = "", 0
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len({type(member) for member in module}) == 1 and len(module) > count:
+            path, count = name, len(module)
+    stated = getattr(getattr(model, "config", None), "num_hidden_layers", count)
+    return Layers(path, count, shared=count < stated)
+
+
+def parts_of(model: nn.Module) -> dict[str, Part]:
+    """The Part of every parameter of `model`, by name, in the order of `named_parameters`.
+
+    `model.base_model_prefix` names the pretrained body (all of the model where there is none), and
+    `model.new_parameters`, where set, the parameters that the checkpoint lacked.
+    """
+    layers = layers_of(model)
+    body, new = getattr(model, "base_model_prefix", ""), getattr(model, "new_parameters", frozenset())
+    modules = {_plain(name): module for name, module in model.named_modules() if not name.endswith(".base_layer")}
+    modules |= {_plain(name): module for name, module in model.named_modules() if name.endswith(".base_layer")}
+    outputs = _output_maps(modules, layers)
+    parts, layers_seen = {}, False
+    for name, parameter in model.named_parameters():
+        path = _plain(name.rpartition(".")[0])
+        layer = _layer_number(path, layers)
+        layers_seen = layers_seen or layer is not None
+        if name in new or not _inside(path, body):
+            kind, layer = "head", layers.count
+        elif "lora_" in name:
+            kind = "lora"
+        elif layer is not None:
+            kind = _kind_in_layer(path, modules[path], outputs)
+        else:
+            kind = _kind_outside(path, modules, layers_seen)
+        if layer is None:
+            layer = layers.count if kind in ("pooler", "encoder_norm", "other") else EMBEDDINGS
+        role = "bias" if "bias" in name.rpartition(".")[2] else "weight"
+        parts[name] = Part(layer, kind, role, parameter.numel())
+    return parts
+
+
+def layer_names(parts: Mapping[str, Part]) -> dict[int, str]:
+    """Layer number -> the name people read, in order: "embeddings", "0", "1", ..., "after"."""
+    numbers = sorted({part.layer for part in parts.values()})
+    after = max((part.layer for part in parts.values() if part.is_head), default=None)
+    return {n: "embeddings" if n == EMBEDDINGS else "after" if n == after else str(n) for n in numbers}
+
+
+def grid(parts: Mapping[str, Part], counts: Mapping[str, int]) -> tuple[list[str], list[str], list[list[int]]]:
+    """Layer names, kinds, and the layers x kinds sums of `counts` (elements by parameter name)."""
+    rows = layer_names(parts)
+    kinds = [kind for kind in KINDS if any(part.kind == kind for part in parts.values())]
+    sums = [[0] * len(kinds) for _ in rows]
+    position = {number: i for i, number in enumerate(rows)}
+    for name, count in counts.items():
+        sums[position[parts[name].layer]][kinds.index(parts[name].kind)] += count
+    return list(rows.values()), kinds, sums
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether `module` normalises activations, by its class name (LayerNorm, RMSNorm, ...)."""
+    return "norm" in type(module).__name__.lower()
+
+
+def _plain(path: str) -> str:
+    """The path without the wrappers that peft puts around an adapted linear map."""
+    return re.sub(r"\.(base_layer|lora_\w+(\.\w+)?)(?=\.|$)", "", path)
+
+
+def _inside(path: str, body: str) -> bool:
+    return not body or path == body or path.startswith(body + ".")
+
+
+def _layer_number(path: str, layers: Layers) -> int | None:
+    if not layers.path or not path.startswith(layers.path + "."):
+        return None
+    return int(path[len(layers.path) + 1 :].split(".", maxsplit=1)[0])
+
+
+def _output_maps(modules: Mapping[str, nn.Module], layers: Layers) -> set[str]:
+    """The paths of each layer's last linear map outside attention."""
+    last: dict[int, str] = {}
+    for path, module in modules.items():
+        number = _layer_number(path, layers)
+        if number is not None and isinstance(module, nn.Linear) and not _IN_ATTENTION.search(path):
+            last[number] = path
+    return set(last.values())
+
+
+def _kind_in_layer(path: str, module: nn.Module, outputs: set[str]) -> str:
+    in_attention = bool(_IN_ATTENTION.search(path))
+    if is_norm(module):
+        return "attention_norm" if in_attention else "output_norm"
+    if not isinstance(module, nn.Linear):
+        return "other"
+    if not in_attention:
+        return "output" if path in outputs else "intermediate"
+    leaf = path.rpartition(".")[2]
+    return next((kind for kind, pattern in _ATTENTION_KINDS if pattern.search(leaf)), "attention_output")
+
+
+def _kind_outside(path: str, modules: Mapping[str, nn.Module], layers_seen: bool) -> str:
+    module = modules[path]
+    if is_norm(module):
+        return "embedding_norm" if not layers_seen or _beside_embedding(path, modules) else "encoder_norm"
+    if "pooler" in path:
+        return "pooler"
+    is_embedding = isinstance(module, nn.Embedding) or "embed" in path or not layers_seen
+    return "embedding" if is_embedding else "other"
+
+
+def _beside_embedding(path: str, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether an embedding table has the same parent: DeBERTa normalises its relative positions so, for every layer."""
+    parent = path.rpartition(".")[0]
+    return any(isinstance(m, nn.Embedding) and p.rpartition(".")[0] == parent for p, m in modules.items())

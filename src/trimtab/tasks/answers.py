@@ -1,0 +1,41 @@
+"""Answer: what a tuned model says of one text."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .metrics import probabilities
+from .task import Task
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A class name with each class's probability, the names of all classes present (multi_label), or a value (regression)."""
+
+    label: str | tuple[str, ...] | None = None
+    probabilities: dict[str, float] | None = None
+    value: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Only what the kind of task has: label and probabilities, or value."""
+        return (
+            {"value": self.value}
+            if self.value is not None
+            else {"label": self.label, "probabilities": self.probabilities}
+        )
+
+
+def answers(task: Task, logits: Tensor) -> list[Answer]:
+    """One Answer for each row of logits (N, C); a class is present in a multi_label row from a probability of 0.5."""
+    likely = probabilities(task.kind, logits).tolist()
+    if task.kind == "regression":
+        return [Answer(value=row[0]) for row in likely]
+    return [_answer(task, row) for row in likely]
+
+
+def _answer(task: Task, likely: list[float]) -> Answer:
+    by_class = dict(zip(task.classes, likely, strict=True))
+    if task.kind == "multi_label":
+        return Answer(tuple(name for name, p in by_class.items() if p >= 0.5), by_class)
+    return Answer(max(by_class, key=by_class.__getitem__), by_class)

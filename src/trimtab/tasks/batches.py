@@ -1,0 +1,116 @@
+"""Rows as tokens: tokenised once, counted where they are cut, and dealt into batches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..randomness import generator
+from .losses import label_tensor
+from .task import Rows, Task
+
+_CHUNK_ROWS = 1024  # rows handed to the tokenizer at once: bounds the memory of its intermediate lists
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """What the length limit cuts from a split."""
+
+    rows: int
+    rows_cut: int
+    tokens: int  # before cutting, special tokens included
+    tokens_cut: int
+
+    def as_json(self) -> dict[str, int]:
+        return asdict(self)
+
+    def line(self, split: str, max_length: int) -> str:
+        """In plain words."""
+        if not self.rows_cut:
+            return f"{split}: no text is longer than {max_length} tokens"
+        share = self.tokens_cut / self.tokens
+        return (
+            f"{split}: {self.rows_cut:,} of {self.rows:,} texts are longer than {max_length} tokens and are cut "
+            f"({self.tokens_cut:,} of {self.tokens:,} tokens, {share:.1%})"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The tokens of N rows: int32 arrays of each row's ids, its segment ids where the encoder takes them, and its label."""
+
+    ids: list[np.ndarray] = field(repr=False)
+    type_ids: list[np.ndarray] | None = field(repr=False)
+    labels: Tensor | None = field(repr=False)  # as `label_tensor` makes them
+    truncation: Truncation
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per row (N,)."""
+        return np.fromiter((len(ids) for ids in self.ids), dtype=np.int64, count=len(self.ids))
+
+    def take(self, rows: Sequence[int]) -> "Batch":
+        """The rows at `rows` as a Batch."""
+        types = None if self.type_ids is None else [self.type_ids[i] for i in rows]
+        labels = None if self.labels is None else self.labels[torch.as_tensor(np.asarray(rows))]
+        return Batch([self.ids[i] for i in rows], types, labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some rows of Tokens, to be run at once."""
+
+    ids: list[np.ndarray]
+    type_ids: list[np.ndarray] | None
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def tokenize(task: Task, rows: Rows, tokenizer: Any, max_length: int, *, labelled: bool = True) -> Tokens:
+    """The Tokens of `rows`, cut to `max_length` tokens (of a pair, the longer text is cut first)."""
+    ids: list[np.ndarray] = []
+    types: list[np.ndarray] = []
+    total = rows_cut = kept = 0
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        texts = [column[start : start + _CHUNK_ROWS] for column in rows.texts]
+        whole = tokenizer(*texts, add_special_tokens=True, truncation=False, return_attention_mask=False, verbose=False)
+        lengths = [len(row) for row in whole["input_ids"]]
+        long = [i for i, length in enumerate(lengths) if length > max_length]
+        if long:
+            cut = tokenizer(
+                *[[column[i] for i in long] for column in texts],
+                truncation="longest_first", max_length=max_length, return_attention_mask=False,
+            )  # fmt: skip
+            for key in whole.keys() & cut.keys():
+                for i, row in zip(long, cut[key], strict=True):
+                    whole[key][i] = row
+        ids += [np.asarray(row, dtype=np.int32) for row in whole["input_ids"]]
+        types += [np.asarray(row, dtype=np.int32) for row in whole.get("token_type_ids", [])]
+        total, rows_cut = total + sum(lengths), rows_cut + len(long)
+        kept += sum(len(row) for row in whole["input_ids"])
+    labels = label_tensor(task, rows) if labelled else None
+    return Tokens(ids, types or None, labels, Truncation(len(rows), rows_cut, total, total - kept))
+
+
+def shuffled_batches(n_rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The row numbers of each batch of one epoch: a permutation from the stream "order" of `seed`, cut in pieces."""
+    order = torch.randperm(n_rows, generator=generator(seed, "order", epoch)).numpy()
+    return np.split(order, range(batch_size, n_rows, batch_size))
+
+
+def length_groups(lengths: np.ndarray, rows: Sequence[int], most_tokens: int) -> Iterator[np.ndarray]:
+    """Splits `rows` into groups of similar length whose padded size is at most `most_tokens` (one row may exceed it)."""
+    ordered = np.asarray(rows)[np.argsort(lengths[np.asarray(rows)], kind="stable")[::-1]]
+    start = 0
+    while start < len(ordered):
+        size = max(1, most_tokens // max(1, int(lengths[ordered[start]])))  # the first of a group is its longest
+        yield ordered[start : start + size]
+        start += size

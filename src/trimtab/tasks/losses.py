@@ -1,0 +1,71 @@
+"""The loss of each task kind, row by row, so that a batch may be split and still mean the same."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from .task import Rows, Task
+
+
+@dataclass(frozen=True, eq=False)
+class TaskLoss:
+    """Cross-entropy (single_label), binary cross-entropy averaged over classes (multi_label) or squared error (regression).
+
+    `class_weights` (C,) multiplies a row's loss by its class's weight (single_label) or the loss of present classes
+    (multi_label). `label_smoothing` moves that share of the target to the uniform distribution (arXiv 1512.00567).
+    """
+
+    kind: str
+    class_weights: Tensor | None = None
+    label_smoothing: float = 0.0
+
+    def per_row(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Losses (B,) for float32 logits (B, C) and labels as `label_tensor` makes them."""
+        if self.kind == "regression":
+            return (logits.squeeze(-1) - labels) ** 2
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        if self.kind == "multi_label":
+            targets = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+            return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="none").mean(1)
+        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        return losses if weights is None else losses * weights[labels]
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean over rows."""
+        return self.per_row(logits, labels).mean()
+
+
+def task_loss(task: Task, class_weights: str = "none", label_smoothing: float = 0.0) -> TaskLoss:
+    """The TaskLoss of `task`; "balanced" weights each class by rows / (classes * rows of the class), from the train split.
+
+    For multi_label, "balanced" weights present classes by absent / present rows. Raises InputError for regression.
+    """
+    if task.kind == "regression" and (class_weights != "none" or label_smoothing):
+        raise InputError("class weights and label smoothing need classes; this task is a regression")
+    weights = None
+    if class_weights == "balanced":
+        labels = label_tensor(task, task.train)
+        if task.kind == "single_label":
+            counts = torch.bincount(labels, minlength=task.n_outputs).clamp(min=1)
+            weights = len(labels) / (task.n_outputs * counts)
+        else:
+            present = labels.sum(0).clamp(min=1)
+            weights = (len(labels) - present).clamp(min=1) / present
+    elif class_weights != "none":
+        raise InputError(f"class weights must be none or balanced, not {class_weights!r}")
+    return TaskLoss(task.kind, weights, label_smoothing)
+
+
+def label_tensor(task: Task, rows: Rows) -> Tensor:
+    """Labels as the loss takes them: int64 (N,) single_label, float32 (N, C) of 0 and 1 multi_label, float32 (N,) regression."""
+    if task.kind == "regression":
+        return torch.tensor(rows.labels, dtype=torch.float32)
+    if task.kind == "single_label":
+        return torch.tensor(rows.labels, dtype=torch.int64)
+    labels = torch.zeros(len(rows), len(task.classes))
+    for i, present in enumerate(rows.labels):
+        labels[i, present] = 1.0
+    return labels

@@ -1,0 +1,180 @@
+"""The scores of a task, each with its direction and range; scikit-learn and scipy compute them."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import InputError
+from .losses import TaskLoss
+from .task import Task
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Which way is better, and between which values a score lies (None: unbounded)."""
+
+    higher_is_better: bool
+    low: float | None
+    high: float | None
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether score `a` is strictly better than `b`; a score that is not a number is never better."""
+        if np.isnan(a) or np.isnan(b):
+            return bool(np.isnan(b) and not np.isnan(a))
+        return a > b if self.higher_is_better else a < b
+
+
+_SHARE, _ERROR, _CORRELATION = Metric(True, 0.0, 1.0), Metric(False, 0.0, None), Metric(True, -1.0, 1.0)
+
+METRICS: dict[str, Metric] = {
+    "accuracy": _SHARE,
+    "precision": _SHARE,
+    "recall": _SHARE,
+    "f1": _SHARE,
+    "f1_macro": _SHARE,
+    "f1_micro": _SHARE,
+    "matthews": _CORRELATION,
+    "pearson": _CORRELATION,
+    "spearman": _CORRELATION,
+    "mean_absolute_error": _ERROR,
+    "mean_squared_error": _ERROR,
+    "calibration_error": Metric(False, 0.0, 1.0),
+    "loss": _ERROR,
+}
+_NAMES = {
+    "single_label": ("accuracy", "precision", "recall", "f1", "f1_macro", "matthews", "calibration_error", "loss"),
+    "multi_label": ("accuracy", "precision", "recall", "f1", "f1_macro", "f1_micro", "calibration_error", "loss"),
+    "regression": ("pearson", "spearman", "mean_absolute_error", "mean_squared_error", "loss"),
+}
+
+
+def metric_names(kind: str) -> tuple[str, ...]:
+    """The metrics that exist for a task kind."""
+    return _NAMES[kind]
+
+
+def check_metric(name: str, kind: str) -> str:
+    """`name`, where it is a metric of `kind`; raises InputError otherwise."""
+    if name not in _NAMES[kind]:
+        raise InputError(f"unknown metric {name!r} for a {kind} task; known: {', '.join(_NAMES[kind])}")
+    return name
+
+
+def probabilities(kind: str, logits: Tensor) -> Tensor:
+    """Softmax (single_label), sigmoid (multi_label) of logits (N, C), or the logits themselves (regression), in float32."""
+    logits = logits.float()
+    return {"single_label": lambda: logits.softmax(-1), "multi_label": logits.sigmoid}.get(kind, lambda: logits)()
+
+
+def scores(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Every metric of the task's kind, for logits (N, C) and labels as `label_tensor` makes them.
+
+    With two classes precision, recall and F1 are those of the second class; with more they are macro averages. For
+    multi_label, accuracy asks that all classes of a row be right. The calibration error is the expected calibration error
+    of Guo et al. 2017 (arXiv 1706.04599): over 15 equal bins of confidence, the mean of |accuracy - confidence|, weighted
+    by rows. The loss is the plain one, without class weights or smoothing. Raises ValueError for no rows.
+    """
+    if len(labels) == 0:
+        raise ValueError("no rows to score")
+    found = {"loss": float(TaskLoss(task.kind)(logits.float(), labels))}
+    likely, truth = probabilities(task.kind, logits).numpy(), labels.numpy()
+    by_kind = {"regression": _regression, "single_label": _single_label, "multi_label": _multi_label}
+    found |= by_kind[task.kind](likely, truth)
+    return {name: float(found[name]) for name in _NAMES[task.kind]}
+
+
+def confusion(task: Task, logits: Tensor, labels: Tensor) -> list[list[int]] | None:
+    """Counts of true class (rows) by predicted class (columns); None where a row may have several classes or none."""
+    if task.kind != "single_label":
+        return None
+    n = len(task.classes)
+    return torch.bincount(labels * n + logits.argmax(-1), minlength=n * n).view(n, n).tolist()
+
+
+def per_class(task: Task, logits: Tensor, labels: Tensor) -> list[dict[str, Any]]:
+    """Precision, recall, F1 and rows of each class; empty for regression."""
+    if task.kind == "regression":
+        return []
+    from sklearn.metrics import precision_recall_fscore_support
+
+    predicted, truth = _decided(task.kind, probabilities(task.kind, logits).numpy()), labels.numpy()
+    values = precision_recall_fscore_support(truth, predicted, labels=list(range(len(task.classes))), zero_division=0.0)  # type: ignore[arg-type]
+    columns = [np.asarray(column).tolist() for column in values]
+    rows = zip(task.classes, *columns, strict=True)
+    return [{"class": c, "precision": p, "recall": r, "f1": f, "rows": int(n)} for c, p, r, f, n in rows]
+
+
+def _decided(kind: str, likely: NDArray) -> NDArray:
+    return likely.argmax(-1) if kind == "single_label" else (likely >= 0.5).astype(np.int64)
+
+
+def _single_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
+    from sklearn import metrics
+
+    predicted, n_classes = likely.argmax(-1), likely.shape[1]
+    average = "binary" if n_classes == 2 else "macro"
+    precision, recall, f1, _ = _averaged(truth, predicted, average, n_classes)
+    return {
+        "accuracy": float(np.mean(predicted == truth)),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "f1_macro": _averaged(truth, predicted, "macro", n_classes)[2],
+        "matthews": _unwarned(metrics.matthews_corrcoef, truth, predicted),
+        "calibration_error": calibration_error(likely.max(-1), predicted == truth),
+    }
+
+
+def _multi_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
+    predicted, n_classes = _decided("multi_label", likely), likely.shape[1]
+    precision, recall, f1, _ = _averaged(truth, predicted, "macro", n_classes)
+    return {
+        "accuracy": float(np.mean((predicted == truth).all(-1))),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "f1_macro": f1,
+        "f1_micro": _averaged(truth, predicted, "micro", n_classes)[2],
+        "calibration_error": calibration_error(np.maximum(likely, 1 - likely).ravel(), (predicted == truth).ravel()),
+    }
+
+
+def _regression(values: NDArray, truth: NDArray) -> dict[str, float]:
+    from scipy import stats
+
+    predicted = values[:, 0].astype(np.float64)
+    varied = (
+        predicted.std() > 0 and truth.std() > 0
+    )  # a correlation with a constant is not defined; 0 says "no relation"
+    return {
+        "pearson": float(stats.pearsonr(predicted, truth)[0]) if varied else 0.0,  # type: ignore[arg-type]
+        "spearman": float(stats.spearmanr(predicted, truth)[0]) if varied else 0.0,  # type: ignore[arg-type]
+        "mean_absolute_error": float(np.abs(predicted - truth).mean()),
+        "mean_squared_error": float(((predicted - truth) ** 2).mean()),
+    }
+
+
+def calibration_error(confidence: NDArray, correct: NDArray, n_bins: int = 15) -> float:
+    """The expected calibration error, from 0 to 1, of N confidences in [0, 1] and whether each was right."""
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    gaps = np.bincount(bins, weights=correct.astype(float) - confidence, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _averaged(truth: NDArray, predicted: NDArray, average: str, n_classes: int) -> tuple[float, float, float, Any]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    labels = None if average == "binary" else list(range(n_classes))
+    return precision_recall_fscore_support(truth, predicted, labels=labels, average=average, zero_division=0.0)  # type: ignore[arg-type,return-value]
+
+
+def _unwarned(function: Any, *arguments: Any) -> float:
+    """Runs a scikit-learn score where one class alone may be present, which it warns of and scores as 0."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(function(*arguments))

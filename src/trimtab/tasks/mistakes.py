@@ -1,0 +1,44 @@
+"""The rows a model gets most wrong: often mislabelled or ambiguous, and always worth reading."""
+
+from typing import Any
+
+from torch import Tensor
+
+from .answers import answers
+from .losses import TaskLoss
+from .task import Rows, Task
+
+
+def hardest_mistakes(task: Task, rows: Rows, logits: Tensor, labels: Tensor, limit: int = 20) -> list[dict[str, Any]]:
+    """The wrongly answered rows of highest loss (all rows count as wrong in a regression), as JSON values.
+
+    `row` is the 0-based number in the split; logits are (N, C) and labels as `label_tensor` makes them.
+    """
+    losses = TaskLoss(task.kind).per_row(logits, labels)
+    found = []
+    for i in losses.argsort(descending=True).tolist():
+        mistake = _mistake(task, rows[i], logits[i : i + 1])
+        if mistake["label"] != mistake["predicted"]:
+            found.append({"row": i, **mistake, "loss": float(losses[i])})
+        if len(found) == limit:
+            break
+    return found
+
+
+def _mistake(task: Task, row: dict[str, Any], logits: Tensor) -> dict[str, Any]:
+    answer, label = answers(task, logits)[0], row.pop("label")
+    if task.kind == "regression":
+        return row | {"label": label, "predicted": answer.value, "probability": None}
+    assert answer.probabilities is not None
+    if task.kind == "multi_label":
+        return row | {
+            "label": [task.classes[i] for i in label],
+            "predicted": list(answer.label or ()),
+            "probability": None,
+        }
+    assert isinstance(answer.label, str)
+    return row | {
+        "label": task.classes[label],
+        "predicted": answer.label,
+        "probability": answer.probabilities[answer.label],
+    }

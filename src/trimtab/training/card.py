@@ -1,0 +1,41 @@
+"""The model card of a run: what the delta is, how it was made, and how to use it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..changes.delta import Delta
+
+
+def model_card(details: Mapping[str, Any], delta: Delta) -> str:
+    """Markdown with the YAML header that model hubs read."""
+    task, base = details["task"], delta.base
+    classes = ", ".join(task["classes"]) or "a number"
+    scores = "\n".join(
+        f"| {name} | {details['baseline'][name]:.4f} | {value:.4f} |" for name, value in details["scores"].items()
+    )
+    truncation = details["truncation"]["train"]
+    return f"""---
+base_model: {base["name"]}
+library_name: trimtab
+pipeline_tag: text-classification
+---
+# {details["run"]}
+
+A trimtab delta of {details["delta_bytes"]:,} bytes for the encoder `{base["name"]}` (weights SHA-256 `{base["sha256"]}`).
+It answers with: {classes}. Trained on `{task["source"]}` with the method `{details["method"]}`: {delta.count_body:,} elements of
+the encoder ({details["share"]:.3%}) and {delta.count_head:,} of the head.
+
+| validation | before | after |
+|---|---|---|
+{scores}
+
+Texts are cut at {details["max_length"]} tokens ({truncation["rows_cut"]:,} of {truncation["rows"]:,} training texts were).
+The step was chosen on the same rows, so the scores after training are slightly optimistic: judge on a test set.
+
+```
+trimtab predict RUN --text "..."
+trimtab evaluate RUN
+trimtab export RUN --to merged
+```
+`recipe.toml` repeats the run.
+"""

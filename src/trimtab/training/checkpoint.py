@@ -1,0 +1,80 @@
+"""Stop and resume, bit for bit: the state of a run in one file of tensors with JSON in its header."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import InputError
+from ..files import replacing
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a run is. Data order and dropout depend on the seed and the step alone, so no generator state is needed."""
+
+    step: int = 0  # optimizer steps done
+    loss_sum: float = 0.0  # of training rows since the last validation
+    loss_rows: int = 0
+    rows: int = 0  # training rows seen
+    step_seconds: float = 0.0  # spent in optimizer steps
+    seconds: float = 0.0  # of the whole run, over all sittings
+    best_step: int = 0
+    since_best: int = 0  # validations since the best
+    history: list[dict[str, Any]] = field(default_factory=list)  # one entry per validation
+
+
+def save_checkpoint(
+    folder: Path, identity: str, progress: Progress,
+    values: Mapping[str, Tensor], moments: Mapping[str, Tensor], best: Mapping[str, Tensor],
+) -> None:  # fmt: skip
+    """Writes the checkpoint of the run that `identity` names into `folder`, whole or not at all."""
+    groups = {"value": values, "moment": moments, "best": best}
+    tensors = {f"{group}:{name}": t.contiguous().cpu() for group, named in groups.items() for name, t in named.items()}
+    header = {"identity": identity, "progress": json.dumps(vars(progress))}
+    with replacing(folder / CHECKPOINT) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def load_checkpoint(folder: Path, identity: str) -> tuple[Progress, dict[str, dict[str, Tensor]]] | None:
+    """The progress and the tensors ("value", "moment", "best") saved in `folder`, or None where there are none.
+
+    Raises InputError when the checkpoint is damaged, or was made by a run with other data, settings or encoder.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        progress = Progress(**json.loads(header["progress"]))
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete it to start the run anew") from error
+    if header.get("identity") != identity:
+        raise InputError(
+            f"{path} belongs to a run with {_difference(header.get('identity', ''), identity)}: "
+            "resume with the same recipe, or choose another --out"
+        )
+    grouped: dict[str, dict[str, Tensor]] = {"value": {}, "moment": {}, "best": {}}
+    for key, tensor in tensors.items():
+        group, _, name = key.partition(":")
+        grouped[group][name] = tensor
+    return progress, grouped
+
+
+def _difference(old: str, new: str) -> str:
+    """The first fields in which two identities (JSON objects) differ, in words."""
+    try:
+        before, now = json.loads(old), json.loads(new)
+    except ValueError:
+        return "another identity"
+    changed = [f"{key}={before.get(key)!r} (now {now[key]!r})" for key in now if before.get(key) != now[key]]
+    return ", ".join(changed[:3]) or "other fields"

@@ -1,0 +1,76 @@
+"""What a person sees while training: the facts before it, a bar during it, a line per validation."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ..changes.notation import method_text
+from ..tasks.survey import survey
+
+if TYPE_CHECKING:
+    from . import checkpoint
+    from .workbench import Workbench
+
+
+class Display:
+    """Draws on stderr when `shown`; otherwise does nothing."""
+
+    def __init__(self, shown: bool):
+        self._console = Console(stderr=True, quiet=not shown, highlight=False)
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[facts]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=self._console, disable=not (shown and sys.stderr.isatty()),
+        )  # fmt: skip
+        self._bench: Workbench | None = None
+        self._score = ""
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def announce(self, bench: Workbench, state: checkpoint.Progress) -> None:
+        """Says what will be trained on what, and what truncation cuts, and starts the bar."""
+        self._bench = bench
+        lines = [*bench.task.notes, *survey(bench.task).lines()]
+        lines += [bench.train.truncation.line("train", bench.max_length)]
+        lines += [bench.validation.truncation.line("validation", bench.max_length)]
+        body, head = bench.selection.body.count, bench.selection.head.count
+        lines.append(
+            f"{method_text(bench.method)} trains {body:,} elements of the encoder ({bench.selection.share:.3%}) "
+            f"and {head:,} of the head, at rates {bench.optimizer.lr:g} and {bench.optimizer.head_lr:g}"
+        )
+        if state.step:
+            lines.append(f"resuming after step {state.step} of {bench.total_steps}")
+        for line in lines:
+            self._console.print(line, markup=False)
+        self._bar.start()
+        self._job = self._bar.add_task("train", total=bench.total_steps, completed=state.step, facts="")
+
+    def stepped(self, state: checkpoint.Progress) -> None:
+        """Moves the bar: loss since the last validation, last score, training rows per second."""
+        loss = state.loss_sum / max(1, state.loss_rows)
+        rate = state.rows / max(1e-9, state.step_seconds)
+        self._bar.update(self._job, completed=state.step, facts=f"loss {loss:.3f}  {self._score}  {rate:.0f} texts/s")
+
+    def validated(self, state: checkpoint.Progress) -> None:
+        """Prints one line per validation."""
+        assert self._bench is not None
+        entry, metric = state.history[-1], self._bench.task.metric
+        self._score = f"{metric} {entry['scores'][metric]:.3f}"
+        if entry["step"] == 0:
+            text = f"before training: {self._score}, validation loss {entry['validation_loss']:.3f}"
+        else:
+            best = "  (best so far)" if state.best_step == state.step else ""
+            text = (
+                f"epoch {entry['epoch']:.2f}, step {entry['step']}: {self._score}, training loss {entry['train_loss']:.3f}, "
+                f"validation loss {entry['validation_loss']:.3f}{best}"
+            )
+        self._console.print(text, markup=False)

@@ -1,0 +1,45 @@
+"""A run in a form that other programs load."""
+
+import os
+import shutil
+from pathlib import Path
+
+from ..changes.delta import Delta
+from ..encoders.encoder import Encoder
+from ..errors import InputError
+from ..files import unwritable
+from .use import base_encoder
+
+FORMS = ("merged",)
+
+
+def export(
+    run: str | Path, to: str = "merged", out: str | Path | None = None, encoder: Encoder | str | None = None
+) -> Path:
+    """Writes the run in `run` as a plain Hugging Face folder and returns it (default: RUN/merged).
+
+    `AutoModelForSequenceClassification.from_pretrained` loads it with the class names, and `AutoTokenizer` its tokenizer.
+    Raises InputError for an unknown form, a compact head (no Hugging Face class has one) or an existing folder.
+    """
+    if to not in FORMS:
+        raise InputError(f"cannot export to {to!r}; known forms: {', '.join(FORMS)}")
+    delta = Delta.load(run)
+    if delta.head != "default":
+        raise InputError(
+            f"{run} has the {delta.head} head, which no Hugging Face class has: fit with --head default to merge"
+        )
+    folder = Path(out) if out is not None else Path(run) / to
+    if folder.exists():
+        raise InputError(f"{folder} exists: choose another --out, or remove it first")
+    base = base_encoder(delta, encoder)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir(parents=True)
+        delta.merged(base).save_pretrained(temporary)
+        base.tokenizer.save_pretrained(temporary)
+        temporary.rename(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder

@@ -1,0 +1,47 @@
+"""What the curves of a run say, in plain words."""
+
+from ..tasks.metrics import METRICS
+from .checkpoint import Progress
+
+_RISE = 1.05  # a validation loss this many times its lowest counts as risen: smaller differences are noise
+
+
+def plain_notes(state: Progress, stopped: str | None, metric: str, total_steps: int) -> list[str]:
+    """Sentences on overfitting, on scores that still rose at the end, and on why training stopped."""
+    found = [_overfitting(state), _still_rising(state, metric, total_steps), _why_stopped(state, stopped, total_steps)]
+    return [note for note in found if note]
+
+
+def _overfitting(state: Progress) -> str | None:
+    trained = [entry for entry in state.history if entry["step"] > 0]
+    if len(trained) < 2:
+        return None
+    low, last = min(trained, key=lambda entry: entry["validation_loss"]), trained[-1]
+    parted = last["validation_loss"] > _RISE * low["validation_loss"] and last["train_loss"] < low["train_loss"]
+    if not parted:
+        return None
+    return (
+        f"Overfitting: after step {low['step']} the training loss went on falling ({low['train_loss']:.3f} to "
+        f"{last['train_loss']:.3f}) while the validation loss rose ({low['validation_loss']:.3f} to "
+        f"{last['validation_loss']:.3f}). The values of step {state.best_step}, the best on validation, are kept; "
+        "fewer epochs, a lower rate, more data or fewer trained parameters would help."
+    )
+
+
+def _still_rising(state: Progress, metric: str, total_steps: int) -> str | None:
+    scores = [entry["scores"][metric] for entry in state.history if entry["step"] > 0]
+    if len(scores) < 2 or state.step < total_steps or state.best_step != state.step:
+        return None
+    gain = abs(scores[-1] - scores[-2])
+    if gain < 0.01 or not METRICS[metric].better(scores[-1], scores[-2]):
+        return None
+    return f"The {metric} was still improving at the last validation (by {gain:.3f}): more epochs may help."
+
+
+def _why_stopped(state: Progress, stopped: str | None, total_steps: int) -> str | None:
+    done = f"after step {state.step} of {total_steps}; the values of step {state.best_step} are kept"
+    reasons = {
+        "early": f"Stopped early, as no validation was better for a while: {done}.",
+        "interrupted": f"Interrupted {done}.",
+    }
+    return reasons.get(stopped or "")

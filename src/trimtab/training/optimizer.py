@@ -1,0 +1,113 @@
+"""AdamW over the selected elements only: nothing else has a gradient kept, a moment or a decay."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..changes.selection import Selection
+from ..encoders.parts import NORM_KINDS
+
+
+class SelectedAdamW:
+    """AdamW (arXiv 1711.05101) on float32 masters of the selected elements of `model`.
+
+    A parameter selected whole is its own master. For one selected in part, the master is a vector of those elements: its
+    dense gradient is read at their positions and dropped as soon as backward has made it, and the new values are written
+    back after each step. Weight decay touches matrices only: not biases, not norms.
+    """
+
+    def __init__(self, model: nn.Module, selection: Selection, lr: float, head_lr: float, weight_decay: float):
+        parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)
+        self.masters: dict[str, nn.Parameter] = {}
+        self._partial: list[tuple[nn.Parameter, nn.Parameter, Tensor]] = []  # (parameter, master, positions)
+        for name, at in selection.elements.items():
+            parameter = parameters[name]
+            parameter.requires_grad_(True)
+            if parameter.dtype != torch.float32:
+                raise ValueError(f"{name} is {parameter.dtype}: trained parameters must be float32")
+            self.masters[name] = parameter if at is None else self._gather(parameter, torch.from_numpy(at))
+        self.lr, self.head_lr = lr, head_lr
+        self._adamw = torch.optim.AdamW(self._groups(selection, weight_decay), lr=lr, fused=True)
+
+    def step(self, rate: float, clip: float) -> float:
+        """Applies the gathered gradients at `rate` times the peak learning rates; returns their norm before clipping."""
+        for group in self._adamw.param_groups:
+            group["lr"] = group["peak_lr"] * rate
+        norm = nn.utils.clip_grad_norm_(self.masters.values(), clip)
+        self._adamw.step()
+        self._adamw.zero_grad()
+        self._write_back()
+        return float(norm)
+
+    def values(self) -> dict[str, Tensor]:
+        """Copies of the selected values, by parameter name."""
+        return {name: master.detach().clone() for name, master in self.masters.items()}
+
+    @torch.no_grad()
+    def restore(self, values: Mapping[str, Tensor]) -> None:
+        """Sets the selected values in the model, in place."""
+        for name, master in self.masters.items():
+            master.copy_(values[name])
+        self._write_back()
+
+    def moments(self) -> dict[str, Tensor]:
+        """Both moments and the step count of each master, for a checkpoint; empty before the first step."""
+        state = self._adamw.state
+        return {f"{key}/{name}": state[m][key] for name, m in self.masters.items() if m in state for key in state[m]}
+
+    def restore_moments(self, moments: Mapping[str, Tensor]) -> None:
+        """Sets what `moments` gave."""
+        masters = {name: master for name, master in self.masters.items() if f"step/{name}" in moments}
+        for name, master in masters.items():
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            self._adamw.state[master] = {key: moments[f"{key}/{name}"].clone().to(master.device) for key in keys}
+
+    def _gather(self, parameter: nn.Parameter, positions: Tensor) -> nn.Parameter:
+        positions = positions.to(parameter.device)
+        master = nn.Parameter(parameter.detach().flatten()[positions].clone())
+        self._partial.append((parameter, master, positions))
+        parameter.register_post_accumulate_grad_hook(_collector(master, positions))
+        return master
+
+    @torch.no_grad()
+    def _write_back(self) -> None:
+        for parameter, master, positions in self._partial:
+            parameter.view(-1)[positions] = master
+
+    def _groups(self, selection: Selection, weight_decay: float) -> list[dict]:
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, master in self.masters.items():
+            part = selection.parts[name]
+            decays = part.role == "weight" and part.kind not in NORM_KINDS and (master.dim() > 1 or not part.is_head)
+            groups.setdefault((part.is_head, decays), []).append(master)
+        return [
+            {
+                "params": masters,
+                "peak_lr": self.head_lr if is_head else self.lr,
+                "weight_decay": weight_decay if decays else 0.0,
+            }
+            for (is_head, decays), masters in groups.items()
+        ]
+
+
+def _collector(master: nn.Parameter, positions: Tensor) -> Callable[[Tensor], None]:
+    """A hook that adds a dense gradient's selected elements to the master's gradient and frees the dense one."""
+
+    def collect(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        picked = parameter.grad.flatten()[positions]
+        master.grad = picked if master.grad is None else master.grad + picked
+        parameter.grad = None
+
+    return collect
+
+
+def linear_rate(step: int, total_steps: int, warmup: float) -> float:
+    """The share of the peak rate at 0-based `step`: up over `warmup` of the steps, then down to 0, both linear."""
+    rising = round(total_steps * warmup)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return (total_steps - step) / max(1, total_steps - rising)

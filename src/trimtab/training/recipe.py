@@ -1,0 +1,129 @@
+"""Recipe: everything needed to repeat a run, as a dataclass and as TOML."""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import tomli_w
+
+from ..errors import InputError
+from ..files import write_text
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. A rate or limit that is None has a default that depends on the method or the encoder."""
+
+    epochs: int = 3
+    batch_size: int = 32  # texts per optimizer step
+    lr: float | None = None  # peak learning rate of the body; None: the method's own
+    head_lr: float | None = None  # peak learning rate of the head; None: the larger of lr and 1e-3
+    weight_decay: float = 0.01  # AdamW, on matrices only
+    warmup: float = 0.06  # share of the steps over which the rate rises from 0; then it falls linearly to 0
+    clip: float = 1.0  # most that the norm of all gradients together may be
+    max_length: int = 256  # tokens per text
+    seed: int = 0
+    head: str = "default"  # "default" or "linear"
+    class_weights: str = "none"  # "none" or "balanced"
+    label_smoothing: float = 0.0
+    dropout: float | None = None  # rate in the encoder and the head; None: the encoder's own
+    eval_steps: int | None = None  # validate every so many steps; None: once an epoch
+    patience: int | None = None  # stop after so many validations without a better score; None: never
+    train_limit: int | None = None  # train on the first so many rows after a seeded shuffle
+    tokens_per_batch: int = 8192  # padded tokens in one forward pass: bounds memory, changes no result
+
+    def __post_init__(self):
+        for name, lowest in _LOWEST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= lowest:
+                raise InputError(f"{name}={value} must be at least {lowest}")
+        for name, limit in (("warmup", 1), ("label_smoothing", 1), ("dropout", 1)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < limit:
+                raise InputError(f"{name}={value} must be at least 0 and below {limit}")
+        for name in ("lr", "head_lr", "clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"{name}={value} must be above 0")
+
+
+_LOWEST = {
+    "epochs": 1, "batch_size": 1, "weight_decay": 0, "max_length": 3, "seed": 0, "eval_steps": 1, "patience": 1,
+    "train_limit": 1, "tokens_per_batch": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to do (encoder, task, method) and how (settings); the same recipe and versions give the same bits."""
+
+    encoder: str = "minilm"
+    task: str = ""
+    method: str = "layer_norms"
+    revision: str | None = None
+    text: tuple[str, ...] = ()  # text columns; empty: found by name
+    label: str | None = None
+    kind: str | None = None
+    metric: str | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    def save(self, path: Path) -> None:
+        """Writes the recipe as TOML, leaving out what has no value."""
+        write_text(path, tomli_w.dumps(_without_none(dataclasses.asdict(self))))
+
+    @classmethod
+    def load(cls, path: Path) -> "Recipe":
+        """The recipe in a TOML file; raises InputError for bad TOML and for unknown or ill-typed fields."""
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"cannot read recipe {path}: {error}") from error
+        settings = values.pop("settings", {})
+        if not isinstance(settings, dict):
+            raise InputError(f"{path}: settings must be a table: write [settings] above them")
+        if isinstance(values.get("text"), str):
+            values["text"] = values["text"].split(",")
+        checked = _checked(settings, Settings, f"{path}, [settings]")
+        return cls(**_checked(values, cls, str(path)), settings=Settings(**checked))
+
+    def changed(self, **values: Any) -> "Recipe":
+        """This recipe with every value that is not None put in, fields of the recipe and of its settings alike."""
+        values = {name: value for name, value in values.items() if value is not None}
+        own = {name: values.pop(name) for name in list(values) if name in {f.name for f in dataclasses.fields(self)}}
+        return dataclasses.replace(self, **own, settings=dataclasses.replace(self.settings, **values))
+
+
+def settings_from(values: Mapping[str, Any]) -> Settings:
+    """The Settings with these values; raises InputError for an unknown name or an ill-typed value."""
+    return Settings(**_checked(values, Settings, "settings"))
+
+
+def _checked(values: Mapping[str, Any], of: type, where: str) -> dict[str, Any]:
+    """`values`, each a field of the dataclass `of` with a value of its type; whole numbers pass for real ones."""
+    hints = get_type_hints(of)
+    checked = {}
+    for name, value in values.items():
+        if name not in hints or name == "settings":
+            close = difflib.get_close_matches(name, hints, n=1)
+            raise InputError(f"{where}: unknown setting {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
+        kinds = tuple(kind for kind in (get_args(hints[name]) or (hints[name],)) if isinstance(kind, type))
+        if name == "text":
+            value, kinds = tuple(value), (tuple,)
+        if float in kinds and type(value) is int:
+            value = float(value)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise InputError(f"{where}: {name}={value!r} must be {' or '.join(kind.__name__ for kind in kinds)}")
+        checked[name] = value
+    return checked
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_none(value) if isinstance(value, dict) else list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value is not None
+    }

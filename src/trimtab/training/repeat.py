@@ -1,0 +1,44 @@
+"""Run a recipe: read its task, load its encoder, fit."""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+from ..changes.notation import parse_method
+from ..encoders.encoder import load
+from ..errors import InputError
+from ..tasks.read import read
+from .fit import fit
+from .recipe import Recipe
+from .run import Run
+
+
+def fit_recipe(
+    recipe: Recipe,
+    out: Path | None = None,
+    *,
+    skip_bad_rows: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Run:
+    """The Run that `recipe` describes, in the folder `out` (default: runs/TASK-METHOD).
+
+    Held-out validation rows do not depend on the recipe's seed, so that runs with several seeds are judged on the same.
+    Raises InputError as `read`, `load` and `fit` do.
+    """
+    if not recipe.task:
+        raise InputError('the recipe names no task: add a line like task = "reviews.csv"')
+    method = parse_method(recipe.method)  # first, because it fails fastest
+    task = read(
+        recipe.task,
+        text=recipe.text or None,
+        label=recipe.label,
+        kind=recipe.kind,
+        metric=recipe.metric,
+        skip_bad_rows=skip_bad_rows,
+    )
+    folder = out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"{task.name}-{recipe.method}")
+    encoder = load(recipe.encoder, recipe.revision)
+    settings = asdict(recipe.settings)
+    return fit(encoder, task, method, out=folder, resume=resume, overwrite=overwrite, progress=progress, **settings)

@@ -1,0 +1,174 @@
+"""Run: what came of a fit, and the folder that keeps it."""
+
+import json
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..changes.delta import TENSORS, Delta
+from ..changes.notation import method_text
+from ..changes.selection import Selection
+from ..encoders.parts import grid, layers_of
+from ..errors import InputError
+from ..files import unwritable, write_json, write_text
+from ..tasks.metrics import METRICS, confusion, metric_names, per_class
+from ..tasks.mistakes import hardest_mistakes
+from ..tasks.survey import survey
+from .card import model_card
+from .checkpoint import CHECKPOINT, Progress
+from .notes import plain_notes
+from .recipe import Recipe
+from .saved import check_saved
+from .workbench import Workbench
+
+RECIPE, HISTORY, SCORES, CARD = "recipe.toml", "history.jsonl", "scores.json", "README.md"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The outcome of one fit: scores of the best validation and of the untrained start, the delta, and what it cost."""
+
+    name: str
+    scores: dict[str, float]  # validation, at the best step
+    baseline: dict[str, float]  # validation, before training
+    delta: Delta
+    selection: Selection
+    history: list[dict[str, Any]]  # one entry per validation
+    seconds: float  # the whole run: tokenisation, validation and saving included
+    examples_per_second: float  # training rows over the time spent in optimizer steps
+    peak_memory_bytes: int  # of the process (CPU) or the device's allocator (CUDA)
+    stopped: str | None  # "early", "interrupted" or None
+    notes: list[str]  # what a person should know, in plain words
+    details: Mapping[str, Any] = field(repr=False)  # all of scores.json
+    folder: Path | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What `trimtab fit --json` prints."""
+        keys = ("run", "scores", "baseline", "elements", "share", "seconds", "examples_per_second")
+        return {key: self.details[key] for key in (*keys, "peak_memory_bytes", "delta_bytes")}
+
+
+def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
+    """`folder`, made and found writable; raises InputError when it holds a run that would be lost."""
+    finished, unfinished = (folder / TENSORS).exists(), (folder / CHECKPOINT).exists()
+    if resume and finished and not unfinished:
+        raise InputError(f"the run in {folder} is finished: there is nothing to resume")
+    if not resume and not overwrite and (finished or unfinished):
+        state = "an unfinished run (--resume goes on with it)" if unfinished else "a finished run"
+        raise InputError(f"{folder} holds {state}: choose another --out, or replace it with --overwrite")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+        if not resume:
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return folder
+
+
+def recipe_of(bench: Workbench) -> Recipe:
+    """The recipe that repeats this run."""
+    task, encoder = bench.task, bench.encoder
+    return Recipe(
+        encoder.name, task.source, method_text(bench.method), encoder.revision,
+        task.text_columns, task.label_column, task.kind, task.metric, bench.settings,
+    )  # fmt: skip
+
+
+def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
+    """One JSON object per validation, one per line."""
+    write_text(folder / HISTORY, "".join(json.dumps(entry) + "\n" for entry in history))
+
+
+def finished_run(
+    bench: Workbench, state: Progress, stopped: str | None, folder: Path | None, clock: Callable[[], float]
+) -> Run:
+    """The Run of a workbench whose model holds the best values; with `folder`, saved there and read back to be sure."""
+    scores, logits = bench.validate()
+    name = folder.name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
+    delta = Delta.extract(
+        bench.model, bench.selection, bench.encoder, bench.task.description(), bench.method,
+        head=bench.settings.head, max_length=bench.max_length,
+        notes={"metric": bench.task.metric, "validation": scores, "trimtab": version("trimtab")},
+    )  # fmt: skip
+    details = _details(bench, state, name, stopped, scores, logits)
+    if folder is not None:
+        delta.save(folder)
+        check_saved(folder, bench, logits)
+        details["delta_bytes"] = (folder / TENSORS).stat().st_size
+    details["seconds"] = clock()
+    run = Run(
+        name, scores, state.history[0]["scores"], delta, bench.selection, state.history, details["seconds"],
+        details["examples_per_second"], details["peak_memory_bytes"], stopped, details["notes"], details, folder,
+    )  # fmt: skip
+    if folder is not None:
+        write_history(folder, state.history)
+        write_json(folder / SCORES, details)
+        write_text(folder / CARD, model_card(details, delta))
+        if stopped != "interrupted":
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+    return run
+
+
+def _details(
+    bench: Workbench, state: Progress, name: str, stopped: str | None, scores: dict[str, float], logits: Tensor
+) -> dict[str, Any]:
+    """Everything that scores.json says, for the report page and for other programs."""
+    task, encoder, selection = bench.task, bench.encoder, bench.selection
+    labels = bench.validation.labels
+    assert labels is not None
+    found = survey(task)
+    layers, kinds, selected = grid(selection.parts, selection.counts())
+    total = grid(selection.parts, {name: part.count for name, part in selection.parts.items()})[2]
+    body = sum(part.count for part in selection.parts.values() if not part.is_head)
+    return {
+        "run": name,
+        "task": task.description(),
+        "encoder": {
+            "name": encoder.name, "revision": encoder.revision, "sha256": encoder.sha256,
+            "model_type": encoder.config.model_type, "layers": layers_of(bench.model).count, "parameters": body,
+        },
+        "method": method_text(bench.method),
+        "metric": task.metric,
+        "metrics": {metric: asdict(METRICS[metric]) for metric in metric_names(task.kind)},
+        "split": "validation",
+        "scores": scores,
+        "baseline": state.history[0]["scores"],
+        "elements": {"body": selection.body.count, "head": selection.head.count},
+        "share": selection.share,
+        "seconds": 0.0,  # set when all is saved
+        "examples_per_second": state.rows / state.step_seconds if state.step_seconds else 0.0,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "delta_bytes": 0,  # set when saved
+        "best_step": state.best_step,
+        "steps": state.step,
+        "stopped": stopped,
+        "notes": plain_notes(state, stopped, task.metric, bench.total_steps),
+        "settings": asdict(bench.settings) | {"lr": bench.optimizer.lr, "head_lr": bench.optimizer.head_lr},
+        "versions": {package: version(package) for package in ("trimtab", "torch", "transformers")},
+        "rows": found.as_json()["rows"],
+        "survey": [*task.notes, *found.lines()],
+        "truncation": {"train": bench.train.truncation.as_json(), "validation": bench.validation.truncation.as_json()},
+        "max_length": bench.max_length,
+        "trained": {"layers": layers, "kinds": kinds, "selected": selected, "total": total},
+        "confusion": confusion(task, logits, labels),
+        "per_class": per_class(task, logits, labels),
+        "mistakes": hardest_mistakes(task, bench.validation_rows, logits, labels),
+    }  # fmt: skip
+
+
+def peak_memory_bytes() -> int:
+    """The most memory used so far: of the CUDA allocator where there is one, else resident memory of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS and KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

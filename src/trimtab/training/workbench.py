@@ -1,0 +1,149 @@
+"""Workbench: all that one run works with, made from an encoder, a task, a method and settings."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..changes.methods import Method, learning_rate
+from ..changes.notation import method_text
+from ..changes.selection import Selection
+from ..encoders.encoder import Encoder
+from ..errors import InputError
+from ..randomness import generator, seeded, stream_seed
+from ..tasks.batches import Tokens, length_groups, shuffled_batches, tokenize
+from ..tasks.losses import TaskLoss, task_loss
+from ..tasks.metrics import scores
+from ..tasks.task import Rows, Task
+from .forward import all_logits, batch_logits
+from .optimizer import SelectedAdamW, linear_rate
+from .recipe import Settings
+
+
+@dataclass(eq=False)
+class Workbench:
+    """The model being trained, the tokens it is trained and judged on, and the optimizer between them."""
+
+    encoder: Encoder
+    task: Task
+    method: Method
+    settings: Settings
+    model: Any
+    selection: Selection
+    optimizer: SelectedAdamW
+    loss: TaskLoss
+    train: Tokens
+    validation: Tokens
+    validation_rows: Rows
+    max_length: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.train) // self.settings.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.settings.epochs
+
+    def train_step(self, step: int) -> tuple[float, int]:
+        """One optimizer step (0-based `step`); returns the sum of its rows' losses and how many rows there were.
+
+        Rows are run in groups of similar length whose gradients add up to that of the batch mean. Raises InputError when
+        the loss or its gradient is not a number.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        rows = shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, epoch)[position]
+        torch.manual_seed(stream_seed(self.settings.seed, "dropout", step))
+        self.model.train()
+        total = 0.0
+        for group in length_groups(self.train.lengths, rows.tolist(), self.settings.tokens_per_batch):
+            batch = self.train.take(group.tolist())
+            assert batch.labels is not None
+            logits = batch_logits(self.model, batch)
+            losses = self.loss.per_row(logits, batch.labels.to(logits.device))
+            (losses.sum() / len(rows)).backward()
+            total += float(losses.detach().sum())
+        norm = self.optimizer.step(self.rate(step), self.settings.clip)
+        if not (np.isfinite(total) and np.isfinite(norm)):
+            raise InputError(f"the loss is not a number at step {step + 1}: use a lower --lr, or check the labels")
+        return total, len(rows)
+
+    def rate(self, step: int) -> float:
+        """The share of the peak learning rate at `step`."""
+        return linear_rate(step, self.total_steps, self.settings.warmup)
+
+    def validate(self) -> tuple[dict[str, float], Tensor]:
+        """Scores on the validation split, and the logits (N, C) they were computed from."""
+        assert self.validation.labels is not None
+        logits = all_logits(self.model, self.validation, self.settings.tokens_per_batch)
+        return scores(self.task, logits, self.validation.labels), logits
+
+    def identity(self) -> str:
+        """JSON of all that decides the bits of the run: a checkpoint belongs to one identity."""
+        data = hashlib.sha256()
+        for tokens in (self.train, self.validation):
+            assert tokens.labels is not None
+            data.update(np.concatenate([np.empty(0, np.int32), *tokens.ids]).tobytes())
+            data.update(tokens.labels.numpy().tobytes())
+        named = {"encoder": self.encoder.sha256, "method": method_text(self.method), "data": data.hexdigest()}
+        return json.dumps(named | asdict(self.settings))
+
+
+def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings) -> Workbench:
+    """The Workbench of a run; raises InputError when the parts do not fit together."""
+    _check_rows(task)
+    max_length = min(settings.max_length, encoder.max_length)
+    training_rows = _limited(task.train, settings)
+    train = tokenize(task, training_rows, encoder.tokenizer, max_length)
+    validation = tokenize(task, task.validation, encoder.tokenizer, max_length)
+    loss = task_loss(task, settings.class_weights, settings.label_smoothing)
+    model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(_device())
+    selection = _attach(method, model, train, loss, settings)
+    lr = settings.lr or learning_rate(method)
+    head_lr = settings.head_lr or max(lr, 1e-3)
+    optimizer = SelectedAdamW(model, selection, lr, head_lr, settings.weight_decay)
+    return Workbench(
+        encoder, task, method, settings, model, selection, optimizer, loss, train, validation, task.validation, max_length
+    )  # fmt: skip
+
+
+def _attach(method: Method, model: Any, train: Tokens, loss: TaskLoss, settings: Settings) -> Selection:
+    """What `method` chooses, and the head, which is new and so always trained."""
+    with seeded(settings.seed, "method"):
+        chosen = method.attach(model, _batches(train, settings), loss)
+    if not chosen:
+        raise InputError(f"{method_text(method)} chose nothing to train on this encoder")
+    return chosen | Selection.where(chosen.parts, lambda name, part: part.is_head)
+
+
+def _batches(train: Tokens, settings: Settings) -> Iterator[Any]:
+    for rows in shuffled_batches(len(train), settings.batch_size, settings.seed, 0):
+        yield train.take(rows.tolist())
+
+
+def _limited(rows: Rows, settings: Settings) -> Rows:
+    """The first `train_limit` rows after a shuffle from the stream "limit", or all."""
+    if settings.train_limit is None or settings.train_limit >= len(rows):
+        return rows
+    order = torch.randperm(len(rows), generator=generator(settings.seed, "limit"))
+    return rows.take(order[: settings.train_limit].tolist())
+
+
+def _check_rows(task: Task) -> None:
+    for split in ("train", "validation"):
+        rows = task.splits.get(split)
+        if rows is None or len(rows) == 0:
+            raise InputError(
+                f"task {task.name!r} has no {split} rows: read it with trimtab.read, which cuts them from train"
+            )
+        if any(label is None for label in rows.labels):
+            raise InputError(f"task {task.name!r} has {split} rows without a label: training needs them all")
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

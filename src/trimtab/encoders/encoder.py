@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from ..errors import InputError
@@ -83,7 +84,7 @@ class Encoder:
                 self.folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
                 trust_remote_code=False, output_loading_info=True, **options,
             )  # fmt: skip
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RuntimeError, SafetensorError) as error:
             raise InputError(f"cannot load encoder {self.name!r} from {self.folder}: {_first_line(error)}") from error
 
 

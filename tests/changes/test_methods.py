@@ -1,0 +1,161 @@
+"""What each method selects, on every family, and what it refuses."""
+
+import pytest
+import torch
+from conftest import FAMILIES, N_LAYERS
+from torch import nn
+
+from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
+from trimtab.changes.selection import Selection
+from trimtab.encoders.head import TWO_CLASSES
+from trimtab.encoders.parts import parts_of
+from trimtab.errors import InputError
+
+
+def names_of(selection: Selection) -> set[str]:
+    return set(selection.elements)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_full_and_head_cover_everything(family, encoder_of):
+    model = encoder_of(family).with_head(TWO_CLASSES)
+    assert Full().attach(model).count == sum(p.numel() for p in model.parameters())
+    assert names_of(Head().attach(model)) == {name for name, part in parts_of(model).items() if part.is_head}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layer_norms_are_the_norm_modules_of_the_body(family, encoder_of):
+    model = encoder_of(family).with_head(TWO_CLASSES)
+    expected = {
+        f"{path}.{name}"
+        for path, module in model.base_model.named_modules(prefix=model.base_model_prefix)
+        if isinstance(module, nn.LayerNorm)
+        for name, _ in module.named_parameters()
+    }
+    assert names_of(LayerNorms().attach(model)) == expected - model.new_parameters
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "modernbert"])
+def test_biases_are_all_vectors_called_bias(family, encoder_of):
+    model = encoder_of(family).with_head(TWO_CLASSES)
+    prefix = model.base_model_prefix + "."
+    expected = {name for name, _ in model.named_parameters() if name.endswith(".bias") and name.startswith(prefix)}
+    assert names_of(Biases().attach(model)) == expected - model.new_parameters
+
+
+def test_biases_of_some_kinds(encoder):
+    chosen = Biases("query+intermediate").attach(encoder.with_head(TWO_CLASSES))
+    assert chosen.count == N_LAYERS * (32 + 48)
+
+
+def test_layer_norm_options_part_the_whole(encoder):
+    model = encoder.with_head(TWO_CLASSES)
+    whole = LayerNorms().attach(model)
+    assert whole == LayerNorms(what="weight").attach(model) | LayerNorms(what="bias").attach(model)
+    in_layers = LayerNorms("attention").attach(model) | LayerNorms("output").attach(model)
+    assert {whole.parts[name].kind for name in names_of(whole - in_layers)} == {"embedding_norm"}
+
+
+def test_last_layers(encoder):
+    model = encoder.with_head(TWO_CLASSES)
+    chosen = LastLayers(2).attach(model)
+    assert chosen.first_layer == N_LAYERS - 2
+    assert "bert.pooler.dense.weight" in chosen.elements
+    with pytest.raises(InputError, match="has 3 layers"):
+        LastLayers(4).attach(model)
+
+
+def test_albert_refuses_last_layers(encoder_of):
+    with pytest.raises(InputError, match="one shared layer"):
+        LastLayers(1).attach(encoder_of("albert").with_head(TWO_CLASSES))
+
+
+def test_modernbert_refuses_biases(encoder_of):
+    with pytest.raises(InputError, match="no biases"):
+        Biases().attach(encoder_of("modernbert").with_head(TWO_CLASSES))
+
+
+def test_random_has_the_count_asked_for_and_stays_within(encoder):
+    model = encoder.with_head(TWO_CLASSES)
+    within = LayerNorms("output")
+    torch.manual_seed(0)
+    chosen = Random(count=50, within=within).attach(model)
+    other = Random(count=50, within=within).attach(model)
+    assert chosen.count == other.count == 50
+    assert chosen != other
+    assert not chosen - within.attach(model)
+    everything = Random(share=1.0, within=within).attach(model)
+    assert everything == within.attach(model)
+
+
+def test_random_leaves_embedding_tables_and_head_alone(encoder):
+    chosen = Random(share=0.5).attach(encoder.with_head(TWO_CLASSES))
+    assert chosen.first_layer == 0
+    assert chosen.head.count == 0
+
+
+def test_random_is_uniform(encoder):
+    """Each element is drawn equally often: over 400 draws of half, all counts lie within 6 standard deviations."""
+    model, within = encoder.with_head(TWO_CLASSES), LayerNorms("output", "bias")
+    torch.manual_seed(1)
+    hits = torch.zeros(within.attach(model).count)
+    for _ in range(400):
+        offset = 0
+        chosen = Random(share=0.5, within=within).attach(model)
+        for name in within.attach(model).elements:
+            at = chosen.elements.get(name, [])
+            hits[torch.as_tensor(range(32) if at is None else at, dtype=torch.long) + offset] += 1
+            offset += 32
+    assert hits.sum() == 400 * len(hits) / 2
+    assert (hits - 200).abs().max() < 60
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (Random(), "either count= or share="),
+        (Random(count=1, share=0.1), "either count= or share="),
+        (Random(share=0.0), "above 0 and at most 1"),
+        (Random(share=1.5), "above 0 and at most 1"),
+        (Random(count=10**9), "from 1 to the"),
+        (LayerNorms("first"), "layer_norms:which=first is unknown"),
+        (Biases("quary"), "biases:which=quary is unknown"),
+        (Lora(rank=0), "rank >= 1"),
+        (Lora(targets="pooler+x"), "lora:targets=x is unknown"),
+    ],
+)
+def test_bad_options_are_refused(method, message, encoder):
+    with pytest.raises(InputError, match=message):
+        method.attach(encoder.with_head(TWO_CLASSES))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lora_adds_low_rank_updates_that_start_at_zero(family, encoder_of):
+    encoder = encoder_of(family)
+    model = encoder.with_head(TWO_CLASSES).eval()
+    inputs = encoder.tokenizer(["the old cat sleeps"], return_tensors="pt")
+    with torch.no_grad():
+        before = model(**inputs).logits
+        chosen = Lora(rank=2).attach(model)
+        torch.testing.assert_close(model(**inputs).logits, before, rtol=0, atol=0)
+    assert {chosen.parts[name].kind for name in names_of(chosen)} == {"lora"}
+    assert {part.kind for part in parts_of(model).values()} >= {"attention_output", "intermediate", "output"}
+
+
+def test_union_with_lora_names_the_parameters_as_they_become(encoder):
+    model = encoder.with_head(TWO_CLASSES)
+    chosen = Union((Biases(), Lora(rank=2))).attach(model)
+    assert names_of(chosen) <= {name for name, _ in model.named_parameters()}
+    assert chosen.count == Biases().attach(encoder.with_head(TWO_CLASSES)).count + N_LAYERS * 2 * (2 * 32 * 2)
+
+
+def test_methods_are_values():
+    assert LayerNorms() == LayerNorms("all")
+    assert len({LayerNorms(), LayerNorms(), Lora(rank=4), Lora(rank=8)}) == 3
+
+
+def test_methods_work_on_any_module():
+    """No transformers model needed: the mathematics is testable on plain maps."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    assert Full().attach(model).count == 12 + 4 + 8 + 8 + 2
+    assert names_of(LayerNorms().attach(model)) == {"1.weight", "1.bias"}

@@ -1,0 +1,41 @@
+"""Methods as text, there and back."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
+from trimtab.changes.notation import method_text, parse_method
+from trimtab.errors import InputError
+
+simple = st.one_of(
+    st.just(Full()), st.just(Head()),
+    st.builds(LastLayers, st.integers(1, 48)),
+    st.builds(Biases, st.sampled_from(["all", "query", "query+intermediate"])),
+    st.builds(LayerNorms, st.sampled_from(["all", "attention", "output"]), st.sampled_from(["weight", "bias", "both"])),
+    st.builds(Lora, st.integers(1, 64), st.floats(1, 64), st.floats(0, 0.9), st.sampled_from(["all", "query+value"])),
+)  # fmt: skip
+single = st.one_of(simple, st.builds(Random, count=st.integers(1, 9999), within=st.none() | simple))
+
+
+@given(st.one_of(single, st.lists(simple, min_size=2, max_size=3).map(lambda many: Union(tuple(many)))))
+def test_text_reads_back_as_the_same_method(method):
+    assert parse_method(method_text(method)) == method
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lyer_norms", "did you mean layer_norms"),
+        ("", "unknown method ''"),
+        ("lora:rnk=3", "did you mean rank"),
+        ("lora:rank=many", "not a whole number"),
+        ("lora:dropout=much", "not a number"),
+        ("random:5", "must be written key=value"),
+        ("full:k=1", "its options: none"),
+        ("layer_norms+nonsense", "unknown method"),
+    ],
+)
+def test_bad_text_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_method(text)

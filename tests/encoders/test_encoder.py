@@ -1,0 +1,115 @@
+"""Loading: the same logits as transformers, the same head for a seed, and clear refusals."""
+
+import shutil
+
+import pytest
+import torch
+from conftest import FAMILIES, make_encoder_folder, make_task
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
+
+from trimtab.encoders.encoder import load
+from trimtab.errors import InputError
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_same_logits_as_transformers(family, encoder_of, tmp_path):
+    """A whole classifier, head included, saved by transformers and read by both."""
+    encoder, task = encoder_of(family), make_task()
+    encoder.with_head(task, seed=3).save_pretrained(tmp_path)
+    encoder.tokenizer.save_pretrained(tmp_path)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    ours = load(tmp_path).with_head(task, seed=99).eval()
+    inputs = encoder.tokenizer(["the old cat sleeps", "a dog"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(ours(**inputs).logits, theirs(**inputs).logits, rtol=0, atol=0)
+
+
+def test_head_depends_on_the_seed_alone(encoder):
+    task = make_task()
+    first, again, other = (encoder.with_head(task, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    changed = {name for name in first if not torch.equal(first[name], other[name])}
+    assert changed == {"classifier.weight"}
+
+
+def test_loading_leaves_the_global_generator_alone(encoder):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    encoder.with_head(make_task())
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_class_names_and_kind_are_in_the_configuration(encoder):
+    config = encoder.with_head(make_task("multi_label")).config
+    assert config.id2label == {0: "cat", 1: "dog", 2: "fish"}
+    assert config.problem_type == "multi_label_classification"
+
+
+def test_linear_head_is_small_and_means_over_tokens(encoder_of):
+    encoder, task = encoder_of("roberta"), make_task()
+    model = encoder.with_head(task, head="linear").eval()
+    head = {n: p.numel() for n, p in model.named_parameters() if not n.startswith("roberta.")}
+    assert sum(head.values()) == 3 * 32 + 3
+    inputs = encoder.tokenizer(["the old cat sleeps", "a dog"], padding=True, return_tensors="pt")
+    alone = encoder.tokenizer(["a dog"], return_tensors="pt")
+    with torch.no_grad():
+        states = model.base_model(**alone).last_hidden_state.mean(1)
+        torch.testing.assert_close(model(**inputs).logits[1:], model.classifier(states), rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_rate_can_be_set(encoder):
+    model = encoder.with_head(make_task(), dropout=0.0)
+    rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.0}
+
+
+def test_unknown_head_is_refused(encoder):
+    with pytest.raises(InputError, match="known heads: default, linear"):
+        encoder.with_head(make_task(), head="big")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "pickled weights only"),
+        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "nonsense"}'), "cannot read encoder"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "cannot load encoder"),
+    ],
+)
+def test_bad_folders_are_refused(damage, message, tmp_path):
+    folder = make_encoder_folder("bert", tmp_path / "encoder")
+    damage(folder)
+    with pytest.raises(InputError, match=message):
+        load(folder).with_head(make_task())
+
+
+def test_remote_code_is_never_run(tmp_path):
+    folder = make_encoder_folder("bert", tmp_path / "encoder")
+    (folder / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "evil.Config"}}')
+    (folder / "evil.py").write_text("raise SystemExit('remote code ran')")
+    with pytest.raises(InputError, match="cannot read encoder"):
+        load(folder)
+
+
+def test_missing_folder_is_refused_without_asking_the_hub(tmp_path):
+    with pytest.raises(InputError, match="no encoder folder"):
+        load(tmp_path / "nowhere")
+
+
+def test_hash_follows_the_weights(tmp_path, encoder):
+    folder = tmp_path / "copy"
+    shutil.copytree(encoder.folder, folder)
+    assert load(folder).sha256 == encoder.sha256
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.LayerNorm.bias"][0] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load(folder).sha256 != encoder.sha256
+
+
+def test_max_length_leaves_room_for_padding_positions(encoder_of):
+    assert encoder_of("bert").max_length == 60
+    assert encoder_of("roberta").max_length == 60  # 64 positions less padding_idx + 1 = 1 is more than the tokenizer's 60

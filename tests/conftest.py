@@ -25,6 +25,8 @@ from transformers import (
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.tasks.task import Rows, Task
 
+torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
+
 WORDS = ["red", "green", "blue", "cat", "dog", "fish", "runs", "sleeps", "eats", "the", "a", "very", "not", "old"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 N_LAYERS = 3

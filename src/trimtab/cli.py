@@ -52,6 +52,7 @@ def fit(
     patience: Annotated[int | None, typer.Option(help="Stop after N validations without a better score.")] = None,
     train_limit: Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")] = None,
     tokens_per_batch: Annotated[int | None, typer.Option(help="Tokens in one forward pass: bounds memory.")] = None,
+    compute: Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows with no text or no label.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,

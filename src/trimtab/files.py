@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from .errors import InputError
 
 
@@ -22,18 +24,19 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         _flush_to_disk(temporary)
         temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
+    except (OSError, SafetensorError) as error:
+        if path.parent.is_dir():
+            temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def unwritable(path: Path, error: OSError) -> InputError:
+def unwritable(path: Path, error: Exception) -> InputError:
     """The InputError that says why `path` could not be written and what to do."""
     return InputError(
-        f"cannot write {path}: {error.strerror or error}. Free some space or choose another folder with --out."
+        f"cannot write {path}: {getattr(error, 'strerror', None) or error}. Free some space or choose another folder with --out."
     )
 
 

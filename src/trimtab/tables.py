@@ -9,12 +9,12 @@ from .changes.inspect import Inspection
 def inspection_tables(found: Inspection) -> None:
     """Prints elements by layer and kind, then what each method would train, to stdout."""
     console = Console(highlight=False)
-    grid = Table(title="Elements by layer and kind", box=None, header_style="bold")
+    grid = Table(title="Elements by layer and kind", box=None, header_style="bold", padding=(0, 1, 0, 0))
     grid.add_column("layer")
     for kind in found.kinds:
         grid.add_column(_narrow(kind), justify="right", no_wrap=True)
     for layer, counts in zip(found.layers, found.counts, strict=True):
-        grid.add_row(layer, *map(_short, counts))
+        grid.add_row(_narrow(layer), *map(_short, counts))
     console.print(grid)
     methods = Table(title="\nWhat each method trains (head: of a task with two classes)", box=None, header_style="bold")
     for name in ("method", "body", "share", "head"):
@@ -27,14 +27,10 @@ def inspection_tables(found: Inspection) -> None:
     console.print(methods)
 
 
-def _narrow(kind: str) -> str:
-    """The name of a kind over several lines of at most seven characters."""
-    return (
-        kind.replace("embedding", "embed-_ding")
-        .replace("intermediate", "inter-_mediate")
-        .replace("attention", "attn")
-        .replace("_", "\n")
-    )
+def _narrow(name: str) -> str:
+    """The name of a kind or layer cut to pieces of at most six characters, one a line."""
+    short = {"embedding": "embed", "embeddings": "embed", "attention": "attn", "intermediate": "inter"}
+    return "\n".join(short.get(word, word) for word in name.split("_"))
 
 
 def _short(count: int) -> str:

@@ -112,4 +112,6 @@ def test_hash_follows_the_weights(tmp_path, encoder):
 
 def test_max_length_leaves_room_for_padding_positions(encoder_of):
     assert encoder_of("bert").max_length == 60
-    assert encoder_of("roberta").max_length == 60  # 64 positions less padding_idx + 1 = 1 is more than the tokenizer's 60
+    assert (
+        encoder_of("roberta").max_length == 60
+    )  # 64 positions less padding_idx + 1 = 1 is more than the tokenizer's 60

@@ -43,7 +43,9 @@ def test_albert_shares_its_one_layer(encoder_of):
     model = encoder_of("albert").with_head(TWO_CLASSES)
     layers = layers_of(model)
     assert (layers.count, layers.shared) == (1, True)
-    assert {part.kind for part in parts_of(model).values() if part.layer == 0} == LINEAR_KINDS | NORM_KINDS - {"embedding_norm"}
+    assert {part.kind for part in parts_of(model).values() if part.layer == 0} == LINEAR_KINDS | NORM_KINDS - {
+        "embedding_norm"
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES)

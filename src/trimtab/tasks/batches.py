@@ -1,6 +1,6 @@
 """Rows as tokens: tokenised once, counted where they are cut, and dealt into batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -106,11 +106,14 @@ def shuffled_batches(n_rows: int, batch_size: int, seed: int, epoch: int) -> lis
     return np.split(order, range(batch_size, n_rows, batch_size))
 
 
-def length_groups(lengths: np.ndarray, rows: Sequence[int], most_tokens: int) -> Iterator[np.ndarray]:
-    """Splits `rows` into groups of similar length whose padded size is at most `most_tokens` (one row may exceed it)."""
-    ordered = np.asarray(rows)[np.argsort(lengths[np.asarray(rows)], kind="stable")[::-1]]
-    start = 0
-    while start < len(ordered):
-        size = max(1, most_tokens // max(1, int(lengths[ordered[start]])))  # the first of a group is its longest
-        yield ordered[start : start + size]
-        start += size
+def token_groups(lengths: np.ndarray, rows: Sequence[int], most_tokens: int) -> list[np.ndarray]:
+    """Cuts `rows`, longest first, into groups of at most `most_tokens` tokens together (one row alone may exceed it)."""
+    numbers = np.asarray(rows)
+    ordered = numbers[np.argsort(-lengths[numbers], kind="stable")]
+    cuts, filled = [], 0
+    for i, length in enumerate(lengths[ordered].tolist()):
+        if filled and filled + length > most_tokens:
+            cuts.append(i)
+            filled = 0
+        filled += length
+    return np.split(ordered, cuts)

@@ -57,7 +57,7 @@ def _train(
     """Runs steps until the end, a stop or patience; `state` and `best` are brought up to date in place."""
     settings, saved_at = bench.settings, time.perf_counter()
     if not state.history:
-        _validate(bench, state, best, display)
+        _validate(bench, state, best, display, clock())
     while state.step < bench.total_steps:
         if stop.is_set():
             _save(bench, state, best, folder, clock())
@@ -69,7 +69,7 @@ def _train(
         display.stepped(state)
         due = _validation_due(state.step, bench)
         if due:
-            _validate(bench, state, best, display)
+            _validate(bench, state, best, display, clock())
             if folder is not None:
                 write_history(folder, state.history)
         if due or time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
@@ -80,7 +80,7 @@ def _train(
     return None
 
 
-def _validate(bench: Workbench, state: Progress, best: dict[str, Tensor], display: Display) -> None:
+def _validate(bench: Workbench, state: Progress, best: dict[str, Tensor], display: Display, seconds: float) -> None:
     """Scores the model as it is, notes it in the history, and keeps its values where they are the best so far."""
     found, _ = bench.validate()
     name = bench.task.metric
@@ -89,7 +89,7 @@ def _validate(bench: Workbench, state: Progress, best: dict[str, Tensor], displa
     state.loss_sum, state.loss_rows = 0.0, 0
     state.history.append({
         "step": state.step, "epoch": state.step / bench.steps_per_epoch, "train_loss": train_loss,
-        "validation_loss": found["loss"], "scores": found, "lr": bench.rate(max(0, state.step - 1)),
+        "validation_loss": found["loss"], "scores": found, "lr": bench.rate(max(0, state.step - 1)) * bench.optimizer.lr, "seconds": seconds,
     })  # fmt: skip
     if not earlier or all(METRICS[name].better(found[name], score) for score in earlier):
         best.update(bench.optimizer.values())

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..encoders.padded import padded_logits
-from ..tasks.batches import Batch, Tokens, length_groups
+from ..encoders.packed import forward, pack
+from ..tasks.batches import Batch, Tokens, token_groups
 
 
 def batch_logits(model: Any, batch: Batch) -> Tensor:
     """Float32 logits (B, C) of one batch, with gradients where the caller wants them."""
-    return padded_logits(model, batch.ids, batch.type_ids)
+    return forward(model, pack(batch.ids, batch.type_ids, model))
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def all_logits(model: Any, tokens: Tokens, tokens_per_batch: int) -> Tensor:
     was_training = model.training
     model.eval()
     logits = torch.empty(len(tokens), 0)
-    for rows in length_groups(tokens.lengths, range(len(tokens)), tokens_per_batch):
+    for rows in token_groups(tokens.lengths, range(len(tokens)), tokens_per_batch):
         found = batch_logits(model, tokens.take(rows.tolist())).cpu()
         if logits.shape[1] == 0:
             logits = torch.empty(len(tokens), found.shape[1])

@@ -34,7 +34,8 @@ class Settings:
     eval_steps: int | None = None  # validate every so many steps; None: once an epoch
     patience: int | None = None  # stop after so many validations without a better score; None: never
     train_limit: int | None = None  # train on the first so many rows after a seeded shuffle
-    tokens_per_batch: int = 8192  # padded tokens in one forward pass: bounds memory, changes no result
+    tokens_per_batch: int = 8192  # tokens in one forward pass: bounds memory, and changes nothing but rounding
+    compute: str = "auto"  # of frozen matrices: "float32", "bfloat16", or "auto", the faster here
 
     def __post_init__(self):
         for name, lowest in _LOWEST.items():
@@ -45,12 +46,15 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 <= value < limit:
                 raise InputError(f"{name}={value} must be at least 0 and below {limit}")
+        if self.compute not in COMPUTES:
+            raise InputError(f"compute={self.compute} must be one of {', '.join(COMPUTES)}")
         for name in ("lr", "head_lr", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name}={value} must be above 0")
 
 
+COMPUTES = ("auto", "float32", "bfloat16")
 _LOWEST = {
     "epochs": 1, "batch_size": 1, "weight_decay": 0, "max_length": 3, "seed": 0, "eval_steps": 1, "patience": 1,
     "train_limit": 1, "tokens_per_batch": 1,

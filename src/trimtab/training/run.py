@@ -103,7 +103,7 @@ def finished_run(
     details = _details(bench, state, name, stopped, scores, logits)
     if folder is not None:
         delta.save(folder)
-        check_saved(folder, bench, logits)
+        check_saved(folder, bench)
         details["delta_bytes"] = (folder / TENSORS).stat().st_size
     details["seconds"] = clock()
     run = Run(
@@ -155,7 +155,7 @@ def _details(
         "notes": plain_notes(state, stopped, task.metric, bench.total_steps),
         "settings": asdict(bench.settings) | {"lr": bench.optimizer.lr, "head_lr": bench.optimizer.head_lr},
         "versions": {package: version(package) for package in ("trimtab", "torch", "transformers")},
-        "rows": found.as_json()["rows"],
+        "rows": found.as_json()["splits"],
         "survey": [*task.notes, *found.lines()],
         "truncation": {"train": bench.train.truncation.as_json(), "validation": bench.validation.truncation.as_json()},
         "max_length": bench.max_length,

@@ -1,12 +1,14 @@
 """Proof that a saved delta is whole: read back, applied to a fresh model, and compared."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..changes.delta import TENSORS, Delta
+from ..encoders.packed import prepare
 from ..tasks.batches import Tokens
 from .forward import all_logits
 from .workbench import Workbench
@@ -14,13 +16,21 @@ from .workbench import Workbench
 _ROWS = 16  # enough to meet every saved tensor, few enough to cost little
 
 
-def check_saved(folder: Path, bench: Workbench, logits: Tensor) -> None:
-    """Raises OSError unless the delta in `folder`, on a fresh copy of the encoder, gives the trained model's logits (N, C)."""
+def check_saved(folder: Path, bench: Workbench) -> None:
+    """Raises OSError unless the delta in `folder`, on a fresh copy of the encoder, gives the trained model's logits.
+
+    Both run in float32, and in the same batch, so that nothing but the saved values can differ.
+    """
     rows = np.linspace(0, len(bench.validation) - 1, min(_ROWS, len(bench.validation))).astype(int).tolist()
     batch = bench.validation.take(rows)
     some = Tokens(batch.ids, batch.type_ids, batch.labels, bench.validation.truncation)
-    again = Delta.load(folder).attach(bench.encoder)
-    found = all_logits(again, some, bench.settings.tokens_per_batch)
-    if not torch.allclose(found, logits[rows], rtol=1e-3, atol=1e-3):  # batches differ, so sums are rounded differently
-        gap = float((found - logits[rows]).abs().max())
+    again = Delta.load(folder).attach(bench.encoder).to(next(bench.model.parameters()).device)
+    trained, found = (_exact_logits(model, some) for model in (bench.model, again))
+    if not torch.allclose(found, trained, rtol=1e-5, atol=1e-5):
+        gap = float((found - trained).abs().max())
         raise OSError(f"{folder / TENSORS} does not reproduce the trained model (logits differ by {gap:.2g})")
+
+
+def _exact_logits(model: Any, tokens: Tokens) -> Tensor:
+    prepare(model, compute="float32")
+    return all_logits(model, tokens, int(tokens.lengths.sum()))

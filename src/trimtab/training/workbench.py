@@ -14,9 +14,10 @@ from ..changes.methods import Method, learning_rate
 from ..changes.notation import method_text
 from ..changes.selection import Selection
 from ..encoders.encoder import Encoder
+from ..encoders.packed import prepare
 from ..errors import InputError
 from ..randomness import generator, seeded, stream_seed
-from ..tasks.batches import Tokens, length_groups, shuffled_batches, tokenize
+from ..tasks.batches import Tokens, token_groups, shuffled_batches, tokenize
 from ..tasks.losses import TaskLoss, task_loss
 from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
@@ -61,7 +62,7 @@ class Workbench:
         torch.manual_seed(stream_seed(self.settings.seed, "dropout", step))
         self.model.train()
         total = 0.0
-        for group in length_groups(self.train.lengths, rows.tolist(), self.settings.tokens_per_batch):
+        for group in token_groups(self.train.lengths, rows.tolist(), self.settings.tokens_per_batch):
             batch = self.train.take(group.tolist())
             assert batch.labels is not None
             logits = batch_logits(self.model, batch)
@@ -107,6 +108,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings) -> 
     lr = settings.lr or learning_rate(method)
     head_lr = settings.head_lr or max(lr, 1e-3)
     optimizer = SelectedAdamW(model, selection, lr, head_lr, settings.weight_decay)
+    prepare(model, compute=settings.compute)  # after the optimizer has decided what is frozen
     return Workbench(
         encoder, task, method, settings, model, selection, optimizer, loss, train, validation, task.validation, max_length
     )  # fmt: skip

@@ -1,0 +1,214 @@
+"""Attention within each text of a packed batch, in a few large calls instead of one per text.
+
+On a CPU plain matrix products and softmax, over pieces that fit the cache, beat the fused kernel of
+scaled_dot_product_attention: for 4 texts of 256 tokens in bfloat16 (12 heads of 32) 2.1 ms against 3.5 forward and 3.3
+against 11.3 backward. On a GPU without attention dropout it is one call of `torch.nn.attention.varlen`.
+"""
+
+# Shapes: T tokens of the batch, N heads, D width of a head; a block has n times L places and q queries (see layout.py).
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .dropout import NOISE, Mask, draw_mask
+from .layout import Block, Layout
+
+PIECE_SCORES = 3 << 20  # scores in one piece: 6 MB in bfloat16
+KEPT_SCORES = 16 << 20  # a layer's attention weights are kept for backward up to this many, else computed again
+
+
+@dataclass
+class Call:
+    """One attention call: everything but the tensors."""
+
+    layout: Layout
+    scaling: float
+    rate: float = 0.0  # of dropout on the attention weights
+    window: int | None = None  # tokens see those nearer than this
+    first: bool = False  # only the first token of each text asks; the other rows of the answer are 0
+
+
+@dataclass
+class _Piece:
+    """Some blocks of one width: where their rows lie, and what is kept of them between forward and backward."""
+
+    block: Block
+    blocks: slice
+    keys: slice  # rows of keys and values
+    queries: slice  # rows of queries
+    n: int  # blocks times heads
+    heads: int
+    weights: Tensor | None = None  # (n, q, L) after softmax, before dropout
+    kept: Mask | None = None
+
+    def mask(self, call: Call, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+        mask = self.block.mask(call.window, dtype, device)
+        return None if mask is None else mask[self.blocks]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
+    """softmax(q k' scaling) v within each text, (1, T, N, D), from q, k and v (1, N, T, D)."""
+    if q.device.type == "cpu":
+        return _Attention.apply(q, k, v, call)  # pyright: ignore[reportReturnType]
+    q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
+    varlen = call.rate == 0 and q.dtype in (torch.bfloat16, torch.float16)
+    return (_attend_varlen if varlen else attend_blocks)(q, k, v, call)[None]
+
+
+def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
+    """The same for (T, N, D) in one call for all texts (GPU, half precision, no dropout)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    lengths = call.layout.lengths
+    ends = call.layout.tensor("ends", lambda: [0, *torch.tensor(lengths).cumsum(0).tolist()]).int()
+    window = (-1, -1) if call.window is None else (call.window - 1, call.window - 1)
+    q, k, v = (x.contiguous() for x in (q, k, v))
+    answer = varlen_attn(q, k, v, ends, ends, max(lengths), max(lengths), scale=call.scaling, window_size=window)
+    assert isinstance(answer, Tensor)
+    return answer
+
+
+def attend_blocks(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
+    """The same for (T, N, D) by torch's own scaled_dot_product_attention, once per block width (GPU with dropout or float32)."""
+    (tokens, heads, width), layout = q.shape, call.layout
+    index = layout.gather(heads, heads, queries=False)
+    rows = [x.reshape(-1, width).index_select(0, index) for x in (q, k, v)]
+    answers, base = [], 0
+    for block in layout.blocks():
+        n, length = block.tokens.shape
+        part = slice(base, base + n * heads * length)
+        base = part.stop
+        inputs = [x[part].view(n, heads, length, width) for x in rows]
+        mask = block.mask(call.window, q.dtype, q.device)
+        answer = functional.scaled_dot_product_attention(
+            *inputs, attn_mask=mask, dropout_p=call.rate, scale=call.scaling
+        )
+        answers.append(answer.reshape(-1, width))
+    return torch.cat(answers).index_select(0, layout.scatter(heads).view(-1)).view(tokens, heads, width)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
+        heads, tokens = q.shape[1:3]
+        q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
+        rows = [_rows(q, call, queries=True), _rows(k, call, queries=False), _rows(v, call, queries=False)]
+        pieces = list(_pieces(call, heads))
+        ctx.keeps = any(ctx.needs_input_grad[:3])
+        small = sum(piece.n * _scores(piece) for piece in pieces) <= KEPT_SCORES
+        answer = torch.empty_like(rows[0])
+        for piece in pieces:
+            weights = _weights(rows[0], rows[1], piece, call)
+            if call.rate > 0:
+                noise = NOISE.get()
+                assert noise is not None
+                piece.kept = draw_mask(weights.shape, call.rate, noise)
+            if ctx.keeps and small:
+                piece.weights = weights
+            dropped, scale = _dropped(weights, piece, in_place=not small or not ctx.keeps)
+            _product(dropped, _part(rows[2], piece.keys, piece.n), scale, answer[piece.queries])
+        if ctx.keeps:
+            ctx.save_for_backward(*rows)
+            ctx.call, ctx.pieces = call, pieces
+        return _back(answer, call, heads, tokens)[None]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v = ctx.saved_tensors
+        call, (tokens, heads, width) = ctx.call, grads[0].shape[1:]
+        grad = _rows(grads[0][0], call, queries=True)
+        grad.index_fill_(0, call.layout.empty_rows(heads, call.first), 0)
+        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        for piece in ctx.pieces:
+            weights = _weights(q, k, piece, call) if piece.weights is None else piece.weights
+            dropped, scale = _dropped(weights, piece, in_place=False)
+            g = _part(grad, piece.queries, piece.n)
+            _product(dropped.transpose(1, 2), g, scale, dv[piece.keys])
+            change = _scaled(g, _part(v, piece.keys, piece.n).transpose(1, 2), scale)
+            if piece.kept is not None:
+                change.mul_(piece.kept.kept(change.dtype))
+            change = torch._softmax_backward_data(change, weights, -1, weights.dtype)
+            _product(change, _part(k, piece.keys, piece.n), call.scaling, dq[piece.queries])
+            _product(change.transpose(1, 2), _part(q, piece.queries, piece.n), call.scaling, dk[piece.keys])
+        index = call.layout.scatter(heads).view(-1)
+        dk, dv = (x.index_select(0, index).view(tokens, heads, width) for x in (dk, dv))
+        dq, dk, dv = (x.transpose(0, 1)[None] for x in (_back(dq, call, heads, tokens), dk, dv))
+        return dq, dk, dv, None
+
+
+def _rows(x: Tensor, call: Call, *, queries: bool) -> Tensor:
+    """x (T, N, D) laid out in blocks: (rows, D)."""
+    tokens, heads, width = x.shape
+    if x.stride(2) != 1 or x.stride(1) != width or x.stride(0) % width:
+        x = x.contiguous()
+    stride = x.stride(0) // width if tokens > 1 else heads
+    table = x.as_strided(((tokens - 1) * stride + heads, width), (width, 1))
+    return table.index_select(0, call.layout.gather(heads, stride, queries, call.first))
+
+
+def _back(rows: Tensor, call: Call, heads: int, tokens: int) -> Tensor:
+    """The queries' rows of the blocks as (T, N, D)."""
+    found = rows.index_select(0, call.layout.scatter(heads, call.first).view(-1)).view(-1, heads, rows.shape[1])
+    if not call.first:
+        return found
+    starts = call.layout.tensor("starts", lambda: call.layout.starts)
+    return found.new_zeros(tokens, heads, rows.shape[1]).index_copy_(0, starts, found)
+
+
+def _pieces(call: Call, heads: int) -> Iterator[_Piece]:
+    key = query = 0
+    for block in call.layout.blocks(call.first):
+        (n, length), asked = block.tokens.shape, block.queries.shape[1]
+        step = max(1, PIECE_SCORES // (heads * asked * length))
+        for start in range(0, n, step):
+            stop = min(n, start + step)
+            count = (stop - start) * heads
+            yield _Piece(
+                block,
+                slice(start, stop),
+                slice(key, key + count * length),
+                slice(query, query + count * asked),
+                count,
+                heads,
+            )
+            key, query = key + count * length, query + count * asked
+
+
+def _scores(piece: _Piece) -> int:
+    return piece.block.queries.shape[1] * piece.block.tokens.shape[1]
+
+
+def _weights(q: Tensor, k: Tensor, piece: _Piece, call: Call) -> Tensor:
+    scores = _scaled(_part(q, piece.queries, piece.n), _part(k, piece.keys, piece.n).transpose(1, 2), call.scaling)
+    mask = piece.mask(call, scores.dtype, scores.device)
+    if mask is not None:
+        scores.view(len(mask), piece.heads, *scores.shape[1:]).add_(mask)
+    return torch.softmax(scores, -1)
+
+
+def _dropped(weights: Tensor, piece: _Piece, *, in_place: bool) -> tuple[Tensor, float]:
+    """The weights with 0 where dropout drops, and what to multiply their products by."""
+    if piece.kept is None:
+        return weights, 1.0
+    kept = piece.kept.kept(weights.dtype)
+    return (weights.mul_(kept) if in_place else weights * kept), piece.kept.scale
+
+
+def _part(rows: Tensor, part: slice, n: int) -> Tensor:
+    return rows[part].view(n, -1, rows.shape[1])
+
+
+def _scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    return torch.baddbmm(a.new_empty(1, 1, 1), a, b, beta=0, alpha=scale)
+
+
+def _product(a: Tensor, b: Tensor, scale: float, out: Tensor) -> None:
+    target = out.view(a.shape[0], a.shape[1], b.shape[2])
+    torch.baddbmm(target, a, b, beta=0, alpha=scale, out=target)

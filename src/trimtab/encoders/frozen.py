@@ -1,0 +1,218 @@
+"""Cheap linear maps: bfloat16 products around float32 parameters.
+
+Parameters stay as they are (float32, the masters). Frozen matrices are multiplied through a bfloat16 copy in the
+layout that oneDNN computes in, with no gradient and no saved input; trained ones through a plain bfloat16 copy. Whether a
+parameter is trained is looked up at every call, and copies are made again when their parameter changed in place.
+"""
+
+# Shapes: T tokens, I inputs, O outputs of a linear map, r rank of an adapter.
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import timeit
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .dropout import dropout
+
+_log = logging.getLogger(__name__)
+
+COMPUTE = torch.bfloat16
+_PACKS = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+
+
+class Copies:
+    """Bfloat16 copies of the weights of some linear maps, one above the other (O, I), and of their biases."""
+
+    def __init__(self, modules: Sequence[nn.Linear]):
+        self._modules = modules
+        self._made: dict[str, tuple[Any, Tensor]] = {}  # name -> what it was made of, the copy
+
+    def weight(self) -> Tensor:
+        """(O, I)"""
+        return self._copy("weight", self._weights(), lambda w: w)
+
+    def bias(self) -> Tensor | None:
+        """(O,), or None where the maps have no bias; part of the graph where it is trained."""
+        biases = [module.bias for module in self._modules if module.bias is not None]
+        if not biases:
+            return None
+        if torch.is_grad_enabled() and any(bias.requires_grad for bias in biases):
+            return biases[0] if len(biases) == 1 else torch.cat(biases)
+        return self._copy("bias", biases, lambda b: b)
+
+    def times(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x W' + bias, for frozen W."""
+        bias = None if bias is None else bias.to(COMPUTE)
+        if x.device.type != "cpu" or not _PACKS:
+            return functional.linear(x, self.weight(), bias)
+        return _product(x, self._copy("forward", self._weights(), _packed), bias)
+
+    def times_transposed(self, grad: Tensor) -> Tensor:
+        """grad W, for frozen W."""
+        if grad.device.type != "cpu" or not _PACKS:
+            return grad @ self.weight()
+        return _product(grad, self._copy("backward", self._weights(), lambda w: _packed(w.t().contiguous())), None)
+
+    def _weights(self) -> list[Tensor]:
+        return [module.weight for module in self._modules]
+
+    def _copy(self, name: str, sources: Sequence[Tensor], arrange: Callable[[Tensor], Tensor]) -> Tensor:
+        stamp = [(source.data_ptr(), source._version) for source in sources]
+        made = self._made.get(name)
+        if made is None or made[0] != stamp:
+            with torch.no_grad():
+                made = self._made[name] = stamp, arrange(torch.cat([source.to(COMPUTE) for source in sources]))
+        return made[1]
+
+
+def _packed(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight)
+
+
+def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+class _Frozen(torch.autograd.Function):
+    """x W' + bias with frozen W, cut into columns: one answer per linear map."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, bias: Tensor | None, copies: Copies, widths: list[int]
+    ) -> Tensor | tuple[Tensor, ...]:
+        ctx.copies = copies
+        y = copies.times(x, bias)
+        return y if len(widths) == 1 else y.split(widths, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        grad = grads[0].contiguous() if len(grads) == 1 else torch.cat(grads, 1)
+        dx = ctx.copies.times_transposed(grad) if ctx.needs_input_grad[0] else None
+        db = grad.sum(0, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        return dx, db, None, None
+
+
+class _Trained(torch.autograd.Function):
+    """x W' + bias with trained W: products in bfloat16, gradients of W and bias in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, copies: Copies) -> Tensor:
+        plain = copies.weight()
+        ctx.save_for_backward(x, plain)
+        return functional.linear(x, plain, None if bias is None else bias.to(COMPUTE))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        (x, weight), grad = ctx.saved_tensors, grads[0].contiguous()
+        dx = grad @ weight if ctx.needs_input_grad[0] else None
+        dw = (grad.t() @ x).float() if ctx.needs_input_grad[1] else None
+        db = grad.sum(0, dtype=torch.float32) if ctx.needs_input_grad[2] else None
+        return dx, dw, db, None
+
+
+class _LowRank(torch.autograd.Function):
+    """y + scale (x A') B', the sum of a linear map and its adapter; A (r, I) and B (O, r) are float32."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        a, b = a.to(COMPUTE), b.to(COMPUTE)
+        inner = x @ a.t()  # (T, r)
+        ctx.save_for_backward(x, inner, a, b)
+        ctx.scale = scale
+        return torch.addmm(y, inner, b.t(), alpha=scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x, inner, a, b), grad = ctx.saved_tensors, grads[0]
+        through = (grad @ b).mul_(ctx.scale)  # (T, r)
+        da = (through.t() @ x).float() if ctx.needs_input_grad[2] else None
+        db = (grad.t() @ inner).float().mul_(ctx.scale) if ctx.needs_input_grad[3] else None
+        return grad, through @ a if ctx.needs_input_grad[1] else None, da, db, None
+
+
+def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
+    """The forward method that replaces a linear map's own: bfloat16 out, whatever comes in."""
+    copies = Copies([module])
+
+    def forward(x: Tensor) -> Tensor:
+        flat = x.to(COMPUTE).reshape(-1, x.shape[-1])
+        if module.weight.requires_grad:
+            y: Any = _Trained.apply(flat, module.weight, module.bias, copies)
+        else:
+            y = _Frozen.apply(flat, copies.bias(), copies, [module.out_features])
+        return y.view(*x.shape[:-1], -1)
+
+    return forward
+
+
+def shared_forwards(modules: Sequence[nn.Linear]) -> list[Callable[[Tensor], Tensor]]:
+    """Forward methods for linear maps of one input (query, key, value): while all are frozen, the first call computes all."""
+    copies, alone = Copies(modules), [linear_forward(module) for module in modules]
+    widths = [module.out_features for module in modules]
+    state = threading.local()  # .input: what the waiting answers belong to; .answers: by number of the map
+
+    def forward(x: Tensor, number: int) -> Tensor:
+        if any(module.weight.requires_grad for module in modules):
+            return alone[number](x)
+        if getattr(state, "input", None) is not x or number not in state.answers:
+            flat = x.to(COMPUTE).reshape(-1, x.shape[-1])
+            answers: Any = _Frozen.apply(flat, copies.bias(), copies, widths)
+            state.input, state.answers = x, dict(enumerate(answers))
+        y = state.answers.pop(number)
+        if not state.answers:
+            state.input = None
+        return y.view(*x.shape[:-1], -1)
+
+    return [functools.partial(forward, number=i) for i in range(len(modules))]
+
+
+def is_adapter(module: Any) -> bool:
+    """Whether `module` is a linear map with peft's LoRA adapters around it."""
+    return all(hasattr(module, name) for name in ("base_layer", "lora_A", "lora_B", "lora_dropout", "scaling"))
+
+
+def adapter_forward(module: Any) -> Callable[..., Tensor]:
+    """The forward method that replaces a LoRA-adapted linear map's own; peft's own where more is on than one adapter."""
+    own = module.forward
+
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        active = module.active_adapters
+        plain = not (args or kwargs or module.disable_adapters or module.merged) and len(active) == 1
+        if not plain or active[0] not in module.lora_A or active[0] in getattr(module, "lora_variant", {}):
+            return own(x, *args, **kwargs)
+        a, b = module.lora_A[active[0]].weight, module.lora_B[active[0]].weight
+        y = module.base_layer(x)
+        drop = module.lora_dropout[active[0]]
+        inputs = dropout(x, getattr(drop, "p", 0.0), drop.training).to(COMPUTE)
+        flat = y.to(COMPUTE).view(-1, y.shape[-1])
+        total: Any = _LowRank.apply(flat, inputs.reshape(-1, x.shape[-1]), a, b, module.scaling[active[0]])
+        return total.view(y.shape).to(y.dtype)
+
+    return forward
+
+
+def keeping_dtype(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`forward` with answers in the dtype of its input, for models that mix them with float32."""
+    return lambda x, *args, **kwargs: forward(x, *args, **kwargs).to(x.dtype)
+
+
+@functools.cache
+def bfloat16_pays(device: torch.device) -> bool:
+    """Whether bfloat16 products are faster than float32 ones on `device`, measured once."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x, w = torch.randn(512, 768).to(dtype), torch.randn(768, 768).to(dtype)
+        seconds[dtype] = min(timeit.repeat(lambda x=x, w=w: functional.linear(x, w), number=1, repeat=5))
+    ratio = seconds[torch.float32] / seconds[torch.bfloat16]
+    _log.info("bfloat16 products run at %.1f times the speed of float32 here", ratio)
+    return ratio > 1.2

@@ -1,0 +1,171 @@
+"""Where the tokens of a packed batch lie in the blocks that attention works on.
+
+Texts are laid side by side in blocks of one width, several short texts to a block; a block-diagonal mask keeps them
+apart. Widths are multiples of 32: at others, torch's bfloat16 softmax on a CPU is 5 to 20 times slower.
+"""
+
+# Shapes: T tokens, B texts, N heads; n blocks of L places, q queries in a block; a row is a (block, head, place) triple.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WIDTH_STEP = 32
+NEW_WIDTH_SCORES = 8_000  # scores of a head that one more width must save to be worth its calls
+EMPTY = -1  # the text number of an empty place, which holds token 0
+
+
+@dataclass
+class Block:
+    """n blocks of one width."""
+
+    tokens: np.ndarray  # (n, L) int64, numbers of tokens
+    texts: np.ndarray  # (n, L) int64, numbers of texts
+    queries: np.ndarray  # (n, q) int64: `tokens`, or the first token of each text
+    query_texts: np.ndarray  # (n, q) int64
+    masks: dict[Any, Tensor | None] = field(default_factory=dict)
+
+    def mask(self, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+        """What to add to the scores, (n, 1, q, L): 0 inside a text and `window`, else -inf; None where all is 0.
+
+        Empty queries see everything, because a row of -inf has no softmax; nobody reads their answers.
+        """
+        key = (window, dtype, device)
+        if key not in self.masks:
+            blocked = self.query_texts[:, :, None] != self.texts[:, None, :]
+            if window is not None:
+                blocked |= np.abs(self.queries[:, :, None] - self.tokens[:, None, :]) >= window
+            blocked &= (self.query_texts != EMPTY)[:, :, None]
+            mask = torch.zeros(blocked.shape, dtype=dtype).masked_fill_(torch.from_numpy(blocked), float("-inf"))
+            self.masks[key] = mask[:, None].to(device) if blocked.any() else None
+        return self.masks[key]
+
+    def with_first_queries(self) -> Block:
+        """The same blocks with the first token of each text as the only queries."""
+        first = (self.texts != EMPTY) & (np.diff(self.texts, axis=1, prepend=EMPTY) != 0)
+        places = np.argsort(~first, axis=1, kind="stable")[:, : int(first.sum(1).max())]
+        present = np.take_along_axis(first, places, 1)
+        queries = np.where(present, np.take_along_axis(self.tokens, places, 1), 0)
+        return Block(
+            self.tokens, self.texts, queries, np.where(present, np.take_along_axis(self.texts, places, 1), EMPTY)
+        )
+
+
+class Layout:
+    """The blocks of a packed batch, and the indices that bring its tokens there and back."""
+
+    def __init__(self, starts: Sequence[int], lengths: Sequence[int], device: torch.device | str = "cpu"):
+        self.starts, self.lengths = [int(s) for s in starts], [int(n) for n in lengths]
+        self.device = torch.device(device)
+        self._made: dict[Any, Any] = {}
+
+    def blocks(self, first: bool = False) -> list[Block]:
+        """The blocks, widest first; with `first`, only the first token of each text asks."""
+        if first:
+            return self._once("first", lambda: [block.with_first_queries() for block in self.blocks()])
+        return self._once("blocks", self._fill_blocks)
+
+    def gather(self, heads: int, stride: int, queries: bool, first: bool = False) -> Tensor:
+        """For every row of the blocks, its row in a table of `stride` rows per token; int64, on the device."""
+
+        def rows() -> Tensor:
+            parts = []
+            for block in self.blocks(first):
+                tokens = block.queries if queries else block.tokens
+                parts.append((tokens[:, None, :] * stride + np.arange(heads)[:, None]).ravel())
+            return self._tensor(np.concatenate(parts))
+
+        return self._once(("gather", heads, stride, queries and first), rows)
+
+    def scatter(self, heads: int, first: bool = False) -> Tensor:
+        """For every token (with `first`, every text), the rows of its heads in the blocks; (T or B, N) int64."""
+
+        def rows() -> Tensor:
+            found = np.empty((len(self.starts) if first else sum(self.lengths), heads), np.int64)
+            base = 0
+            for block in self.blocks(first):
+                n, q = block.queries.shape
+                b, place = np.nonzero(block.query_texts != EMPTY)
+                number = block.query_texts[b, place] if first else block.queries[b, place]
+                found[number] = base + (b[:, None] * heads + np.arange(heads)) * q + place[:, None]
+                base += n * heads * q
+            return self._tensor(found)
+
+        return self._once(("scatter", heads, first), rows)
+
+    def empty_rows(self, heads: int, first: bool = False) -> Tensor:
+        """The rows of empty queries."""
+
+        def rows() -> Tensor:
+            parts = [np.repeat((b.query_texts == EMPTY)[:, None], heads, 1).ravel() for b in self.blocks(first)]
+            return self._tensor(np.flatnonzero(np.concatenate(parts)))
+
+        return self._once(("empty", heads, first), rows)
+
+    def tensor(self, name: str, make: Callable[[], Any]) -> Tensor:
+        """The integers that `make` returns as a tensor on the device, made once."""
+        return self._once(name, lambda: self._tensor(np.asarray(make())))
+
+    def _fill_blocks(self) -> list[Block]:
+        return [self._block(width, texts) for width, texts in _widths(self.lengths)]
+
+    def _block(self, width: int, texts: list[int]) -> Block:
+        bins = _first_fit(texts, self.lengths, width)
+        tokens, owners = np.zeros((len(bins), width), np.int64), np.full((len(bins), width), EMPTY)
+        for row, members in enumerate(bins):
+            place = 0
+            for text in members:
+                start, length = self.starts[text], self.lengths[text]
+                tokens[row, place : place + length] = np.arange(start, start + length)
+                owners[row, place : place + length] = text
+                place += length
+        return Block(tokens, owners, tokens, owners)
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+def _widths(lengths: list[int]) -> list[tuple[int, list[int]]]:
+    """Texts by block width, widest first: doubling widths, each only where it saves enough scores."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    width = -(-lengths[order[0]] // WIDTH_STEP) * WIDTH_STEP
+    groups: list[tuple[int, list[int]]] = [(width, [])]
+    while order:
+        narrower = -(-(width // 2) // WIDTH_STEP) * WIDTH_STEP
+        fitting = [i for i in order if lengths[i] <= narrower]
+        if narrower < width and (width - narrower) * sum(lengths[i] for i in fitting) > NEW_WIDTH_SCORES:
+            groups[-1][1].extend(order[: len(order) - len(fitting)])
+            order, width = fitting, narrower
+            groups.append((width, []))
+        else:
+            groups[-1][1].extend(order)
+            order = []
+    return [(width, texts) for width, texts in groups if texts]
+
+
+def _first_fit(texts: list[int], lengths: list[int], width: int) -> list[list[int]]:
+    """Bins of `width` tokens: each text, longest first, goes into the first bin with room."""
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for text in texts:
+        length = lengths[text]
+        for i, free in enumerate(room):
+            if free >= length:
+                bins[i].append(text)
+                room[i] -= length
+                break
+        else:
+            bins.append([text])
+            room.append(width - length)
+    return bins

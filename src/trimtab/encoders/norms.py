@@ -1,0 +1,89 @@
+"""LayerNorm behind a linear map, dropout and a residual sum, as one step: LayerNorm(residual + dropout(dense(x))).
+
+BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, MPNet and DeBERTa have a module of exactly this shape at the end of each half
+of a layer. Statistics, weight and bias are float32 whatever the activations are.
+"""
+
+# Shapes: T tokens, H width.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .dropout import NOISE, Mask, draw_mask, dropout, masked
+from .running import RUN
+
+
+class _ResidualNorm(torch.autograd.Function):
+    """LayerNorm(residual + dropout(x)): saves the sum, its statistics and the mask's bytes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, mask: Mask | None
+    ) -> Tensor:
+        total = residual + x if mask is None else torch.addcmul(residual, x, mask.kept(x.dtype), value=mask.scale)
+        answer, mean, scale = torch.native_layer_norm(total, [x.shape[-1]], weight, bias, eps)
+        ctx.save_for_backward(total, mean, scale, weight, bias)
+        ctx.mask = mask
+        return answer
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        total, mean, scale, weight, bias = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        wanted = [needs[0] or needs[1], needs[2], needs[3]]
+        dsum, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
+            grads[0].contiguous(), total, [total.shape[-1]], mean, scale, weight, bias, wanted
+        )
+        dx = dsum
+        if ctx.mask is not None and needs[0]:
+            dx = masked(dsum, ctx.mask)
+        return dx, dsum, dweight, dbias, None, None
+
+
+def residual_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, rate: float) -> Tensor:
+    """`norm(residual + dropout(x))` in the dtype of `x`; `rate` is that of dropout."""
+    residual, noise = residual.to(x.dtype), NOISE.get()
+    if x.device.type != "cpu" or norm.weight is None or (rate > 0 and noise is None):
+        total = residual + dropout(x, rate, training=True)
+        return functional.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(x.dtype)
+    mask = draw_mask(x.shape, rate, noise) if rate > 0 and noise is not None else None
+    return _ResidualNorm.apply(x, residual, norm.weight, norm.bias, norm.eps, mask)  # pyright: ignore[reportReturnType]
+
+
+def is_tail(module: nn.Module) -> bool:
+    """Whether `module` is the end of half a layer: dense, dropout, LayerNorm and nothing else."""
+    children = dict(module.named_children())
+    return (
+        children.keys() == {"dense", "dropout", "LayerNorm"}
+        and isinstance(children["dropout"], nn.Dropout)
+        and isinstance(children["LayerNorm"], nn.LayerNorm)
+    )
+
+
+def tail_forward(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """The forward method that replaces a tail's own."""
+
+    def forward(hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
+        run = RUN.get()
+        if run is not None and run.firsts_only and input_tensor.shape[1] != hidden_states.shape[1]:
+            input_tensor = run.firsts(input_tensor)
+        rate = module.dropout.p if module.dropout.training else 0.0
+        rate = rate if run is None else run.rate(rate)
+        return residual_norm(module.dense(hidden_states), input_tensor, module.LayerNorm, rate)
+
+    return forward
+
+
+def norm_forward(module: nn.LayerNorm, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """The forward method that replaces a LayerNorm's own: float32 statistics and parameters, `dtype` out."""
+
+    def forward(x: Tensor) -> Tensor:
+        return functional.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps).to(dtype)
+
+    return forward

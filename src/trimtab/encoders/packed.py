@@ -1,0 +1,264 @@
+"""Run a sequence-classification model on a padding-free batch: its texts one after the other in one row of tokens.
+
+The model's own forward runs. Attention is ours, through transformers' registry, and keeps the texts apart; behind the
+last layer each text is replaced by its first token (or by its mean, where the head wants that), so that pooler and head
+see B texts of one token. Families that compute attention without asking the registry are found by a probe and run
+padded instead.
+"""
+
+# Shapes: T tokens, B texts, H width of the encoder, C outputs.
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import dropout as noisy
+from . import frozen, norms, running
+from .head import LinearHead
+from .layout import Layout
+from .padded import padded_logits
+from .parts import layers_of
+from .probe import evaluating, observe, probe_ids
+from .running import Run
+
+Compute = Literal["auto", "float32", "bfloat16"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """B texts in one row of T tokens."""
+
+    input_ids: Tensor  # (1, T) int64
+    position_ids: Tensor  # (1, T) int64, counted from the family's first position in every text
+    token_type_ids: Tensor | None  # (1, T) int64
+    lengths: Tensor  # (B,) int64, on the CPU
+    starts: Tensor  # (B,) int64, on the CPU
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+@dataclass
+class _Plan:
+    """What `prepare` decided for a model and did to it."""
+
+    attention: str | None  # the model's attention implementation before
+    dropout: float | None
+    packed: bool = False
+    firsts_from: nn.Module | None = None
+    patched: list[nn.Module] = field(default_factory=list)
+    hooks: list[Any] = field(default_factory=list)
+
+    def patch(self, module: nn.Module, forward: Any) -> None:
+        module.forward = forward
+        self.patched.append(module)
+
+    def undo(self) -> None:
+        while self.hooks:
+            self.hooks.pop().remove()
+        while self.patched:
+            vars(self.patched.pop()).pop("forward", None)
+
+
+_PLANS: WeakKeyDictionary[nn.Module, _Plan] = WeakKeyDictionary()
+_warned: set[str] = set()
+
+
+def pack(ids: Sequence[np.ndarray], type_ids: Sequence[np.ndarray] | None, model: Any) -> PackedBatch:
+    """The PackedBatch of B texts given by their token ids (and segment ids), on the device of `model`."""
+    device = next(model.parameters()).device
+    lengths = torch.tensor([len(row) for row in ids])
+    starts = lengths.cumsum(0) - lengths
+    positions = torch.arange(int(lengths.sum())) - starts.repeat_interleave(lengths) + first_position(model)
+    return PackedBatch(
+        _row(ids).to(device),
+        positions[None].to(device),
+        None if type_ids is None else _row(type_ids).to(device),
+        lengths,
+        starts,
+    )
+
+
+def first_position(model: nn.Module) -> int:
+    """The position id of a text's first token: padding_idx + 1 in the RoBERTa family, whose position table has one."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
+
+
+def forward(model: Any, batch: PackedBatch) -> Tensor:
+    """Float32 logits (B, C), with autograd; prepares the model as it is if that was not done yet."""
+    if model not in _PLANS:
+        prepare(model)
+    plan = _PLANS[model]
+    if not plan.packed:
+        return _forward_padded(model, batch, plan)
+    return _run(model, batch, plan)[0]
+
+
+def segment_mean(hidden: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+    """The mean (B, H) of each text's rows of `hidden` (T, H); texts lie one after the other."""
+    return running.segment_mean(hidden, lengths)
+
+
+def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = None) -> None:
+    """Makes `forward` run packed on `model`, its layers in bfloat16 where that pays; `restore` undoes it.
+
+    Parameters are not touched: `model.state_dict()` stays float32 and exact, and which are trained is looked up at every
+    call. `dropout` replaces the model's dropout rates (0 turns dropout off); None keeps them.
+    """
+    restore(model)
+    plan = _PLANS[model] = _Plan(model.config._attn_implementation, dropout)
+    expected, groups = observe(model)
+    layers = model.get_submodule(layers_of(model).path)
+    plan.packed = _try_packed(model, plan, layers, expected)
+    if not plan.packed:
+        model.config._attn_implementation = plan.attention
+        _warn_padded(model)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            plan.patch(module, _dropout_forward(module, dropout))
+    if compute == "bfloat16" or (compute == "auto" and frozen.bfloat16_pays(next(model.parameters()).device)):
+        _use_bfloat16(plan, layers, groups)
+
+
+def restore(model: Any) -> None:
+    """Undoes `prepare`; a model that was not prepared stays as it is."""
+    plan = _PLANS.pop(model, None)
+    if plan is not None:
+        model.config._attn_implementation = plan.attention
+        plan.undo()
+
+
+def _row(rows: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(rows).astype(np.int64))[None]
+
+
+def _run(model: Any, batch: PackedBatch, plan: _Plan) -> tuple[Tensor, Run]:
+    layout = Layout(batch.starts.tolist(), batch.lengths.tolist(), batch.input_ids.device)
+    inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+    if batch.token_type_ids is not None:
+        inputs["token_type_ids"] = batch.token_type_ids
+    if isinstance(model, LinearHead):  # its mean is over B texts of one token each
+        inputs["attention_mask"] = torch.ones(len(batch), 1, device=batch.input_ids.device)
+    with running.running(Run(layout, plan.dropout, plan.firsts_from)) as run:
+        return model(**inputs).logits.float(), run
+
+
+def _forward_padded(model: Any, batch: PackedBatch, plan: _Plan) -> Tensor:
+    """The logits by padded calls, each on texts of similar length."""
+    lengths = batch.lengths.tolist()
+    ids = [row.numpy() for row in batch.input_ids[0].cpu().split(lengths)]
+    types = None
+    if batch.token_type_ids is not None:
+        types = [row.numpy() for row in batch.token_type_ids[0].cpu().split(lengths)]
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    token = noisy.NOISE.set(noisy.Noise())
+    try:
+        logits = [
+            padded_logits(model, [ids[i] for i in part], types and [types[i] for i in part])
+            for part in _similar(order, lengths)
+        ]
+    finally:
+        noisy.NOISE.reset(token)
+    return torch.cat(logits)[torch.tensor(order).argsort()]
+
+
+def _similar(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
+    """Runs of `order` (longest first) in which no text is shorter than three quarters of the longest."""
+    part: list[int] = []
+    for i in order:
+        if part and lengths[i] < 0.75 * lengths[part[0]]:
+            yield part
+            part = []
+        part.append(i)
+    yield part
+
+
+def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) -> bool:
+    """Sets `model` up for packed batches; whether the probe's logits then are the `expected` ones.
+
+    Right is: our attention ran once in every layer, and the logits equal those of padded texts. Tried first with the
+    ends of layers as one step and a last layer that computes first tokens only, then plainly.
+    """
+    model.config._attn_implementation = running.NAME
+    with evaluating(model):
+        for shortcuts in (True, False):
+            try:
+                _set_up(model, plan, layers, shortcuts=shortcuts)
+                logits, run = _run(model, pack(probe_ids(model), None, model), plan)
+            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+                _log.info("packed probe of %s failed: %s", type(model).__name__, error)
+            else:
+                n_layers = getattr(model.config, "num_hidden_layers", 1)
+                if len(run.attention_modules) == n_layers and torch.allclose(logits, expected, rtol=1e-3, atol=1e-4):
+                    return True
+            plan.undo()
+            plan.firsts_from = None
+    return False
+
+
+def _set_up(model: Any, plan: _Plan, layers: Any, *, shortcuts: bool) -> None:
+    body, last = model.base_model, layers[-1]
+    if shortcuts:
+        for module in layers.modules():
+            if norms.is_tail(module):
+                plan.patch(module, norms.tail_forward(module))
+    plan.hooks.append(body.register_forward_pre_hook(running.without_mask, with_kwargs=True))
+    if isinstance(model, LinearHead) or getattr(model.config, "classifier_pooling", "cls") == "mean":
+        plan.hooks.append(body.register_forward_hook(running.means))
+        return
+    counter = last.register_forward_hook(running.first_tokens(calls=-1))
+    run = _run(model, pack(probe_ids(model), None, model), plan)[1]
+    counter.remove()
+    plan.hooks.append(last.register_forward_hook(running.first_tokens(run.last_layer_calls)))
+    attention = run.attention_modules[-1] if run.attention_modules else None
+    n_tails = sum(norms.is_tail(module) for module in last.modules())
+    n_norms = sum(isinstance(module, nn.LayerNorm) for module in last.modules())
+    if shortcuts and attention in set(last.modules()) and n_tails == n_norms > 0 and run.last_layer_calls == 1:
+        plan.firsts_from = attention
+        plan.hooks.append(attention.register_forward_hook(running.first_rows))
+
+
+def _use_bfloat16(plan: _Plan, layers: nn.Module, groups: list[list[nn.Linear]]) -> None:
+    """Replaces the arithmetic of linear maps, adapters and norms in the layers."""
+    adapters = [module for module in layers.modules() if frozen.is_adapter(module)]
+    inner = {m for adapter in adapters for part in (adapter.lora_A, adapter.lora_B) for m in part.modules()}
+    maps = [m for m in layers.modules() if isinstance(m, nn.Linear) and m not in inner]
+    forwards: dict[nn.Module, Any] = {module: frozen.linear_forward(module) for module in maps}
+    for group in groups:
+        if set(group) <= set(maps):
+            forwards |= zip(group, frozen.shared_forwards(group), strict=True)
+    forwards |= {adapter: frozen.adapter_forward(adapter) for adapter in adapters}
+    for module, forward in forwards.items():
+        plan.patch(module, forward if plan.packed else frozen.keeping_dtype(forward))
+    if plan.packed:
+        for module in layers.modules():
+            if isinstance(module, nn.LayerNorm):
+                plan.patch(module, norms.norm_forward(module, frozen.COMPUTE))
+
+
+def _dropout_forward(module: nn.Dropout, rate: float | None) -> Any:
+    def forward(x: Tensor) -> Tensor:
+        return noisy.dropout(x, module.p if rate is None or module.p == 0 else rate, module.training)
+
+    return forward
+
+
+def _warn_padded(model: Any) -> None:
+    name = type(model).__name__
+    if name not in _warned:
+        _warned.add(name)
+        warnings.warn(f"{name} cannot run on padding-free batches: texts are padded, which is slower", stacklevel=3)

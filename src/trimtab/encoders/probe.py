@@ -1,0 +1,56 @@
+"""What a model does on three short texts: which linear maps share an input, which modules attend, and what comes out."""
+
+# Shapes: C outputs.
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .padded import padded_logits
+
+LENGTHS = (5, 9, 3)  # tokens of the texts tried
+
+
+def probe_ids(model: Any) -> list[np.ndarray]:
+    """Token ids of the texts tried."""
+    return [np.arange(3 + i, 3 + i + n) % model.config.vocab_size for i, n in enumerate(LENGTHS)]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Runs the block with every module in evaluation mode and without gradients, and restores their modes."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def observe(model: Any) -> tuple[Tensor, list[list[nn.Linear]]]:
+    """The padded logits (3, C) of the probe, and the linear maps that were given the very same tensors, in groups."""
+    seen: dict[nn.Linear, list[Tensor]] = {}
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, nn.Linear)
+        seen.setdefault(module, []).append(inputs[0])
+
+    hooks = [m.register_forward_pre_hook(watch) for m in model.modules() if isinstance(m, nn.Linear)]
+    try:
+        with evaluating(model):
+            logits = padded_logits(model, probe_ids(model), None)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    groups: dict[Any, list[nn.Linear]] = {}
+    for module, inputs in seen.items():
+        groups.setdefault((*map(id, inputs), module.bias is None), []).append(module)
+    return logits, [group for group in groups.values() if len(group) > 1]

@@ -1,0 +1,147 @@
+"""What the modules of a model must know while a packed batch runs through it, and their ways of asking.
+
+transformers' own forward code runs; we stand in its registry of attention functions and behind a few of its modules.
+"""
+
+# Shapes: T tokens, B texts, H width of the encoder, N heads, D width of a head.
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from . import dropout as noisy
+from .attention import Call, attend
+from .layout import Layout
+
+NAME = "trimtab_packed"  # of our attention in transformers' registry
+
+
+@dataclass
+class Run:
+    """One forward pass over a packed batch."""
+
+    layout: Layout
+    dropout: float | None = None  # in place of the model's rates; None keeps them
+    firsts_from: nn.Module | None = None  # the attention module behind which only first tokens matter
+    firsts_only: bool = False  # whether the pass is behind it
+    last_layer_calls: int = 0
+    attention_modules: list[nn.Module] = field(default_factory=list)  # in the order of their calls
+
+    def rate(self, rate: float) -> float:
+        """The dropout rate to use where the model says `rate`."""
+        return rate if self.dropout is None or rate == 0 else self.dropout
+
+    def firsts(self, hidden: Tensor) -> Tensor:
+        """The first tokens' rows (1, B, ...) of `hidden` (1, T, ...), in the order of the texts."""
+        return hidden.index_select(1, self.layout.tensor("starts", lambda: self.layout.starts))
+
+
+RUN: ContextVar[Run | None] = ContextVar("run", default=None)
+
+
+@contextmanager
+def running(run: Run) -> Iterator[Run]:
+    """Runs the block with `run` and fresh noise in force."""
+    tokens = RUN.set(run), noisy.NOISE.set(noisy.Noise())
+    try:
+        yield run
+    finally:
+        RUN.reset(tokens[0])
+        noisy.NOISE.reset(tokens[1])
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Our entry in transformers' registry: (1, N, T, D) in, (1, T, N, D) out; outside of a run torch's own."""
+    run = RUN.get()
+    if run is None:
+        sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        return sdpa(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    run.attention_modules.append(module)
+    call = Call(
+        run.layout,
+        query.shape[-1] ** -0.5 if scaling is None else scaling,
+        run.rate(dropout),
+        sliding_window,
+        first=module is run.firsts_from,
+    )
+    return attend(query, key, value, call), None
+
+
+def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """The mask that goes with it: none while a packed batch runs."""
+    return ALL_MASK_ATTENTION_FUNCTIONS["sdpa"](*args, **kwargs) if RUN.get() is None else None
+
+
+AttentionInterface.register(NAME, _attention)
+AttentionMaskInterface.register(NAME, _mask)
+
+
+def without_mask(body: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Hook before the body: the padding mask of a head over B texts of one token is not for T tokens."""
+    if RUN.get() is None:
+        return None
+    return args, {name: value for name, value in kwargs.items() if name != "attention_mask"}
+
+
+def means(body: nn.Module, inputs: Any, output: Any) -> Any:
+    """Hook behind the body: each text becomes one token, the mean of its own."""
+    run = RUN.get()
+    if run is not None:
+        lengths = torch.tensor(run.layout.lengths)
+        output.last_hidden_state = segment_mean(output.last_hidden_state[0].float(), lengths)[:, None]
+    return output
+
+
+def first_rows(attention: nn.Module, inputs: Any, output: Any) -> Any:
+    """Hook behind the last attention: from here on only the first tokens are computed."""
+    run = RUN.get()
+    if run is None or run.firsts_from is not attention:
+        return None
+    run.firsts_only = True
+    return (run.firsts(output[0]), *output[1:])
+
+
+def first_tokens(calls: int) -> Any:
+    """Hook behind the last layer's module: at the last of its `calls`, each text becomes its first token, in float32."""
+
+    def hook(layer: nn.Module, inputs: Any, output: Any) -> Any:
+        run = RUN.get()
+        if run is None:
+            return None
+        run.last_layer_calls += 1
+        if run.last_layer_calls != calls:
+            return None
+        hidden = output[0] if isinstance(output, tuple) else output
+        rows = hidden if run.firsts_only else run.firsts(hidden)
+        chosen = rows.transpose(0, 1).float()
+        return (chosen, *output[1:]) if isinstance(output, tuple) else chosen
+
+    return hook
+
+
+def segment_mean(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """The mean (B, H) of each text's rows of `hidden` (T, H); texts lie one after the other."""
+    lengths = lengths.to(hidden.device)
+    text = torch.arange(len(lengths), device=hidden.device).repeat_interleave(lengths)
+    sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, text, hidden)
+    return sums / lengths[:, None]

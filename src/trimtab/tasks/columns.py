@@ -1,0 +1,88 @@
+"""Which columns of a table hold the texts and the label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from ..errors import InputError, shortened
+from .tables import Table
+
+TEXT_COLUMNS = (
+    ("text",),
+    ("text_a", "text_b"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("sentence",),
+)
+"""Looked for in this order when no text column is named: our own names, then those of the GLUE data sets."""
+
+LABEL_COLUMNS = ("label", "labels")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of one or two text columns, and of the label column or of several columns of 0 and 1."""
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        return ",".join(self.labels)
+
+
+def choose_columns(table: Table, text: str | Sequence[str] | None, label: str | Sequence[str] | None) -> Columns:
+    """The columns asked for, or the usual ones; raises InputError when the table has no such column."""
+    return Columns(choose_text_columns(table, text), _choose_label_columns(table, label))
+
+
+def choose_text_columns(table: Table, text: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The one or two text columns asked for, or the usual ones; raises InputError when the table lacks them."""
+    if text is None:
+        usual = next((names for names in TEXT_COLUMNS if set(names) <= set(table.columns)), None)
+        if usual is None:
+            raise missing_column(table, "text", "the text column (--text), or two of them for pairs (--text a,b)")
+        return usual
+    names = _split_names(table, text)
+    if len(names) not in (1, 2):
+        raise InputError(f"a text is one column or a pair of two, but {len(names)} were named: {', '.join(names)}")
+    _require(table, names, "the text column (--text)")
+    return names
+
+
+def _choose_label_columns(table: Table, label: str | Sequence[str] | None) -> tuple[str, ...]:
+    if label is None:
+        names = next(((name,) for name in LABEL_COLUMNS if name in table.columns), LABEL_COLUMNS[:1])
+    else:
+        names = _split_names(table, label)
+    _require(table, names, "the label column (--label)")
+    return names
+
+
+def _split_names(table: Table, names: str | Sequence[str]) -> tuple[str, ...]:
+    """Column names from "a,b" or a sequence; a name that is itself a column may hold commas."""
+    if isinstance(names, str):
+        names = (names,) if names in table.columns else tuple(name.strip() for name in names.split(","))
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"column names must be given once each, not {', '.join(names) or 'none'}")
+    return tuple(names)
+
+
+def _require(table: Table, names: Sequence[str], wanted: str) -> None:
+    for name in names:
+        if name not in table.columns:
+            raise missing_column(table, name, wanted)
+
+
+def missing_column(table: Table, name: str, wanted: str) -> InputError:
+    """The InputError for a column the table lacks: what it has, the closest name, and how to choose."""
+    lowered = {column.lower(): column for column in table.columns}
+    close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    guess = f" Did you mean {lowered[close[0]]!r}?" if close else ""
+    has = shortened([repr(column[:40]) for column in table.columns], limit=20)
+    header = " (from its first line, which must name the columns)" if table.unit == "line" else ""
+    return InputError(f"{table.place} has no column {name!r}; it has {has}{header}.{guess} Name {wanted}.")

@@ -1,0 +1,136 @@
+"""The embedded example task: synthetic helpdesk tickets from a small grammar, the same on every machine.
+
+A ticket makes one request, and its class is that of the request. Most tickets also mention another matter in the same
+words (settled, or less urgent), so that words alone do not tell the class. Some are beyond any model, on purpose:
+AMBIGUOUS tickets make two requests of equal weight and carry the class of one; NOISE tickets carry a wrong class.
+"""
+
+from __future__ import annotations
+
+import re
+from random import Random
+from typing import TypeVar
+
+from . import helpdesk_phrases as phrases
+
+CLASSES = tuple(phrases.REQUESTS)
+ROWS_PER_CLASS = {"train": 200, "validation": 50, "test": 50}
+SEED = 20240527
+
+PLAIN, SETTLED, RANKED, AMBIGUOUS = 0.22, 0.52, 0.20, 0.06
+"""The shares of tickets with one request only, with settled matters beside it, with a lesser request, with two equals."""
+
+FRAMED = 0.4
+"""The share of clauses that say of a matter whether it is open or closed, in words that suit every class."""
+
+NOISE = 0.03
+"""The share of rows, in every split, that carry a class drawn from the wrong ones."""
+
+T = TypeVar("T")
+
+
+def tickets(split: str) -> list[dict[str, str]]:
+    """The rows of a split as {"text", "label"}; no text occurs twice, in this or another split."""
+    return all_tickets()[split]
+
+
+def all_tickets() -> dict[str, list[dict[str, str]]]:
+    """The rows of every split."""
+    chance = Random(SEED)
+    seen: set[str] = set()
+    splits = {}
+    for split, n_rows in ROWS_PER_CLASS.items():
+        rows = [_new_ticket(name, split, chance, seen) for _ in range(n_rows) for name in CLASSES]
+        splits[split] = _shuffled(rows, chance)
+    return splits
+
+
+def _new_ticket(name: str, split: str, chance: Random, seen: set[str]) -> dict[str, str]:
+    while (text := _text(name, split, chance)) in seen:
+        pass
+    seen.add(text)
+    label = _other(name, chance) if chance.random() < NOISE else name
+    return {"text": text, "label": label}
+
+
+def _text(name: str, split: str, chance: Random) -> str:
+    """A greeting, the body, a remark before or after it, and a closing; all but the body may be left out."""
+    parts = [_body(name, split, chance)]
+    if chance.random() < 0.4:
+        parts.insert(_pick((0, 1), chance), _pick(phrases.REMARKS, chance))
+    if chance.random() < 0.5:
+        parts.insert(0, _pick(phrases.GREETINGS, chance))
+    if chance.random() < 0.5:
+        parts.append(_pick(phrases.CLOSINGS, chance))
+    return _filled(" ".join(parts), chance)
+
+
+def _body(name: str, split: str, chance: Random) -> str:
+    """The request of class `name`, alone or beside another matter."""
+    draw = chance.random()
+    request = _request(name, split, chance)
+    if draw < PLAIN:
+        return _sentence(request)
+    other_name = _other(name, chance)
+    if draw < PLAIN + SETTLED:
+        settled = _either(phrases.SETTLED[other_name], phrases.CLOSED, other_name, split, chance)
+        return _joined(_pick(phrases.BESIDE_SETTLED, chance), request=request, settled=settled)
+    other = _request(other_name, split, chance)
+    frames = phrases.RANKED if draw < PLAIN + SETTLED + RANKED else phrases.UNRANKED
+    return _joined(_pick(frames, chance), request=request, other=other)
+
+
+def _request(name: str, split: str, chance: Random) -> str:
+    return _either(phrases.REQUESTS[name], phrases.OPEN, name, split, chance)
+
+
+def _either(clauses: tuple[str, ...], frames: tuple[str, ...], name: str, split: str, chance: Random) -> str:
+    """A clause of its own wording, or a frame around a matter of class `name`; training rows see neither list's end."""
+    if chance.random() < FRAMED:
+        return _pick(_seen(frames, split), chance).replace(
+            "{matter}", _pick(_seen(phrases.MATTERS[name], split), chance)
+        )
+    return _pick(_seen(clauses, split), chance)
+
+
+def _seen(items: tuple[str, ...], split: str) -> tuple[str, ...]:
+    """What may occur in the split: the last sixth of every list is kept from training."""
+    return items[: -max(1, len(items) // 6)] if split == "train" else items
+
+
+def _joined(frame: str, **clauses: str) -> str:
+    """The frame with its clauses; {request} and {other} end a sentence, {settled} is given its stop by the frame."""
+    ended = {name: clause if name == "settled" else _ended(clause) for name, clause in clauses.items()}
+    text = frame
+    for name, clause in ended.items():
+        text = text.replace(f"{{{name}}}", clause).replace(f"{{{name.capitalize()}}}", _capital(clause))
+    return text
+
+
+def _sentence(clause: str) -> str:
+    return _capital(_ended(clause))
+
+
+def _ended(clause: str) -> str:
+    return clause if clause.endswith("?") else clause + "."
+
+
+def _capital(clause: str) -> str:
+    return clause[0].upper() + clause[1:]
+
+
+def _filled(text: str, chance: Random) -> str:
+    """The text with each {slot} replaced by a word drawn for it."""
+    return re.sub(r"\{(\w+)\}", lambda slot: _pick(phrases.SLOTS[slot[1]], chance), text)
+
+
+def _other(name: str, chance: Random) -> str:
+    return _pick(tuple(other for other in CLASSES if other != name), chance)
+
+
+def _pick(items: tuple[T, ...], chance: Random) -> T:
+    return items[int(chance.random() * len(items))]  # only random() promises the same draws in every Python version
+
+
+def _shuffled(rows: list[T], chance: Random) -> list[T]:
+    return [row for _, row in sorted(((chance.random(), row) for row in rows), key=lambda pair: pair[0])]

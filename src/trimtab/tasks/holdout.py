@@ -1,0 +1,66 @@
+"""Cutting rows away from the training split: a validation split where there is none, and fewer rows on request."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import InputError
+from ..randomness import stream_seed
+from .task import Kind, Rows, Task
+
+
+def hold_out(train: Rows, kind: Kind, share: float, seed: int) -> tuple[Rows, Rows, str]:
+    """The rows that stay for training, those held out for validation, both in their old order, and a note that says so.
+
+    Single-label rows are held out class by class; the last row of a class always stays in training.
+    Raises InputError when no row can be spared.
+    """
+    chance = np.random.default_rng(stream_seed(seed, "validation split"))
+    strata = _by_class(train.labels) if kind == "single_label" else [list(range(len(train)))]
+    quotas = _quotas([len(rows) for rows in strata], share, chance)
+    held = {int(i) for rows, quota in zip(strata, quotas, strict=True) for i in chance.permutation(rows)[:quota]}
+    if not held:
+        raise InputError(
+            f"{len(train)} training rows are too few to hold some out for validation. Add rows, or a validation file."
+        )
+    how = "stratified, " if kind == "single_label" else ""
+    note = f"no validation split: {len(held)} of {len(train)} training rows held out, {how}seed {seed}"
+    stay = [i for i in range(len(train)) if i not in held]
+    return train.take(stay), train.take(sorted(held)), note
+
+
+def limited(task: Task, train_limit: int | None, seed: int) -> Task:
+    """The task with only the first `train_limit` training rows after a seeded shuffle, or all if there are no more."""
+    if train_limit is None or train_limit >= len(task.train):
+        return task
+    if train_limit < 1:
+        raise InputError(f"the training limit must be at least 1 row, not {train_limit} (--train-limit)")
+    order = np.random.default_rng(stream_seed(seed, "train limit")).permutation(len(task.train))
+    rows = task.train.take([int(i) for i in order[:train_limit]])
+    note = f"training limited to {train_limit} of {len(task.train)} rows, seed {seed}"
+    return replace(task, splits={**task.splits, "train": rows}, notes=(*task.notes, note))
+
+
+def _by_class(labels: Sequence[int]) -> list[list[int]]:
+    rows = defaultdict(list)
+    for i, label in enumerate(labels):
+        rows[label].append(i)
+    return [rows[label] for label in sorted(rows)]
+
+
+def _quotas(counts: Sequence[int], share: float, chance: np.random.Generator) -> list[int]:
+    """How many rows each stratum gives: its part rounded down, then one more for the largest remainders, until
+    share * rows are reached; ties are drawn, and one row of each stratum stays."""
+    exact = np.array(counts) * share
+    quotas = np.minimum(np.floor(exact), np.array(counts) - 1).astype(int)
+    missing = max(1, math.floor(sum(counts) * share + 0.5)) - int(quotas.sum())
+    ties = chance.permutation(len(counts))
+    by_remainder = ties[np.argsort((quotas - exact)[ties], kind="stable")]
+    spare = [i for i in by_remainder if quotas[i] < counts[i] - 1]
+    quotas[spare[:missing]] += 1
+    return quotas.tolist()

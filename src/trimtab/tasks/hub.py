@@ -1,0 +1,86 @@
+"""Data sets of the Hugging Face hub, by id, through `datasets`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, shortened
+from .sources import Source, closest_names
+from .tables import NumberedRow, Table
+
+SPLIT_NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "validation_matched", "valid", "val", "dev"),
+    "test": ("test", "test_matched"),
+}
+"""What data sets call the three splits, the preferred name first."""
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+){0,2}")
+
+
+def hub_source(source: str) -> Source:
+    """The data set `source`: "owner/name", "owner/name/config" or "glue/task".
+
+    Raises InputError when it is no such id, or cannot be fetched.
+    """
+    if not HUB_ID.fullmatch(source):
+        raise InputError(
+            f"there is no file or folder {source!r}, and it is not the id of a data set (owner/name or owner/name/config)."
+        )
+    parts = source.split("/")
+    if parts[0] == "glue" and len(parts) == 2:
+        return data_set_source(source, "nyu-mll/glue", parts[1])
+    return data_set_source(source, "/".join(parts[:2]), parts[2] if len(parts) == 3 else None)
+
+
+def data_set_source(source: str, path: str, config: str | None) -> Source:
+    """The data set at `path` (an id, or a local folder that holds one) as the source named `source`."""
+    splits = _load(source, path, config)
+    chosen = {split: next((name for name in names if name in splits), None) for split, names in SPLIT_NAMES.items()}
+    if chosen["train"] is None:
+        raise InputError(f"data set {source} has no split named train; it has {shortened(sorted(splits))}.")
+    tables = {split: _table(splits[name], f"{source} {name}") for split, name in chosen.items() if name}
+    ignored = sorted(set(splits) - set(chosen.values()))
+    notes = (f"{source}: did not read the splits {shortened(ignored)}",) if ignored else ()
+    features = splits[chosen["train"]].features
+    column_classes = {name: names for name in features if (names := _class_names(features[name]))}
+    return Source(source.rsplit("/", maxsplit=1)[-1], tables, column_classes=column_classes, notes=notes)
+
+
+def _load(source: str, path: str, config: str | None) -> Any:
+    try:
+        import datasets
+
+        return datasets.load_dataset(path, config)
+    except Exception as error:  # the network, the hub, the id or the files: whichever it is, no rows can be had
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"there is no file or folder {source!r}, and loading it as a hub data set failed: {reason}. "
+            f"{closest_names(Path(source))} Check the spelling and the network, or download the data and give its path."
+        ) from error
+
+
+def _table(rows: Any, place: str) -> Table:
+    """A split as a table; class indices are given as class names, and -1 (unlabelled) as None."""
+    named = {name: names for name in rows.features if (names := _class_names(rows.features[name]))}
+
+    def walk() -> Iterator[NumberedRow]:
+        for number, row in enumerate(rows, start=1):
+            yield number, row | {name: _named(row[name], names) for name, names in named.items()}
+
+    return Table(place, "row", tuple(rows.column_names), walk)
+
+
+def _class_names(feature: Any) -> tuple[str, ...]:
+    """The class names of a column of class indices, or of lists of them; empty for any other column."""
+    inner = getattr(feature, "feature", feature)
+    return tuple(name.strip() for name in getattr(inner, "names", None) or ())
+
+
+def _named(value: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    return None if value is None or value < 0 else names[value]

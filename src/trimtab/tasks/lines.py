@@ -1,0 +1,73 @@
+"""The lines of a text file, plain or gzipped, read one at a time in bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from io import BufferedReader
+from itertools import count
+from pathlib import Path
+
+from ..errors import InputError
+
+MAX_ROW_BYTES = 10 * 2**20
+"""A longer row is a mistake (an unclosed quote, a file that is one line), and must not be read into memory."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The number (from 1) and the text, line end included, of each line; a UTF-8 byte order mark is dropped.
+
+    Raises InputError with the line for bytes that are not UTF-8, a line over 10 MiB, or damaged gzip.
+    """
+    position = 0  # bytes before this line, after decompression
+    with _opened(path) as file:
+        for number in count(1):
+            line = _bounded_line(file, path, number)
+            if not line:
+                return
+            kept = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+            yield number, _decoded(kept, path, number, position + len(line) - len(kept))
+            position += len(line)
+
+
+def too_long(path: Path, number: int) -> InputError:
+    """The InputError for a row that starts at line `number` and goes on for more than 10 MiB."""
+    return InputError(
+        f"{path}, line {number}: this row is longer than {MAX_ROW_BYTES // 2**20} MiB. Check for a double quote that is "
+        "never closed (CSV), or a file that is one JSON document instead of JSON Lines (one object per line)."
+    )
+
+
+def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
+    try:
+        return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _bounded_line(file: gzip.GzipFile | BufferedReader, path: Path, number: int) -> bytes:
+    """The next line, or b"" at the end of the file."""
+    try:
+        line = file.readline(MAX_ROW_BYTES + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{path}, line {number}: the gzip data is truncated or corrupt ({error}). Copy or compress the file again."
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot read {path} at line {number}: {error.strerror or error}") from None
+    if len(line) > MAX_ROW_BYTES:
+        raise too_long(path, number)
+    return line
+
+
+def _decoded(line: bytes, path: Path, number: int, position: int) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, line {number}: byte {line[error.start]:#04x} at position {position + error.start} is not UTF-8. "
+            f"Save the file again as UTF-8 (it may be Windows-1252, Latin-1 or UTF-16 now)."
+        ) from None

@@ -1,0 +1,135 @@
+"""A Task from the embedded example, a file, a folder of splits, or the hub, with every row checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import InputError
+from .columns import Columns, choose_columns, choose_text_columns
+from .holdout import hold_out
+from .labels import Coding, Declared, coding_like, learn_coding
+from .metrics import check_metric
+from .raw import RawRows, text_in
+from .sources import Source, path_not_found
+from .splits import find_source, read_splits
+from .tables import Row, open_table
+from .task import KINDS, SPLITS, Kind, Rows, Task
+
+METRICS = {"single_label": "accuracy", "multi_label": "f1_macro", "regression": "pearson"}
+GLUE_METRICS = {
+    "cola": ("single_label", "matthews"),
+    "mrpc": ("single_label", "f1"),
+    "qqp": ("single_label", "f1"),
+    "stsb": ("regression", "pearson"),
+}
+"""Of the GLUE tasks that are not judged by accuracy (Wang et al. 2019, arXiv 1804.07461, table 1): kind and metric."""
+
+
+def read(
+    source: str | Path,
+    *,
+    text: str | Sequence[str] | None = None,
+    label: str | Sequence[str] | None = None,
+    kind: Kind | None = None,
+    metric: str | None = None,
+    validation_share: float = 0.1,
+    seed: int = 0,
+    skip_bad_rows: bool = False,
+) -> Task:
+    """The task in `source`: "helpdesk", a file, a folder of splits, or the id of a hub data set.
+
+    `text` names one column, or two as "a,b"; `label` one column, or several of 0 and 1.
+    Without a validation split, `validation_share` of the training rows is held out, by `seed`.
+    Raises InputError, with file and row, for whatever cannot be learned from.
+    """
+    _check_arguments(kind, validation_share)
+    found = find_source(str(source))
+    columns = choose_columns(found.tables["train"], text, label)
+    declared = _declared(found, columns, kind)
+    raw, notes = read_splits(found.tables, columns, kind or declared.kind, skip=skip_bad_rows)
+    coding = learn_coding(raw["train"], kind, declared)
+    splits = {split: _encoded(rows, coding) for split, rows in raw.items()}
+    if "validation" not in splits and validation_share:
+        splits["train"], splits["validation"], note = hold_out(splits["train"], coding.kind, validation_share, seed)
+        notes.append(note)
+    return Task(
+        name=found.name,
+        kind=coding.kind,
+        classes=coding.classes,
+        text_columns=columns.texts,
+        label_column=columns.label,
+        metric=_main_metric(metric, found.name, coding),
+        splits={split: splits[split] for split in SPLITS if split in splits},
+        source=str(source),
+        notes=(*found.notes, *notes),
+    )
+
+
+def read_like(
+    task: Task,
+    source: str | Path,
+    *,
+    text: str | Sequence[str] | None = None,
+    label: str | Sequence[str] | None = None,
+    skip_bad_rows: bool = False,
+) -> Task:
+    """The task with the rows of `source`, labelled by the task's classes in the task's order: to score a trained model.
+
+    Columns are the task's unless named. Nothing is held out, and a single file becomes the test split.
+    Raises InputError as `read` does, and for labels that are none of the task's classes.
+    """
+    found = find_source(str(source))
+    tables = found.tables if len(found.tables) > 1 else {"test": found.tables["train"]}
+    first = next(iter(tables.values()))
+    columns = choose_columns(first, text or task.text_columns, label or task.label_column)
+    raw, notes = read_splits(tables, columns, task.kind, skip=skip_bad_rows)
+    declared = _declared(found, columns, task.kind)
+    splits = {split: _encoded(rows, coding_like(task, rows, declared)) for split, rows in raw.items()}
+    return replace(task, splits=splits, source=str(source), notes=(*found.notes, *notes))
+
+
+def read_rows(
+    path: str | Path, text: str | Sequence[str] | None = None
+) -> tuple[tuple[str, ...], Iterator[tuple[Row, tuple[str, ...]]]]:
+    """The column names of a file, and an iterator over its rows, each with its text or pair of texts.
+
+    The rows are read as they are asked for, whatever the size of the file. A missing text is "".
+    Raises InputError at once for a missing column, and on the way for a row that cannot be read.
+    """
+    if not Path(path).is_file():
+        raise path_not_found(str(path), Path(path))
+    table = open_table(Path(path))
+    names = choose_text_columns(table, text)
+    rows = ((row, tuple(text_in(row, name, table, number) for name in names)) for number, row in table)
+    return table.columns, rows
+
+
+def _check_arguments(kind: str | None, validation_share: float) -> None:
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"unknown kind {kind!r} (--kind); known kinds: {', '.join(KINDS)}")
+    if not 0 <= validation_share < 1:
+        raise InputError(f"the validation share must be at least 0 and below 1, not {validation_share}")
+
+
+def _declared(found: Source, columns: Columns, kind: Kind | None) -> Declared:
+    """What is known of the labels beforehand: several label columns are the classes of a multi_label task."""
+    if len(columns.labels) == 1:
+        return found.declared_for(columns.label)
+    if kind not in (None, "multi_label"):
+        raise InputError(f"several label columns ({columns.label}) make a multi_label task, not {kind} (--kind).")
+    return Declared("multi_label", columns.labels)
+
+
+def _encoded(rows: RawRows, coding: Coding) -> Rows:
+    unlabelled = all(label is None for label in rows.labels)
+    return Rows(rows.texts, rows.labels if unlabelled else coding.encode(rows))
+
+
+def _main_metric(metric: str | None, name: str, coding: Coding) -> str:
+    """The metric asked for, or that of the GLUE task of this name, or that of the kind."""
+    if metric is not None:
+        return check_metric(metric, coding.kind)
+    kind, usual = GLUE_METRICS.get(name.lower().replace("-", ""), (None, ""))
+    return usual if kind == coding.kind and len(coding.classes) in (0, 2) else METRICS[coding.kind]

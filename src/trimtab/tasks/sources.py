@@ -1,0 +1,124 @@
+"""Where rows come from: a file, a folder of splits, the embedded task; each becomes one Source."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, shortened
+from .helpdesk import CLASSES, tickets
+from .labels import UNDECLARED, Declared
+from .tables import FORMATS, Table, format_of, open_table
+from .task import KINDS, SPLITS
+
+PATH_LIKE = re.compile(r"^([./~\\]|[A-Za-z]:[/\\])|\.(csv|tsv|jsonl|parquet|json|txt|xlsx?|gz|zip)$", re.IGNORECASE)
+"""What can only be meant as a path: an explicit start (./, ../, /, ~, C:\\) or the ending of a data file."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The tables of a task by split, and what is known of its labels before a row is read."""
+
+    name: str
+    tables: Mapping[str, Table]
+    declared: Declared = UNDECLARED
+    column_classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # hub: label column -> class names
+    notes: tuple[str, ...] = ()
+
+    def declared_for(self, label_column: str) -> Declared:
+        """What the source says about the labels in this column."""
+        if label_column in self.column_classes:
+            return Declared(classes=self.column_classes[label_column])
+        return self.declared
+
+
+def embedded_source() -> Source:
+    """The embedded helpdesk task."""
+
+    def rows_of(split: str) -> Callable[[], Any]:
+        return lambda: enumerate(tickets(split), start=1)
+
+    tables = {split: Table(f"helpdesk {split}", "row", ("text", "label"), rows_of(split)) for split in SPLITS}
+    note = "helpdesk is synthetic: its tickets are generated from templates, and its scores say nothing of real tickets"
+    return Source("helpdesk", tables, Declared("single_label", CLASSES), notes=(note,))
+
+
+def file_source(path: Path) -> Source:
+    """One file: all of its rows are for training."""
+    table = open_table(path)
+    return Source(path.name[: -len(format_of(path) or "")], {"train": table}, notes=table.notes)
+
+
+def folder_source(path: Path) -> Source:
+    """A folder of split files, with labels.json where there is one.
+
+    Raises InputError when there is no training file, or two files for one split.
+    """
+    tables, notes = {}, []
+    for split in SPLITS:
+        files = [path / f"{split}{ending}" for ending in FORMATS if (path / f"{split}{ending}").is_file()]
+        if len(files) > 1:
+            names = " and ".join(file.name for file in files)
+            raise InputError(f"{path} holds {names}: two files for the split {split!r}. Keep one of them.")
+        if files:
+            tables[split] = open_table(files[0])
+            notes += tables[split].notes
+    others = sorted(file.name for file in path.iterdir() if format_of(file) and _split_of(file) not in SPLITS)
+    if "train" not in tables:
+        found = shortened(sorted(file.name for file in path.iterdir())) or "nothing"
+        raise InputError(
+            f"{path} has no training file: expected train with one of {', '.join(FORMATS)}, found {found}. "
+            "Rename the file, or give the path of a single file instead of the folder."
+        )
+    if others:
+        notes.append(f"{path}: did not read {shortened(others)}; splits are named {', '.join(SPLITS)}")
+    return Source(path.resolve().name, tables, _read_labels_file(path / "labels.json"), notes=tuple(notes))
+
+
+def path_not_found(source: str, path: Path) -> InputError:
+    """The InputError for a path that does not exist."""
+    folder = "" if path.parent.is_dir() else f" (there is no folder {path.parent})"
+    return InputError(f"file not found: {source}{folder}. {closest_names(path) or 'Check the path.'}")
+
+
+def closest_names(path: Path) -> str:
+    """The names beside `path` that come closest to it, and the embedded task's, as a question; "" if none is close."""
+    beside = {entry.name: str(path.parent / entry.name) for entry in path.parent.glob("*")} | {"helpdesk": "helpdesk"}
+    close = get_close_matches(path.name, beside, n=3, cutoff=0.6)
+    return f"Did you mean {' or '.join(beside[name] for name in close)}?" if close else ""
+
+
+def _split_of(file: Path) -> str:
+    return file.name[: -len(format_of(file) or "")]
+
+
+def _read_labels_file(path: Path) -> Declared:
+    """What labels.json declares: a list of class names, or {"type": kind} with or without "classes"."""
+    if not path.is_file():
+        return UNDECLARED
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # not UTF-8 or not JSON
+        raise InputError(f"{path} cannot be read as JSON ({error}). Correct it or take it away.") from None
+    kind, classes = (content.get("type"), content.get("classes")) if isinstance(content, dict) else (None, content)
+    if not (kind in KINDS or (kind is None and classes is not None)) or not _is_class_list(classes):
+        raise InputError(
+            f'{path} must hold a list of different class names, such as ["no", "yes"], or '
+            f'{{"type": "regression"}}; the types are {", ".join(KINDS)}.'
+        )
+    return Declared(kind, None if classes is None else tuple(name.strip() for name in classes))
+
+
+def _is_class_list(classes: Any) -> bool:
+    if classes is None:
+        return True
+    return (
+        isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and len({name.strip() for name in classes}) == len(classes) > 0
+    )

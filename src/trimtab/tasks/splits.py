@@ -1,0 +1,56 @@
+"""From what the user named to the usable rows of each split, labels as written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from .columns import Columns, choose_columns, choose_text_columns
+from .raw import RawRows, collect, lacks_labels, usable
+from .sources import PATH_LIKE, Source, embedded_source, file_source, folder_source, path_not_found
+from .tables import Table
+from .task import Kind
+
+
+def find_source(source: str) -> Source:
+    """What `source` names; a file or folder that exists goes before a hub data set of the same name."""
+    if source == "helpdesk":
+        return embedded_source()
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return folder_source(path)
+    if path.exists():
+        return file_source(path)
+    if PATH_LIKE.search(source):
+        raise path_not_found(source, path)
+    from .hub import hub_source
+
+    return hub_source(source)
+
+
+def read_splits(
+    tables: Mapping[str, Table], columns: Columns, kind: Kind | None, *, skip: bool
+) -> tuple[dict[str, RawRows], list[str]]:
+    """The usable rows of each split, and notes on what was left out; a test split may have no labels at all."""
+    splits: dict[str, RawRows] = {}
+    notes: list[str] = []
+    for split, table in tables.items():
+        _require_columns(table, columns, label_optional=split == "test")
+        rows = collect(table, columns)
+        unlabelled = split == "test" and lacks_labels(rows, splits.get("train"))
+        if unlabelled:
+            rows = replace(rows, labels=[None] * len(rows))
+            notes.append(f"{table.place}: has no labels, so its rows cannot be scored")
+        splits[split], left_out = usable(
+            rows, skip=skip, labelled=not unlabelled, blank_label_is_none=kind == "multi_label"
+        )
+        notes += left_out
+    return splits, notes
+
+
+def _require_columns(table: Table, columns: Columns, label_optional: bool) -> None:
+    if label_optional and not set(columns.labels) & set(table.columns):
+        choose_text_columns(table, columns.texts)
+    else:
+        choose_columns(table, columns.texts, columns.labels)

@@ -1,0 +1,104 @@
+"""What is in a task, counted before training: rows per split and class, and texts that occur more than once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .task import Rows, Task
+
+Texts = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """Rows of one split: how many, how many of each class, and the range of the numbers in a regression task."""
+
+    rows: int
+    labelled: int
+    classes: Mapping[str, int]  # class name -> rows that have it; empty for regression
+    lowest: float | None = None
+    mean: float | None = None
+    highest: float | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Counts of a task's rows; `repeated` holds exact duplicates, all texts of a row being the same."""
+
+    task: str
+    kind: str
+    metric: str
+    splits: Mapping[str, SplitCount]
+    repeated: Mapping[str, int]  # "train": rows seen before in train; "validation", "test": rows that are in train too
+    contradictory: int  # texts that occur in train with different labels
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The survey in plain words, one finding a line."""
+        lines = [f"{self.task}: {self.kind.replace('_', ' ')}, judged by {self.metric}"]
+        lines += [f"{split}: {_count_in_words(count)}" for split, count in self.splits.items()]
+        lines += self._warnings()
+        return lines + list(self.notes)
+
+    def as_json(self) -> dict[str, Any]:
+        """The survey as JSON values."""
+        return asdict(self) | {"notes": list(self.notes)}
+
+    def _warnings(self) -> list[str]:
+        found = {
+            "train: rows that repeat the text of an earlier row": self.repeated.get("train", 0),
+            "train: texts that occur with different labels": self.contradictory,
+            "validation: rows whose text is also in train": self.repeated.get("validation", 0),
+            "test: rows whose text is also in train": self.repeated.get("test", 0),
+        }
+        trained = self.splits["train"].classes if "train" in self.splits else {}
+        unseen = [f"train: no row of class {name}, so it cannot be learned" for name, n in trained.items() if n == 0]
+        return [f"{finding}: {n}" for finding, n in found.items() if n] + unseen
+
+
+def survey(task: Task) -> Survey:
+    """The counts of the task's splits, and the rows that repeat a text within train or from train in another split."""
+    train = Counter(_texts(task.train))
+    repeated = {"train": len(task.train) - len(train)}
+    repeated |= {
+        name: sum(text in train for text in _texts(rows)) for name, rows in task.splits.items() if name != "train"
+    }
+    labels: dict[Texts, Any] = {}
+    contradictory = {
+        text
+        for text, label in zip(_texts(task.train), task.train.labels, strict=True)
+        if train[text] > 1 and labels.setdefault(text, label) != label
+    }
+    splits = {name: _count(rows, task) for name, rows in task.splits.items()}
+    return Survey(task.name, task.kind, task.metric, splits, repeated, len(contradictory), task.notes)
+
+
+def _texts(rows: Rows) -> list[Texts]:
+    return list(zip(*rows.texts, strict=True))
+
+
+def _count(rows: Rows, task: Task) -> SplitCount:
+    labels = [label for label in rows.labels if label is not None]
+    if task.kind == "regression":
+        span = (min(labels), sum(labels) / len(labels), max(labels)) if labels else (None, None, None)
+        return SplitCount(len(rows), len(labels), {}, *span)
+    each = Counter(i for label in labels for i in (label if isinstance(label, list) else [label]))
+    return SplitCount(len(rows), len(labels), {name: each[i] for i, name in enumerate(task.classes)})
+
+
+def _count_in_words(count: SplitCount, limit: int = 12) -> str:
+    """ "120 rows: billing 70, login 50"; of many classes, only the largest and the smallest."""
+    rows = f"{count.rows} row{'s' * (count.rows != 1)}"
+    if count.rows and not count.labelled:
+        return f"{rows}, without labels"
+    if count.mean is not None:
+        return f"{rows}: labels from {count.lowest:g} to {count.highest:g}, mean {count.mean:.3g}"
+    if not count.labelled:
+        return rows
+    if len(count.classes) <= limit:
+        return f"{rows}: {', '.join(f'{name} {n}' for name, n in count.classes.items())}"
+    (most, n_most), *_, (least, n_least) = Counter(count.classes).most_common()
+    return f"{rows}, {len(count.classes)} classes: from {most} {n_most} to {least} {n_least}"

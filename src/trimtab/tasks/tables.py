@@ -1,0 +1,152 @@
+"""File formats to raw rows: CSV, TSV, JSON Lines (each also gzipped) and Parquet, one row at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, shortened
+from .delimited import dialect_of, records
+from .lines import read_lines
+
+Row = dict[str, Any]
+NumberedRow = tuple[int, Row]
+
+FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".parquet")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns and numbered rows that can be walked again and again; never holds the rows itself."""
+
+    place: str  # what messages call it: the path as the user gave it
+    unit: str  # what its row numbers count: "line" of a text file, or "row"
+    columns: tuple[str, ...]
+    open_rows: Callable[[], Iterator[NumberedRow]]
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[NumberedRow]:
+        return self.open_rows()
+
+    def at(self, *numbers: int) -> str:
+        """The place of these rows in words: "reviews.csv, lines 3, 5"."""
+        return f"{self.place}, {self.numbered(numbers)}"
+
+    def numbered(self, numbers: Sequence[int]) -> str:
+        """These rows in words, without the place: "lines 3, 5"."""
+        return f"{self.unit}{'s' * (len(numbers) != 1)} {shortened(list(numbers))}"
+
+
+def format_of(path: Path) -> str | None:
+    """The ending of `path` that names its format, or None when it is not one of FORMATS."""
+    fitting = [ending for ending in FORMATS if path.name.lower().endswith(ending)]
+    return max(fitting, key=len, default=None)
+
+
+def open_table(path: Path) -> Table:
+    """The table in the file at `path`; raises InputError for an unknown format, an empty file or repeated columns."""
+    ending = format_of(path)
+    if ending is None:
+        raise InputError(
+            f"{path}: unknown file format {path.suffix or '(no ending)'!r}. Save it as one of: {', '.join(FORMATS)}."
+        )
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty: there are no rows to read.")
+    opener = _open_parquet if ending == ".parquet" else _open_json if "jsonl" in ending else _open_delimited
+    table = opener(path)
+    repeated = sorted({name for name in table.columns if table.columns.count(name) > 1})
+    if repeated:
+        raise InputError(f"{path}: several columns are named {shortened(repeated)}. Give each column its own name.")
+    return table
+
+
+def _open_delimited(path: Path) -> Table:
+    dialect = dialect_of(path)
+    header = next(records(path, dialect), None)
+    if header is None:
+        raise InputError(f"{path} is empty: there are no rows to read.")
+    columns = tuple(header[1])
+
+    def rows() -> Iterator[NumberedRow]:
+        for number, fields in islice(records(path, dialect), 1, None):
+            if len(fields) != len(columns):
+                raise InputError(
+                    f"{path}, line {number}: {len(fields)} fields, but the header names {len(columns)}. Put a text that "
+                    f"holds {dialect.separator} or line breaks in double quotes, or save the rows as JSON Lines."
+                )
+            yield number, dict(zip(columns, fields, strict=True))
+
+    notes = () if dialect.usual else (f"{path}: columns are separated by {dialect.separator}",)
+    return Table(str(path), "line", columns, rows, notes)
+
+
+def _open_json(path: Path) -> Table:
+    first = islice(_json_rows(path), 100)  # an optional column may be absent from the first rows
+    columns = tuple(dict.fromkeys(name for _, row in first for name in row))
+    if not columns:
+        raise InputError(f"{path} is empty: there are no rows to read.")
+    return Table(str(path), "line", columns, lambda: _json_rows(path))
+
+
+def _json_rows(path: Path) -> Iterator[NumberedRow]:
+    for number, line in read_lines(path):
+        if not line.isspace():
+            yield number, _json_object(line, path, number)
+
+
+def _json_object(line: str, path: Path, number: int) -> Row:
+    advice = 'Each line must hold one object, such as {"text": "...", "label": "..."}.'
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno}). {advice}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists nested thousands deep
+        raise InputError(f"{path}, line {number}: JSON that cannot be read ({error}). {advice}") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{path}, line {number}: a JSON {type(row).__name__}, not an object. {advice}")
+    if "\\ud" in line.lower():  # only an escape can bring in half of a surrogate pair, which no tokenizer takes
+        _refuse_lone_surrogates(row, path, number)
+    return row
+
+
+def _refuse_lone_surrogates(row: Row, path: Path, number: int) -> None:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = str(error.object)[error.start]
+        raise InputError(
+            f"{path}, line {number}: \\u{ord(half):04x} is one half of a character (a lone surrogate). "
+            "Write the file again as UTF-8, without cutting characters in two."
+        ) from None
+
+
+def _open_parquet(path: Path) -> Table:
+    import pyarrow.parquet as pq
+
+    with _parquet_errors(path), pq.ParquetFile(path) as file:
+        columns = tuple(file.schema_arrow.names)
+    return Table(str(path), "row", columns, lambda: _parquet_rows(path))
+
+
+def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
+    import pyarrow.parquet as pq
+
+    with _parquet_errors(path), pq.ParquetFile(path) as file:
+        batches = file.iter_batches(batch_size=256)
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
+
+
+@contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: cannot be read as Parquet ({reason}). Write or copy the file again.") from None

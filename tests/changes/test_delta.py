@@ -1,0 +1,107 @@
+"""Deltas: saved and read back whole, refused where they do not belong, merged to the same logits."""
+
+import json
+
+import pytest
+import torch
+from conftest import FAMILIES, make_task
+
+from trimtab.changes.delta import TENSORS, Delta, selection_of
+from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
+from trimtab.errors import InputError
+
+METHODS = (
+    Full(), Head(), LastLayers(1), Biases(), LayerNorms(), Random(count=300), Lora(rank=2), Union((LayerNorms(), Lora(rank=2))),
+)  # fmt: skip
+
+
+def changed_model(encoder, method, head="default"):
+    """A model whose selected elements were moved by random amounts, its selection and its delta."""
+    task = make_task()
+    model = encoder.with_head(task, seed=4, head=head)
+    torch.manual_seed(0)
+    selection = method.attach(model)
+    selection = selection | Head().attach(model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            at = selection.elements.get(name, [])
+            where = slice(None) if at is None else torch.as_tensor(at, dtype=torch.long)
+            parameter.view(-1)[where] += 0.3 * torch.randn_like(parameter.view(-1)[where])
+    delta = Delta.extract(model, selection, encoder, task.description(), method, head=head, max_length=40)
+    return model.eval(), selection, delta
+
+
+def logits_of(model, encoder):
+    inputs = encoder.tokenizer(["the old cat sleeps", "a very blue dog eats"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_saved_applied_and_merged_give_the_same_logits(method, encoder, tmp_path):
+    model, selection, delta = changed_model(encoder, method)
+    delta.save(tmp_path)
+    again = Delta.load(tmp_path)
+    assert selection_of(again, model) == selection
+    assert (again.count_body, again.count_head) == (selection.body.count, selection.head.count)
+    expected = logits_of(model, encoder)
+    torch.testing.assert_close(logits_of(again.attach(encoder), encoder), expected, rtol=0, atol=0)
+    merged = again.merged(encoder)
+    torch.testing.assert_close(logits_of(merged, encoder), expected, rtol=1e-5, atol=1e-5)
+    assert not any("lora" in name or "base_layer" in name for name in merged.state_dict())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("head", ["default", "linear"])
+def test_no_head_is_lost_in_any_family(family, head, encoder_of, tmp_path):
+    encoder = encoder_of(family)
+    model, _, delta = changed_model(encoder, LayerNorms(), head)
+    delta.save(tmp_path)
+    found = logits_of(Delta.load(tmp_path).attach(encoder), encoder)
+    torch.testing.assert_close(found, logits_of(model, encoder), rtol=0, atol=0)
+
+
+def test_size_follows_the_selection(encoder, tmp_path):
+    sizes = {}
+    for count in (100, 1000):
+        changed_model(encoder, Random(count=count))[2].save(tmp_path / str(count))
+        sizes[count] = (tmp_path / str(count) / TENSORS).stat().st_size
+    per_element = (sizes[1000] - sizes[100]) / 900
+    assert per_element < 16  # 8 bytes for value and position, the rest for the names of more parameters
+
+
+def test_another_encoder_is_refused(encoder_of):
+    delta = changed_model(encoder_of("bert"), LayerNorms())[2]
+    with pytest.raises(InputError, match="load the encoder it was trained on"):
+        delta.attach(encoder_of("roberta"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-3] + bytes(3 * [data[-1] ^ 255]),
+        lambda data: b"",
+        lambda data: b"not a delta at all",
+    ],
+    ids=["cut", "flipped", "empty", "other"],
+)
+def test_damaged_files_are_refused(damage, encoder, tmp_path):
+    changed_model(encoder, LayerNorms())[2].save(tmp_path)
+    path = tmp_path / TENSORS
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match="damaged"):
+        Delta.load(tmp_path)
+
+
+def test_a_folder_without_a_delta_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no delta in"):
+        Delta.load(tmp_path)
+
+
+def test_the_readable_copy_says_what_the_file_says(encoder, tmp_path):
+    changed_model(encoder, Lora(rank=2))[2].save(tmp_path)
+    readable = json.loads((tmp_path / "delta.json").read_text())
+    assert readable["method"] == "lora:rank=2"
+    assert readable["task"]["classes"] == ["cat", "dog", "fish"]
+    assert readable["base"]["sha256"] == encoder.sha256

@@ -1,0 +1,306 @@
+"""The command line as a user meets it: answers, messages and exit codes."""
+
+import csv
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ANIMALS, first_animal, sentences
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from trimtab.cli import main
+from trimtab.training.use import Predictor
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `trimtab` with arguments; returns exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["trimtab", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def write_csv(path: Path, rows: list[dict]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def animal_rows(count: int = 120) -> list[dict]:
+    return [
+        {"Id": i, "What they said": text, "Verdict": ANIMALS[first_animal(text)]}
+        for i, text in enumerate(sentences(count, 3))
+    ]
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    return write_csv(tmp_path / "odd names.csv", animal_rows())
+
+
+@pytest.fixture(scope="module")
+def run_folder(encoder_of, tmp_path_factory) -> Path:
+    """A finished run, made through the command line in a process of its own."""
+    folder = tmp_path_factory.mktemp("cli")
+    table = write_csv(folder / "animals.csv", animal_rows(160))
+    arguments = [
+        "fit", encoder_of("bert").folder, table, "--text", "What they said", "--label", "Verdict", "--method", "full",
+        "--epochs", "8", "--lr", "0.005", "--batch-size", "16", "--dropout", "0", "--out", folder / "run", "--json",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "trimtab", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["scores"]["accuracy"] > answer["baseline"]["accuracy"]
+    assert "best so far" in done.stderr
+    return folder / "run"
+
+
+def test_fit_writes_a_page(run_folder):
+    page = (run_folder / "report.html").read_text()
+    assert "animals" in page
+    assert "http" not in page.split("<body")[0].lower().replace("http-equiv", "")
+
+
+def test_predict_texts(command, run_folder):
+    code, out, _ = command("predict", run_folder, "--text", "the old cat", "--text", "a fish", "--json")
+    answers = json.loads(out.splitlines()[-1])["answers"]
+    assert code == 0
+    assert len(answers) == 2
+    assert sum(answers[0]["probabilities"].values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_predict_file_keeps_rows_and_columns(command, run_folder, tmp_path, ending):
+    rows = [{"Id": i, "What they said": text, "note": 'a "b", c\nd'} for i, text in enumerate(sentences(50, 5))]
+    source, to = write_csv(tmp_path / "new.csv", rows), tmp_path / f"scored.{ending}"
+    code, _, err = command("predict", run_folder, "--file", source, "--out", to)
+    assert code == 0, err
+    if ending == "jsonl":
+        found = [json.loads(line) for line in to.read_text().splitlines()]
+    else:
+        with to.open(newline="") as file:
+            found = list(csv.DictReader(file, delimiter="\t" if ending == "tsv" else ","))
+    assert [(row["Id"], row["What they said"], row["note"]) for row in found] == [
+        (str(row["Id"]), row["What they said"], row["note"]) for row in rows
+    ]
+    assert list(found[0])[:4] == ["Id", "What they said", "note", "predicted_label"]
+    expected = Predictor(run_folder).task.classes
+    assert all(row["predicted_label"] in expected for row in found)
+    assert sum(float(found[0][f"probability_{name}"]) for name in expected) == pytest.approx(1, abs=1e-4)
+
+
+def test_predict_file_refuses_to_overwrite_a_column(command, run_folder, tmp_path):
+    source = write_csv(tmp_path / "new.csv", [{"What they said": "a cat", "predicted_label": "x"}])
+    code, _, err = command("predict", run_folder, "--file", source, "--out", tmp_path / "scored.csv")
+    assert code == 2
+    assert "already has the column 'predicted_label'" in err
+    assert not (tmp_path / "scored.csv").exists()
+
+
+def test_predict_file_stops_whole_at_a_bad_row(command, run_folder, tmp_path):
+    source = tmp_path / "new.jsonl"
+    source.write_text('{"What they said": "a cat"}\n{"What they said": \n')
+    code, _, err = command("predict", run_folder, "--file", source, "--out", tmp_path / "scored.csv")
+    assert code == 2
+    assert "line 2" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"new.jsonl"}
+
+
+def test_evaluate_its_own_task_and_another_file(command, run_folder, table):
+    code, out, _ = command("evaluate", run_folder, "--json")
+    own = json.loads(out.splitlines()[-1])
+    assert (code, own["split"]) == (0, "validation")
+    saved = json.loads((run_folder / "scores.json").read_text())
+    assert own["rows"] == saved["rows"]["validation"]["rows"]
+    assert own["scores"]["accuracy"] == pytest.approx(saved["scores"]["accuracy"], abs=0.07)
+    code, out, err = command("evaluate", run_folder, table, "--text", "What they said", "--label", "Verdict", "--json")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["rows"] == 120
+
+
+def test_export_merged_is_a_plain_model(command, run_folder, tmp_path):
+    code, _, err = command("export", run_folder, "--to", "merged", "--out", tmp_path / "merged")
+    assert code == 0, err
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "merged")(
+        ["the old cat", "a fish"], padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        likely = model(**inputs).logits.softmax(-1)
+    _, out, _ = command("predict", run_folder, "--text", "the old cat", "--text", "a fish", "--json")
+    for row, answer in zip(likely, json.loads(out.splitlines()[-1])["answers"], strict=True):
+        assert answer["label"] == model.config.id2label[int(row.argmax())]
+        assert list(answer["probabilities"].values()) == pytest.approx(row.tolist(), abs=0.02)
+    code, _, err = command("export", run_folder, "--out", tmp_path / "merged")
+    assert code == 2
+    assert "exists" in err
+
+
+def test_inspect(command, encoder):
+    code, out, _ = command("inspect", encoder.folder, "--json")
+    found = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert found["methods"]["layer_norms"]["body"] == 2 * 32 * 7
+    _, out, _ = command("inspect", encoder.folder)
+    assert "layer_norms" in out
+
+
+def test_recipe_file_with_flags_on_top(command, encoder, table, tmp_path):
+    recipe = tmp_path / "animals.toml"
+    recipe.write_text(
+        f'encoder = "{encoder.folder}"\ntask = "{table}"\ntext = "What they said"\nlabel = "Verdict"\n'
+        'method = "biases"\n[settings]\nepochs = 5\nlr = 1e-3\n'
+    )
+    code, out, err = command("fit", recipe, "--epochs", 1, "--out", tmp_path / "run", "--json")
+    assert code == 0, err
+    written = (tmp_path / "run" / "recipe.toml").read_text()
+    assert "epochs = 1" in written
+    assert "lr = 0.001" in written
+    code, again, _ = command("fit", tmp_path / "run" / "recipe.toml", "--out", tmp_path / "again", "--json")
+    assert code == 0
+    assert json.loads(again.splitlines()[-1])["scores"] == json.loads(out.splitlines()[-1])["scores"]
+
+
+FIT = ("fit", "ENCODER", "TABLE", "--text", "What they said", "--label", "Verdict", "--out", "OUT")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fit", "ENCODER"), "give an encoder and a task"),
+        ((*FIT, "--method", "layer_norm"), "did you mean layer_norms"),
+        ((*FIT, "--method", "lora:rnk=2"), "did you mean rank"),
+        ((*FIT, "--epochs", "0"), "epochs=0 must be at least 1"),
+        ((*FIT, "--head", "huge"), "known heads"),
+        ((*FIT[:3], "--text", "What they sad", "--label", "Verdict"), "What they said"),
+        ((*FIT[:5], "--label", "Verdct", "--out", "OUT"), "Verdict"),
+        (("fit", "ENCODER", "nothing.csv"), "nothing.csv"),
+        (("fit", "./nowhere", "TABLE"), "no encoder folder"),
+        (("fit", "missing.toml"), "cannot read recipe"),
+        (("evaluate", "nowhere"), "no delta in nowhere"),
+        (("predict", "nowhere", "--text", "x"), "no delta in nowhere"),
+        (("predict", "RUN"), "--text"),
+        (("predict", "RUN", "--file", "TABLE", "--out", "x.pdf"), ".csv, .tsv, .jsonl"),
+        (("predict", "RUN", "--text", "a", "--text-pair", "b", "--text-pair", "c"), "one of each for every pair"),
+        (("export", "RUN", "--to", "gguf"), "known forms: merged"),
+        (("report", "nowhere"), "nowhere"),
+    ],
+)
+def test_bad_input_is_one_clear_message_and_exit_2(arguments, message, command, encoder, table, tmp_path, run_folder):
+    names = {"ENCODER": encoder.folder, "TABLE": table, "OUT": tmp_path / "out", "RUN": run_folder}
+    before = {path.name for path in tmp_path.iterdir()}
+    code, out, err = command(*[names.get(word, word) for word in arguments])
+    assert code == 2, err
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert {path.name for path in tmp_path.iterdir()} - before <= {"out"}
+    assert not (tmp_path / "out" / "delta.safetensors").exists()
+
+
+def bad_rows(change) -> list[dict]:
+    rows = animal_rows(40)
+    change(rows)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: [row.update(Verdict="cat") for row in rows], "one class"),
+        (lambda rows: rows[4].update(Verdict=""), "6"),
+        (lambda rows: rows[7].update({"What they said": "  "}), "9"),
+        (lambda rows: [row.update(Verdict=i + 0.5) for i, row in enumerate(rows)], "regression"),
+    ],
+    ids=["one class", "missing label", "empty text", "float labels"],
+)
+def test_bad_tables(change, message, command, encoder, tmp_path):
+    table = write_csv(tmp_path / "bad.csv", bad_rows(change))
+    code, _, err = command("fit", encoder.folder, table, *FIT[3:-1], tmp_path / "out")
+    assert code == 2
+    assert "bad.csv" in err
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_encoding_and_truncated_gzip(command, encoder, tmp_path):
+    latin = tmp_path / "latin.csv"
+    latin.write_bytes("text,label\ncaf\xe9,a\nthe,b\n".encode("latin-1"))
+    cut = tmp_path / "cut.jsonl.gz"
+    cut.write_bytes(gzip.compress(b'{"text": "a cat", "label": 1}\n' * 500)[:-20])
+    for path, message in ((latin, "UTF-8"), (cut, "cut.jsonl.gz")):
+        code, _, err = command("fit", encoder.folder, path, "--out", tmp_path / "out")
+        assert (code, message in err) == (2, True), err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_hundred_megabytes_on_one_line(command, encoder, tmp_path):
+    path = tmp_path / "one-line.jsonl"
+    path.write_bytes(b'{"text": "' + b"cat " * 25_000_000 + b'", "label": 0}\n')
+    code, _, err = command("fit", encoder.folder, path, "--out", tmp_path / "out")
+    assert code == 2
+    assert "one-line.jsonl" in err
+    assert len(err) < 1000
+
+
+def test_a_text_of_100_000_words_is_cut_and_said(command, encoder, tmp_path):
+    rows = animal_rows(40)
+    rows[0]["What they said"] = "the old cat " * 33_334
+    table = write_csv(tmp_path / "long.csv", rows)
+    code, _, err = command("fit", encoder.folder, table, *FIT[3:-1], tmp_path / "out", "--epochs", 1)
+    assert code == 0, err
+    assert "are longer than 60 tokens and are cut" in err
+
+
+def test_a_delta_for_another_encoder_is_refused(command, run_folder, encoder_of):
+    code, _, err = command("predict", run_folder, "--text", "x", "--encoder", encoder_of("electra").folder)
+    assert code == 2
+    assert "load the encoder it was trained on" in err
+
+
+WITHOUT_SPACE = """
+import resource, sys
+from trimtab.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+sys.argv = ["trimtab", *sys.argv[1:]]
+main()
+"""
+
+
+def test_a_full_disk_is_said_and_leaves_no_delta(encoder, table, tmp_path):
+    """A limit on file size stands in for the full disk: the system refuses the bytes in the same way."""
+    arguments = ["fit", encoder.folder, table, *FIT[3:-1], tmp_path / "out", "--epochs", "1", "--method", "full"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_SPACE, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "delta.safetensors" not in left
+    assert not {name for name in left if name.startswith(".")}
+
+
+def test_an_output_folder_that_is_a_file(command, encoder, table, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    code, _, err = command("fit", encoder.folder, table, *FIT[3:-1], tmp_path / "taken")
+    assert code == 2
+    assert "cannot write" in err
+    assert (tmp_path / "taken").read_text() == "mine"

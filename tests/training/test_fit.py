@@ -1,0 +1,305 @@
+"""Training end to end on small models: it learns, touches only what was selected, and resumes to the same bits."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from conftest import make_task
+
+from trimtab.changes.delta import Delta
+from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
+from trimtab.errors import InputError
+from trimtab.tasks.task import Rows
+from trimtab.training import fit as fit_module
+from trimtab.training.checkpoint import CHECKPOINT
+from trimtab.training.fit import fit
+from trimtab.training.use import evaluate, predict
+from trimtab.training.workbench import set_up
+from trimtab.training.recipe import Settings
+
+METHODS = (
+    Full(), Head(), LastLayers(1), Biases(), LayerNorms(), Random(count=300), Random(count=40, within=LayerNorms()),
+    Lora(rank=2), Union((LayerNorms(), Lora(rank=2))),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("kind", ["single_label", "multi_label", "regression"])
+def test_it_learns(kind, pairs, encoder):
+    task = make_task(kind, n_train=240, pairs=pairs)
+    run = fit(encoder, task, Full(), epochs=8, lr=3e-3, batch_size=16, dropout=0.0)
+    assert run.scores[task.metric] > run.baseline[task.metric] + 0.15
+    assert run.scores["loss"] < run.baseline["loss"]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_unselected_elements_stay_bit_identical(method, encoder):
+    task = make_task(n_train=32, n_validation=8)
+    bench = set_up(encoder, task, method, Settings(epochs=2, batch_size=8, weight_decay=0.5, lr=0.01))
+    before = {name: p.detach().clone() for name, p in bench.model.named_parameters()}
+    for step in range(bench.total_steps):
+        bench.train_step(step)
+    moved = 0
+    for name, parameter in bench.model.named_parameters():
+        changed = (parameter.detach() != before[name]).flatten()
+        at = bench.selection.elements.get(name, [])
+        inside = torch.zeros_like(changed)
+        inside[slice(None) if at is None else torch.as_tensor(at, dtype=torch.long)] = True
+        assert not (changed & ~inside).any(), name
+        moved += int((changed & inside).sum())
+    assert moved > 0.5 * bench.selection.count or isinstance(method, Full)  # rows of absent words do not move
+
+
+def test_optimizer_state_grows_with_the_selection(encoder):
+    task = make_task(n_train=16, n_validation=8)
+    bench = set_up(encoder, task, Random(count=50), Settings(batch_size=8))
+    bench.train_step(0)
+    moments = sum(t.numel() for name, t in bench.optimizer.moments().items() if not name.startswith("step/"))
+    assert moments == 2 * bench.selection.count
+    assert all(p.grad is None for p in bench.model.parameters())
+
+
+def test_groups_of_a_batch_add_up_to_the_batch(encoder):
+    """Splitting a batch to bound memory changes the update by rounding only."""
+    task = make_task(n_train=32, n_validation=8)
+    values = []
+    for limit in (10_000, 20):
+        settings = Settings(batch_size=16, tokens_per_batch=limit, dropout=0.0, compute="float32")
+        bench = set_up(encoder, task, LayerNorms(), settings)
+        for step in range(2):
+            bench.train_step(step)
+        values.append(bench.optimizer.values())
+    for name, value in values[0].items():
+        torch.testing.assert_close(values[1][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_recipe_gives_the_same_bits_and_another_seed_does_not(encoder):
+    task = make_task(n_train=32, n_validation=16)
+    first, again, other = (fit(encoder, task, LayerNorms(), epochs=2, seed=seed) for seed in (0, 0, 1))
+    assert all(torch.equal(first.delta.values[name], again.delta.values[name]) for name in first.delta.values)
+    assert any(not torch.equal(first.delta.values[name], other.delta.values[name]) for name in first.delta.values)
+
+
+def test_fit_leaves_the_global_generator_alone(encoder):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    fit(encoder, make_task(n_train=16, n_validation=8), LayerNorms(), epochs=1)
+    assert torch.equal(torch.rand(2), expected)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", [LayerNorms(), Random(count=200), Lora(rank=2)], ids=repr)
+def test_resumed_run_equals_an_uninterrupted_one(method, encoder, tmp_path, monkeypatch):
+    """The run dies in the middle of an epoch, behind a checkpoint by time, and goes on to the same bits."""
+    task = make_task(n_train=48, n_validation=16)
+    settings = {"epochs": 3, "batch_size": 8, "lr": 5e-3}
+    whole = fit(encoder, task, method, out=tmp_path / "whole", **settings)
+    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
+    steps = fit_module.Workbench.train_step
+
+    def dying(bench, step):
+        if step == 9:
+            raise Killed
+        return steps(bench, step)
+
+    monkeypatch.setattr(fit_module.Workbench, "train_step", dying)
+    with pytest.raises(Killed):
+        fit(encoder, task, method, out=tmp_path / "resumed", **settings)
+    assert (tmp_path / "resumed" / CHECKPOINT).is_file()
+    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
+    resumed = fit(encoder, task, method, out=tmp_path / "resumed", resume=True, **settings)
+    assert resumed.delta.values.keys() == whole.delta.values.keys()
+    for name, value in whole.delta.values.items():
+        assert torch.equal(resumed.delta.values[name], value), name
+    assert resumed.scores == whole.scores
+    without_times = [[entry | {"seconds": 0.0} for entry in run.history] for run in (resumed, whole)]
+    assert without_times[0] == without_times[1]
+    assert not (tmp_path / "resumed" / CHECKPOINT).exists()
+
+
+KILLED_RUN = """
+import sys
+sys.path[:0] = [{tests!r}]
+from conftest import make_task
+from trimtab.encoders.encoder import load
+from trimtab.changes.methods import LayerNorms
+from trimtab.training import fit as module
+module.CHECKPOINT_SECONDS = 0.0
+module.fit(load({encoder!r}), make_task(), LayerNorms(), out={out!r}, resume=True, epochs=12, batch_size=8)
+"""
+
+
+def test_resume_after_kill_9(encoder, tmp_path):
+    """A real process, really killed, at whatever step it was; the resumed run ends as the uninterrupted one."""
+    code = KILLED_RUN.format(
+        tests=os.path.dirname(os.path.dirname(__file__)), encoder=str(encoder.folder), out=str(tmp_path / "a")
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        while not (tmp_path / "a" / CHECKPOINT).is_file():
+            assert process.poll() is None, "the run ended before its first checkpoint"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    settings = {"epochs": 12, "batch_size": 8}
+    resumed = fit(encoder, make_task(), LayerNorms(), out=tmp_path / "a", resume=True, **settings)
+    whole = fit(encoder, make_task(), LayerNorms(), out=tmp_path / "b", **settings)
+    assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
+
+
+def test_resume_refuses_another_recipe(encoder, tmp_path, monkeypatch):
+    task = make_task(n_train=16, n_validation=8)
+    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(fit_module, "finished_run", lambda *args: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1)
+    with pytest.raises(InputError, match=r"lr=None \(now 0.5\)"):
+        fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1, lr=0.5, resume=True)
+
+
+def test_ctrl_c_keeps_the_best_so_far_and_can_go_on(encoder, tmp_path, monkeypatch):
+    task = make_task(n_train=48, n_validation=16)
+    settings = {"epochs": 4, "batch_size": 8}
+    steps = fit_module.Workbench.train_step
+
+    def interrupted(bench, step):
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+        return steps(bench, step)
+
+    monkeypatch.setattr(fit_module.Workbench, "train_step", interrupted)
+    run = fit(encoder, task, LayerNorms(), out=tmp_path / "a", **settings)
+    assert run.stopped == "interrupted"
+    assert run.details["steps"] == 9
+    assert any("Interrupted after step 9 of 24" in note for note in run.notes)
+    assert Delta.load(tmp_path / "a").values.keys() == run.delta.values.keys()
+    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
+    resumed = fit(encoder, task, LayerNorms(), out=tmp_path / "a", resume=True, **settings)
+    whole = fit(encoder, task, LayerNorms(), **settings)
+    assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
+
+
+def test_the_best_validation_is_restored_whichever_way_the_metric_points(encoder):
+    """With a rate that wrecks the model, the last step is not the best; loss points down and accuracy up."""
+    for metric in ("loss", "accuracy"):
+        task = dataclasses.replace(make_task(), metric=metric)
+        run = fit(encoder, task, Full(), epochs=6, lr=0.05, batch_size=16)
+        trained = [entry["scores"][metric] for entry in run.history if entry["step"] > 0]
+        best = min(trained) if metric == "loss" else max(trained)
+        assert run.scores[metric] == pytest.approx(best, abs=1e-6)
+
+
+def test_early_stopping(encoder):
+    task = dataclasses.replace(make_task(n_train=32, n_validation=16), metric="loss")
+    run = fit(encoder, task, Full(), epochs=50, lr=0.1, batch_size=16, patience=2)
+    assert run.stopped == "early"
+    assert run.details["steps"] < 100
+    assert run.details["best_step"] == run.history[-3]["step"]
+
+
+def test_run_folder_holds_what_the_design_says(encoder, tmp_path):
+    run = fit(encoder, make_task(), LayerNorms(), epochs=2, out=tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"delta.safetensors", "delta.json", "recipe.toml", "history.jsonl", "scores.json", "README.md"}
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in history] == [0, 3, 6]
+    assert history[0]["train_loss"] is None
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["scores"] == run.scores
+    assert scores["elements"] == {"body": run.delta.count_body, "head": run.delta.count_head}
+    assert scores["delta_bytes"] == (tmp_path / "delta.safetensors").stat().st_size
+    assert set(run.as_json()) == {
+        "run", "scores", "baseline", "elements", "share", "seconds", "examples_per_second", "peak_memory_bytes", "delta_bytes",
+    }  # fmt: skip
+
+
+def test_an_existing_run_is_not_lost(encoder, tmp_path):
+    task = make_task(n_train=16, n_validation=8)
+    fit(encoder, task, LayerNorms(), epochs=1, out=tmp_path)
+    before = (tmp_path / "delta.safetensors").read_bytes()
+    with pytest.raises(InputError, match="holds a finished run"):
+        fit(encoder, task, LayerNorms(), epochs=1, seed=1, out=tmp_path)
+    with pytest.raises(InputError, match="nothing to resume"):
+        fit(encoder, task, LayerNorms(), epochs=1, out=tmp_path, resume=True)
+    assert (tmp_path / "delta.safetensors").read_bytes() == before
+    fit(encoder, task, LayerNorms(), epochs=1, seed=1, out=tmp_path, overwrite=True)
+    assert (tmp_path / "delta.safetensors").read_bytes() != before
+
+
+def test_scores_of_the_saved_delta_are_those_of_the_run(encoder, tmp_path):
+    task = make_task()
+    run = fit(encoder, task, LayerNorms(), epochs=3, lr=0.01, out=tmp_path)
+    again = evaluate(tmp_path, task, "validation", encoder)
+    assert again["rows"] == len(task.validation)
+    assert again["scores"]["accuracy"] == pytest.approx(run.scores["accuracy"], abs=0.03)
+    assert again["scores"]["loss"] == pytest.approx(run.scores["loss"], abs=0.02)
+    answer = predict(tmp_path, ["the old cat sleeps"], encoder)[0]
+    assert answer.label in task.classes
+    assert sum(answer.probabilities.values()) == pytest.approx(1)
+
+
+def test_works_outside_the_main_thread(encoder):
+    found = []
+    task = make_task(n_train=16, n_validation=8)
+    thread = threading.Thread(target=lambda: found.append(fit(encoder, task, LayerNorms(), epochs=1)))
+    thread.start()
+    thread.join()
+    assert found[0].scores
+
+
+def test_a_method_of_the_users_own(encoder):
+    class OnlyQueries:
+        def attach(self, model, batches=(), loss=None):
+            assert loss is not None
+            batch = next(iter(batches))
+            assert len(batch) == 32
+            return Biases("query").attach(model)
+
+    run = fit(encoder, make_task(), OnlyQueries(), epochs=1)
+    assert run.delta.count_body == 3 * 32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs=0 must be at least 1"),
+        ({"lr": -1.0}, "lr=-1.0 must be above 0"),
+        ({"dropout": 1.0}, "below 1"),
+        ({"epoch": 3}, "did you mean epochs"),
+        ({"epochs": "three"}, "must be int"),
+        ({"class_weights": "fair"}, "none or balanced"),
+        ({"compute": "int8"}, "must be one of auto"),
+    ],
+)
+def test_bad_settings_are_refused(change, message, encoder, tmp_path):
+    with pytest.raises(InputError, match=message):
+        fit(encoder, make_task(), LayerNorms(), out=tmp_path / "run", **change)
+    assert not (tmp_path / "run" / "delta.safetensors").exists()
+
+
+def test_regression_refuses_class_options(encoder):
+    with pytest.raises(InputError, match="regression"):
+        fit(encoder, make_task("regression"), LayerNorms(), label_smoothing=0.1)
+
+
+def test_a_diverging_run_says_so(encoder):
+    with pytest.raises(InputError, match="not a number at step"):
+        fit(encoder, make_task("regression"), Full(), lr=1e30, epochs=5)
+
+
+def test_a_task_without_rows_or_labels_is_refused(encoder):
+    task = make_task()
+    with pytest.raises(InputError, match="no validation rows"):
+        fit(encoder, dataclasses.replace(task, splits={"train": task.train}), LayerNorms())
+    unlabelled = Rows(task.train.texts, [None] * len(task.train))
+    with pytest.raises(InputError, match="without a label"):
+        fit(encoder, dataclasses.replace(task, splits={**task.splits, "train": unlabelled}), LayerNorms())

@@ -1,79 +1,11 @@
-"""Small encoders of every family with random weights, and small tasks that they can learn."""
+"""Fixtures that all tests share."""
 
-import random
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    AlbertConfig,
-    AutoModel,
-    BertConfig,
-    DebertaV2Config,
-    DistilBertConfig,
-    ElectraConfig,
-    ModernBertConfig,
-    MPNetConfig,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RoFormerConfig,
-    XLMRobertaConfig,
-)
+from small import make_encoder_folder
 
 from trimtab.encoders.encoder import Encoder, load
-from trimtab.tasks.task import Rows, Task
-
-torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
-
-WORDS = ["red", "green", "blue", "cat", "dog", "fish", "runs", "sleeps", "eats", "the", "a", "very", "not", "old"]
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-N_LAYERS = 3
-
-_SIZES = {
-    "hidden_size": 32, "num_hidden_layers": N_LAYERS, "num_attention_heads": 2, "intermediate_size": 48,
-    "vocab_size": len(SPECIAL) + len(WORDS), "max_position_embeddings": 64, "pad_token_id": 0,
-}  # fmt: skip
-CONFIGS = {
-    "bert": lambda: BertConfig(**_SIZES),
-    "roberta": lambda: RobertaConfig(**_SIZES, type_vocab_size=1),
-    "xlm-roberta": lambda: XLMRobertaConfig(**_SIZES, type_vocab_size=1),
-    "electra": lambda: ElectraConfig(**_SIZES, embedding_size=16),
-    "distilbert": lambda: DistilBertConfig(
-        dim=32, n_layers=N_LAYERS, n_heads=2, hidden_dim=48, vocab_size=_SIZES["vocab_size"], max_position_embeddings=64
-    ),
-    "deberta-v2": lambda: DebertaV2Config(
-        **_SIZES, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8, norm_rel_ebd="layer_norm"
-    ),
-    "mpnet": lambda: MPNetConfig(**_SIZES),
-    "roformer": lambda: RoFormerConfig(**_SIZES),
-    "modernbert": lambda: ModernBertConfig(
-        **_SIZES, local_attention=8, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3
-    ),
-    "albert": lambda: AlbertConfig(**_SIZES, embedding_size=16),
-}
-FAMILIES = tuple(CONFIGS)
-
-
-def make_encoder_folder(family: str, folder: Path) -> Path:
-    """A Hugging Face folder with a random model of `family` and a word tokenizer."""
-    torch.manual_seed(0)
-    AutoModel.from_config(CONFIGS[family]()).save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(SPECIAL + WORDS)}, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    inputs = ["input_ids", "attention_mask"]
-    if getattr(CONFIGS[family](), "type_vocab_size", 0) > 1:
-        inputs.insert(1, "token_type_ids")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, model_max_length=60, model_input_names=inputs, mask_token="[MASK]", **names
-    )
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -93,38 +25,3 @@ def encoder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Enco
 def encoder(encoder_of: Callable[[str], Encoder]) -> Encoder:
     """A small BERT."""
     return encoder_of("bert")
-
-
-def sentences(count: int, seed: int) -> list[str]:
-    """Distinct random sentences of 3 to 12 known words."""
-    draw = random.Random(seed)
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[" ".join(draw.choices(WORDS, k=draw.randint(3, 12)))] = None
-    return list(found)
-
-
-ANIMALS = ("cat", "dog", "fish")
-
-
-def first_animal(text: str) -> int:
-    """The class of a sentence: its first animal, or the third where there is none."""
-    return next((ANIMALS.index(word) for word in text.split() if word in ANIMALS), 2)
-
-
-def make_task(kind: str = "single_label", n_train: int = 96, n_validation: int = 48, *, pairs: bool = False) -> Task:
-    """A task of `kind` whose answer is in the words: which animal comes first, which occur, how many there are."""
-    texts = sentences(n_train + n_validation, seed=7)
-    label = {
-        "single_label": first_animal,
-        "multi_label": lambda text: [i for i, animal in enumerate(ANIMALS) if animal in text.split()],
-        "regression": lambda text: float(sum(word in ANIMALS for word in text.split())),
-    }[kind]
-    labels = [label(text) for text in texts]
-    columns = (texts, sentences(len(texts), seed=8)) if pairs else (texts,)
-    whole = Rows(columns, labels)
-    splits = {"train": whole.take(range(n_train)), "validation": whole.take(range(n_train, len(texts)))}
-    metric = {"single_label": "accuracy", "multi_label": "f1_macro", "regression": "pearson"}[kind]
-    names = ("text_a", "text_b") if pairs else ("text",)
-    classes = () if kind == "regression" else ANIMALS
-    return Task("animals", kind, classes, names, "label", metric, splits, source="animals")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ANIMALS, first_animal, sentences
+from small import ANIMALS, first_animal, sentences
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from trimtab.cli import main
@@ -192,7 +192,7 @@ FIT = ("fit", "ENCODER", "TABLE", "--text", "What they said", "--label", "Verdic
         ((*FIT[:3], "--text", "What they sad", "--label", "Verdict"), "What they said"),
         ((*FIT[:5], "--label", "Verdct", "--out", "OUT"), "Verdict"),
         (("fit", "ENCODER", "nothing.csv"), "nothing.csv"),
-        (("fit", "./nowhere", "TABLE"), "no encoder folder"),
+        (("fit", "./nowhere", *FIT[2:]), "no encoder folder"),
         (("fit", "missing.toml"), "cannot read recipe"),
         (("evaluate", "nowhere"), "no delta in nowhere"),
         (("predict", "nowhere", "--text", "x"), "no delta in nowhere"),
@@ -224,7 +224,7 @@ def bad_rows(change) -> list[dict]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: [row.update(Verdict="cat") for row in rows], "one class"),
+        (lambda rows: [row.update(Verdict="cat") for row in rows], "every row has the label"),
         (lambda rows: rows[4].update(Verdict=""), "6"),
         (lambda rows: rows[7].update({"What they said": "  "}), "9"),
         (lambda rows: [row.update(Verdict=i + 0.5) for i, row in enumerate(rows)], "regression"),

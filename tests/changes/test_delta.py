@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import FAMILIES, make_task
+from small import FAMILIES, make_task
 
 from trimtab.changes.delta import TENSORS, Delta, selection_of
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import FAMILIES, N_LAYERS
+from small import FAMILIES, N_LAYERS
 from torch import nn
 
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 import torch
-from conftest import FAMILIES, make_encoder_folder, make_task
 from safetensors.torch import load_file, save_file
+from small import FAMILIES, make_encoder_folder, make_task
 from transformers import AutoModelForSequenceClassification
 
 from trimtab.encoders.encoder import load

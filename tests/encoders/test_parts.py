@@ -1,7 +1,7 @@
 """Layers and kinds of every parameter, on a small model of each family."""
 
 import pytest
-from conftest import FAMILIES, N_LAYERS
+from small import FAMILIES, N_LAYERS
 
 from trimtab.encoders.head import TWO_CLASSES
 from trimtab.encoders.parts import EMBEDDINGS, KINDS, grid, layers_of, parts_of

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from conftest import make_task
+from small import make_task
 
 from trimtab.changes.delta import Delta
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
@@ -20,9 +20,9 @@ from trimtab.tasks.task import Rows
 from trimtab.training import fit as fit_module
 from trimtab.training.checkpoint import CHECKPOINT
 from trimtab.training.fit import fit
+from trimtab.training.recipe import Settings
 from trimtab.training.use import evaluate, predict
 from trimtab.training.workbench import set_up
-from trimtab.training.recipe import Settings
 
 METHODS = (
     Full(), Head(), LastLayers(1), Biases(), LayerNorms(), Random(count=300), Random(count=40, within=LayerNorms()),
@@ -131,7 +131,7 @@ def test_resumed_run_equals_an_uninterrupted_one(method, encoder, tmp_path, monk
 KILLED_RUN = """
 import sys
 sys.path[:0] = [{tests!r}]
-from conftest import make_task
+from small import make_task
 from trimtab.encoders.encoder import load
 from trimtab.changes.methods import LayerNorms
 from trimtab.training import fit as module

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .dropout import NOISE, Mask, draw_mask
+from .dropout import NOISE, Mask
 from .layout import Block, Layout
 
-PIECE_SCORES = 3 << 20  # scores in one piece: 6 MB in bfloat16
+PIECE_SCORES = 1 << 20  # scores in one piece: 2 MB in bfloat16
 KEPT_SCORES = 16 << 20  # a layer's attention weights are kept for backward up to this many, else computed again
 
 
@@ -46,7 +46,7 @@ class _Piece:
     n: int  # blocks times heads
     heads: int
     weights: Tensor | None = None  # (n, q, L) after softmax, before dropout
-    kept: Mask | None = None
+    dropout: Mask | None = None
 
     def mask(self, call: Call, dtype: torch.dtype, device: torch.device) -> Tensor | None:
         mask = self.block.mask(call.window, dtype, device)
@@ -109,7 +109,7 @@ class _Attention(torch.autograd.Function):
             if call.rate > 0:
                 noise = NOISE.get()
                 assert noise is not None
-                piece.kept = draw_mask(weights.shape, call.rate, noise)
+                piece.dropout = noise.mask(weights.shape, call.rate, weights.dtype)
             if ctx.keeps and small:
                 piece.weights = weights
             dropped, scale = _dropped(weights, piece, in_place=not small or not ctx.keeps)
@@ -132,8 +132,8 @@ class _Attention(torch.autograd.Function):
             g = _part(grad, piece.queries, piece.n)
             _product(dropped.transpose(1, 2), g, scale, dv[piece.keys])
             change = _scaled(g, _part(v, piece.keys, piece.n).transpose(1, 2), scale)
-            if piece.kept is not None:
-                change.mul_(piece.kept.kept(change.dtype))
+            if piece.dropout is not None:
+                change.mul_(piece.dropout.kept)
             change = torch._softmax_backward_data(change, weights, -1, weights.dtype)
             _product(change, _part(k, piece.keys, piece.n), call.scaling, dq[piece.queries])
             _product(change.transpose(1, 2), _part(q, piece.queries, piece.n), call.scaling, dk[piece.keys])
@@ -195,10 +195,10 @@ def _weights(q: Tensor, k: Tensor, piece: _Piece, call: Call) -> Tensor:
 
 def _dropped(weights: Tensor, piece: _Piece, *, in_place: bool) -> tuple[Tensor, float]:
     """The weights with 0 where dropout drops, and what to multiply their products by."""
-    if piece.kept is None:
+    if piece.dropout is None:
         return weights, 1.0
-    kept = piece.kept.kept(weights.dtype)
-    return (weights.mul_(kept) if in_place else weights * kept), piece.kept.scale
+    kept = piece.dropout.kept
+    return (weights.mul_(kept) if in_place else weights * kept), piece.dropout.scale
 
 
 def _part(rows: Tensor, part: slice, n: int) -> Tensor:

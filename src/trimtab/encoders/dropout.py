@@ -1,13 +1,15 @@
-"""Dropout whose masks cost little on a CPU: random bytes drawn once per forward pass and cut up.
+"""Dropout whose masks cost little on a CPU.
 
-torch draws one mask value at a time on the CPU, and at p = 0.1 that costs as much as a matrix product. Here eight mask
-values come from each 64-bit draw: a value is kept where its byte is at least round(256 p), so the rate is p to 1/512,
-and the kept values are divided by the true keeping rate, so the expectation is exact.
+torch draws one mask value at a time on the CPU, and at p = 0.1 that costs as much as a matrix product. Here eight values
+come from each 64-bit draw: a value is kept where its byte is at least round(256 p), so the rate is p to 1/512, and
+kept values are divided by the true keeping rate, so the expectation is exact. The masks of one forward pass are slices
+of one pool of zeros and ones; once the pool is used up, slices start at random places in it.
 """
 
 from __future__ import annotations
 
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,73 +17,61 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-POOL_BYTES = 16 << 20  # fresh random bytes of one forward pass; beyond that, earlier ones are cut up anew
-REMEMBERED_VALUES = 0
+POOL_VALUES = 8 << 20  # fresh mask values of one forward pass
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which values one dropout keeps."""
+
+    kept: Tensor  # 1 where kept and 0 where dropped; a slice of the pool, not to be written to
+    scale: float  # 1 / the keeping rate
+
+
+@dataclass
+class _Pool:
+    values: Tensor  # 0 or 1, filled from the left as they are asked for
+    filled: int = 0
 
 
 class Noise:
-    """Random bytes for the masks of one forward pass, seeded from torch's global generator.
+    """The masks of one forward pass, seeded from torch's global generator.
 
-    The first `limit` bytes asked for are fresh. Later requests (the attention weights of long texts) are slices of
-    those at random offsets: two masks may then share bytes, but at unrelated places.
+    The first `limit` values are fresh. Later masks (the attention weights of long texts) share values with those, but
+    at unrelated places.
     """
 
-    def __init__(self, limit: int = POOL_BYTES):
-        seed = int(torch.randint(2**62, (), dtype=torch.int64))
-        self._source = np.random.SFC64(seed)
+    def __init__(self, limit: int = POOL_VALUES):
+        self._source = np.random.SFC64(int(torch.randint(2**62, (), dtype=torch.int64)))
         self._limit = limit
-        self._pool: np.ndarray | None = None  # (limit,), filled from the left as it is asked for
-        self._filled = 0
+        self._pools: dict[Any, _Pool] = {}  # by rate and dtype
 
-    def take(self, count: int) -> Tensor:
-        """`count` random bytes, as uint8 (count,)."""
-        if count > self._limit:
-            return torch.from_numpy(self._drawn(count))
-        if self._pool is None:
-            self._pool = np.empty(self._limit, np.uint8)
-        start = self._filled
-        if start + count > self._limit:
-            self._fill(self._limit)
-            start = int(self._source.random_raw()) % (self._limit - count + 1)
+    def mask(self, shape: torch.Size, rate: float, dtype: torch.dtype) -> Mask:
+        """A mask of `shape` that drops values at `rate` (between 0 and 1)."""
+        cut = min(255, max(1, round(256 * rate)))  # bytes below it are dropped
+        count = shape.numel()
+        pool = self._pools.get((cut, dtype))
+        if pool is None or len(pool.values) < 2 * count:  # half of it lets slices start at many places
+            pool = self._pools[cut, dtype] = _Pool(torch.empty(max(self._limit, 2 * count), dtype=dtype))
+        start = pool.filled
+        if start + count > len(pool.values):
+            self._fill(pool, len(pool.values), cut)
+            start = int(self._source.random_raw()) % (len(pool.values) - count + 1)
         else:
-            self._fill(start + count)
-        return torch.from_numpy(self._pool[start : start + count])
+            self._fill(pool, start + count, cut)
+        return Mask(pool.values[start : start + count].view(shape), 256 / (256 - cut))
 
-    def _fill(self, end: int) -> None:
-        if end > self._filled:
-            assert self._pool is not None
-            self._pool[self._filled : end] = self._drawn(end - self._filled)
-            self._filled = end
-
-    def _drawn(self, count: int) -> np.ndarray:
-        return self._source.random_raw((count + 7) // 8).view(np.uint8)[:count]
+    def _fill(self, pool: _Pool, end: int, cut: int) -> None:
+        count = end - pool.filled
+        drawn = self._source.random_raw((count + 7) // 8).view(np.uint8)[:count]
+        torch.ge(
+            torch.from_numpy(drawn), cut, out=pool.values[pool.filled : end]
+        )  # half the time of comparing, then .to
+        pool.filled = end
 
 
 NOISE: ContextVar[Noise | None] = ContextVar("noise", default=None)
 """The noise of the forward pass that is running; None outside of one."""
-
-
-class Mask:
-    """Which values one dropout keeps. Small masks are remembered as numbers, large ones as the bytes they come from."""
-
-    def __init__(self, bits: Tensor, rate: float):
-        self._bits, self._cut = bits, max(1, round(256 * rate))  # bytes below the cut are dropped
-        self._kept: Tensor | None = None
-        self.scale = 256 / (256 - self._cut)  # 1 / the keeping rate
-
-    def kept(self, dtype: torch.dtype) -> Tensor:
-        """1 where kept and 0 where dropped; not to be written to."""
-        if self._kept is not None and self._kept.dtype == dtype:
-            return self._kept
-        kept = torch.ge(self._bits, self._cut, out=torch.empty(self._bits.shape, dtype=dtype))  # half of .to(dtype)'s time
-        if kept.numel() <= REMEMBERED_VALUES:
-            self._kept = kept
-        return kept
-
-
-def draw_mask(shape: torch.Size, rate: float, noise: Noise) -> Mask:
-    """A fresh mask of `shape` that drops values at `rate`."""
-    return Mask(noise.take(shape.numel()).view(shape), rate)
 
 
 class _Dropout(torch.autograd.Function):
@@ -97,7 +87,7 @@ class _Dropout(torch.autograd.Function):
 
 def masked(x: Tensor, mask: Mask) -> Tensor:
     """`x` with 0 where `mask` drops and the rest scaled, in one pass."""
-    return torch.addcmul(x.new_zeros(()), x, mask.kept(x.dtype), value=mask.scale)
+    return torch.addcmul(x.new_zeros(()), x, mask.kept, value=mask.scale)
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
@@ -105,15 +95,15 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     noise = NOISE.get()
     if not training or rate == 0:
         return x
-    if noise is None or x.device.type != "cpu" or rate >= 0.99:
+    if noise is None or x.device.type != "cpu" or rate >= 1:
         return functional.dropout(x, rate, training)
-    return _Dropout.apply(x, draw_mask(x.shape, rate, noise))  # pyright: ignore[reportReturnType]
+    return _Dropout.apply(x, noise.mask(x.shape, rate, x.dtype))  # pyright: ignore[reportReturnType]
 
 
-def forward_of(module: nn.Dropout) -> Any:
-    """The forward method that replaces `module`'s own."""
+def dropout_forward(module: nn.Dropout, rate: float | None) -> Any:
+    """The forward method that replaces `module`'s own; `rate` replaces its rate where both are set."""
 
     def forward(x: Tensor) -> Tensor:
-        return dropout(x, module.p, module.training)
+        return dropout(x, module.p if rate is None or module.p == 0 else rate, module.training)
 
     return forward

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .dropout import NOISE, Mask, draw_mask, dropout, masked
+from .dropout import NOISE, Mask, dropout, masked
 from .running import RUN
 
 
@@ -26,7 +26,7 @@ class _ResidualNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, mask: Mask | None
     ) -> Tensor:
-        total = residual + x if mask is None else torch.addcmul(residual, x, mask.kept(x.dtype), value=mask.scale)
+        total = residual + x if mask is None else torch.addcmul(residual, x, mask.kept, value=mask.scale)
         answer, mean, scale = torch.native_layer_norm(total, [x.shape[-1]], weight, bias, eps)
         ctx.save_for_backward(total, mean, scale, weight, bias)
         ctx.mask = mask
@@ -50,9 +50,8 @@ def residual_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, rate: float) 
     """`norm(residual + dropout(x))` in the dtype of `x`; `rate` is that of dropout."""
     residual, noise = residual.to(x.dtype), NOISE.get()
     if x.device.type != "cpu" or norm.weight is None or (rate > 0 and noise is None):
-        total = residual + dropout(x, rate, training=True)
-        return functional.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(x.dtype)
-    mask = draw_mask(x.shape, rate, noise) if rate > 0 and noise is not None else None
+        return _normed(residual + dropout(x, rate, training=True), norm, x.dtype)
+    mask = noise.mask(x.shape, rate, x.dtype) if rate > 0 and noise is not None else None
     return _ResidualNorm.apply(x, residual, norm.weight, norm.bias, norm.eps, mask)  # pyright: ignore[reportReturnType]
 
 
@@ -84,6 +83,11 @@ def norm_forward(module: nn.LayerNorm, dtype: torch.dtype) -> Callable[[Tensor],
     """The forward method that replaces a LayerNorm's own: float32 statistics and parameters, `dtype` out."""
 
     def forward(x: Tensor) -> Tensor:
-        return functional.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps).to(dtype)
+        return _normed(x, module, dtype)
 
     return forward
+
+
+def _normed(x: Tensor, norm: nn.LayerNorm, dtype: torch.dtype) -> Tensor:
+    x = x if x.device.type == "cpu" else x.float()  # only the CPU's kernel mixes bfloat16 with float32 parameters
+    return functional.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(dtype)

@@ -129,7 +129,7 @@ def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = No
         _warn_padded(model)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
-            plan.patch(module, _dropout_forward(module, dropout))
+            plan.patch(module, noisy.dropout_forward(module, dropout))
     if compute == "bfloat16" or (compute == "auto" and frozen.bfloat16_pays(next(model.parameters()).device)):
         _use_bfloat16(plan, layers, groups)
 
@@ -232,7 +232,7 @@ def _set_up(model: Any, plan: _Plan, layers: Any, *, shortcuts: bool) -> None:
         plan.hooks.append(attention.register_forward_hook(running.first_rows))
 
 
-def _use_bfloat16(plan: _Plan, layers: nn.Module, groups: list[list[nn.Linear]]) -> None:
+def _use_bfloat16(plan: _Plan, layers: Any, groups: list[list[nn.Linear]]) -> None:
     """Replaces the arithmetic of linear maps, adapters and norms in the layers."""
     adapters = [module for module in layers.modules() if frozen.is_adapter(module)]
     inner = {m for adapter in adapters for part in (adapter.lora_A, adapter.lora_B) for m in part.modules()}
@@ -245,16 +245,10 @@ def _use_bfloat16(plan: _Plan, layers: nn.Module, groups: list[list[nn.Linear]])
     for module, forward in forwards.items():
         plan.patch(module, forward if plan.packed else frozen.keeping_dtype(forward))
     if plan.packed:
+        plan.hooks.append(layers[-1].register_forward_hook(running.in_float32))
         for module in layers.modules():
             if isinstance(module, nn.LayerNorm):
                 plan.patch(module, norms.norm_forward(module, frozen.COMPUTE))
-
-
-def _dropout_forward(module: nn.Dropout, rate: float | None) -> Any:
-    def forward(x: Tensor) -> Tensor:
-        return noisy.dropout(x, module.p if rate is None or module.p == 0 else rate, module.training)
-
-    return forward
 
 
 def _warn_padded(model: Any) -> None:

@@ -18,8 +18,9 @@ LENGTHS = (5, 9, 3)  # tokens of the texts tried
 
 
 def probe_ids(model: Any) -> list[np.ndarray]:
-    """Token ids of the texts tried."""
-    return [np.arange(3 + i, 3 + i + n) % model.config.vocab_size for i, n in enumerate(LENGTHS)]
+    """Token ids of the texts tried: any but padding, which the RoBERTa family does not count in its positions."""
+    usable = np.setdiff1d(np.arange(min(model.config.vocab_size, 64)), [model.config.pad_token_id or 0])
+    return [usable[np.arange(3 + i, 3 + i + n) % len(usable)] for i, n in enumerate(LENGTHS)]
 
 
 @contextmanager

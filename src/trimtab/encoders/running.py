@@ -139,6 +139,11 @@ def first_tokens(calls: int) -> Any:
     return hook
 
 
+def in_float32(layer: nn.Module, inputs: Any, output: Any) -> Any:
+    """Hook behind the last layer's module: what follows is not ours and computes in float32."""
+    return (output[0].float(), *output[1:]) if isinstance(output, tuple) else output.float()
+
+
 def segment_mean(hidden: Tensor, lengths: Tensor) -> Tensor:
     """The mean (B, H) of each text's rows of `hidden` (T, H); texts lie one after the other."""
     lengths = lengths.to(hidden.device)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from . import helpdesk_phrases as phrases
 
 CLASSES = tuple(phrases.REQUESTS)
-ROWS_PER_CLASS = {"train": 200, "validation": 50, "test": 50}
+TICKETS_PER_CLASS = {"train": 200, "validation": 50, "test": 50}
 SEED = 20240527
 
 PLAIN, SETTLED, RANKED, AMBIGUOUS = 0.22, 0.52, 0.20, 0.06
@@ -29,17 +29,12 @@ NOISE = 0.03
 T = TypeVar("T")
 
 
-def tickets(split: str) -> list[dict[str, str]]:
-    """The rows of a split as {"text", "label"}; no text occurs twice, in this or another split."""
-    return all_tickets()[split]
-
-
-def all_tickets() -> dict[str, list[dict[str, str]]]:
-    """The rows of every split."""
+def tickets() -> dict[str, list[dict[str, str]]]:
+    """The rows of each split as {"text", "label"}; no text occurs twice, in its own split or another."""
     chance = Random(SEED)
     seen: set[str] = set()
     splits = {}
-    for split, n_rows in ROWS_PER_CLASS.items():
+    for split, n_rows in TICKETS_PER_CLASS.items():
         rows = [_new_ticket(name, split, chance, seen) for _ in range(n_rows) for name in CLASSES]
         splits[split] = _shuffled(rows, chance)
     return splits
@@ -73,7 +68,7 @@ def _body(name: str, split: str, chance: Random) -> str:
         return _sentence(request)
     other_name = _other(name, chance)
     if draw < PLAIN + SETTLED:
-        settled = _either(phrases.SETTLED[other_name], phrases.CLOSED, other_name, split, chance)
+        settled = _clause(phrases.SETTLED[other_name], phrases.CLOSED, other_name, split, chance)
         return _joined(_pick(phrases.BESIDE_SETTLED, chance), request=request, settled=settled)
     other = _request(other_name, split, chance)
     frames = phrases.RANKED if draw < PLAIN + SETTLED + RANKED else phrases.UNRANKED
@@ -81,30 +76,28 @@ def _body(name: str, split: str, chance: Random) -> str:
 
 
 def _request(name: str, split: str, chance: Random) -> str:
-    return _either(phrases.REQUESTS[name], phrases.OPEN, name, split, chance)
+    return _clause(phrases.REQUESTS[name], phrases.OPEN, name, split, chance)
 
 
-def _either(clauses: tuple[str, ...], frames: tuple[str, ...], name: str, split: str, chance: Random) -> str:
-    """A clause of its own wording, or a frame around a matter of class `name`; training rows see neither list's end."""
-    if chance.random() < FRAMED:
-        return _pick(_seen(frames, split), chance).replace(
-            "{matter}", _pick(_seen(phrases.MATTERS[name], split), chance)
-        )
-    return _pick(_seen(clauses, split), chance)
+def _clause(clauses: tuple[str, ...], frames: tuple[str, ...], name: str, split: str, chance: Random) -> str:
+    """One of `clauses`, worded for its class, or one of `frames` around a matter of class `name`."""
+    if chance.random() >= FRAMED:
+        return _pick(_seen(clauses, split), chance)
+    frame, matter = _pick(_seen(frames, split), chance), _pick(_seen(phrases.MATTERS[name], split), chance)
+    return frame.replace("{matter}", matter)
 
 
 def _seen(items: tuple[str, ...], split: str) -> tuple[str, ...]:
-    """What may occur in the split: the last sixth of every list is kept from training."""
+    """What may occur in the split: the last sixth of the list is kept from training."""
     return items[: -max(1, len(items) // 6)] if split == "train" else items
 
 
 def _joined(frame: str, **clauses: str) -> str:
-    """The frame with its clauses; {request} and {other} end a sentence, {settled} is given its stop by the frame."""
-    ended = {name: clause if name == "settled" else _ended(clause) for name, clause in clauses.items()}
-    text = frame
-    for name, clause in ended.items():
-        text = text.replace(f"{{{name}}}", clause).replace(f"{{{name.capitalize()}}}", _capital(clause))
-    return text
+    """The frame with its clauses; a request ends a sentence, a settled matter is given its stop by the frame."""
+    for name, clause in clauses.items():
+        ended = clause if name == "settled" else _ended(clause)
+        frame = frame.replace(f"{{{name}}}", ended).replace(f"{{{name.capitalize()}}}", _capital(ended))
+    return frame
 
 
 def _sentence(clause: str) -> str:

@@ -1,8 +1,8 @@
-"""What customers of an invented coffee shop write: per class, open requests and mentions of settled matters."""
+"""What customers of an invented coffee shop write: per class, open requests and mentions of settled matters.
 
-HELD_BACK = 3
-"""The last phrases of each list of requests, and the last of each list of settled matters (see below), occur in
-validation and test only: scores there measure whether the meaning was learned, not the phrase."""
+The last phrases of each list of requests and matters are kept from the training split (see helpdesk.py), so scores
+on the other splits measure whether the meaning was learned, not the phrase.
+"""
 
 # Clauses start in lower case (but for "I") and carry no full stop, so that they can open, follow or join a sentence.
 REQUESTS = {
@@ -264,8 +264,8 @@ OPEN = (
     "I have had no answer about {matter}",
     "{matter} is what I am waiting to hear about",
     "when will you deal with {matter}?",
-    "I can't leave {matter} as it is",
-    "{matter} is still on my mind",
+    "I have a question about {matter}",
+    "{matter} is still open",
 )
 
 CLOSED = (
@@ -277,13 +277,13 @@ CLOSED = (
     "I have had an answer about {matter}",
     "{matter} is not what I am waiting to hear about",
     "you dealt with {matter} on {day}",
-    "I can leave {matter} as it is",
-    "{matter} is off my mind",
+    "I have no question about {matter}",
+    "{matter} is closed",
 )
 
 SLOTS = {
     "item": ("espresso machine", "grinder", "milk frother", "bag of beans", "descaling kit", "kettle", "travel mug"),
-    "amount": ("12 euros", "19.90", "24.50", "38 euros", "49.99", "75 euros", "112 euros", "149 euros"),
+    "amount": ("€12", "€19.90", "€24.50", "€38", "€49.99", "€75", "€112", "€149"),
     "day": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "the 3rd", "the 14th", "the 27th"),
     "month": ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October"),
     "device": ("phone", "tablet", "laptop", "iPad", "old Android phone", "work computer"),
@@ -321,7 +321,7 @@ BESIDE_SETTLED = (
     "{Settled}. {Request}",
     "{Request} {Settled}.",
     "{Settled}, but {request}",
-    "{Settled}, and yet {request}",
+    "{Settled}. What I need is something else: {request}",
     "Although {settled}, {request}",
     "{Request} For the rest, {settled}.",
     "{Request} Just so you know, {settled}.",

@@ -57,9 +57,9 @@ def _load(source: str, path: str, config: str | None) -> Any:
         return datasets.load_dataset(path, config)
     except Exception as error:  # the network, the hub, the id or the files: whichever it is, no rows can be had
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        guess = closest_names(Path(source)) or "Check the spelling and the network, or give the path of a local copy."
         raise InputError(
-            f"there is no file or folder {source!r}, and loading it as a hub data set failed: {reason}. "
-            f"{closest_names(Path(source))} Check the spelling and the network, or download the data and give its path."
+            f"there is no file or folder {source!r}, and loading it as a hub data set failed: {reason}. {guess}"
         ) from error
 
 

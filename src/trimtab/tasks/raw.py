@@ -65,7 +65,7 @@ def text_in(row: Row, name: str, table: Table, number: int) -> str:
     if is_missing(value):
         return ""
     raise InputError(
-        f"{table.at(number)}: column {name!r} holds {value!r:.40}, a {type(value).__name__}, not a text. "
+        f"{table.at(number)}: column {name!r} holds {value!r:.40} ({type(value).__name__}), not a text. "
         "Name the column that holds the text (--text)."
     )
 

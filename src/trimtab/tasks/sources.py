@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import InputError, shortened
 from .helpdesk import CLASSES, tickets
 from .labels import UNDECLARED, Declared
-from .tables import FORMATS, Table, format_of, open_table
+from .tables import FORMATS, NumberedRow, Table, format_of, open_table
 from .task import KINDS, SPLITS
 
 PATH_LIKE = re.compile(r"^([./~\\]|[A-Za-z]:[/\\])|\.(csv|tsv|jsonl|parquet|json|txt|xlsx?|gz|zip)$", re.IGNORECASE)
@@ -40,10 +40,11 @@ class Source:
 def embedded_source() -> Source:
     """The embedded helpdesk task."""
 
-    def rows_of(split: str) -> Callable[[], Any]:
-        return lambda: enumerate(tickets(split), start=1)
+    def open_rows(split: str) -> Callable[[], Iterator[NumberedRow]]:
+        return lambda: enumerate(rows[split], start=1)
 
-    tables = {split: Table(f"helpdesk {split}", "row", ("text", "label"), rows_of(split)) for split in SPLITS}
+    rows = tickets()
+    tables = {split: Table(f"helpdesk {split}", "row", ("text", "label"), open_rows(split)) for split in SPLITS}
     note = "helpdesk is synthetic: its tickets are generated from templates, and its scores say nothing of real tickets"
     return Source("helpdesk", tables, Declared("single_label", CLASSES), notes=(note,))
 

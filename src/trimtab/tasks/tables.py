@@ -59,7 +59,7 @@ def open_table(path: Path) -> Table:
         raise InputError(f"{path} is empty: there are no rows to read.")
     opener = _open_parquet if ending == ".parquet" else _open_json if "jsonl" in ending else _open_delimited
     table = opener(path)
-    repeated = sorted({name for name in table.columns if table.columns.count(name) > 1})
+    repeated = sorted({repr(name) for name in table.columns if table.columns.count(name) > 1})
     if repeated:
         raise InputError(f"{path}: several columns are named {shortened(repeated)}. Give each column its own name.")
     return table

@@ -80,5 +80,5 @@ def _word(value: Any, raw: RawRows, i: int) -> str:
         return str(value).lower()
     hint = " Lists of classes make a multi_label task (--kind multi_label)." if isinstance(value, list) else ""
     raise InputError(
-        f"{raw.at([i])}: the label is {value!r:.40}, a {type(value).__name__}; a label is a word or a number.{hint}"
+        f"{raw.at([i])}: the label is {value!r:.40} ({type(value).__name__}); a label is a word or a number.{hint}"
     )

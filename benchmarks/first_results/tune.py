@@ -1,0 +1,61 @@
+"""The search for each method's default learning rate and epochs, on the validation rows of two tasks.
+
+    python benchmarks/first_results/tune.py --data ../shared/data
+
+First the rate of the head alone, which then serves every method; then the rate of each method at 5 epochs; then more and
+fewer epochs at the best rate. Each cell is one file under tuning/, so the search resumes; the summary is tuning.json.
+"""
+
+import argparse
+from pathlib import Path
+
+from cells import cell
+
+from trimtab.encoders.encoder import load
+from trimtab.files import write_json
+from trimtab.tasks.read import read
+
+HERE = Path(__file__).parent
+LIMITS = {"sst2": 2500, "cola": 2500}
+HEAD_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+RATES = {
+    "full": (2e-5, 5e-5, 1e-4, 2e-4, 5e-4),
+    "layer_norms": (1e-3, 3e-3, 1e-2, 2e-2),
+    "biases": (1e-3, 3e-3, 1e-2, 2e-2),
+    "lora": (5e-4, 1e-3, 3e-3, 6e-3),
+    "random:count=9984": (1e-3, 3e-3, 1e-2, 2e-2),
+}
+EPOCHS = (5, 10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    data = parser.parse_args().data
+    encoder, tasks = load("minilm"), [read(str(data / name)) for name in LIMITS]
+
+    def mean_score(method: str, epochs: int, **rates: float) -> float:
+        """The mean over both tasks of the main score of the best validation."""
+        found = []
+        for task in tasks:
+            rate = "-".join(f"{key}-{value:g}" for key, value in rates.items())
+            name = f"{task.name}-{method.replace(':', '-').replace('=', '-')}-{rate}-epochs-{epochs}"
+            limit = LIMITS[task.name]
+            result = cell(HERE / "tuning", name, encoder, task, method, epochs=epochs, train_limit=limit, **rates)
+            found.append(result["scores"][task.metric])
+        return sum(found) / len(found)
+
+    heads = {rate: mean_score("head", 5, head_lr=rate) for rate in HEAD_RATES}
+    head_lr = max(heads, key=heads.__getitem__)
+    summary: dict = {"head": {"scores": heads, "head_lr": head_lr}}
+    for method, rates in RATES.items():
+        scores = {rate: mean_score(method, 5, lr=rate, head_lr=head_lr) for rate in rates}
+        lr = max(scores, key=scores.__getitem__)
+        by_epochs = {epochs: mean_score(method, epochs, lr=lr, head_lr=head_lr) for epochs in EPOCHS}
+        summary[method] = {"scores": scores, "lr": lr, "by_epochs": by_epochs}
+        write_json(HERE / "tuning.json", {"rows": LIMITS, "epochs": 5, "methods": summary})
+        print(method, summary[method], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Tokens, truncation and batches."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from small import make_task
+
+from trimtab.tasks.batches import shuffled_batches, token_groups, tokenize
+from trimtab.tasks.task import Rows
+
+
+def test_tokens_are_the_tokenizers_own(encoder):
+    task = make_task(pairs=True)
+    tokens = tokenize(task, task.train, encoder.tokenizer, 60)
+    for i in range(len(task.train)):
+        row = task.train[i]
+        expected = encoder.tokenizer(row["text_a"], row["text_b"])
+        assert tokens.ids[i].tolist() == expected["input_ids"]
+        assert tokens.type_ids[i].tolist() == expected["token_type_ids"]
+    assert tokens.truncation.rows_cut == 0
+    assert tokens.truncation.tokens == sum(tokens.lengths)
+
+
+def test_truncation_is_counted_exactly(encoder):
+    task = make_task()
+    rows = Rows((["cat " * n for n in (1, 6, 7, 50)],), [0, 0, 0, 0])
+    tokens = tokenize(task, rows, encoder.tokenizer, 8)
+    assert tokens.lengths.tolist() == [3, 8, 8, 8]
+    found = tokens.truncation
+    assert (found.rows, found.rows_cut, found.tokens, found.tokens_cut) == (4, 2, 3 + 8 + 9 + 52, 1 + 44)
+    assert "2 of 4 texts are longer than 8 tokens" in found.line("train", 8)
+    assert tokens.ids[3][-1] == encoder.tokenizer.sep_token_id
+
+
+def test_pairs_are_cut_from_the_longer_text(encoder):
+    task = make_task(pairs=True)
+    tokens = tokenize(task, Rows((["cat " * 20], ["dog dog"]), [0]), encoder.tokenizer, 10)
+    words = encoder.tokenizer.convert_ids_to_tokens(tokens.ids[0].tolist())
+    assert words == ["[CLS]", *["cat"] * 5, "[SEP]", "dog", "dog", "[SEP]"]
+
+
+def test_type_ids_only_where_the_encoder_takes_them(encoder_of):
+    task = make_task()
+    assert tokenize(task, task.train, encoder_of("roberta").tokenizer, 60).type_ids is None
+
+
+@given(st.integers(1, 300), st.integers(1, 64), st.integers(0, 5))
+def test_an_epoch_holds_each_row_once(n_rows, batch_size, epoch):
+    batches = shuffled_batches(n_rows, batch_size, 0, epoch)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(n_rows))
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+    assert 1 <= len(batches[-1]) <= batch_size
+
+
+def test_epochs_and_seeds_differ():
+    orders = [np.concatenate(shuffled_batches(50, 8, seed, epoch)).tolist() for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 200))
+def test_groups_hold_each_row_once_within_the_budget(lengths, budget):
+    lengths = np.array(lengths)
+    groups = token_groups(lengths, range(len(lengths)), budget)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
+    for group in groups:
+        assert lengths[group].sum() <= budget or len(group) == 1

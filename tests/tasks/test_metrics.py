@@ -1,0 +1,110 @@
+"""Scores against plain definitions written out here."""
+
+import numpy as np
+import pytest
+import torch
+from small import make_task
+
+from trimtab.errors import InputError
+from trimtab.tasks.metrics import METRICS, calibration_error, check_metric, confusion, metric_names, per_class, scores
+
+
+def logits_for(predicted: list[int], n_classes: int = 3) -> torch.Tensor:
+    return 4.0 * torch.nn.functional.one_hot(torch.tensor(predicted), n_classes).float()
+
+
+def test_single_label_by_hand():
+    task, truth = make_task(), torch.tensor([0, 0, 1, 1, 2, 2])
+    found = scores(task, logits_for([0, 1, 1, 1, 2, 0]), truth)
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["precision"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
+    assert found["recall"] == pytest.approx((1 / 2 + 1 + 1 / 2) / 3)
+    f1 = [2 * p * r / (p + r) for p, r in ((1 / 2, 1 / 2), (2 / 3, 1), (1, 1 / 2))]
+    assert found["f1"] == found["f1_macro"] == pytest.approx(np.mean(f1))
+    assert confusion(task, logits_for([0, 1, 1, 1, 2, 0]), truth) == [[1, 1, 0], [0, 2, 0], [1, 0, 1]]
+    table = per_class(task, logits_for([0, 1, 1, 1, 2, 0]), truth)
+    assert [row["class"] for row in table] == ["cat", "dog", "fish"]
+    assert [row["rows"] for row in table] == [2, 2, 2]
+    assert table[1]["precision"] == pytest.approx(2 / 3)
+
+
+def test_two_classes_score_the_second():
+    import dataclasses
+
+    task = dataclasses.replace(make_task(), classes=("no", "yes"))
+    found = scores(task, logits_for([1, 1, 0, 0], 2), torch.tensor([1, 0, 1, 0]))
+    assert (found["precision"], found["recall"], found["f1"]) == (0.5, 0.5, 0.5)
+    assert found["matthews"] == 0.0
+
+
+def test_matthews_is_the_correlation_of_two_binary_columns():
+    import dataclasses
+
+    task = dataclasses.replace(make_task(), classes=("no", "yes"))
+    draw = np.random.default_rng(0)
+    truth, predicted = draw.integers(0, 2, 200), draw.integers(0, 2, 200)
+    found = scores(task, logits_for(predicted.tolist(), 2), torch.from_numpy(truth))
+    assert found["matthews"] == pytest.approx(np.corrcoef(truth, predicted)[0, 1])
+
+
+def test_multi_label_by_hand():
+    task = make_task("multi_label")
+    truth = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    found = scores(task, torch.tensor([[3.0, -3, -3], [-3, 3, -3]]), truth)
+    assert found["accuracy"] == 0.5
+    assert found["f1_micro"] == pytest.approx(2 * 2 / (2 + 3))
+    assert found["f1_macro"] == pytest.approx((1 + 1 + 0) / 3)
+    assert confusion(task, truth, truth) is None
+
+
+def test_regression_by_hand():
+    task, truth = make_task("regression"), torch.tensor([0.0, 1.0, 2.0, 3.0])
+    found = scores(task, torch.tensor([[0.0], [1.0], [4.0], [9.0]]), truth)
+    assert found["spearman"] == pytest.approx(1)
+    assert found["pearson"] == pytest.approx(np.corrcoef([0, 1, 4, 9], [0, 1, 2, 3])[0, 1])
+    assert found["mean_absolute_error"] == pytest.approx(2)
+    assert found["mean_squared_error"] == found["loss"] == pytest.approx(10)
+    assert scores(task, torch.ones(4, 1), truth)["pearson"] == 0.0
+
+
+def test_calibration_error_by_hand():
+    """Two bins: 0.9 sure and right half the time, 0.65 sure and always right."""
+    confidence, correct = np.array([0.9, 0.9, 0.65, 0.65]), np.array([True, False, True, True])
+    assert calibration_error(confidence, correct) == pytest.approx(0.5 * 0.4 + 0.5 * 0.35)
+    assert calibration_error(np.ones(5), np.ones(5, bool)) == 0.0
+
+
+@pytest.mark.parametrize("kind", ["single_label", "multi_label", "regression"])
+def test_every_score_has_a_direction_and_lies_in_its_range(kind):
+    task = make_task(kind)
+    draw = torch.Generator().manual_seed(0)
+    labels = {
+        "single_label": torch.randint(3, (40,), generator=draw),
+        "multi_label": torch.randint(2, (40, 3), generator=draw).float(),
+        "regression": torch.rand(40, generator=draw),
+    }[kind]
+    found = scores(task, torch.randn(40, task.n_outputs, generator=draw), labels)
+    assert tuple(found) == metric_names(kind)
+    for name, value in found.items():
+        metric = METRICS[name]
+        assert metric.low is None or value >= metric.low
+        assert metric.high is None or value <= metric.high
+
+
+def test_better_follows_the_direction_and_never_prefers_nan():
+    assert METRICS["accuracy"].better(0.9, 0.8)
+    assert METRICS["loss"].better(0.8, 0.9)
+    assert not METRICS["loss"].better(0.9, 0.9)
+    for metric in METRICS.values():
+        assert not metric.better(float("nan"), 0.0)
+        assert metric.better(0.0, float("nan"))
+
+
+def test_unknown_metric_is_refused():
+    with pytest.raises(InputError, match="known: pearson"):
+        check_metric("accuracy", "regression")
+
+
+def test_no_rows_cannot_be_scored():
+    with pytest.raises(ValueError, match="no rows"):
+        scores(make_task(), torch.empty(0, 3), torch.empty(0, dtype=torch.long))

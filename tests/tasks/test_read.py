@@ -1,0 +1,417 @@
+"""`read` from a file, a folder, the hub; columns, splits, names, metrics; and the reading of rows to be predicted."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from trimtab.errors import InputError
+from trimtab.tasks.hub import data_set_source
+from trimtab.tasks.read import read, read_like, read_rows
+from trimtab.tasks.task import Task
+
+Write = Callable[[str, str], Path]
+ROWS = "text,label\n" + "".join(f"text {i},{'no' if i % 3 else 'yes'}\n" for i in range(30))
+
+
+def message(*arguments: Any, **options: Any) -> str:
+    """The message of the InputError that `read` raises."""
+    with pytest.raises(InputError) as caught:
+        read(*arguments, **options)
+    return str(caught.value)
+
+
+def test_a_file_is_a_training_split_from_which_validation_is_cut(write: Write) -> None:
+    path = write("reviews.csv.gz", ROWS)
+    task = read(str(path))
+    assert (task.name, task.source) == ("reviews", str(path))
+    assert (task.text_columns, task.label_column, task.classes) == (("text",), "label", ("no", "yes"))
+    assert {split: len(rows) for split, rows in task.splits.items()} == {"train": 27, "validation": 3}
+    assert task.notes == ("no validation split: 3 of 30 training rows held out, stratified, seed 0",)
+    assert task.train[0] == {"text": "text 0", "label": 1}
+    assert read(path) == task, "the same seed holds out the same rows"
+    assert read(path, seed=1).validation != task.validation
+
+
+def test_a_folder_has_its_splits_in_any_format(write: Write) -> None:
+    write("topics/train.jsonl.gz", '{"label": "b", "text": "x"}\n{"label": "a", "text": "y"}\n')
+    write("topics/test.tsv", "id\ttext\tlabel\n1\tz\ta\n")
+    folder = write("topics/validation.csv", "text,label\nw,b\n").parent
+    task = read(folder)
+    assert list(task.splits) == ["train", "validation", "test"]
+    assert [rows[0] for rows in (task.train, task.validation, task.test)] == [
+        {"text": "x", "label": 1},
+        {"text": "w", "label": 1},
+        {"text": "z", "label": 0},
+    ]
+    assert (task.name, task.notes) == ("topics", ())
+
+
+def test_splits_keep_their_order_when_validation_is_cut(write: Write) -> None:
+    write("topics/test.csv", ROWS)
+    assert list(read(write("topics/train.csv", ROWS).parent).splits) == ["train", "validation", "test"]
+
+
+def test_a_folder_without_training_rows_says_what_it_holds(write: Write) -> None:
+    said = message(write("topics/training.csv", ROWS).parent)
+    assert "no training file" in said
+    assert "training.csv" in said
+
+
+def test_two_files_for_one_split_are_refused(write: Write) -> None:
+    write("topics/train.csv", ROWS)
+    said = message(write("topics/train.jsonl", "{}").parent)
+    assert "train.csv and train.jsonl" in said
+
+
+def test_files_that_are_no_split_are_noted(write: Write) -> None:
+    write("topics/train.csv", ROWS)
+    task = read(write("topics/dev.csv", ROWS).parent)
+    assert "did not read dev.csv" in task.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("text,label", ("text",)),
+        ("text_a,text_b,label", ("text_a", "text_b")),
+        ("sentence,idx,label", ("sentence",)),
+        ("sentence1,sentence2,label", ("sentence1", "sentence2")),
+        ("question1,question2,label", ("question1", "question2")),
+        ("question,sentence,label", ("question", "sentence")),
+        ("premise,hypothesis,label", ("premise", "hypothesis")),
+    ],
+)
+def test_usual_text_columns_are_found(write: Write, header: str, columns: tuple[str, ...]) -> None:
+    width = header.count(",")
+    task = read(write("rows.csv", f"{header}\n{'x,' * width}1\n{'y,' * width}0\n"), validation_share=0)
+    assert task.text_columns == columns
+    assert list(task.train[0]) == (["text", "label"] if len(columns) == 1 else ["text_a", "text_b", "label"])
+
+
+@pytest.mark.parametrize("text", ["b,a", ("b", "a"), ["b", "a"], "b, a"])
+def test_a_pair_of_columns_can_be_named(write: Write, text: Any) -> None:
+    path = write("rows.csv", "a,b,stars\nx,y,1\nv,w,2\n")
+    task = read(path, text=text, label="stars", validation_share=0)
+    assert task.text_columns == ("b", "a")
+    assert task.train[0] == {"text_a": "y", "text_b": "x", "label": 0}
+
+
+def test_a_column_name_may_hold_a_comma(write: Write) -> None:
+    path = write("rows.jsonl", '{"a,b": "x", "l,m": 1}\n{"a,b": "y", "l,m": 2}\n')
+    assert read(path, text="a,b", label="l,m", validation_share=0).train[1] == {"text": "y", "label": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, ["no column 'text'", "it has 'Body', 'stars'", "first line", "--text"]),
+        ({"text": "body"}, ["no column 'body'", "Did you mean 'Body'?"]),
+        ({"text": "Body,ttl"}, ["no column 'ttl'"]),
+        ({"text": "Body"}, ["no column 'label'", "it has 'Body', 'stars'", "--label"]),
+        ({"text": "Body", "label": "star"}, ["no column 'star'", "Did you mean 'stars'?"]),
+        ({"text": "Body,a,b", "label": "stars"}, ["one column or a pair"]),
+        ({"text": "Body,Body", "label": "stars"}, ["once each"]),
+        ({"text": (), "label": "stars"}, ["none"]),
+    ],
+)
+def test_a_missing_column_is_named_with_what_there_is(write: Write, options: dict[str, Any], words: list[str]) -> None:
+    said = message(write("rows.csv", "Body,stars\nx,1\ny,2\n"), **options)
+    for word in words:
+        assert word in said
+
+
+def test_each_split_must_have_the_columns(write: Write) -> None:
+    write("topics/train.csv", ROWS)
+    write("topics/test.csv", "body,label\nx,no\n")
+    assert "test.csv has no column 'text'" in message(write("topics/validation.csv", ROWS).parent)
+    write("topics/test.csv", ROWS)
+    assert "validation.csv has no column 'label'" in message(write("topics/validation.csv", "text\nx\n").parent)
+
+
+def test_a_header_without_rows_is_refused(write: Write) -> None:
+    assert "rows.csv has a header but no rows" in message(write("rows.csv", "text,label\n"))
+
+
+def test_a_text_that_is_a_number_is_refused(write: Write) -> None:
+    said = message(write("rows.jsonl", '{"text": "x", "label": 1}\n{"text": 3, "label": 1}\n'))
+    assert "rows.jsonl, line 2: column 'text' holds 3 (int), not a text" in said
+
+
+def test_empty_texts_are_refused_or_left_out(write: Write) -> None:
+    path = write("rows.csv", "text_a,text_b,label\nx,y,1\n ,y,0\nx,,1\nv,w,0\nv,w,\n")
+    said = message(path)
+    assert "of 5 rows, 2 with an empty text (lines 3, 4); 1 with no label (line 6)" in said
+    assert "--skip-bad-rows" in said
+    task = read(path, skip_bad_rows=True, validation_share=0)
+    assert [row["text_a"] for row in task.train] == ["x", "v"]
+    assert "left out 3 of 5 rows (2 with an empty text, 1 with no label)" in task.notes[0]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_labels_that_training_lacks_are_refused(write: Write, split: str) -> None:
+    write("topics/train.csv", ROWS)
+    said = message(write(f"topics/{split}.csv", "text,label\nx,no\ny,maybe\nz,never\n").parent)
+    assert (
+        f"{split}.csv, lines 3, 4: 'maybe', 'never' is not among the labels of the training rows, 'no', 'yes'" in said
+    )
+
+
+@pytest.mark.parametrize("test", ["text\nx\ny\n", "text,label\nx,-1\ny,-1\n", "text,label\nx,\ny,\n"])
+def test_a_test_split_may_have_no_labels(write: Write, test: str) -> None:
+    write("topics/train.csv", "text,label\nx,1\ny,0\n")
+    write("topics/validation.csv", "text,label\nx,1\n")
+    task = read(write("topics/test.csv", test).parent)
+    assert list(task.test) == [{"text": "x", "label": None}, {"text": "y", "label": None}]
+    assert "test.csv: has no labels" in task.notes[0]
+
+
+def test_minus_one_is_a_label_where_training_has_it(write: Write) -> None:
+    write("topics/train.csv", "text,label\nx,-1\ny,1\n")
+    task = read(write("topics/test.csv", "text,label\nx,-1\n").parent, validation_share=0)
+    assert task.test.labels == [0]
+
+
+def test_a_test_split_may_not_lack_some_labels(write: Write) -> None:
+    write("topics/train.csv", "text,label\nx,1\ny,0\n")
+    said = message(write("topics/test.csv", "text,label\nx,\ny,1\n").parent)
+    assert "test.csv: of 2 rows, 1 with no label (line 2)" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "metric"),
+    [
+        ("cola", (0, 1), "matthews"),
+        ("CoLA", (0, 1), "matthews"),
+        ("mrpc", (0, 1), "f1"),
+        ("qqp", (0, 1), "f1"),
+        ("stsb", (0.5, 1.5), "pearson"),
+        ("STS-B", (0.5, 1.5), "pearson"),
+        ("sst2", (0, 1), "accuracy"),
+        ("stsb", (0, 1), "accuracy"),
+        ("cola", (0.5, 1.5), "pearson"),
+        ("cola", ([0], [1]), "f1_macro"),
+    ],
+)
+def test_a_glue_task_is_judged_by_its_own_metric(write: Write, name: str, labels: tuple[Any, Any], metric: str) -> None:
+    content = "".join(json.dumps({"text": "x", "label": label}) + "\n" for label in labels)
+    kind = "regression" if isinstance(labels[0], float) else None
+    assert read(write(f"{name}/train.jsonl", content).parent, kind=kind, validation_share=0).metric == metric
+    assert read(write(f"{name}.jsonl", content), kind=kind, validation_share=0).metric == metric
+
+
+@pytest.mark.parametrize("source", ["reveiws.csv", "./nothing", "../nothing", "/nothing", "~/nothing", "x/y/z.jsonl"])
+def test_a_path_that_does_not_exist_is_not_taken_for_a_hub_id(source: str) -> None:
+    assert f"file not found: {source}" in message(source)
+
+
+def test_a_wrong_path_is_answered_with_the_closest_names(write: Write) -> None:
+    path = write("reviews.csv", ROWS)
+    assert f"Did you mean {path}?" in message(path.with_name("reveiws.csv"))
+    assert "there is no folder" in message(path.parent / "nowhere" / "reviews.csv")
+
+
+def test_a_relative_path_stays_relative(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write("here/reviews.csv", ROWS).parent)
+    assert read("reviews.csv").source == "reviews.csv"
+    assert read("./reviews.csv").name == "reviews"
+    write("here/train.csv", ROWS)
+    assert read(".").name == "here"
+
+
+# The hub, offline: `datasets.load_dataset` is replaced, or given a folder on this disk.
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, datasets.Dataset]], list[tuple[Any, ...]]]:
+    """A function that makes every id load these splits, and gives the list of what was asked for."""
+
+    def serve(splits: dict[str, datasets.Dataset]) -> list[tuple[Any, ...]]:
+        asked: list[tuple[Any, ...]] = []
+
+        def load_dataset(*arguments: Any) -> datasets.DatasetDict:
+            asked.append(arguments)
+            return datasets.DatasetDict(splits)
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        return asked
+
+    return serve
+
+
+def glue_split(labels: list[int]) -> datasets.Dataset:
+    features = datasets.Features(
+        sentence1=datasets.Value("string"),
+        sentence2=datasets.Value("string"),
+        label=datasets.ClassLabel(names=["not_equivalent", "equivalent"]),
+        idx=datasets.Value("int32"),
+    )
+    n = len(labels)
+    columns = {"sentence1": ["a"] * n, "sentence2": ["b"] * n, "label": labels, "idx": list(range(n))}
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def test_a_glue_task_comes_from_its_hub_data_set(hub: Callable[..., Any]) -> None:
+    asked = hub({"train": glue_split([1, 0]), "validation": glue_split([1]), "test": glue_split([-1, -1])})
+    task = read("glue/mrpc")
+    assert asked == [("nyu-mll/glue", "mrpc")]
+    assert (task.name, task.metric, task.source) == ("mrpc", "f1", "glue/mrpc")
+    assert task.text_columns == ("sentence1", "sentence2")
+    assert (task.classes, task.train.labels) == (("not_equivalent", "equivalent"), [1, 0])
+    assert task.test.labels == [None, None]
+    assert "glue/mrpc test: has no labels" in task.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "asked"),
+    [
+        ("stanfordnlp/imdb", ("stanfordnlp/imdb", None)),
+        ("imdb", ("imdb", None)),
+        ("owner/name/config", ("owner/name", "config")),
+    ],
+)
+def test_hub_ids_may_name_a_configuration(hub: Callable[..., Any], source: str, asked: tuple[Any, ...]) -> None:
+    calls = hub({"train": glue_split([1, 0] * 10), "unsupervised": glue_split([-1])})
+    task = read(source)
+    assert calls == [asked]
+    assert task.name == source.rsplit("/", maxsplit=1)[-1]
+    assert task.notes[0] == f"{source}: did not read the splits unsupervised"
+    assert len(task.validation) == 2
+
+
+def test_the_matched_split_of_mnli_is_its_validation(hub: Callable[..., Any]) -> None:
+    hub({name: glue_split([0, 1]) for name in ("train", "validation_matched", "validation_mismatched")})
+    task = read("glue/mnli")
+    assert len(task.validation) == 2
+    assert "validation_mismatched" in task.notes[0]
+
+
+def test_an_unlabelled_hub_row_is_a_row_without_label(hub: Callable[..., Any]) -> None:
+    hub({"train": glue_split([1, -1, 0])})
+    assert "owner/name train: of 3 rows, 1 with no label (row 2)" in message("owner/name")
+    assert read("owner/name", skip_bad_rows=True, validation_share=0).train.labels == [1, 0]
+
+
+def test_hub_lists_of_class_indices_are_multi_label(hub: Callable[..., Any]) -> None:
+    names = datasets.ClassLabel(names=["joy", "anger"])
+    features = datasets.Features(text=datasets.Value("string"), labels=datasets.List(names))
+    hub({"train": datasets.Dataset.from_dict({"text": ["x", "y"], "labels": [[0, 1], []]}, features=features)})
+    task = read("owner/emotions", validation_share=0)
+    assert (task.kind, task.classes, task.label_column) == ("multi_label", ("joy", "anger"), "labels")
+    assert task.train.labels == [[0, 1], []]
+
+
+def test_a_hub_data_set_without_training_rows_is_refused(hub: Callable[..., Any]) -> None:
+    hub({"test": glue_split([0, 1])})
+    assert "owner/name has no split named train; it has test" in message("owner/name")
+
+
+def test_a_hub_failure_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ConnectionError("Couldn't reach the hub\nlong traceback")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    said = message("stanfordnlp/imbd")
+    assert "no file or folder 'stanfordnlp/imbd'" in said
+    assert "Couldn't reach the hub." in said
+    assert "path of a local copy" in said
+    assert "Did you mean helpdesk?" in message("helpdsk")
+    assert "not the id of a data set" in message("what is this")
+
+
+def test_a_data_set_folder_is_loaded_by_datasets_itself(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    write("data/train.jsonl", '{"text": "x", "label": 1}\n{"text": "y", "label": 0}\n')
+    write("data/README.md", DATA_CARD)
+    source = data_set_source("owner/data", str(tmp_path / "data"), None)
+    assert source.column_classes == {"label": ("bad", "good")}
+    assert list(source.tables["train"]) == [(1, {"text": "x", "label": "good"}), (2, {"text": "y", "label": "bad"})]
+
+
+DATA_CARD = """---
+dataset_info:
+  features:
+  - name: text
+    dtype: string
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': bad
+          '1': good
+---
+"""
+
+
+# Scoring a trained task on other rows.
+
+
+@pytest.fixture
+def task(write: Write) -> Task:
+    """A task of three classes whose names come from labels.json."""
+    write("trained/labels.json", '["low", "middle", "high"]')
+    return read(write("trained/train.csv", "text,label\nx,0\ny,1\nz,2\n").parent, validation_share=0)
+
+
+def test_other_rows_get_the_class_indices_of_the_task(task: Task, write: Write) -> None:
+    by_name = read_like(task, write("new.csv", "text,label\nv,high\nw,low\n"))
+    assert (by_name.classes, by_name.test.labels, by_name.train.labels) == (task.classes, [2, 0], [])
+    assert by_name.source.endswith("new.csv")
+    by_index = read_like(task, write("new.jsonl", '{"t": "v", "l": 2}\n'), text="t", label="l")
+    assert by_index.test[0] == {"text": "v", "label": 2}
+
+
+def test_other_class_orders_are_mapped_by_name(task: Task, write: Write) -> None:
+    write("other/labels.json", '["high", "low"]')
+    write("other/train.csv", "text,label\nx,0\n")
+    folder = write("other/test.csv", "text,label\nv,0\nw,1\n").parent
+    scored = read_like(task, folder)
+    assert (scored.train.labels, scored.test.labels) == ([2], [2, 0])
+
+
+def test_classes_that_the_task_lacks_are_refused(task: Task, write: Write) -> None:
+    with pytest.raises(InputError, match=r"new.csv, line 3: 'huge' is not among the declared classes 'low', 'middle'"):
+        read_like(task, write("new.csv", "text,label\nv,low\nw,huge\n"))
+    write("other/labels.json", '["low", "huge"]')
+    with pytest.raises(InputError, match="declares the classes 'huge', which task 'trained' does not have"):
+        read_like(task, write("other/train.csv", "text,label\nx,0\n").parent)
+
+
+def test_regression_rows_are_read_like_the_task(write: Write) -> None:
+    trained = read(write("a.csv", "text,label\nx,1.5\ny,2\n"), kind="regression", validation_share=0)
+    assert read_like(trained, write("b.csv", "text,label\nz,3\n")).test.labels == [3.0]
+
+
+# Rows to be predicted.
+
+
+@pytest.mark.parametrize("name", ["new.csv", "new.tsv", "new.jsonl", "new.csv.gz"])
+def test_rows_to_predict_keep_all_columns(write: Write, name: str) -> None:
+    rows = [{"id": "1", "body": "good", "note": ""}, {"id": "2", "body": "", "note": "n"}]
+    mark = "\t" if "tsv" in name else ","
+    lines = [json.dumps(row) for row in rows] if "jsonl" in name else [mark.join(rows[0])]
+    lines += [] if "jsonl" in name else [mark.join(row.values()) for row in rows]
+    columns, found = read_rows(write(name, "\n".join(lines)), "body")
+    assert columns == ("id", "body", "note")
+    assert list(found) == [(rows[0], ("good",)), (rows[1], ("",))]
+
+
+def test_rows_to_predict_come_one_at_a_time(write: Write) -> None:
+    _, rows = read_rows(write("new.jsonl", '{"text": "good"}\n' * 200 + '{"text": 7}\n'))
+    assert isinstance(rows, Iterator)
+    assert next(rows) == ({"text": "good"}, ("good",))
+    with pytest.raises(InputError, match=r"new.jsonl, line 201: column 'text' holds 7"):
+        list(rows)
+
+
+def test_rows_to_predict_need_the_text_column_and_the_file(write: Write) -> None:
+    path = write("new.csv", "body\ngood\n")
+    with pytest.raises(InputError, match="has no column 'text'; it has 'body'"):
+        read_rows(path)
+    with pytest.raises(InputError, match=r"file not found: .*Did you mean"):
+        read_rows(path.with_name("mew.csv"), "body")

@@ -1,0 +1,37 @@
+"""What the curves say, in plain words."""
+
+from trimtab.training.checkpoint import Progress
+from trimtab.training.notes import plain_notes
+
+
+def progress(rows, best_step):
+    history = [{"step": 0, "train_loss": None, "validation_loss": 0.7, "scores": {"accuracy": 0.5}}]
+    history += [
+        {"step": 10 * (i + 1), "train_loss": train, "validation_loss": validation, "scores": {"accuracy": score}}
+        for i, (train, validation, score) in enumerate(rows)
+    ]
+    return Progress(step=history[-1]["step"], best_step=best_step, history=history)
+
+
+def test_losses_that_part_are_called_overfitting():
+    state = progress([(0.6, 0.5, 0.8), (0.4, 0.45, 0.82), (0.1, 0.7, 0.81)], best_step=20)
+    notes = plain_notes(state, None, "accuracy", 30)
+    assert len(notes) == 1
+    assert notes[0].startswith("Overfitting: after step 20")
+    assert "step 20, the best on validation, are kept" in notes[0]
+
+
+def test_losses_that_fall_together_are_not():
+    state = progress([(0.6, 0.5, 0.8), (0.4, 0.45, 0.805)], best_step=20)
+    assert plain_notes(state, None, "accuracy", 20) == []
+
+
+def test_scores_that_still_rise_ask_for_more_epochs():
+    state = progress([(0.6, 0.5, 0.7), (0.4, 0.45, 0.8)], best_step=20)
+    assert "more epochs may help" in plain_notes(state, None, "accuracy", 20)[0]
+
+
+def test_why_it_stopped():
+    state = progress([(0.6, 0.5, 0.8)], best_step=10)
+    assert "Interrupted after step 10 of 30" in plain_notes(state, "interrupted", "accuracy", 30)[0]
+    assert "Stopped early" in plain_notes(state, "early", "accuracy", 30)[0]

@@ -1,0 +1,91 @@
+"""AdamW over elements, against a plain AdamW written out here."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trimtab.changes.methods import Full
+from trimtab.changes.selection import Selection
+from trimtab.encoders.parts import parts_of
+from trimtab.training.optimizer import SelectedAdamW, linear_rate
+
+
+def plain_adamw(values, gradients, lr, decay):
+    """The textbook: arXiv 1711.05101, algorithm 2, with betas 0.9 and 0.999 and epsilon 1e-8."""
+    values, m, v = values.clone(), torch.zeros_like(values), torch.zeros_like(values)
+    for t, gradient in enumerate(gradients, 1):
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        step = (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+        values = values - lr * decay * values - lr * step
+    return values
+
+
+@pytest.mark.parametrize("at", [None, np.array([1, 4, 5, 11])], ids=["whole", "part"])
+def test_selected_elements_follow_plain_adamw(at):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3))
+    start = model[0].weight.detach().clone()
+    optimizer = SelectedAdamW(
+        model, Selection(parts_of(model), {"0.weight": at}), lr=0.01, head_lr=0.01, weight_decay=0.1
+    )
+    gradients = []
+    for _ in range(5):
+        x = torch.randn(8, 4)
+        (model(x) ** 2).sum().backward()
+        weight = model[0].weight.detach().clone().requires_grad_(True)
+        gradients.append(torch.autograd.grad(((x @ weight.T + model[0].bias.detach()) ** 2).sum(), weight)[0].flatten())
+        optimizer.step(1.0, clip=1e9)
+    everywhere = plain_adamw(start.flatten(), gradients, 0.01, 0.1) if at is None else None
+    if at is None:
+        torch.testing.assert_close(model[0].weight.detach().flatten(), everywhere)
+    else:
+        picked = plain_adamw(start.flatten()[at], [g[at] for g in gradients], 0.01, 0.1)
+        torch.testing.assert_close(model[0].weight.detach().flatten()[at], picked)
+        rest = np.setdiff1d(np.arange(12), at)
+        assert torch.equal(model[0].weight.detach().flatten()[rest], start.flatten()[rest])
+
+
+def test_a_step_is_seen_by_whoever_watches_versions():
+    """Copies of trained weights in another precision are made anew when the version counter has moved."""
+    model = nn.Sequential(nn.Linear(4, 3))
+    optimizer = SelectedAdamW(model, Full().attach(model), lr=0.01, head_lr=0.01, weight_decay=0.0)
+    before = model[0].weight._version
+    model(torch.randn(2, 4)).sum().backward()
+    optimizer.step(1.0, clip=1.0)
+    assert model[0].weight._version > before
+
+
+def test_no_decay_on_biases_and_norms():
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    optimizer = SelectedAdamW(model, Full().attach(model), lr=0.1, head_lr=0.1, weight_decay=0.5)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step(1.0, clip=1.0)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"0.weight"}
+
+
+def test_half_precision_masters_are_refused():
+    model = nn.Sequential(nn.Linear(4, 3)).to(torch.bfloat16)
+    with pytest.raises(ValueError, match="must be float32"):
+        SelectedAdamW(model, Full().attach(model), lr=0.1, head_lr=0.1, weight_decay=0.0)
+
+
+def test_clipping_bounds_the_norm_of_all_gradients():
+    model = nn.Sequential(nn.Linear(4, 3))
+    optimizer = SelectedAdamW(model, Full().attach(model), lr=0.1, head_lr=0.1, weight_decay=0.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
+    assert optimizer.step(1.0, clip=1.0) == pytest.approx(3.0 * 15**0.5)
+
+
+def test_rate_rises_then_falls_to_zero():
+    rates = [linear_rate(step, 100, 0.1) for step in range(101)]
+    assert rates[0] == pytest.approx(1 / 11)
+    assert rates[10] == max(rates) == 1.0
+    assert rates[100] == 0.0
+    assert all(b > a for a, b in zip(rates[:10], rates[1:11], strict=True))
+    assert all(b < a for a, b in zip(rates[10:100], rates[11:], strict=True))
+    assert linear_rate(0, 1, 0.0) == 1.0

@@ -1,0 +1,56 @@
+"""Recipes: TOML there and back, and what is refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trimtab.errors import InputError
+from trimtab.training.recipe import Recipe, Settings
+
+settings = st.builds(
+    Settings, epochs=st.integers(1, 99), lr=st.none() | st.floats(1e-7, 1), dropout=st.none() | st.floats(0, 0.9),
+    patience=st.none() | st.integers(1, 9), head=st.sampled_from(["default", "linear"]),
+)  # fmt: skip
+words = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
+
+
+@given(
+    st.builds(
+        Recipe, task=words, text=st.lists(words, max_size=2).map(tuple), label=st.none() | words, settings=settings
+    )
+)
+def test_toml_there_and_back(tmp_path_factory, recipe):
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    recipe.save(path)
+    assert Recipe.load(path) == recipe
+
+
+def test_flags_go_over_the_file():
+    recipe = Recipe(task="a.csv", settings=Settings(epochs=5, lr=0.1))
+    changed = recipe.changed(task=None, method="biases", epochs=2, lr=None)
+    assert (changed.task, changed.method, changed.settings.epochs, changed.settings.lr) == ("a.csv", "biases", 2, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task = ", "cannot read recipe"),
+        ('tsk = "x"', "did you mean task"),
+        ("[settings]\nepoch = 3", "did you mean epochs"),
+        ('[settings]\nepochs = "3"', "must be int"),
+        ("[settings]\nepochs = true", "must be int"),
+        ("settings = 3", "must be a table"),
+        ("[settings]\nlr = 0.0", "above 0"),
+    ],
+)
+def test_bad_recipes_are_refused(text, message, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        Recipe.load(path)
+
+
+def test_whole_numbers_pass_for_rates(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("[settings]\nlr = 1")
+    assert Recipe.load(path).settings.lr == 1.0

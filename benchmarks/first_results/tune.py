@@ -2,8 +2,9 @@
 
     python benchmarks/first_results/tune.py --data ../shared/data
 
-First the rate of the head alone, which then serves every method; then the rate of each method at 5 epochs; then more and
-fewer epochs at the best rate. Each cell is one file under tuning/, so the search resumes; the summary is tuning.json.
+For the head alone: its rate. For every other method, at 5 epochs: the rate of the body with the head at 0.01, then the
+rate of the head at the best rate of the body, then 10 epochs at the best of both. Each cell is one file under tuning/, so
+the search resumes; the summary is tuning.json.
 """
 
 import argparse
@@ -17,7 +18,8 @@ from trimtab.tasks.read import read
 
 HERE = Path(__file__).parent
 LIMITS = {"sst2": 2500, "cola": 2500}
-HEAD_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+HEAD_ALONE = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+HEAD_RATES = (1e-2, 1e-3, 3e-2)  # beside a trained body; the first one while the rate of the body is sought
 RATES = {
     "full": (2e-5, 5e-5, 1e-4, 2e-4, 5e-4),
     "layer_norms": (1e-3, 3e-3, 1e-2, 2e-2),
@@ -45,16 +47,24 @@ def main() -> None:
             found.append(result["scores"][task.metric])
         return sum(found) / len(found)
 
-    heads = {rate: mean_score("head", 5, head_lr=rate) for rate in HEAD_RATES}
-    head_lr = max(heads, key=heads.__getitem__)
-    summary: dict = {"head": {"scores": heads, "head_lr": head_lr}}
+    alone = {rate: mean_score("head", 5, head_lr=rate) for rate in HEAD_ALONE}
+    summary: dict = {"head": {"by_head_lr": alone, "head_lr": best(alone)}}
     for method, rates in RATES.items():
-        scores = {rate: mean_score(method, 5, lr=rate, head_lr=head_lr) for rate in rates}
-        lr = max(scores, key=scores.__getitem__)
+        by_lr = {rate: mean_score(method, 5, lr=rate, head_lr=HEAD_RATES[0]) for rate in rates}
+        lr = best(by_lr)
+        by_head_lr = {rate: mean_score(method, 5, lr=lr, head_lr=rate) for rate in HEAD_RATES}
+        head_lr = best(by_head_lr)
         by_epochs = {epochs: mean_score(method, epochs, lr=lr, head_lr=head_lr) for epochs in EPOCHS}
-        summary[method] = {"scores": scores, "lr": lr, "by_epochs": by_epochs}
-        write_json(HERE / "tuning.json", {"rows": LIMITS, "epochs": 5, "methods": summary})
+        summary[method] = {
+            "by_lr": by_lr, "lr": lr, "by_head_lr": by_head_lr, "head_lr": head_lr, "by_epochs": by_epochs,
+        }  # fmt: skip
+        write_json(HERE / "tuning.json", {"rows": LIMITS, "methods": summary})
         print(method, summary[method], flush=True)
+
+
+def best(scores: dict[float, float]) -> float:
+    """The rate with the highest mean score."""
+    return max(scores, key=scores.__getitem__)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from trimtab.encoders.dropout import NOISE, Noise, dropout, dropout_forward
 
 def noise(seed: int = 0, limit: int = 1 << 22) -> Noise:
     torch.manual_seed(seed)
-    return Noise(limit)
+    made = Noise(limit)
+    made.mask(torch.Size([1]), 0.3, torch.int8)  # draws its seed
+    return made
 
 
 def dropped(x: torch.Tensor, rate: float, seed: int = 0) -> torch.Tensor:

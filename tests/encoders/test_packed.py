@@ -11,7 +11,7 @@ from small import CONFIGS, FAMILIES
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, CamembertConfig, ModernBertConfig, RobertaConfig
 
-from trimtab.encoders import packed
+from trimtab.encoders import bucketed, packed
 from trimtab.encoders.head import LinearHead
 from trimtab.encoders.packed import forward, pack, prepare, restore, segment_mean
 from trimtab.encoders.padded import padded_logits
@@ -178,7 +178,7 @@ def test_means_of_segments() -> None:
 
 
 def test_a_family_that_cannot_run_packed_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "_warned", set())
+    monkeypatch.setattr(bucketed, "_warned", set())
     with pytest.warns(UserWarning, match="MPNetForSequenceClassification cannot run on padding-free batches"):
         prepare(random_model(CONFIGS["mpnet"]()))
     with warnings.catch_warnings():
@@ -248,6 +248,14 @@ def test_dropout_repeats_under_a_seed_and_turns_off(compute: Any) -> None:
     prepare(model, compute=compute, dropout=0.0)
     without = forward(model, pack(ids, types, model)).detach()
     torch.testing.assert_close(without, forward(model.eval(), pack(ids, types, model)).detach())
+
+
+def test_evaluation_leaves_the_generator_alone() -> None:
+    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
+    before = torch.get_rng_state()
+    prepare(model, compute="float32")
+    forward(model, pack(ids, types, model))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_dropout_has_the_gradient_of_its_own_draw() -> None:

@@ -77,9 +77,8 @@ def test_every_phrase_is_distinct_and_joins_a_sentence() -> None:
 
 
 def test_words_alone_tell_the_class_only_in_part(task: Task) -> None:
-    """TF-IDF with a linear classifier, without and with word pairs: far above chance (0.17), far below the ceiling."""
-    for pairs in (1, 2):
-        words = TfidfVectorizer(ngram_range=(1, pairs))
-        model = LogisticRegression(max_iter=1000).fit(words.fit_transform(task.train.texts[0]), task.train.labels)
-        for rows in (task.validation, task.test):
-            assert 0.55 < model.score(words.transform(rows.texts[0]), rows.labels) < 0.76
+    """TF-IDF with a linear classifier: far above chance (0.17), far below the ceiling (about 0.94)."""
+    words = TfidfVectorizer()
+    model = LogisticRegression().fit(words.fit_transform(task.train.texts[0]), task.train.labels)
+    for rows in (task.validation, task.test):
+        assert 0.55 < model.score(words.transform(rows.texts[0]), rows.labels) < 0.75

@@ -175,10 +175,11 @@ def test_the_metric_can_be_chosen(read_labels: Reader) -> None:
 @pytest.mark.parametrize("empty", [None, "", "  ", float("nan")])
 def test_missing_labels_are_refused_or_left_out(read_labels: Reader, empty: Any) -> None:
     labels = ["a", empty, "b", empty]
-    refused(read_labels, labels, "of 4 rows, 2 with no label (lines 2, 4)", "--skip-bad-rows")
+    lack = "NaN for a label" if isinstance(empty, float) else "no label"
+    refused(read_labels, labels, f"of 4 rows, 2 with {lack} (lines 2, 4)", "--skip-bad-rows")
     task = read_labels(labels, skip_bad_rows=True)
     assert [row["text"] for row in task.train] == ["text 0", "text 2"]
-    assert any("left out 2 of 4 rows (2 with no label)" in note for note in task.notes)
+    assert any(f"left out 2 of 4 rows (2 with {lack})" in note for note in task.notes)
 
 
 def test_rows_cannot_all_be_left_out(read_labels: Reader) -> None:

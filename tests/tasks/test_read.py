@@ -208,6 +208,11 @@ def test_a_path_that_does_not_exist_is_not_taken_for_a_hub_id(source: str) -> No
     assert f"file not found: {source}" in message(source)
 
 
+@pytest.mark.parametrize(("source", "words"), [("", "no task is named"), ("a" * 400, "cannot read aaa")])
+def test_a_source_that_can_be_nothing_is_refused(source: str, words: str) -> None:
+    assert words in message(source)
+
+
 def test_a_wrong_path_is_answered_with_the_closest_names(write: Write) -> None:
     path = write("reviews.csv", ROWS)
     assert f"Did you mean {path}?" in message(path.with_name("reveiws.csv"))

@@ -178,6 +178,8 @@ def refused(path: Path, *words: str) -> None:
         ("a.jsonl", '{"text": "\xe9"}\n'.encode("latin-1"), ["line 1", "0xe9", "position 10", "UTF-8"]),
         ("a.csv", "text,label\n".encode("utf-16"), ["line 1", "0xff", "position 0", "UTF-16"]),
         ("a.csv", b"\xef\xbb\xbftext\n\xe9\n", ["line 2", "position 8"]),
+        ("a.csv", b"\x1f\x8b\x08", ["line 1", "0x8b", "gzipped", "add .gz"]),
+        ("a.csv", b"PK\x03\x04\xff", ["line 1", "0xff", "spreadsheet"]),
         ("a.parquet", b"PAR1 this is no parquet PAR1", ["Parquet"]),
         ("a.xlsx", b"PK", ["unknown file format", ".xlsx", ".csv"]),
         ("a.json", "[]", ["unknown file format", ".jsonl"]),

@@ -134,7 +134,7 @@ class _Attention(torch.autograd.Function):
             change = _scaled(g, _part(v, piece.keys, piece.n).transpose(1, 2), scale)
             if piece.dropout is not None:
                 change.mul_(piece.dropout.kept)
-            change = torch._softmax_backward_data(change, weights, -1, weights.dtype)
+            change = torch.ops.aten._softmax_backward_data(change, weights, -1, weights.dtype)
             _product(change, _part(k, piece.keys, piece.n), call.scaling, dq[piece.queries])
             _product(change.transpose(1, 2), _part(q, piece.queries, piece.n), call.scaling, dk[piece.keys])
         index = call.layout.scatter(heads).view(-1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,13 @@ class Noise:
     """
 
     def __init__(self, limit: int = POOL_VALUES):
-        self._source = np.random.SFC64(int(torch.randint(2**62, (), dtype=torch.int64)))
         self._limit = limit
         self._pools: dict[Any, _Pool] = {}  # by rate and dtype
+
+    @cached_property
+    def _source(self) -> np.random.SFC64:
+        """Made with the first mask, so that passes without dropout leave torch's generator alone."""
+        return np.random.SFC64(int(torch.randint(2**62, (), dtype=torch.int64)))
 
     def mask(self, shape: torch.Size, rate: float, dtype: torch.dtype) -> Mask:
         """A mask of `shape` that drops values at `rate` (between 0 and 1)."""

@@ -41,7 +41,7 @@ class Copies:
 
     def bias(self) -> Tensor | None:
         """(O,), or None where the maps have no bias; part of the graph where it is trained."""
-        biases = [module.bias for module in self._modules if module.bias is not None]
+        biases: list[Tensor] = [module.bias for module in self._modules if module.bias is not None]
         if not biases:
             return None
         if torch.is_grad_enabled() and any(bias.requires_grad for bias in biases):

@@ -11,8 +11,7 @@ padded instead.
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -21,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import dropout as noisy
 from . import frozen, norms, running
+from .bucketed import bucketed_logits, warn_padded
+from .dropout import dropout_forward
 from .head import LinearHead
 from .layout import Layout
-from .padded import padded_logits
 from .parts import layers_of
 from .probe import evaluating, observe, probe_ids
 from .running import Run
@@ -72,7 +71,6 @@ class _Plan:
 
 
 _PLANS: WeakKeyDictionary[nn.Module, _Plan] = WeakKeyDictionary()
-_warned: set[str] = set()
 
 
 def pack(ids: Sequence[np.ndarray], type_ids: Sequence[np.ndarray] | None, model: Any) -> PackedBatch:
@@ -104,7 +102,7 @@ def forward(model: Any, batch: PackedBatch) -> Tensor:
         prepare(model)
     plan = _PLANS[model]
     if not plan.packed:
-        return _forward_padded(model, batch, plan)
+        return bucketed_logits(model, batch.input_ids[0], batch.token_type_ids, batch.lengths.tolist())
     return _run(model, batch, plan)[0]
 
 
@@ -126,10 +124,10 @@ def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = No
     plan.packed = _try_packed(model, plan, layers, expected)
     if not plan.packed:
         model.config._attn_implementation = plan.attention
-        _warn_padded(model)
+        warn_padded(model)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
-            plan.patch(module, noisy.dropout_forward(module, dropout))
+            plan.patch(module, dropout_forward(module, dropout))
     if compute == "bfloat16" or (compute == "auto" and frozen.bfloat16_pays(next(model.parameters()).device)):
         _use_bfloat16(plan, layers, groups)
 
@@ -155,36 +153,6 @@ def _run(model: Any, batch: PackedBatch, plan: _Plan) -> tuple[Tensor, Run]:
         inputs["attention_mask"] = torch.ones(len(batch), 1, device=batch.input_ids.device)
     with running.running(Run(layout, plan.dropout, plan.firsts_from)) as run:
         return model(**inputs).logits.float(), run
-
-
-def _forward_padded(model: Any, batch: PackedBatch, plan: _Plan) -> Tensor:
-    """The logits by padded calls, each on texts of similar length."""
-    lengths = batch.lengths.tolist()
-    ids = [row.numpy() for row in batch.input_ids[0].cpu().split(lengths)]
-    types = None
-    if batch.token_type_ids is not None:
-        types = [row.numpy() for row in batch.token_type_ids[0].cpu().split(lengths)]
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    token = noisy.NOISE.set(noisy.Noise())
-    try:
-        logits = [
-            padded_logits(model, [ids[i] for i in part], types and [types[i] for i in part])
-            for part in _similar(order, lengths)
-        ]
-    finally:
-        noisy.NOISE.reset(token)
-    return torch.cat(logits)[torch.tensor(order).argsort()]
-
-
-def _similar(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
-    """Runs of `order` (longest first) in which no text is shorter than three quarters of the longest."""
-    part: list[int] = []
-    for i in order:
-        if part and lengths[i] < 0.75 * lengths[part[0]]:
-            yield part
-            part = []
-        part.append(i)
-    yield part
 
 
 def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) -> bool:
@@ -223,8 +191,10 @@ def _set_up(model: Any, plan: _Plan, layers: Any, *, shortcuts: bool) -> None:
     counter = last.register_forward_hook(running.first_tokens(calls=-1))
     run = _run(model, pack(probe_ids(model), None, model), plan)[1]
     counter.remove()
+    if not run.attention_modules:
+        return
     plan.hooks.append(last.register_forward_hook(running.first_tokens(run.last_layer_calls)))
-    attention = run.attention_modules[-1] if run.attention_modules else None
+    attention = run.attention_modules[-1]
     n_tails = sum(norms.is_tail(module) for module in last.modules())
     n_norms = sum(isinstance(module, nn.LayerNorm) for module in last.modules())
     if shortcuts and attention in set(last.modules()) and n_tails == n_norms > 0 and run.last_layer_calls == 1:
@@ -249,10 +219,3 @@ def _use_bfloat16(plan: _Plan, layers: Any, groups: list[list[nn.Linear]]) -> No
         for module in layers.modules():
             if isinstance(module, nn.LayerNorm):
                 plan.patch(module, norms.norm_forward(module, frozen.COMPUTE))
-
-
-def _warn_padded(model: Any) -> None:
-    name = type(model).__name__
-    if name not in _warned:
-        _warned.add(name)
-        warnings.warn(f"{name} cannot run on padding-free batches: texts are padded, which is slower", stacklevel=3)

@@ -1,4 +1,8 @@
-"""Which columns of a table hold the texts and the label."""
+"""Which columns of a table hold the texts and the label.
+
+A column that is named must exist; without names the usual ones are looked for. Every refusal lists what the table has,
+since the reason is nearly always a typing error or a file without a header.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ TEXT_COLUMNS = (
 """Looked for in this order when no text column is named: our own names, then those of the GLUE data sets."""
 
 LABEL_COLUMNS = ("label", "labels")
+"""Looked for in this order; hub data sets with several classes per row often use the plural."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Columns:
 
     @property
     def label(self) -> str:
+        """The label columns as one string, as the user may write them."""
         return ",".join(self.labels)
 
 
@@ -55,7 +61,9 @@ def choose_text_columns(table: Table, text: str | Sequence[str] | None) -> tuple
 
 
 def _choose_label_columns(table: Table, label: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The label columns asked for, or the usual one; raises InputError when the table lacks one."""
     if label is None:
+        # where neither exists, the first is the one to be missed
         names = next(((name,) for name in LABEL_COLUMNS if name in table.columns), LABEL_COLUMNS[:1])
     else:
         names = _split_names(table, label)
@@ -73,6 +81,7 @@ def _split_names(table: Table, names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _require(table: Table, names: Sequence[str], wanted: str) -> None:
+    """Raises InputError for the first of `names` that is no column of the table."""
     for name in names:
         if name not in table.columns:
             raise missing_column(table, name, wanted)
@@ -80,6 +89,7 @@ def _require(table: Table, names: Sequence[str], wanted: str) -> None:
 
 def missing_column(table: Table, name: str, wanted: str) -> InputError:
     """The InputError for a column the table lacks: what it has, the closest name, and how to choose."""
+    # compared in lower case: "Text" for "text" is the most common slip
     lowered = {column.lower(): column for column in table.columns}
     close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     guess = f" Did you mean {lowered[close[0]]!r}?" if close else ""

@@ -69,6 +69,7 @@ def _body(name: str, split: str, chance: Random) -> str:
     other_name = _other(name, chance)
     if draw < PLAIN + SETTLED:
         settled = _clause(phrases.SETTLED[other_name], phrases.CLOSED, other_name, split, chance)
+        # the settled matter is named in the words of a request, and only the frame tells them apart
         return _joined(_pick(phrases.BESIDE_SETTLED, chance), request=request, settled=settled)
     other = _request(other_name, split, chance)
     frames = phrases.RANKED if draw < PLAIN + SETTLED + RANKED else phrases.UNRANKED
@@ -76,6 +77,7 @@ def _body(name: str, split: str, chance: Random) -> str:
 
 
 def _request(name: str, split: str, chance: Random) -> str:
+    """A clause that asks for something of class `name`."""
     return _clause(phrases.REQUESTS[name], phrases.OPEN, name, split, chance)
 
 
@@ -105,6 +107,7 @@ def _sentence(clause: str) -> str:
 
 
 def _ended(clause: str) -> str:
+    """The clause with a full stop, unless it is a question."""
     return clause if clause.endswith("?") else clause + "."
 
 
@@ -118,6 +121,7 @@ def _filled(text: str, chance: Random) -> str:
 
 
 def _other(name: str, chance: Random) -> str:
+    """A class that is not `name`."""
     return _pick(tuple(other for other in CLASSES if other != name), chance)
 
 

@@ -1,4 +1,7 @@
-"""Cutting rows away from the training split: a validation split where there is none, and fewer rows on request."""
+"""Cutting rows away from the training split: a validation split where there is none, and fewer rows on request.
+
+Both draw from named streams of the seed, so that the rows held out do not change with the rows a limit keeps.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ def hold_out(train: Rows, kind: Kind, share: float, seed: int) -> tuple[Rows, Ro
     Raises InputError when no row can be spared.
     """
     chance = np.random.default_rng(stream_seed(seed, "validation split"))
+    # several labels a row, or a number, give no classes to balance: all rows are one stratum
     strata = _by_class(train.labels) if kind == "single_label" else [list(range(len(train)))]
     quotas = _quotas([len(rows) for rows in strata], share, chance)
     held = {int(i) for rows, quota in zip(strata, quotas, strict=True) for i in chance.permutation(rows)[:quota]}
@@ -47,6 +51,7 @@ def limited(task: Task, train_limit: int | None, seed: int) -> Task:
 
 
 def _by_class(labels: Sequence[int]) -> list[list[int]]:
+    """The rows of each class, in class order, so that the draws do not depend on which class comes first."""
     rows = defaultdict(list)
     for i, label in enumerate(labels):
         rows[label].append(i)
@@ -58,7 +63,9 @@ def _quotas(counts: Sequence[int], share: float, chance: np.random.Generator) ->
     share * rows are reached; ties are drawn, and one row of each stratum stays."""
     exact = np.array(counts) * share
     quotas = np.minimum(np.floor(exact), np.array(counts) - 1).astype(int)
+    # at least one row, and halves up: Python's round() would take 2.5 to 2
     missing = max(1, math.floor(sum(counts) * share + 0.5)) - int(quotas.sum())
+    # a stable sort of strata in random order: equal remainders stay in that random order
     ties = chance.permutation(len(counts))
     by_remainder = ties[np.argsort((quotas - exact)[ties], kind="stable")]
     spare = [i for i in by_remainder if quotas[i] < counts[i] - 1]

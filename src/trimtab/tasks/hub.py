@@ -1,4 +1,8 @@
-"""Data sets of the Hugging Face hub, by id, through `datasets`."""
+"""Data sets of the Hugging Face hub, by id, through `datasets`.
+
+Only data files are loaded: `datasets` from version 4 on runs no code of a repository. It is imported when a hub id is
+read, and not before, as it is slow to import and no file needs it.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,7 @@ def hub_source(source: str) -> Source:
             f"there is no file or folder {source!r}, and it is not the id of a data set (owner/name or owner/name/config)."
         )
     parts = source.split("/")
+    # the hub keeps GLUE under its makers' name, and every task of it as a configuration
     if parts[0] == "glue" and len(parts) == 2:
         return data_set_source(source, "nyu-mll/glue", parts[1])
     return data_set_source(source, "/".join(parts[:2]), parts[2] if len(parts) == 3 else None)
@@ -51,6 +56,7 @@ def data_set_source(source: str, path: str, config: str | None) -> Source:
 
 
 def _load(source: str, path: str, config: str | None) -> Any:
+    """The splits by name; whatever goes wrong becomes one InputError with the first line of its reason."""
     try:
         import datasets
 
@@ -81,6 +87,7 @@ def _class_names(feature: Any) -> tuple[str, ...]:
 
 
 def _named(value: Any, names: tuple[str, ...]) -> Any:
+    """The class name of an index, or those of a list; None for a missing index and for -1."""
     if isinstance(value, list):
         return [_named(item, names) for item in value]
     return None if value is None or value < 0 else names[value]

@@ -1,4 +1,9 @@
-"""From labels as written to a kind, class names and numbers: one coding, decided on the training rows."""
+"""From labels as written to a kind, class names and numbers: one coding, decided on the training rows.
+
+The kind is given, declared by the source, or can only be one; where labels could mean a class or a quantity the user is
+asked, because a wrong guess trains without complaint and is noticed late. Classes are sorted, so that the same labels
+give the same indices whatever the order of the rows.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +28,7 @@ class Declared:
 
 
 UNDECLARED = Declared()
+"""A source that says nothing of its labels: a single file, or a folder without labels.json."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Coding:
         return list(codes)
 
     def _unknown(self, raw: RawRows, unknown: Mapping[int, str]) -> InputError:
+        """The InputError for labels (by row) that are no class."""
         place, words, known = raw.at(list(unknown)), in_quotes(unknown.values()), in_quotes(self.index, limit=10)
         if self.declared:
             return InputError(f"{place}: {words} is not among the declared classes {known}. Correct one or the other.")
@@ -63,6 +70,7 @@ def learn_coding(raw: RawRows, kind: Kind | None, declared: Declared) -> Coding:
     """The coding of the training rows; raises InputError when their labels leave the kind open, or are all alike."""
     kind = kind or declared.kind or _guess_kind(raw, declared)
     coding = Coding(kind) if kind == "regression" else _class_coding(raw, kind, declared.classes)
+    # one label for all rows would be learned at once, and perfectly, whatever the column holds
     different = {tuple(code) if isinstance(code, list) else code for code in coding.encode(raw)}
     if len(different) == 1:
         raise InputError(
@@ -93,7 +101,7 @@ def coding_like(task: Task, raw: RawRows, declared: Declared) -> Coding:
 def _class_coding(raw: RawRows, kind: Kind, declared: tuple[str, ...] | None) -> Coding:
     """The coding by declared class names, or by indices of them; without a declaration, by the sorted labels."""
     words = {word for row in words_by_row(raw, kind) for word in row}
-    if declared and words <= set(declared):
+    if declared and words <= set(declared):  # names first: the names may themselves be numbers, such as "1" to "5"
         return Coding(kind, declared, {name: i for i, name in enumerate(declared)}, declared=True)
     numbered = all(WHOLE.fullmatch(as_whole(word)) for word in words)
     if form_of(words) == "numbers" and kind == "single_label":
@@ -114,6 +122,7 @@ def _guess_kind(raw: RawRows, declared: Declared) -> Kind:
     words = [word for (word,) in words_by_row(raw, "single_label")]
     form = form_of(words)
     if form == "numbers":
+        # show a true fraction where there is one; 1.0 may only be a whole number that passed through a float column
         i = next((i for i, word in enumerate(words) if not WHOLE.fullmatch(as_whole(word))), 0)
         raise InputError(
             f"{raw.at([i])}: the label {words[i]!r} is written as a float. If column {raw.label_column!r} is a quantity, "
@@ -132,6 +141,7 @@ def _guess_kind(raw: RawRows, declared: Declared) -> Kind:
 
 
 def _refuse_fractions(raw: RawRows) -> None:
+    """Raises InputError listing the rows with a label such as 0.5, where classes are meant."""
     words = [as_whole(word) for (word,) in words_by_row(raw, "single_label")]
     wrong = [i for i, word in enumerate(words) if not WHOLE.fullmatch(word)]
     if wrong:
@@ -142,6 +152,7 @@ def _refuse_fractions(raw: RawRows) -> None:
 
 
 def _refuse_repeats(raw: RawRows, codes: Sequence[list[int]]) -> None:
+    """Raises InputError listing the rows whose list names a class twice: [0, 1, 1] is a vector of flags."""
     wrong = [i for i, code in enumerate(codes) if len(set(code)) < len(code)]
     if wrong:
         raise InputError(

@@ -1,4 +1,8 @@
-"""The lines of a text file, plain or gzipped, read one at a time in bounded memory."""
+"""The lines of a text file, plain or gzipped, read one at a time in bounded memory.
+
+Lines are split at line feeds only, before decoding: Python's own text mode would also split at a lone carriage return,
+and `str.splitlines` at a dozen characters that occur inside texts.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,12 @@ MAX_ROW_BYTES = 10 * 2**20
 """A longer row is a mistake (an unclosed quote, a file that is one line), and must not be read into memory."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+OTHER_FORMATS = {
+    b"\x1f\x8b": "The file is gzipped: add .gz to its name.",
+    b"PK": "The file is a spreadsheet or a zip archive: save it as CSV, or unpack it.",
+}
+"""What to do about a file whose first bytes show that it is no text at all."""
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -42,6 +52,7 @@ def too_long(path: Path, number: int) -> InputError:
 
 
 def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
+    """The file, open for reading decompressed bytes."""
     try:
         return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
     except OSError as error:
@@ -64,10 +75,14 @@ def _bounded_line(file: gzip.GzipFile | BufferedReader, path: Path, number: int)
 
 
 def _decoded(line: bytes, path: Path, number: int, position: int) -> str:
+    """The line as text; `position` is that of its first byte in the file, for the message."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
+        advice = "Save the file again as UTF-8 (it may be Windows-1252, Latin-1 or UTF-16 now)."
+        if number == 1:
+            advice = next((what for start, what in OTHER_FORMATS.items() if line.startswith(start)), advice)
         raise InputError(
             f"{path}, line {number}: byte {line[error.start]:#04x} at position {position + error.start} is not UTF-8. "
-            f"Save the file again as UTF-8 (it may be Windows-1252, Latin-1 or UTF-16 now)."
+            f"{advice}"
         ) from None

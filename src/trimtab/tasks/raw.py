@@ -1,4 +1,7 @@
-"""The wanted columns of a table, held in memory with their row numbers, so that every later message can say where."""
+"""The wanted columns of a table, held in memory with their row numbers, so that every later message can say where.
+
+This is where rows are judged one by one: is there a text, is there a label. What the labels mean is for labels.py.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from ..errors import InputError
 from .columns import Columns
 from .tables import Row, Table
 
+# pandas writes whole numbers as floats when the column has gaps, and Parquet and JSON hold true booleans
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
 
@@ -108,11 +112,12 @@ def _fault(raw: RawRows, i: int, *, labelled: bool, blank_label_is_none: bool) -
         return "an empty text"
     label = raw.labels[i]
     if labelled and is_missing(label) and not (blank_label_is_none and isinstance(label, str)):
-        return "no label"
+        return "NaN for a label" if isinstance(label, float) else "no label"
     return None
 
 
 def _unusable(raw: RawRows, faults: Mapping[int, str], skip: bool) -> InputError:
+    """The InputError that lists the rows of each fault."""
     found = []
     for fault in dict.fromkeys(faults.values()):
         numbers = [raw.numbers[i] for i in faults if faults[i] == fault]

@@ -1,4 +1,8 @@
-"""A Task from the embedded example, a file, a folder of splits, or the hub, with every row checked."""
+"""A Task from the embedded example, a file, a folder of splits, or the hub, with every row checked.
+
+The way of a row: splits.py finds the tables and reads the chosen columns (tables.py, columns.py, raw.py), labels.py
+decides what the labels mean, holdout.py cuts a validation split where there is none.
+"""
 
 from __future__ import annotations
 
@@ -107,6 +111,7 @@ def read_rows(
 
 
 def _check_arguments(kind: str | None, validation_share: float) -> None:
+    """Raises InputError for arguments that are wrong whatever the rows are."""
     if kind is not None and kind not in KINDS:
         raise InputError(f"unknown kind {kind!r} (--kind); known kinds: {', '.join(KINDS)}")
     if not 0 <= validation_share < 1:
@@ -123,6 +128,7 @@ def _declared(found: Source, columns: Columns, kind: Kind | None) -> Declared:
 
 
 def _encoded(rows: RawRows, coding: Coding) -> Rows:
+    """The rows with their labels as numbers, or as None where the split has no labels."""
     unlabelled = all(label is None for label in rows.labels)
     return Rows(rows.texts, rows.labels if unlabelled else coding.encode(rows))
 
@@ -131,5 +137,6 @@ def _main_metric(metric: str | None, name: str, coding: Coding) -> str:
     """The metric asked for, or that of the GLUE task of this name, or that of the kind."""
     if metric is not None:
         return check_metric(metric, coding.kind)
+    # the name alone is not enough: a file may be called cola and hold something else
     kind, usual = GLUE_METRICS.get(name.lower().replace("-", ""), (None, ""))
     return usual if kind == coding.kind and len(coding.classes) in (0, 2) else METRICS[coding.kind]

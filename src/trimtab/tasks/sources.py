@@ -1,4 +1,7 @@
-"""Where rows come from: a file, a folder of splits, the embedded task; each becomes one Source."""
+"""Where rows come from: a file, a folder of splits, the embedded task; each becomes one Source.
+
+Tables are opened here, so that a missing or odd file is reported at once, but no row is read yet.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +72,7 @@ def folder_source(path: Path) -> Source:
         if files:
             tables[split] = open_table(files[0])
             notes += tables[split].notes
+    # a validation split under another name ("dev", "val") would otherwise be missed without a word
     others = sorted(file.name for file in path.iterdir() if format_of(file) and _split_of(file) not in SPLITS)
     if "train" not in tables:
         found = shortened(sorted(file.name for file in path.iterdir())) or "nothing"
@@ -95,6 +99,7 @@ def closest_names(path: Path) -> str:
 
 
 def _split_of(file: Path) -> str:
+    """The name of the file without the ending of its format."""
     return file.name[: -len(format_of(file) or "")]
 
 
@@ -116,6 +121,7 @@ def _read_labels_file(path: Path) -> Declared:
 
 
 def _is_class_list(classes: Any) -> bool:
+    """Whether labels.json names no classes, or at least one and none twice."""
     if classes is None:
         return True
     return (

@@ -1,4 +1,7 @@
-"""From what the user named to the usable rows of each split, labels as written."""
+"""From what the user named to the usable rows of each split, labels as written.
+
+A name is looked for on this disk first and on the hub last, so that reading a file never touches the network.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ..errors import InputError
 from .columns import Columns, choose_columns, choose_text_columns
+from .hub import hub_source
 from .raw import RawRows, collect, lacks_labels, usable
 from .sources import PATH_LIKE, Source, embedded_source, file_source, folder_source, path_not_found
 from .tables import Table
@@ -17,15 +22,18 @@ def find_source(source: str) -> Source:
     """What `source` names; a file or folder that exists goes before a hub data set of the same name."""
     if source == "helpdesk":
         return embedded_source()
+    if not source.strip():
+        raise InputError("no task is named: give a file, a folder, the id of a hub data set, or helpdesk.")
     path = Path(source).expanduser()
-    if path.is_dir():
-        return folder_source(path)
-    if path.exists():
-        return file_source(path)
+    try:
+        if path.is_dir():
+            return folder_source(path)
+        if path.exists():
+            return file_source(path)
+    except OSError as error:  # no permission, or a name that no file can have
+        raise InputError(f"cannot read {source:.200}: {error.strerror or error}") from None
     if PATH_LIKE.search(source):
         raise path_not_found(source, path)
-    from .hub import hub_source
-
     return hub_source(source)
 
 
@@ -38,6 +46,7 @@ def read_splits(
     for split, table in tables.items():
         _require_columns(table, columns, label_optional=split == "test")
         rows = collect(table, columns)
+        # test splits are often published without labels; in the others a missing label is a mistake
         unlabelled = split == "test" and lacks_labels(rows, splits.get("train"))
         if unlabelled:
             rows = replace(rows, labels=[None] * len(rows))
@@ -50,6 +59,7 @@ def read_splits(
 
 
 def _require_columns(table: Table, columns: Columns, label_optional: bool) -> None:
+    """Raises InputError unless this split, too, has the columns chosen on the first one."""
     if label_optional and not set(columns.labels) & set(table.columns):
         choose_text_columns(table, columns.texts)
     else:

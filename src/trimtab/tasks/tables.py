@@ -1,4 +1,8 @@
-"""File formats to raw rows: CSV, TSV, JSON Lines (each also gzipped) and Parquet, one row at a time."""
+"""File formats to raw rows: CSV, TSV, JSON Lines (each also gzipped) and Parquet, one row at a time.
+
+A row is a dict of what the file holds: strings from CSV and TSV, whatever JSON and Parquet have types for otherwise.
+Text files number rows by the line a row starts on, which is what an editor shows; Parquet numbers rows from 1.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +70,7 @@ def open_table(path: Path) -> Table:
 
 
 def _open_delimited(path: Path) -> Table:
+    """The table in a CSV or TSV file; its first record names the columns."""
     dialect = dialect_of(path)
     header = next(records(path, dialect), None)
     if header is None:
@@ -86,6 +91,7 @@ def _open_delimited(path: Path) -> Table:
 
 
 def _open_json(path: Path) -> Table:
+    """The table in a JSON Lines file; its columns are the names in its first objects, in order of appearance."""
     first = islice(_json_rows(path), 100)  # an optional column may be absent from the first rows
     columns = tuple(dict.fromkeys(name for _, row in first for name in row))
     if not columns:
@@ -100,6 +106,7 @@ def _json_rows(path: Path) -> Iterator[NumberedRow]:
 
 
 def _json_object(line: str, path: Path, number: int) -> Row:
+    """The object on one line; raises InputError when the line holds anything else."""
     advice = 'Each line must hold one object, such as {"text": "...", "label": "..."}.'
     try:
         row = json.loads(line)
@@ -115,6 +122,7 @@ def _json_object(line: str, path: Path, number: int) -> Row:
 
 
 def _refuse_lone_surrogates(row: Row, path: Path, number: int) -> None:
+    """Raises InputError for a string that cannot be encoded: tokenizers would fail on it, without saying where."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -126,6 +134,7 @@ def _refuse_lone_surrogates(row: Row, path: Path, number: int) -> None:
 
 
 def _open_parquet(path: Path) -> Table:
+    """The table in a Parquet file, from its schema."""
     import pyarrow.parquet as pq
 
     with _parquet_errors(path), pq.ParquetFile(path) as file:
@@ -137,12 +146,14 @@ def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
     import pyarrow.parquet as pq
 
     with _parquet_errors(path), pq.ParquetFile(path) as file:
+        # 256 rows in memory at a time, however many there are in the file's row groups
         batches = file.iter_batches(batch_size=256)
         yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
 
 
 @contextmanager
 def _parquet_errors(path: Path) -> Iterator[None]:
+    """Turns what pyarrow raises on damaged files, at opening or on the way, into InputError."""
     import pyarrow as pa
 
     try:

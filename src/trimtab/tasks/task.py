@@ -92,7 +92,9 @@ class Task:
             values = {name: description[name] for name in ("name", "kind", "label_column", "metric", "source")}
             classes, text_columns = description["classes"], description["text_columns"]
         except KeyError as error:
-            raise InputError(f"the task description lacks {error}; the file is damaged or from another program") from None
+            raise InputError(
+                f"the task description lacks {error}; the file is damaged or from another program"
+            ) from None
         if values["kind"] not in KINDS:
             raise InputError(f"unknown task kind {values['kind']!r}; known kinds: {', '.join(KINDS)}")
         return cls(**values, classes=tuple(classes), text_columns=tuple(text_columns))

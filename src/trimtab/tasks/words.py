@@ -1,4 +1,8 @@
-"""Labels as written: each one becomes words, and the words of a column are whole numbers, numbers, or just words."""
+"""Labels as written: each one becomes words, and the words of a column are whole numbers, numbers, or just words.
+
+A CSV file knows only strings and JSON has types, but "3" and 3 should mean the same: so types are dropped first, and
+what the labels are is read off all of their spellings together.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 """Neither takes a leading zero: "007" is a code, not a number."""
 
+# not the comma, which occurs in class names
 CLASS_SEPARATORS = re.compile(r"[|;]")
 
 
@@ -61,6 +66,7 @@ def in_quotes(words: Iterable[str], limit: int = 5) -> str:
 
 
 def _words(label: Any, raw: RawRows, i: int, kind: Kind) -> list[str]:
+    """The words of the label of row `i`."""
     if kind != "multi_label":
         return [_word(label, raw, i)]
     if isinstance(label, str):
@@ -74,6 +80,7 @@ def _words(label: Any, raw: RawRows, i: int, kind: Kind) -> list[str]:
 
 
 def _word(value: Any, raw: RawRows, i: int) -> str:
+    """One label, or item of a list, as a word; spaces around it mean nothing, and booleans are "true" and "false"."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, bool | int | float):

@@ -30,6 +30,20 @@ class Progress:
     since_best: int = 0  # validations since the best
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry per validation
 
+    def count_step(self, loss_sum: float, rows: int, seconds: float) -> None:
+        """Counts one optimizer step on `rows` training rows whose losses sum to `loss_sum`."""
+        self.step += 1
+        self.loss_sum += loss_sum
+        self.loss_rows += rows
+        self.rows += rows
+        self.step_seconds += seconds
+
+    def taken_loss(self) -> float | None:
+        """The mean training loss since the last call; None where there was no step since."""
+        mean = self.loss_sum / self.loss_rows if self.loss_rows else None
+        self.loss_sum, self.loss_rows = 0.0, 0
+        return mean
+
 
 def save_checkpoint(
     folder: Path, identity: str, progress: Progress,

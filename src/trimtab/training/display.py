@@ -39,7 +39,7 @@ class Display:
     def announce(self, bench: Workbench, state: checkpoint.Progress) -> None:
         """Says what will be trained on what, and what truncation cuts, and starts the bar."""
         self._bench = bench
-        lines = [*bench.task.notes, *survey(bench.task).lines()]
+        lines = survey(bench.task).lines()
         lines += [bench.train.truncation.line("train", bench.max_length)]
         lines += [bench.validation.truncation.line("validation", bench.max_length)]
         body, head = bench.selection.body.count, bench.selection.head.count

@@ -3,8 +3,9 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -39,90 +40,100 @@ def fit(
     with torch.random.fork_rng():
         display = Display(progress)
         bench = set_up(encoder, task, method, chosen)
-        state, best = _start(bench, folder if resume else None)
-        clock = _clock(started - state.seconds)
+        sitting = _sit_down(bench, folder, resume, display, started)
         if folder is not None:
             recipe_of(bench).save(folder / RECIPE)
         with _interruptible() as stop, display:
-            display.announce(bench, state)
-            stopped = _train(bench, state, best, folder, display, stop, clock)
-        bench.optimizer.restore(best)
-        return finished_run(bench, state, stopped, folder, clock)
+            display.announce(bench, sitting.state)
+            stopped = sitting.train(stop)
+        bench.optimizer.restore(sitting.best)
+        return finished_run(bench, sitting.state, stopped, folder, sitting.seconds)
 
 
-def _train(
-    bench: Workbench, state: Progress, best: dict[str, Tensor], folder: Path | None,
-    display: Display, stop: threading.Event, clock: Callable[[], float],
-) -> str | None:  # fmt: skip
-    """Runs steps until the end, a stop or patience; `state` and `best` are brought up to date in place."""
-    settings, saved_at = bench.settings, time.perf_counter()
-    if not state.history:
-        _validate(bench, state, best, display, clock())
-    while state.step < bench.total_steps:
-        if stop.is_set():
-            _save(bench, state, best, folder, clock())
-            return "interrupted"
-        began = time.perf_counter()
-        loss_sum, rows = bench.train_step(state.step)
-        state.step, state.loss_sum, state.loss_rows = state.step + 1, state.loss_sum + loss_sum, state.loss_rows + rows
-        state.rows, state.step_seconds = state.rows + rows, state.step_seconds + time.perf_counter() - began
-        display.stepped(state)
-        due = _validation_due(state.step, bench)
-        if due:
-            _validate(bench, state, best, display, clock())
-            if folder is not None:
-                write_history(folder, state.history)
-        if due or time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
-            _save(bench, state, best, folder, clock())
-            saved_at = time.perf_counter()
-        if settings.patience is not None and state.since_best >= settings.patience:
-            return "early"
-    return None
+@dataclass
+class _Sitting:
+    """One uninterrupted stretch of a run."""
+
+    bench: Workbench
+    state: Progress
+    best: dict[str, Tensor]  # selected values at the best validation so far
+    identity: str
+    folder: Path | None
+    display: Display
+    started: float  # on the clock of `perf_counter`, moved back by the seconds of earlier sittings
+    saved_at: float = field(default_factory=time.perf_counter)
+
+    def seconds(self) -> float:
+        """Of the run so far, over all sittings."""
+        return time.perf_counter() - self.started
+
+    def train(self, stop: threading.Event) -> str | None:
+        """Runs steps to the end (None), to a stop ("interrupted") or until patience is lost ("early")."""
+        bench, state = self.bench, self.state
+        if not state.history:
+            self.validate()
+        while state.step < bench.total_steps:
+            if stop.is_set():
+                self.save()
+                return "interrupted"
+            began = time.perf_counter()
+            loss_sum, rows = bench.train_step(state.step)
+            state.count_step(loss_sum, rows, time.perf_counter() - began)
+            self.display.stepped(state)
+            if bench.validation_due(state.step):
+                self.validate()
+                self.save()
+            elif time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS:
+                self.save()
+            if bench.settings.patience is not None and state.since_best >= bench.settings.patience:
+                return "early"
+        return None
+
+    def validate(self) -> None:
+        """Scores the model as it is, notes it in the history, and keeps its values where they are the best so far.
+
+        The untrained start is kept only until the first validation after it.
+        """
+        bench, state = self.bench, self.state
+        scores, _ = bench.validate()
+        entry = {
+            "step": state.step,
+            "epoch": state.step / bench.steps_per_epoch,
+            "train_loss": state.taken_loss(),
+            "validation_loss": scores["loss"],
+            "scores": scores,
+            "lr": bench.rate(max(0, state.step - 1)) * bench.optimizer.lr,
+            "seconds": self.seconds(),
+        }
+        metric = bench.task.metric
+        earlier = [e["scores"][metric] for e in state.history if e["step"] > 0]
+        if all(METRICS[metric].better(scores[metric], score) for score in earlier):
+            self.best.update(bench.optimizer.values())
+            state.best_step, state.since_best = state.step, 0
+        else:
+            state.since_best += 1
+        state.history.append(entry)
+        self.display.validated(state)
+
+    def save(self) -> None:
+        """Writes history and checkpoint, where there is a folder."""
+        if self.folder is not None:
+            self.state.seconds, self.saved_at = self.seconds(), time.perf_counter()
+            optimizer = self.bench.optimizer
+            write_history(self.folder, self.state.history)
+            save_checkpoint(self.folder, self.identity, self.state, optimizer.values(), optimizer.moments(), self.best)
 
 
-def _validate(bench: Workbench, state: Progress, best: dict[str, Tensor], display: Display, seconds: float) -> None:
-    """Scores the model as it is, notes it in the history, and keeps its values where they are the best so far."""
-    found, _ = bench.validate()
-    name = bench.task.metric
-    earlier = [entry["scores"][name] for entry in state.history if entry["step"] > 0]
-    train_loss = state.loss_sum / state.loss_rows if state.loss_rows else None
-    state.loss_sum, state.loss_rows = 0.0, 0
-    state.history.append({
-        "step": state.step, "epoch": state.step / bench.steps_per_epoch, "train_loss": train_loss,
-        "validation_loss": found["loss"], "scores": found, "lr": bench.rate(max(0, state.step - 1)) * bench.optimizer.lr, "seconds": seconds,
-    })  # fmt: skip
-    if not earlier or all(METRICS[name].better(found[name], score) for score in earlier):
-        best.update(bench.optimizer.values())
-        state.best_step, state.since_best = state.step, 0
-    else:
-        state.since_best += 1
-    display.validated(state)
-
-
-def _validation_due(step: int, bench: Workbench) -> bool:
-    every = bench.settings.eval_steps or bench.steps_per_epoch
-    return step % every == 0 or step == bench.total_steps
-
-
-def _start(bench: Workbench, folder: Path | None) -> tuple[Progress, dict[str, Tensor]]:
+def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Display, started: float) -> _Sitting:
     """A fresh start, or the state in `folder`'s checkpoint put back into the workbench."""
-    found = load_checkpoint(folder, bench.identity()) if folder is not None else None
+    identity = bench.identity()
+    found = load_checkpoint(folder, identity) if folder is not None and resume else None
     if found is None:
-        return Progress(), {}
+        return _Sitting(bench, Progress(), {}, identity, folder, display, started)
     state, tensors = found
     bench.optimizer.restore(tensors["value"])
     bench.optimizer.restore_moments(tensors["moment"])
-    return state, dict(tensors["best"])
-
-
-def _save(bench: Workbench, state: Progress, best: dict[str, Tensor], folder: Path | None, seconds: float) -> None:
-    if folder is not None:
-        state.seconds = seconds
-        save_checkpoint(folder, bench.identity(), state, bench.optimizer.values(), bench.optimizer.moments(), best)
-
-
-def _clock(started: float) -> Callable[[], float]:
-    return lambda: time.perf_counter() - started
+    return _Sitting(bench, state, dict(tensors["best"]), identity, folder, display, started - state.seconds)
 
 
 @contextmanager

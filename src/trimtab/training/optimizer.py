@@ -38,7 +38,9 @@ class SelectedAdamW:
             group["lr"] = group["peak_lr"] * rate
         norm = nn.utils.clip_grad_norm_(self.masters.values(), clip)
         self._adamw.step()
-        for master in self.masters.values():  # the fused step does not, and copies of trained weights are made by version
+        for (
+            master
+        ) in self.masters.values():  # the fused step does not, and copies of trained weights are made by version
             torch.autograd.graph.increment_version(master)
         self._adamw.zero_grad()
         self._write_back()

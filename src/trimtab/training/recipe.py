@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 import tomli_w
 
+from ..encoders.packed import Compute
 from ..errors import InputError
 from ..files import write_text
 
@@ -54,7 +55,7 @@ class Settings:
                 raise InputError(f"{name}={value} must be above 0")
 
 
-COMPUTES = ("auto", "float32", "bfloat16")
+COMPUTES = get_args(Compute)
 _LOWEST = {
     "epochs": 1, "batch_size": 1, "weight_decay": 0, "max_length": 3, "seed": 0, "eval_steps": 1, "patience": 1,
     "train_limit": 1, "tokens_per_batch": 1,

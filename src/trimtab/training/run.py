@@ -156,7 +156,7 @@ def _details(
         "settings": asdict(bench.settings) | {"lr": bench.optimizer.lr, "head_lr": bench.optimizer.head_lr},
         "versions": {package: version(package) for package in ("trimtab", "torch", "transformers")},
         "rows": found.as_json()["splits"],
-        "survey": [*task.notes, *found.lines()],
+        "survey": found.lines(),
         "truncation": {"train": bench.train.truncation.as_json(), "validation": bench.validation.truncation.as_json()},
         "max_length": bench.max_length,
         "trained": {"layers": layers, "kinds": kinds, "selected": selected, "total": total},

@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..tasks.answers import Answer, answers
 from ..tasks.batches import tokenize
 from ..tasks.metrics import scores
-from ..tasks.read import read
+from ..tasks.read import read, read_like
 from ..tasks.task import Rows, Task
 from .forward import all_logits
 from .run import Run
@@ -78,13 +78,16 @@ def evaluate(
     """
     predictor = Predictor(run, encoder)
     if not isinstance(task, Task):
-        task = _read_like(predictor.task, task, text, label)
-    _check_same(predictor.task, task)
+        task = _read_for(predictor.task, task, text, label)
+    elif (task.kind, task.classes, len(task.text_columns)) != _shape(predictor.task):
+        raise InputError(
+            f"task {task.name!r} has another kind, other classes or another number of texts than the run's task"
+        )
     chosen = split or next((name for name in ("test", "validation", "train") if _labelled(task, name)), "test")
-    rows = task.splits.get(chosen)
-    if rows is None or not _labelled(task, chosen):
+    if not _labelled(task, chosen):
         raise InputError(f"task {task.name!r} has no labelled {chosen} rows; it has: {', '.join(task.splits)}")
-    return {"split": chosen, "rows": len(rows), "scores": predictor.scores(_relabelled(rows, task, predictor.task))}
+    rows = task.splits[chosen]
+    return {"split": chosen, "rows": len(rows), "scores": predictor.scores(rows)}
 
 
 def merge(encoder: Encoder, run: Trained) -> Any:
@@ -92,36 +95,24 @@ def merge(encoder: Encoder, run: Trained) -> Any:
     return delta_of(run).merged(encoder)
 
 
-def _read_like(trained: Task, source: str | None, text: str | None, label: str | None) -> Task:
-    """The task in `source`, read as the trained one was; another single file is not split, as all of it is judged."""
-    own = source is None or source == trained.source
-    return read(
-        trained.source if source is None else source,
-        text=text or (trained.text_columns if own else None), label=label or (trained.label_column if own else None),
-        kind=trained.kind, metric=trained.metric, validation_share=0.1 if own else 0.0,
-    )  # fmt: skip
-
-
 def _labelled(task: Task, split: str) -> bool:
     rows = task.splits.get(split)
     return rows is not None and len(rows) > 0 and all(label is not None for label in rows.labels)
 
 
-def _check_same(trained: Task, given: Task) -> None:
-    if trained.kind != given.kind or len(trained.text_columns) != len(given.text_columns):
-        raise InputError(
-            f"the run answers a {trained.kind} task on {len(trained.text_columns)} text(s), but {given.name!r} is "
-            f"{given.kind} on {len(given.text_columns)}"
-        )
-    unknown = set(given.classes) - set(trained.classes)
-    if unknown:
-        raise InputError(f"task {given.name!r} has classes the run never saw: {', '.join(sorted(unknown))}")
+def _shape(task: Task) -> tuple[str, tuple[str, ...], int]:
+    """What two tasks must share for one's model to answer the other."""
+    return task.kind, task.classes, len(task.text_columns)
 
 
-def _relabelled(rows: Rows, given: Task, trained: Task) -> Rows:
-    """`rows` with the class numbers of the trained task: files may list the classes in another order."""
-    if given.classes == trained.classes:
-        return rows
-    number = {i: trained.classes.index(name) for i, name in enumerate(given.classes)}
-    labels = [sorted(number[i] for i in row) if isinstance(row, list) else number[row] for row in rows.labels]
-    return Rows(rows.texts, labels)
+def _read_for(trained: Task, source: str | None, text: str | None, label: str | None) -> Task:
+    """The run's own task read again, or another source read with the run's classes."""
+    if source is not None:
+        return read_like(trained, source, text=text, label=label)
+    return read(
+        trained.source,
+        text=trained.text_columns,
+        label=trained.label_column,
+        kind=trained.kind,
+        metric=trained.metric,
+    )

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,10 +14,11 @@ from ..changes.methods import Method, learning_rate
 from ..changes.notation import method_text
 from ..changes.selection import Selection
 from ..encoders.encoder import Encoder
-from ..encoders.packed import prepare
+from ..encoders.packed import Compute, prepare
 from ..errors import InputError
-from ..randomness import generator, seeded, stream_seed
-from ..tasks.batches import Tokens, token_groups, shuffled_batches, tokenize
+from ..randomness import seeded, stream_seed
+from ..tasks.batches import Tokens, shuffled_batches, token_groups, tokenize
+from ..tasks.holdout import limited
 from ..tasks.losses import TaskLoss, task_loss
 from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
@@ -74,6 +75,10 @@ class Workbench:
             raise InputError(f"the loss is not a number at step {step + 1}: use a lower --lr, or check the labels")
         return total, len(rows)
 
+    def validation_due(self, step: int) -> bool:
+        """Whether to validate after `step` steps: every `eval_steps` or every epoch, and at the end."""
+        return step % (self.settings.eval_steps or self.steps_per_epoch) == 0 or step == self.total_steps
+
     def rate(self, step: int) -> float:
         """The share of the peak learning rate at `step`."""
         return linear_rate(step, self.total_steps, self.settings.warmup)
@@ -99,8 +104,9 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings) -> 
     """The Workbench of a run; raises InputError when the parts do not fit together."""
     _check_rows(task)
     max_length = min(settings.max_length, encoder.max_length)
-    training_rows = _limited(task.train, settings)
-    train = tokenize(task, training_rows, encoder.tokenizer, max_length)
+    if settings.train_limit is not None:
+        task = limited(task, settings.train_limit, settings.seed)
+    train = tokenize(task, task.train, encoder.tokenizer, max_length)
     validation = tokenize(task, task.validation, encoder.tokenizer, max_length)
     loss = task_loss(task, settings.class_weights, settings.label_smoothing)
     model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(_device())
@@ -108,7 +114,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings) -> 
     lr = settings.lr or learning_rate(method)
     head_lr = settings.head_lr or max(lr, 1e-3)
     optimizer = SelectedAdamW(model, selection, lr, head_lr, settings.weight_decay)
-    prepare(model, compute=settings.compute)  # after the optimizer has decided what is frozen
+    prepare(model, compute=cast(Compute, settings.compute))  # after the optimizer has decided what is frozen
     return Workbench(
         encoder, task, method, settings, model, selection, optimizer, loss, train, validation, task.validation, max_length
     )  # fmt: skip
@@ -126,14 +132,6 @@ def _attach(method: Method, model: Any, train: Tokens, loss: TaskLoss, settings:
 def _batches(train: Tokens, settings: Settings) -> Iterator[Any]:
     for rows in shuffled_batches(len(train), settings.batch_size, settings.seed, 0):
         yield train.take(rows.tolist())
-
-
-def _limited(rows: Rows, settings: Settings) -> Rows:
-    """The first `train_limit` rows after a shuffle from the stream "limit", or all."""
-    if settings.train_limit is None or settings.train_limit >= len(rows):
-        return rows
-    order = torch.randperm(len(rows), generator=generator(settings.seed, "limit"))
-    return rows.take(order[: settings.train_limit].tolist())
 
 
 def _check_rows(task: Task) -> None:

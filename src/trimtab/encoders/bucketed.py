@@ -1,0 +1,55 @@
+"""Batches for the families that cannot run packed: padded, a few calls on texts of similar length each."""
+
+# Shapes: T tokens, B texts, C outputs.
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .dropout import NOISE, Noise
+from .padded import padded_logits
+
+SHORTEST = 0.75  # of a call's longest text; below that a text waits for the next call
+
+_warned: set[str] = set()
+
+
+def bucketed_logits(model: Any, ids: Tensor, type_ids: Tensor | None, lengths: list[int]) -> Tensor:
+    """Float32 logits (B, C) for texts that lie one after the other in `ids` (T,) and `type_ids` (1, T)."""
+    rows = [row.numpy() for row in ids.cpu().split(lengths)]
+    types = None if type_ids is None else [row.numpy() for row in type_ids[0].cpu().split(lengths)]
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    token = NOISE.set(Noise())
+    try:
+        logits = [
+            padded_logits(model, [rows[i] for i in part], types and [types[i] for i in part])
+            for part in _similar(order, lengths)
+        ]
+    finally:
+        NOISE.reset(token)
+    return torch.cat(logits)[torch.tensor(order).argsort()]
+
+
+def warn_padded(model: Any) -> None:
+    """Warns, once per class of models and process, that padding is computed."""
+    name = type(model).__name__
+    if name not in _warned:
+        _warned.add(name)
+        message = f"{name} cannot run on padding-free batches: texts are padded, which is slower"
+        warnings.warn(message, stacklevel=4)
+
+
+def _similar(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
+    """`order` (longest first) cut where a text is shorter than SHORTEST times the longest of its part."""
+    part: list[int] = []
+    for i in order:
+        if part and lengths[i] < SHORTEST * lengths[part[0]]:
+            yield part
+            part = []
+        part.append(i)
+    yield part

@@ -36,7 +36,7 @@ def read(
     *,
     text: str | Sequence[str] | None = None,
     label: str | Sequence[str] | None = None,
-    kind: Kind | None = None,
+    kind: str | None = None,
     metric: str | None = None,
     validation_share: float = 0.1,
     seed: int = 0,
@@ -48,12 +48,13 @@ def read(
     Without a validation split, `validation_share` of the training rows is held out, by `seed`.
     Raises InputError, with file and row, for whatever cannot be learned from.
     """
-    _check_arguments(kind, validation_share)
+    wanted = _checked_kind(kind)
+    _check_share(validation_share)
     found = find_source(str(source))
     columns = choose_columns(found.tables["train"], text, label)
-    declared = _declared(found, columns, kind)
-    raw, notes = read_splits(found.tables, columns, kind or declared.kind, skip=skip_bad_rows)
-    coding = learn_coding(raw["train"], kind, declared)
+    declared = _declared(found, columns, wanted)
+    raw, notes = read_splits(found.tables, columns, wanted or declared.kind, skip=skip_bad_rows)
+    coding = learn_coding(raw["train"], wanted, declared)
     splits = {split: _encoded(rows, coding) for split, rows in raw.items()}
     if "validation" not in splits and validation_share:
         splits["train"], splits["validation"], note = hold_out(splits["train"], coding.kind, validation_share, seed)
@@ -110,10 +111,14 @@ def read_rows(
     return table.columns, rows
 
 
-def _check_arguments(kind: str | None, validation_share: float) -> None:
-    """Raises InputError for arguments that are wrong whatever the rows are."""
+def _checked_kind(kind: str | None) -> Kind | None:
+    """`kind`, where it is one; raises InputError otherwise."""
     if kind is not None and kind not in KINDS:
         raise InputError(f"unknown kind {kind!r} (--kind); known kinds: {', '.join(KINDS)}")
+    return kind  # type: ignore[return-value]
+
+
+def _check_share(validation_share: float) -> None:
     if not 0 <= validation_share < 1:
         raise InputError(f"the validation share must be at least 0 and below 1, not {validation_share}")
 

@@ -33,7 +33,9 @@ EPOCHS = (5, 10)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    data = parser.parse_args().data
+    parser.add_argument("--only", choices=RATES, action="append", help="of the methods with a trained body")
+    options = parser.parse_args()
+    data = options.data
     encoder, tasks = load("minilm"), [read(str(data / name)) for name in LIMITS]
 
     def mean_score(method: str, epochs: int, **rates: float) -> float:
@@ -49,7 +51,8 @@ def main() -> None:
 
     alone = {rate: mean_score("head", 5, head_lr=rate) for rate in HEAD_ALONE}
     summary: dict = {"head": {"by_head_lr": alone, "head_lr": best(alone)}}
-    for method, rates in RATES.items():
+    for method in options.only or RATES:
+        rates = RATES[method]
         by_lr = {rate: mean_score(method, 5, lr=rate, head_lr=HEAD_RATES[0]) for rate in rates}
         lr = best(by_lr)
         by_head_lr = {rate: mean_score(method, 5, lr=lr, head_lr=rate) for rate in HEAD_RATES}
@@ -58,7 +61,8 @@ def main() -> None:
         summary[method] = {
             "by_lr": by_lr, "lr": lr, "by_head_lr": by_head_lr, "head_lr": head_lr, "by_epochs": by_epochs,
         }  # fmt: skip
-        write_json(HERE / "tuning.json", {"rows": LIMITS, "methods": summary})
+        if not options.only:
+            write_json(HERE / "tuning.json", {"rows": LIMITS, "methods": summary})
         print(method, summary[method], flush=True)
 
 

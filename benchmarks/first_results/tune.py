@@ -19,7 +19,7 @@ from trimtab.tasks.read import read
 HERE = Path(__file__).parent
 LIMITS = {"sst2": 2500, "cola": 2500}
 HEAD_ALONE = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-HEAD_RATES = (1e-2, 1e-3, 3e-2)  # beside a trained body; the first one while the rate of the body is sought
+HEAD_RATES = (1e-2, 3e-2)  # beside a trained body; the first one while the rate of the body is sought
 RATES = {
     "full": (2e-5, 5e-5, 1e-4, 2e-4, 5e-4),
     "layer_norms": (1e-3, 3e-3, 1e-2, 2e-2),

@@ -50,7 +50,7 @@ class Display:
         if state.step:
             lines.append(f"resuming after step {state.step} of {bench.total_steps}")
         for line in lines:
-            self._console.print(line, markup=False)
+            self._console.print(line, markup=False, soft_wrap=True)
         self._bar.start()
         self._job = self._bar.add_task("train", total=bench.total_steps, completed=state.step, facts="")
 
@@ -73,4 +73,4 @@ class Display:
                 f"epoch {entry['epoch']:.2f}, step {entry['step']}: {self._score}, training loss {entry['train_loss']:.3f}, "
                 f"validation loss {entry['validation_loss']:.3f}{best}"
             )
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)

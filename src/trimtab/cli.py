@@ -35,7 +35,7 @@ def fit(
         str | None, typer.Option(help="What to train: layer_norms, lora:rank=8, biases+head, ...")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/TASK-METHOD.")] = None,
-    epochs: Annotated[int | None, typer.Option()] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: the method's own, 5 for most.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Texts per optimizer step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: the method's own.")] = None,
     head_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,13 +17,21 @@ from .selection import Selection
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+class Defaults(NamedTuple):
+    """How a method is best trained where the user does not say; for ours, what benchmarks/first_results/tune.py found."""
+
+    lr: float = 1e-4  # peak learning rate of the body
+    head_lr: float = 1e-2  # peak learning rate of the head
+    epochs: int = 5
+
+
 @runtime_checkable
 class Method(Protocol):
     """Chooses what may change.
 
     `attach` may add modules to `model` (LoRA does), looks at `batches` and `loss` where the choice depends on data, draws
     from torch's global generator where it is random, and returns a non-empty Selection of the model as it then is. An
-    attribute `learning_rate`, where it has one, is the default rate of the body under this method.
+    attribute `defaults`, where it has one, says how this method is best trained.
     """
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection: ...
@@ -33,7 +41,7 @@ class Method(Protocol):
 class Full:
     """Every parameter: the yardstick that the others are measured against."""
 
-    learning_rate: ClassVar[float] = 5e-5
+    defaults: ClassVar[Defaults] = Defaults(lr=5e-5, head_lr=1e-2, epochs=5)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         return Selection.where(parts_of(model), lambda name, part: True)
@@ -43,7 +51,7 @@ class Full:
 class Head:
     """The head alone, on frozen features: the other yardstick."""
 
-    learning_rate: ClassVar[float] = 1e-3
+    defaults: ClassVar[Defaults] = Defaults(lr=1e-2, head_lr=3e-2, epochs=10)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         return _found(parts_of(model), lambda part: part.is_head, "the model has no head to train")
@@ -54,7 +62,7 @@ class LastLayers:
     """The last `k` layers and all that follows them; ALBERT, whose layers are one module, has no last ones."""
 
     k: int = 2
-    learning_rate: ClassVar[float] = 1e-4
+    defaults: ClassVar[Defaults] = Defaults(lr=1e-4, head_lr=1e-2, epochs=5)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         layers = layers_of(model)
@@ -71,7 +79,7 @@ class Biases:
     """Bias vectors (BitFit, arXiv 2106.10199): all of the body's, or those of the kinds in `which`, joined by "+"."""
 
     which: str = "all"
-    learning_rate: ClassVar[float] = 1e-3
+    defaults: ClassVar[Defaults] = Defaults(lr=5e-3, head_lr=1e-2, epochs=5)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         kinds = _kinds(self.which, "biases:which", {"all": KINDS})
@@ -93,7 +101,7 @@ class LayerNorms:
 
     which: str = "all"
     what: str = "both"
-    learning_rate: ClassVar[float] = 1e-3
+    defaults: ClassVar[Defaults] = Defaults(lr=5e-3, head_lr=1e-2, epochs=5)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         kinds = _NORMS_OF[_one_of(self.which, _NORMS_OF, "layer_norms:which")]
@@ -114,7 +122,7 @@ class Random:
     count: int | None = None
     share: float | None = None
     within: Method | None = None
-    learning_rate: ClassVar[float] = 1e-3
+    defaults: ClassVar[Defaults] = Defaults(lr=5e-3, head_lr=1e-2, epochs=5)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         parts = parts_of(model)
@@ -141,7 +149,7 @@ class Lora:
     alpha: float = 16.0
     dropout: float = 0.0
     targets: str = "default"
-    learning_rate: ClassVar[float] = 1e-3
+    defaults: ClassVar[Defaults] = Defaults(lr=1e-3, head_lr=1e-2, epochs=5)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         inject_lora(model, self)
@@ -173,9 +181,10 @@ class Union:
     methods: tuple[Method, ...]
 
     @property
-    def learning_rate(self) -> float:
-        """The lowest of the methods' rates: the most delicate elements decide."""
-        return min(learning_rate(method) for method in self.methods)
+    def defaults(self) -> Defaults:
+        """The lowest of the methods' rates, as the most delicate elements decide, and the most epochs."""
+        lrs, head_lrs, epochs = zip(*map(defaults_of, self.methods), strict=True)
+        return Defaults(min(lrs), min(head_lrs), max(epochs))
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         adding_first = sorted(self.methods, key=lambda method: not isinstance(method, Lora))
@@ -187,9 +196,9 @@ class Union:
         return chosen
 
 
-def learning_rate(method: Method) -> float:
-    """The default peak learning rate of the body under `method`: its own, or 1e-4 where it states none."""
-    return getattr(method, "learning_rate", 1e-4)
+def defaults_of(method: Method) -> Defaults:
+    """How `method` is best trained: its own defaults, or cautious ones where it states none."""
+    return getattr(method, "defaults", Defaults())
 
 
 def wanted_count(name: str, available: int, count: int | None, share: float | None) -> int:

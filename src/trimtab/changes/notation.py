@@ -44,7 +44,7 @@ def _parse_one(text: str) -> Method:
     if name not in METHODS:
         raise InputError(f"unknown method {name!r}{_closest(name, METHODS)}; known methods: {', '.join(METHODS)}")
     kind = METHODS[name]
-    types = {name: hint for name, hint in typing.get_type_hints(kind).items() if name != "learning_rate"}
+    types = {name: hint for name, hint in typing.get_type_hints(kind).items() if name != "defaults"}
     values = {}
     for key, value in _options(name, options):
         if key not in types:

@@ -35,7 +35,7 @@ def fit(
     far. Raises InputError when the parts do not fit together or `out` holds another run.
     """
     started = time.perf_counter()
-    chosen = settings_from(settings)
+    chosen = settings_from(settings).for_method(method)
     folder = None if out is None else check_folder(Path(out), resume=resume, overwrite=overwrite)
     with torch.random.fork_rng():
         display = Display(progress)

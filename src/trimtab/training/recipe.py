@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 import tomli_w
 
+from ..changes.methods import Method, defaults_of
 from ..encoders.packed import Compute
 from ..errors import InputError
 from ..files import write_text
@@ -17,12 +18,12 @@ from ..files import write_text
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. A rate or limit that is None has a default that depends on the method or the encoder."""
+    """How to train. `lr`, `head_lr` and `epochs` depend on the method where they are None."""
 
-    epochs: int = 3
+    epochs: int | None = None
     batch_size: int = 32  # texts per optimizer step
-    lr: float | None = None  # peak learning rate of the body; None: the method's own
-    head_lr: float | None = None  # peak learning rate of the head; None: the larger of lr and 1e-3
+    lr: float | None = None  # peak learning rate of the body
+    head_lr: float | None = None  # peak learning rate of the head
     weight_decay: float = 0.01  # AdamW, on matrices only
     warmup: float = 0.06  # share of the steps over which the rate rises from 0; then it falls linearly to 0
     clip: float = 1.0  # most that the norm of all gradients together may be
@@ -53,6 +54,11 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name}={value} must be above 0")
+
+    def for_method(self, method: Method) -> "Settings":
+        """These settings with the method's defaults where they leave the choice to it."""
+        known = {name: value for name, value in defaults_of(method)._asdict().items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **known)
 
 
 COMPUTES = get_args(Compute)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..changes.methods import Method, learning_rate
+from ..changes.methods import Method
 from ..changes.notation import method_text
 from ..changes.selection import Selection
 from ..encoders.encoder import Encoder
@@ -50,6 +50,7 @@ class Workbench:
 
     @property
     def total_steps(self) -> int:
+        assert self.settings.epochs is not None
         return self.steps_per_epoch * self.settings.epochs
 
     def train_step(self, step: int) -> tuple[float, int]:
@@ -102,6 +103,7 @@ class Workbench:
 
 def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings) -> Workbench:
     """The Workbench of a run; raises InputError when the parts do not fit together."""
+    settings = settings.for_method(method)
     _check_rows(task)
     max_length = min(settings.max_length, encoder.max_length)
     if settings.train_limit is not None:
@@ -111,9 +113,9 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings) -> 
     loss = task_loss(task, settings.class_weights, settings.label_smoothing)
     model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(_device())
     selection = _attach(method, model, train, loss, settings)
-    lr = settings.lr or learning_rate(method)
-    head_lr = settings.head_lr or max(lr, 1e-3)
-    optimizer = SelectedAdamW(model, selection, lr, head_lr, settings.weight_decay)
+    assert settings.lr is not None
+    assert settings.head_lr is not None
+    optimizer = SelectedAdamW(model, selection, settings.lr, settings.head_lr, settings.weight_decay)
     prepare(model, compute=cast(Compute, settings.compute))  # after the optimizer has decided what is frozen
     return Workbench(
         encoder, task, method, settings, model, selection, optimizer, loss, train, validation, task.validation, max_length

@@ -28,7 +28,7 @@ class Display:
             console=self._console, disable=not (shown and sys.stderr.isatty()),
         )  # fmt: skip
         self._bench: Workbench | None = None
-        self._score = ""
+        self._score, self._loss = "", 0.0
 
     def __enter__(self) -> Display:
         return self
@@ -56,15 +56,19 @@ class Display:
 
     def stepped(self, state: checkpoint.Progress) -> None:
         """Moves the bar: loss since the last validation, last score, training rows per second."""
-        loss = state.loss_sum / max(1, state.loss_rows)
+        if state.loss_rows:  # none right after a validation: the last mean stays
+            self._loss = state.loss_sum / state.loss_rows
         rate = state.rows / max(1e-9, state.step_seconds)
-        self._bar.update(self._job, completed=state.step, facts=f"loss {loss:.3f}  {self._score}  {rate:.0f} texts/s")
+        self._bar.update(
+            self._job, completed=state.step, facts=f"loss {self._loss:.3f}  {self._score}  {rate:.0f} texts/s"
+        )
 
     def validated(self, state: checkpoint.Progress) -> None:
         """Prints one line per validation."""
         assert self._bench is not None
         entry, metric = state.history[-1], self._bench.task.metric
         self._score = f"{metric} {entry['scores'][metric]:.3f}"
+        self.stepped(state)
         if entry["step"] == 0:
             text = f"before training: {self._score}, validation loss {entry['validation_loss']:.3f}"
         else:

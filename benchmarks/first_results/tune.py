@@ -17,7 +17,7 @@ from trimtab.files import write_json
 from trimtab.tasks.read import read
 
 HERE = Path(__file__).parent
-LIMITS = {"sst2": 2500, "cola": 2500}
+LIMITS = {"sst2": 2500, "stsb": 1500}
 HEAD_ALONE = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 HEAD_RATES = (1e-2, 3e-2)  # beside a trained body; the first one while the rate of the body is sought
 RATES = {
@@ -49,8 +49,10 @@ def main() -> None:
             found.append(result["scores"][task.metric])
         return sum(found) / len(found)
 
-    alone = {rate: mean_score("head", 5, head_lr=rate) for rate in HEAD_ALONE}
-    summary: dict = {"head": {"by_head_lr": alone, "head_lr": best(alone)}}
+    summary: dict = {}
+    if not options.only:
+        alone = {rate: mean_score("head", 5, head_lr=rate) for rate in HEAD_ALONE}
+        summary["head"] = {"by_head_lr": alone, "head_lr": best(alone)}
     for method in options.only or RATES:
         rates = RATES[method]
         by_lr = {rate: mean_score(method, 5, lr=rate, head_lr=HEAD_RATES[0]) for rate in rates}

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -207,6 +208,7 @@ def _answer(values: dict[str, Any], as_json: bool) -> None:
 
 def main() -> None:
     """Runs the command line; InputError becomes one message and exit code 2."""
+    warnings.showwarning = lambda message, *place: _say(f"trimtab: {message}")
     try:
         app()
     except InputError as error:

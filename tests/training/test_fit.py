@@ -11,10 +11,11 @@ import time
 
 import pytest
 import torch
-from small import make_task
+from small import FAMILIES, make_task
 
 from trimtab.changes.delta import Delta
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
+from trimtab.encoders import frozen
 from trimtab.errors import InputError
 from trimtab.tasks.task import Rows
 from trimtab.training import fit as fit_module
@@ -95,8 +96,47 @@ def test_fit_leaves_the_global_generator_alone(encoder):
     assert torch.equal(torch.rand(2), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot run on padding-free batches")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("head", ["default", "linear"])
+def test_every_family_fits_saves_and_loads(family, head, encoder_of, tmp_path):
+    """The fit itself reads the saved delta back and compares logits; here the scores are compared as well."""
+    task, encoder = make_task(n_train=32, n_validation=24), encoder_of(family)
+    settings = {"epochs": 2, "batch_size": 8, "compute": "float32", "head": head}
+    run = fit(encoder, task, LayerNorms(), out=tmp_path, **settings)
+    found = evaluate(tmp_path, task, "validation", encoder)
+    assert found["scores"]["loss"] == pytest.approx(run.scores["loss"], abs=0.02)
+
+
+def test_a_resumed_run_goes_on_in_the_arithmetic_it_began_with(encoder, tmp_path, monkeypatch):
+    """What "auto" measures may change between sittings on a busy machine."""
+    task = make_task(n_train=32, n_validation=16)
+    monkeypatch.setattr(frozen, "bfloat16_pays", lambda device: True)
+    whole = fit(encoder, task, LayerNorms(), out=tmp_path / "whole", epochs=2, batch_size=8)
+    steps = fit_module.Workbench.train_step
+    monkeypatch.setattr(fit_module.Workbench, "train_step", dying_at(5, steps))
+    with pytest.raises(Killed):
+        fit(encoder, task, LayerNorms(), out=tmp_path / "run", epochs=2, batch_size=8)
+    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
+    monkeypatch.setattr(frozen, "bfloat16_pays", lambda device: False)
+    resumed = fit(encoder, task, LayerNorms(), out=tmp_path / "run", epochs=2, batch_size=8, resume=True)
+    assert resumed.details["settings"]["compute"] == "bfloat16"
+    assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
+
+
 class Killed(Exception):
     pass
+
+
+def dying_at(last, steps):
+    """A train_step that dies before step `last`."""
+
+    def step_or_die(bench, step):
+        if step == last:
+            raise Killed
+        return steps(bench, step)
+
+    return step_or_die
 
 
 @pytest.mark.parametrize("method", [LayerNorms(), Random(count=200), Lora(rank=2)], ids=repr)
@@ -107,13 +147,7 @@ def test_resumed_run_equals_an_uninterrupted_one(method, encoder, tmp_path, monk
     whole = fit(encoder, task, method, out=tmp_path / "whole", **settings)
     monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
     steps = fit_module.Workbench.train_step
-
-    def dying(bench, step):
-        if step == 9:
-            raise Killed
-        return steps(bench, step)
-
-    monkeypatch.setattr(fit_module.Workbench, "train_step", dying)
+    monkeypatch.setattr(fit_module.Workbench, "train_step", dying_at(9, steps))
     with pytest.raises(Killed):
         fit(encoder, task, method, out=tmp_path / "resumed", **settings)
     assert (tmp_path / "resumed" / CHECKPOINT).is_file()
@@ -131,7 +165,7 @@ def test_resumed_run_equals_an_uninterrupted_one(method, encoder, tmp_path, monk
 KILLED_RUN = """
 import sys
 sys.path[:0] = [{tests!r}]
-from small import make_task
+from small import FAMILIES, make_task
 from trimtab.encoders.encoder import load
 from trimtab.changes.methods import LayerNorms
 from trimtab.training import fit as module

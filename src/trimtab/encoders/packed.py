@@ -128,8 +128,15 @@ def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = No
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             plan.patch(module, dropout_forward(module, dropout))
-    if compute == "bfloat16" or (compute == "auto" and frozen.bfloat16_pays(next(model.parameters()).device)):
+    if resolved(compute, next(model.parameters()).device) == "bfloat16":
         _use_bfloat16(plan, layers, groups)
+
+
+def resolved(compute: Compute, device: torch.device) -> Compute:
+    """What "auto" stands for on `device`, measured once per process; anything else is itself."""
+    if compute != "auto":
+        return compute
+    return "bfloat16" if frozen.bfloat16_pays(device) else "float32"
 
 
 def restore(model: Any) -> None:

@@ -21,6 +21,7 @@ class Progress:
     """How far a run is. Data order and dropout depend on the seed and the step alone, so no generator state is needed."""
 
     step: int = 0  # optimizer steps done
+    compute: str = ""  # "float32" or "bfloat16", as the run began
     loss_sum: float = 0.0  # of training rows since the last validation
     loss_rows: int = 0
     rows: int = 0  # training rows seen

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from ..changes.methods import Method
 from ..encoders.encoder import Encoder
+from ..encoders.packed import Compute
 from ..tasks.metrics import METRICS
 from ..tasks.task import Task
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -129,8 +131,9 @@ def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Disp
     identity = bench.identity()
     found = load_checkpoint(folder, identity) if folder is not None and resume else None
     if found is None:
-        return _Sitting(bench, Progress(), {}, identity, folder, display, started)
+        return _Sitting(bench, Progress(compute=bench.compute), {}, identity, folder, display, started)
     state, tensors = found
+    bench.use(cast(Compute, state.compute))
     bench.optimizer.restore(tensors["value"])
     bench.optimizer.restore_moments(tensors["moment"])
     return _Sitting(bench, state, dict(tensors["best"]), identity, folder, display, started - state.seconds)

@@ -153,7 +153,7 @@ def _details(
         "steps": state.step,
         "stopped": stopped,
         "notes": plain_notes(state, stopped, task.metric, bench.total_steps),
-        "settings": asdict(bench.settings) | {"lr": bench.optimizer.lr, "head_lr": bench.optimizer.head_lr},
+        "settings": asdict(bench.settings) | {"compute": bench.compute},
         "versions": {package: version(package) for package in ("trimtab", "torch", "transformers")},
         "rows": found.as_json()["splits"],
         "survey": found.lines(),

@@ -14,7 +14,7 @@ from ..changes.methods import Method
 from ..changes.notation import method_text
 from ..changes.selection import Selection
 from ..encoders.encoder import Encoder
-from ..encoders.packed import Compute, prepare
+from ..encoders.packed import Compute, prepare, resolved
 from ..errors import InputError
 from ..randomness import seeded, stream_seed
 from ..tasks.batches import Tokens, shuffled_batches, token_groups, tokenize
@@ -43,6 +43,13 @@ class Workbench:
     validation: Tokens
     validation_rows: Rows
     max_length: int
+    compute: Compute  # "float32" or "bfloat16"
+
+    def use(self, compute: Compute) -> None:
+        """Computes in `compute` from now on; a resumed run must go on as it began, or its bits would differ."""
+        if compute != self.compute:
+            self.compute = compute
+            prepare(self.model, compute=compute)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -116,9 +123,11 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings) -> 
     assert settings.lr is not None
     assert settings.head_lr is not None
     optimizer = SelectedAdamW(model, selection, settings.lr, settings.head_lr, settings.weight_decay)
-    prepare(model, compute=cast(Compute, settings.compute))  # after the optimizer has decided what is frozen
+    compute = resolved(cast(Compute, settings.compute), next(model.parameters()).device)
+    prepare(model, compute=compute)  # after the optimizer has decided what is frozen
     return Workbench(
-        encoder, task, method, settings, model, selection, optimizer, loss, train, validation, task.validation, max_length
+        encoder, task, method, settings, model, selection, optimizer, loss,
+        train, validation, task.validation, max_length, compute,
     )  # fmt: skip
 
 

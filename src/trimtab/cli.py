@@ -159,7 +159,7 @@ def inspect(
     """Show layers x kinds with element counts, and what each method would train."""
     from .changes.inspect import inspect as inspect_encoder
     from .encoders.encoder import load
-    from .tables import inspection_tables
+    from .terminal import inspection_tables
 
     found = inspect_encoder(load(encoder), head)
     if not as_json:

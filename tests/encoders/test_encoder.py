@@ -115,3 +115,57 @@ def test_max_length_leaves_room_for_padding_positions(encoder_of):
     assert (
         encoder_of("roberta").max_length == 60
     )  # 64 positions less padding_idx + 1 = 1 is more than the tokenizer's 60
+
+
+def test_a_hub_encoder_keeps_its_commit(encoder, tmp_path, monkeypatch):
+    """The hub's own download is replaced by a local snapshot, laid out as the hub's cache does."""
+    import huggingface_hub
+
+    snapshot = tmp_path / "snapshots" / "0123abc"
+    shutil.copytree(encoder.folder, snapshot)
+    asked = {}
+
+    def download(name, **options):
+        asked.update(options, name=name)
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    found = load("someone/small-bert", revision="main")
+    assert (found.revision, found.sha256) == ("0123abc", encoder.sha256)
+    assert (asked["name"], asked["revision"]) == ("someone/small-bert", "main")
+    assert not any(pattern.endswith((".bin", ".py", ".pt")) or pattern == "*" for pattern in asked["allow_patterns"])
+
+
+def test_a_hub_that_does_not_answer_is_said_plainly(monkeypatch):
+    import huggingface_hub
+
+    def download(name, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(InputError, match="cannot get encoder 'someone/bert' at revision 'v2' from the hub.*no route"):
+        load("someone/bert", revision="v2")
+
+
+def test_the_embedded_encoder_is_checked(encoder, monkeypatch):
+    """Other weights in the package's folder are refused."""
+    from trimtab.encoders import encoder as module
+
+    monkeypatch.setattr(module, "_embedded_minilm", lambda: encoder.folder)
+    with pytest.raises(InputError, match="not the published ones"):
+        load("minilm")
+
+
+def test_shards_are_read_and_a_missing_one_is_refused(encoder, tmp_path):
+    model = encoder.with_head(make_task()).base_model
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    encoder.tokenizer.save_pretrained(tmp_path)
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    inputs = encoder.tokenizer(["the old cat"], return_tensors="pt")
+    with torch.no_grad():
+        expected = encoder.with_head(make_task(), seed=1).eval()(**inputs).logits
+        torch.testing.assert_close(load(tmp_path).with_head(make_task(), seed=1).eval()(**inputs).logits, expected)
+    shards[0].unlink()
+    with pytest.raises(InputError, match="no weights"):
+        load(tmp_path)

@@ -13,8 +13,9 @@ from transformers import AutoModel, AutoModelForSequenceClassification, Camember
 
 from trimtab.encoders import bucketed, packed
 from trimtab.encoders.head import LinearHead
-from trimtab.encoders.packed import forward, pack, prepare, restore, segment_mean
+from trimtab.encoders.packed import forward, pack, prepare, restore
 from trimtab.encoders.padded import padded_logits
+from trimtab.encoders.running import segment_mean
 
 PADDED = ("mpnet", "deberta-v2", "roformer")  # families that never ask transformers' registry for attention
 LENGTHS = (5, 40, 17, 50, 2, 33, 28, 1)
@@ -173,7 +174,7 @@ def test_a_packed_batch_lays_texts_in_a_row() -> None:
 
 def test_means_of_segments() -> None:
     hidden = torch.arange(10.0).view(5, 2)
-    means = segment_mean(hidden, torch.tensor([0, 3]), torch.tensor([3, 2]))
+    means = segment_mean(hidden, torch.tensor([3, 2]))
     torch.testing.assert_close(means, torch.stack([hidden[:3].mean(0), hidden[3:].mean(0)]))
 
 

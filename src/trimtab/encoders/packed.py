@@ -106,11 +106,6 @@ def forward(model: Any, batch: PackedBatch) -> Tensor:
     return _run(model, batch, plan)[0]
 
 
-def segment_mean(hidden: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
-    """The mean (B, H) of each text's rows of `hidden` (T, H); texts lie one after the other."""
-    return running.segment_mean(hidden, lengths)
-
-
 def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = None) -> None:
     """Makes `forward` run packed on `model`, its layers in bfloat16 where that pays; `restore` undoes it.
 

@@ -240,6 +240,17 @@ def test_bad_tables(change, message, command, encoder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_that_were_left_out_stay_left_out(command, encoder, tmp_path):
+    """The recipe and the run remember, so that repeating and evaluating work."""
+    table = write_csv(tmp_path / "gaps.csv", bad_rows(lambda rows: rows[4].update(Verdict="")))
+    fit = ("fit", encoder.folder, table, *FIT[3:-1], tmp_path / "out", "--epochs", 1, "--skip-bad-rows")
+    code, _, err = command(*fit)
+    assert code == 0, err
+    assert "left out 1 of 40 rows" in err
+    assert command("evaluate", tmp_path / "out")[0] == 0
+    assert command("fit", tmp_path / "out" / "recipe.toml", "--out", tmp_path / "again")[0] == 0
+
+
 def test_wrong_encoding_and_truncated_gzip(command, encoder, tmp_path):
     latin = tmp_path / "latin.csv"
     latin.write_bytes("text,label\ncaf\xe9,a\nthe,b\n".encode("latin-1"))

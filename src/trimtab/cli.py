@@ -75,8 +75,11 @@ def fit(
     base = Recipe.load(Path(encoder)) if is_recipe else Recipe(encoder=encoder)
     columns = None if text is None else tuple(text.split(","))
     settings = {field.name: given[field.name] for field in fields(Settings)}
-    recipe = base.changed(task=task, text=columns, label=label, kind=kind, metric=metric, method=method, **settings)
-    run = fit_recipe(recipe, out, skip_bad_rows=skip_bad_rows, resume=resume, overwrite=overwrite, progress=True)
+    recipe = base.changed(
+        task=task, text=columns, label=label, kind=kind, metric=metric, method=method,
+        skip_bad_rows=skip_bad_rows or None, **settings,
+    )  # fmt: skip
+    run = fit_recipe(recipe, out, resume=resume, overwrite=overwrite, progress=True)
     assert run.folder is not None
     page = report(run.folder)
     metric_name, details = run.details["metric"], run.details

@@ -68,6 +68,7 @@ def read(
         metric=_main_metric(metric, found.name, coding),
         splits={split: splits[split] for split in SPLITS if split in splits},
         source=str(source),
+        skip_bad_rows=skip_bad_rows,
         notes=(*found.notes, *notes),
     )
 

@@ -54,6 +54,7 @@ class Task:
     metric: str  # name of the main metric
     splits: Mapping[str, Rows] = field(default_factory=dict, repr=False)
     source: str = ""  # what `read` was given, so that a recipe can read it again
+    skip_bad_rows: bool = False  # whether rows without text or label were left out; reading again must do the same
     notes: tuple[str, ...] = ()  # what the reader did to the rows, in plain words
 
     @property
@@ -83,13 +84,17 @@ class Task:
             "label_column": self.label_column,
             "metric": self.metric,
             "source": self.source,
+            "skip_bad_rows": self.skip_bad_rows,
         }
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Task:
         """The task without rows that `description()` described; raises InputError when a field is missing or odd."""
         try:
-            values = {name: description[name] for name in ("name", "kind", "label_column", "metric", "source")}
+            values = {
+                name: description[name]
+                for name in ("name", "kind", "label_column", "metric", "source", "skip_bad_rows")
+            }
             classes, text_columns = description["classes"], description["text_columns"]
         except KeyError as error:
             raise InputError(

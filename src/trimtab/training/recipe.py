@@ -80,6 +80,7 @@ class Recipe:
     label: str | None = None
     kind: str | None = None
     metric: str | None = None
+    skip_bad_rows: bool = False  # leave out rows without text or label
     settings: Settings = field(default_factory=Settings)
 
     def save(self, path: Path) -> None:

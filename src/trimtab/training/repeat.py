@@ -17,7 +17,6 @@ def fit_recipe(
     recipe: Recipe,
     out: Path | None = None,
     *,
-    skip_bad_rows: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
@@ -36,7 +35,7 @@ def fit_recipe(
         label=recipe.label,
         kind=recipe.kind,
         metric=recipe.metric,
-        skip_bad_rows=skip_bad_rows,
+        skip_bad_rows=recipe.skip_bad_rows,
     )
     folder = out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"{task.name}-{recipe.method}")
     encoder = load(recipe.encoder, recipe.revision)

@@ -80,7 +80,7 @@ def recipe_of(bench: Workbench) -> Recipe:
     task, encoder = bench.task, bench.encoder
     return Recipe(
         encoder.name, task.source, method_text(bench.method), encoder.revision,
-        task.text_columns, task.label_column, task.kind, task.metric, bench.settings,
+        task.text_columns, task.label_column, task.kind, task.metric, task.skip_bad_rows, bench.settings,
     )  # fmt: skip
 
 

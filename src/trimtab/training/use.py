@@ -115,4 +115,5 @@ def _read_for(trained: Task, source: str | None, text: str | None, label: str | 
         label=trained.label_column,
         kind=trained.kind,
         metric=trained.metric,
+        skip_bad_rows=trained.skip_bad_rows,
     )

@@ -214,6 +214,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_can_go_on(encoder, tmp_path, monkeypat
     run = fit(encoder, task, LayerNorms(), out=tmp_path / "a", **settings)
     assert run.stopped == "interrupted"
     assert run.details["steps"] == 9
+    assert [entry["step"] for entry in run.history] == [0, 6, 9]
     assert any("Interrupted after step 9 of 24" in note for note in run.notes)
     assert Delta.load(tmp_path / "a").values.keys() == run.delta.values.keys()
     monkeypatch.setattr(fit_module.Workbench, "train_step", steps)

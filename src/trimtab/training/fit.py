@@ -76,7 +76,9 @@ class _Sitting:
             self.validate()
         while state.step < bench.total_steps:
             if stop.is_set():
-                self.save()
+                self.save()  # before judging, so that a resumed run does not know of it and goes on to the same bits
+                if state.loss_rows:
+                    self.validate()
                 return "interrupted"
             began = time.perf_counter()
             loss_sum, rows = bench.train_step(state.step)

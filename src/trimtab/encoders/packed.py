@@ -55,6 +55,7 @@ class _Plan:
     attention: str | None  # the model's attention implementation before
     dropout: float | None
     packed: bool = False
+    n_layers: int = 0
     firsts_from: nn.Module | None = None
     patched: list[nn.Module] = field(default_factory=list)
     hooks: list[Any] = field(default_factory=list)
@@ -106,6 +107,36 @@ def forward(model: Any, batch: PackedBatch) -> Tensor:
     return _run(model, batch, plan)[0]
 
 
+def can_split(model: Any) -> bool:
+    """Whether `states_before` and `forward_from` work on `model`: it is prepared and runs packed."""
+    return model in _PLANS and _PLANS[model].packed
+
+
+@torch.no_grad()
+def states_before(model: Any, batch: PackedBatch, depth: int) -> Tensor:
+    """What layer `depth` of a prepared model is given, (T, H).
+
+    At the number of layers: what the head is given of each text, (B, H) float32.
+    """
+    plan = _PLANS[model]
+    try:
+        _run(model, batch, plan, depth=depth, wants_states=True)
+    except running.Reached as reached:
+        return reached.states
+    raise ValueError(f"{type(model).__name__} has no layer {depth}")
+
+
+def forward_from(model: Any, states: Tensor, lengths: Sequence[int], depth: int) -> Tensor:
+    """Float32 logits (B, C) from what `states_before` gave, with autograd; nothing below layer `depth` is run.
+
+    `lengths` are the tokens of each text.
+    """
+    plan, pooled = _PLANS[model], depth == _PLANS[model].n_layers
+    ids = [np.full(1 if pooled else length, model.config.pad_token_id or 0, np.int32) for length in lengths]
+    batch = pack(ids, None, model)  # stands in for the tokens, whose embeddings nothing will read
+    return _run(model, batch, plan, depth=depth, states=states if pooled else states[None])[0]
+
+
 def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = None) -> None:
     """Makes `forward` run packed on `model`, its layers in bfloat16 where that pays; `restore` undoes it.
 
@@ -116,6 +147,7 @@ def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = No
     plan = _PLANS[model] = _Plan(model.config._attn_implementation, dropout)
     expected, groups = observe(model)
     layers = model.get_submodule(layers_of(model).path)
+    plan.n_layers = len(layers)
     plan.packed = _try_packed(model, plan, layers, expected)
     if not plan.packed:
         model.config._attn_implementation = plan.attention
@@ -146,14 +178,15 @@ def _row(rows: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate(rows).astype(np.int64))[None]
 
 
-def _run(model: Any, batch: PackedBatch, plan: _Plan) -> tuple[Tensor, Run]:
+def _run(model: Any, batch: PackedBatch, plan: _Plan, **part: Any) -> tuple[Tensor, Run]:
+    """The logits, and the Run that they come from; `part` are fields of Run that say where to begin or to stop."""
     layout = Layout(batch.starts.tolist(), batch.lengths.tolist(), batch.input_ids.device)
     inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
     if batch.token_type_ids is not None:
         inputs["token_type_ids"] = batch.token_type_ids
     if isinstance(model, LinearHead):  # its mean is over B texts of one token each
         inputs["attention_mask"] = torch.ones(len(batch), 1, device=batch.input_ids.device)
-    with running.running(Run(layout, plan.dropout, plan.firsts_from)) as run:
+    with running.running(Run(layout, plan.dropout, plan.firsts_from, n_layers=plan.n_layers, **part)) as run:
         return model(**inputs).logits.float(), run
 
 
@@ -172,8 +205,8 @@ def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) ->
             except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
                 _log.info("packed probe of %s failed: %s", type(model).__name__, error)
             else:
-                n_layers = getattr(model.config, "num_hidden_layers", 1)
-                if len(run.attention_modules) == n_layers and torch.allclose(logits, expected, rtol=1e-3, atol=1e-4):
+                n_calls = getattr(model.config, "num_hidden_layers", 1)
+                if len(run.attention_modules) == n_calls and torch.allclose(logits, expected, rtol=1e-3, atol=1e-4):
                     return True
             plan.undo()
             plan.firsts_from = None
@@ -186,6 +219,8 @@ def _set_up(model: Any, plan: _Plan, layers: Any, *, shortcuts: bool) -> None:
         for module in layers.modules():
             if norms.is_tail(module):
                 plan.patch(module, norms.tail_forward(module))
+    for number, layer in enumerate(layers):
+        plan.patch(layer, running.layer_forward(layer, number))
     plan.hooks.append(body.register_forward_pre_hook(running.without_mask, with_kwargs=True))
     if isinstance(model, LinearHead) or getattr(model.config, "classifier_pooling", "cls") == "mean":
         plan.hooks.append(body.register_forward_hook(running.means))

@@ -34,6 +34,10 @@ class Run:
     dropout: float | None = None  # in place of the model's rates; None keeps them
     firsts_from: nn.Module | None = None  # the attention module behind which only first tokens matter
     firsts_only: bool = False  # whether the pass is behind it
+    n_layers: int = -1
+    depth: int = 0  # layers below it are not run where `states` stands in for them
+    states: Tensor | None = None  # what layer `depth` is given (1, T, H), or behind all layers, the texts (B, H)
+    wants_states: bool = False  # whether to stop in front of layer `depth`
     last_layer_calls: int = 0
     attention_modules: list[nn.Module] = field(default_factory=list)  # in the order of their calls
 
@@ -44,6 +48,14 @@ class Run:
     def firsts(self, hidden: Tensor) -> Tensor:
         """The first tokens' rows (1, B, ...) of `hidden` (1, T, ...), in the order of the texts."""
         return hidden.index_select(1, self.layout.tensor("starts", lambda: self.layout.starts))
+
+
+class Reached(Exception):
+    """The pass has come to where it was to stop; `states` are what it found there."""
+
+    def __init__(self, states: Tensor):
+        super().__init__()
+        self.states = states
 
 
 RUN: ContextVar[Run | None] = ContextVar("run", default=None)
@@ -108,7 +120,8 @@ def means(body: nn.Module, inputs: Any, output: Any) -> Any:
     run = RUN.get()
     if run is not None:
         lengths = torch.tensor(run.layout.lengths)
-        output.last_hidden_state = segment_mean(output.last_hidden_state[0].float(), lengths)[:, None]
+        mean = segment_mean(output.last_hidden_state[0].float(), lengths)
+        output.last_hidden_state = _behind_layers(run, mean)[:, None]
     return output
 
 
@@ -133,7 +146,7 @@ def first_tokens(calls: int) -> Any:
             return None
         hidden = output[0] if isinstance(output, tuple) else output
         rows = hidden if run.firsts_only else run.firsts(hidden)
-        chosen = rows.transpose(0, 1).float()
+        chosen = _behind_layers(run, rows[0].float())[:, None]
         return (chosen, *output[1:]) if isinstance(output, tuple) else chosen
 
     return hook
@@ -142,6 +155,36 @@ def first_tokens(calls: int) -> Any:
 def in_float32(layer: nn.Module, inputs: Any, output: Any) -> Any:
     """Hook behind the last layer's module: what follows is not ours and computes in float32."""
     return (output[0].float(), *output[1:]) if isinstance(output, tuple) else output.float()
+
+
+def layer_forward(layer: nn.Module, number: int) -> Any:
+    """The forward method that replaces that of layer `number`: a pass may stop in front of it, or begin there."""
+    own, in_tuple = layer.forward, False
+
+    def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        nonlocal in_tuple
+        run = RUN.get()
+        if run is not None and run.wants_states and run.depth == number:
+            raise Reached(hidden[0])
+        if run is not None and run.states is not None:
+            if number < run.depth:
+                return (hidden,) if in_tuple else hidden
+            if number == run.depth:
+                hidden = run.states
+        output = own(hidden, *args, **kwargs)
+        in_tuple = isinstance(output, tuple)
+        return output
+
+    return forward
+
+
+def _behind_layers(run: Run, texts: Tensor) -> Tensor:
+    """`texts` (B, H), or what stands in for them; where they are all that was wanted, the pass ends."""
+    if run.depth != run.n_layers:
+        return texts
+    if run.wants_states:
+        raise Reached(texts)
+    return texts if run.states is None else run.states
 
 
 def segment_mean(hidden: Tensor, lengths: Tensor) -> Tensor:

@@ -1,0 +1,77 @@
+"""A pass that stops in front of a layer, and one that begins there: together they must be the whole pass."""
+
+from typing import Any
+
+import pytest
+import torch
+from small import CONFIGS, FAMILIES
+from test_packed import LENGTHS, PADDED, enlarged, gradients, random_model, random_texts, train_only
+from transformers import AutoModel
+
+from trimtab.encoders.head import LinearHead
+from trimtab.encoders.packed import can_split, forward, forward_from, pack, prepare, states_before
+from trimtab.encoders.parts import layers_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*cannot run on padding-free batches")
+
+
+def depths(model: Any) -> list[int]:
+    """The depths to try: a layer that is used repeatedly has no inside."""
+    layers = layers_of(model)
+    return [layers.count] if layers.shared else list(range(1, layers.count + 1))
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+@pytest.mark.parametrize("head", ["default", "linear"])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in PADDED])
+def test_both_parts_of_a_pass_are_the_whole_pass(family: str, head: str, compute: Any) -> None:
+    model: Any = random_model(CONFIGS[family]())
+    if head == "linear":
+        model = enlarged(LinearHead(AutoModel.from_config(CONFIGS[family]()), "body", 3))
+    ids, types = random_texts(family)
+    prepare(model, compute=compute)
+    assert can_split(model)
+    batch = pack(ids, types, model)
+    expected = forward(model, batch).detach()
+    for depth in depths(model):
+        states = states_before(model, batch, depth)
+        pooled = depth == layers_of(model).count
+        assert states.shape[0] == (len(LENGTHS) if pooled else sum(LENGTHS))
+        assert not states.requires_grad
+        assert torch.equal(forward_from(model, states, LENGTHS, depth), expected), depth
+
+
+def test_gradients_above_the_split() -> None:
+    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
+    train_only(model, "layer.[12].*LayerNorm|classifier")
+    prepare(model, compute="float32")
+    batch = pack(ids, types, model)
+    expected = gradients(model, forward(model, batch))
+    found = gradients(model, forward_from(model, states_before(model, batch, 1), LENGTHS, 1))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_nothing_below_the_split_is_run() -> None:
+    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
+    prepare(model, compute="float32")
+    states = states_before(model, pack(ids, types, model), 2)
+    ran: list[int] = []
+    for number, layer in enumerate(model.bert.encoder.layer):
+        layer.attention.register_forward_hook(lambda *_, number=number: ran.append(number))
+    forward_from(model, states, LENGTHS, 2)
+    assert ran == [2]
+
+
+def test_padded_families_cannot_be_split() -> None:
+    model = random_model(CONFIGS["deberta-v2"]())
+    assert not can_split(model)
+    prepare(model)
+    assert not can_split(model)
+
+
+def test_there_is_no_layer_behind_the_last() -> None:
+    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
+    prepare(model, compute="float32")
+    with pytest.raises(ValueError, match="has no layer 7"):
+        states_before(model, pack(ids, types, model), 7)

@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from small import make_encoder_folder
@@ -25,3 +26,11 @@ def encoder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Enco
 def encoder(encoder_of: Callable[[str], Encoder]) -> Encoder:
     """A small BERT."""
     return encoder_of("bert")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, so that no test sees what another has computed or what the user has."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("TRIMTAB_CACHE", str(folder))
+    return folder

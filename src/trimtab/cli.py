@@ -53,6 +53,9 @@ def fit(
     patience: Annotated[int | None, typer.Option(help="Stop after N validations without a better score.")] = None,
     train_limit: Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")] = None,
     tokens_per_batch: Annotated[int | None, typer.Option(help="Tokens in one forward pass: bounds memory.")] = None,
+    cache_gb: Annotated[
+        float | None, typer.Option(help="Most GB of disk for what frozen layers compute; 0: none.")
+    ] = None,
     compute: Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows with no text or no label.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,

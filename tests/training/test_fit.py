@@ -139,7 +139,7 @@ def dying_at(last, steps):
     return step_or_die
 
 
-@pytest.mark.parametrize("method", [LayerNorms(), Random(count=200), Lora(rank=2)], ids=repr)
+@pytest.mark.parametrize("method", [LayerNorms(), Random(count=200), Lora(rank=2), LastLayers(1), Head()], ids=repr)
 def test_resumed_run_equals_an_uninterrupted_one(method, encoder, tmp_path, monkeypatch):
     """The run dies in the middle of an epoch, behind a checkpoint by time, and goes on to the same bits."""
     task = make_task(n_train=48, n_validation=16)

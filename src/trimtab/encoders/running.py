@@ -50,7 +50,7 @@ class Run:
         return hidden.index_select(1, self.layout.tensor("starts", lambda: self.layout.starts))
 
 
-class Reached(Exception):
+class Reached(Exception):  # noqa: N818 (an outcome, not an error)
     """The pass has come to where it was to stop; `states` are what it found there."""
 
     def __init__(self, states: Tensor):

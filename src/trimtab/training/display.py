@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..changes.notation import method_text
 from ..tasks.survey import survey
@@ -28,6 +28,8 @@ class Display:
             console=self._console, disable=not (shown and sys.stderr.isatty()),
         )  # fmt: skip
         self._bench: Workbench | None = None
+        self._caching: TaskID | None = None
+        self._training: TaskID | None = None
         self._score, self._loss = "", 0.0
 
     def __enter__(self) -> Display:
@@ -52,15 +54,23 @@ class Display:
         for line in lines:
             self._console.print(line, markup=False, soft_wrap=True)
         self._bar.start()
-        self._job = self._bar.add_task("train", total=bench.total_steps, completed=state.step, facts="")
+
+    def cached(self, rows: int, total: int) -> None:
+        """Moves the bar of the frozen layers' states."""
+        if self._caching is None:
+            self._caching = self._bar.add_task("frozen layers, once", total=total, facts="")
+        self._bar.update(self._caching, completed=rows, facts=f"{rows:,} of {total:,} texts")
 
     def stepped(self, state: checkpoint.Progress) -> None:
         """Moves the bar: loss since the last validation, last score, training rows per second."""
         if state.loss_rows:  # none right after a validation: the last mean stays
             self._loss = state.loss_sum / state.loss_rows
         rate = state.rows / max(1e-9, state.step_seconds)
+        if self._training is None:
+            assert self._bench is not None
+            self._training = self._bar.add_task("train", total=self._bench.total_steps, facts="")
         self._bar.update(
-            self._job, completed=state.step, facts=f"loss {self._loss:.3f}  {self._score}  {rate:.0f} texts/s"
+            self._training, completed=state.step, facts=f"loss {self._loss:.3f}  {self._score}  {rate:.0f} texts/s"
         )
 
     def validated(self, state: checkpoint.Progress) -> None:

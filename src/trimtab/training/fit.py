@@ -47,6 +47,10 @@ def fit(
             recipe_of(bench).save(folder / RECIPE)
         with _interruptible() as stop, display:
             display.announce(bench, sitting.state)
+            for rows, total in bench.cache_prefixes():
+                display.cached(rows, total)
+                if stop.is_set():
+                    break
             stopped = sitting.train(stop)
         bench.optimizer.restore(sitting.best)
         return finished_run(bench, sitting.state, stopped, folder, sitting.seconds)

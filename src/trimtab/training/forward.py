@@ -1,29 +1,35 @@
 """Logits of many rows, in batches of similar length, without gradients."""
 
+# Shapes: N rows of a split, B rows of a batch, C outputs.
+
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..encoders.packed import forward, pack
-from ..tasks.batches import Batch, Tokens, token_groups
+from ..encoders.probe import evaluating
+from ..tasks.batches import Tokens, token_groups
+from .prefix import Prefix
 
 
-def batch_logits(model: Any, batch: Batch) -> Tensor:
-    """Float32 logits (B, C) of one batch, with gradients where the caller wants them."""
+def batch_logits(model: Any, tokens: Tokens, rows: np.ndarray, prefix: Prefix | None = None) -> Tensor:
+    """Float32 logits (B, C) of the rows at `rows`, from their prefix where there is one; with autograd."""
+    if prefix is not None:
+        return prefix.logits(model, rows)
+    batch = tokens.take(rows.tolist())
     return forward(model, pack(batch.ids, batch.type_ids, model))
 
 
-@torch.no_grad()
-def all_logits(model: Any, tokens: Tokens, tokens_per_batch: int) -> Tensor:
+def all_logits(model: Any, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None) -> Tensor:
     """Float32 logits (N, C) of every row of `tokens`, on the CPU and in their order, in evaluation mode."""
-    was_training = model.training
-    model.eval()
+    sizes = tokens.lengths if prefix is None else prefix.sizes
     logits = torch.empty(len(tokens), 0)
-    for rows in token_groups(tokens.lengths, range(len(tokens)), tokens_per_batch):
-        found = batch_logits(model, tokens.take(rows.tolist())).cpu()
-        if logits.shape[1] == 0:
-            logits = torch.empty(len(tokens), found.shape[1])
-        logits[torch.from_numpy(rows)] = found
-    model.train(was_training)
+    with evaluating(model):
+        for rows in token_groups(sizes, range(len(tokens)), tokens_per_batch):
+            found = batch_logits(model, tokens, rows, prefix).cpu()
+            if logits.shape[1] == 0:
+                logits = torch.empty(len(tokens), found.shape[1])
+            logits[torch.from_numpy(rows)] = found
     return logits

@@ -37,6 +37,7 @@ class Settings:
     patience: int | None = None  # stop after so many validations without a better score; None: never
     train_limit: int | None = None  # train on the first so many rows after a seeded shuffle
     tokens_per_batch: int = 8192  # tokens in one forward pass: bounds memory, and changes nothing but rounding
+    cache_gb: float = 8.0  # most disk space for what frozen first layers make of the rows; 0: computed at every visit
     compute: str = "auto"  # of frozen matrices: "float32", "bfloat16", or "auto", the faster here
 
     def __post_init__(self):
@@ -65,6 +66,7 @@ COMPUTES = get_args(Compute)
 _LOWEST = {
     "epochs": 1, "batch_size": 1, "weight_decay": 0, "max_length": 3, "seed": 0, "eval_steps": 1, "patience": 1,
     "train_limit": 1, "tokens_per_batch": 1,
+    "cache_gb": 0,
 }  # fmt: skip
 
 

@@ -1,0 +1,132 @@
+"""Prefix: what the frozen first layers make of every row, computed once instead of at every visit.
+
+It is right because those layers run without dropout and nothing in them changes. It is kept in a memory-mapped file
+under a stated budget, named by everything it depends on, so that a second run on the same rows starts from it; where no
+file can be written, in memory.
+"""
+
+# Shapes: T tokens of all rows, N rows, B rows of a batch, H width.
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cache import cache_folder, delete, key_of, make_room, mark_used
+from ..encoders.packed import forward_from, pack, states_before
+from ..encoders.parts import layers_of
+from ..tasks.batches import Tokens, token_groups
+
+TOKENS_PER_BATCH = 8192  # tokens in one forward pass while it is computed
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Prefix:
+    """What layer `depth` is given of every row; behind the last layer, what pooler and head are given."""
+
+    depth: int
+    pooled: bool  # one state per row instead of one per token
+    starts: np.ndarray = field(repr=False)  # (N + 1,) the first state of each row
+    states: Tensor = field(repr=False)  # (T, H) or (N, H)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """States per row (N,)."""
+        return np.diff(self.starts)
+
+    def logits(self, model: Any, rows: np.ndarray) -> Tensor:
+        """Float32 logits (B, C) of the rows at `rows`, with gradients above `depth`."""
+        device = next(model.parameters()).device
+        if self.pooled:
+            states = self.states[torch.from_numpy(rows)]
+        else:
+            states = torch.cat([self.states[self.starts[row] : self.starts[row + 1]] for row in rows])
+        lengths = self.sizes[rows].tolist()
+        return forward_from(model, states.to(device), lengths, self.depth)
+
+
+def computed(
+    model: Any, tokens: Tokens, depth: int, named: str, most_bytes: int
+) -> Iterator[tuple[int, Prefix | None]]:
+    """Yields (rows done, None) while it computes, and last (rows, the Prefix), or (0, None) where it exceeds `most_bytes`.
+
+    `model` is prepared and in evaluation mode; `named` says what the states depend on beside the tokens: the encoder, the
+    head's way of pooling and the arithmetic.
+    """
+    lengths = tokens.lengths
+    probe = states_before(model, pack([tokens.ids[0]], tokens.type_ids and [tokens.type_ids[0]], model), depth)
+    pooled = depth == layers_of(model).count
+    starts = np.concatenate([[0], (np.ones_like(lengths) if pooled else lengths).cumsum()])
+    shape = (int(starts[-1]), probe.shape[1])
+    n_bytes = math.prod(shape) * probe.element_size()
+    path = cache_folder() / "prefix" / _key(tokens, depth, named)
+    found = _open(path, shape, probe.dtype)
+    if found is not None:
+        _log.info("the first %d layers' states are read from %s", depth, path)
+        yield len(tokens), Prefix(depth, pooled, starts, found)
+        return
+    if not make_room(n_bytes, most_bytes):
+        _log.info("the states behind %d layers would take %.1f GB: computed at every visit", depth, n_bytes / 1e9)
+        yield 0, None
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    states, in_file = _created(temporary, shape, probe.dtype)
+    try:
+        done = 0
+        for rows in token_groups(lengths, range(len(tokens)), TOKENS_PER_BATCH):
+            batch = tokens.take(rows.tolist())
+            made = states_before(model, pack(batch.ids, batch.type_ids, model), depth).to(states.device)
+            for row, part in zip(rows, made.split(np.diff(starts)[rows].tolist()), strict=True):
+                states[starts[row] : starts[row + 1]] = part
+            done += len(rows)
+            yield done, None
+        if in_file:
+            temporary.replace(path)
+    finally:
+        delete(temporary)
+    yield len(tokens), Prefix(depth, pooled, starts, states)
+
+
+def _key(tokens: Tokens, depth: int, named: str) -> str:
+    ids = [np.concatenate(rows).tobytes() for rows in (tokens.ids, tokens.type_ids or []) if rows]
+    made_by = [f"{package} {version(package)}" for package in ("trimtab", "torch", "transformers")]
+    return key_of([named, str(depth), *made_by, tokens.lengths.tobytes(), *ids])
+
+
+def _open(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
+    """The states in a finished file; None where there is none of the right size."""
+    count = math.prod(shape)
+    try:
+        if path.stat().st_size != count * dtype.itemsize:
+            return None
+        states = torch.from_file(str(path), shared=False, size=count, dtype=dtype)
+    except (OSError, RuntimeError):
+        return None
+    mark_used(path)
+    return states.view(shape)
+
+
+def _created(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, bool]:
+    """Room for the states, and whether it is a file's."""
+    count = math.prod(shape)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:  # a full disk must fail here and not in the mapping, which would kill us
+            os.posix_fallocate(file.fileno(), 0, count * dtype.itemsize)
+        return torch.from_file(str(path), shared=True, size=count, dtype=dtype).view(shape), True
+    except (OSError, RuntimeError, AttributeError) as error:  # posix_fallocate is not everywhere
+        _log.info("no file for the first layers' states (%s): they are kept in memory", error)
+        delete(path)
+        return torch.empty(shape, dtype=dtype), False

@@ -1,0 +1,156 @@
+"""The cached prefix against computing every layer at every visit, and its file against all that may happen to it."""
+
+import os
+import signal
+
+import pytest
+import torch
+from small import FAMILIES, make_task
+
+from trimtab.changes.methods import Biases, Head, LastLayers, LayerNorms
+from trimtab.training import prefix as module
+from trimtab.training.fit import fit
+from trimtab.training.recipe import Settings
+from trimtab.training.workbench import set_up
+
+SETTINGS = {"epochs": 2, "batch_size": 8, "lr": 5e-3, "compute": "float32"}
+
+
+def cached(bench):
+    """The bench with its prefixes."""
+    for _ in bench.cache_prefixes():
+        pass
+    return bench
+
+
+def counting(monkeypatch):
+    """A list that grows by one with every forward pass through the frozen layers."""
+    passes, states_before = [], module.states_before
+
+    def counted(model, batch, depth):
+        passes.append(len(batch))
+        return states_before(model, batch, depth)
+
+    monkeypatch.setattr(module, "states_before", counted)
+    return passes
+
+
+def files(cache):
+    return sorted((cache / "prefix").glob("*"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("head", ["default", "linear"])
+@pytest.mark.parametrize("method", [Head(), LastLayers(1), LastLayers(2)], ids=repr)
+def test_a_cached_fit_is_the_uncached_one(method, head, family, encoder_of, recwarn):
+    if family == "albert" and isinstance(method, LastLayers):
+        pytest.skip("refuses last layers")
+    task = make_task(n_train=24, n_validation=8)
+    runs = [fit(encoder_of(family), task, method, cache_gb=gb, head=head, **SETTINGS) for gb in (1.0, 0.0)]
+    torch.testing.assert_close(runs[0].delta.values, runs[1].delta.values, rtol=1e-4, atol=1e-5)
+    assert runs[0].scores == pytest.approx(runs[1].scores, abs=1e-4)
+
+
+def test_the_head_alone_needs_one_pass_in_all(encoder, monkeypatch):
+    passes = counting(monkeypatch)
+    fit(encoder, make_task(n_train=24, n_validation=8), Head(), **SETTINGS | {"epochs": 6})
+    assert passes == [1, 8, 1, 24]  # one row to see the shape, then every row once
+
+
+def test_the_next_run_on_the_same_rows_starts_from_the_file(encoder, cache, monkeypatch):
+    task = make_task(n_train=24, n_validation=8)
+    first = fit(encoder, task, LastLayers(1), **SETTINGS)
+    assert len(files(cache)) == 2
+    passes = counting(monkeypatch)
+    again = fit(encoder, task, LastLayers(1), **SETTINGS)
+    assert passes == [1, 1]
+    assert all(torch.equal(again.delta.values[name], value) for name, value in first.delta.values.items())
+
+
+@pytest.mark.parametrize(
+    "change", [{"max_length": 5}, {"compute": "bfloat16"}, {"head": "linear"}, {"train_limit": 20}]
+)
+def test_what_the_states_depend_on_names_the_file(change, encoder, cache):
+    task = make_task(n_train=24, n_validation=8)
+    fit(encoder, task, Head(), **SETTINGS)
+    before = len(files(cache))
+    fit(encoder, task, Head(), **SETTINGS | change)
+    assert len(files(cache)) > before
+
+
+def test_the_seed_and_the_rates_do_not(encoder, cache):
+    task = make_task(n_train=24, n_validation=8)
+    fit(encoder, task, Head(), **SETTINGS)
+    fit(encoder, task, Head(), **SETTINGS | {"seed": 1, "lr": 1e-4, "batch_size": 4})
+    assert len(files(cache)) == 2
+
+
+def test_a_file_of_the_wrong_size_is_made_again(encoder, cache):
+    task = make_task(n_train=24, n_validation=8)
+    first = fit(encoder, task, Head(), **SETTINGS)
+    for path in files(cache):
+        path.write_bytes(path.read_bytes()[:-4])
+    again = fit(encoder, task, Head(), **SETTINGS)
+    assert again.scores == first.scores
+
+
+def test_the_least_recently_used_make_room(encoder, cache):
+    other = cache / "prefix" / "older"
+    other.parent.mkdir()
+    other.write_bytes(bytes(30_000))
+    os.utime(other, (1, 1))
+    task = make_task(n_train=24, n_validation=8)
+    fit(encoder, task, Head(), **SETTINGS | {"cache_gb": 32_000 / 1e9})  # (24 + 8) rows x 32 values x 4 bytes = 4,096
+    assert not other.exists()
+    assert len(files(cache)) == 2
+
+
+def test_what_exceeds_the_budget_is_computed_at_every_visit(encoder, cache):
+    bench = cached(set_up(encoder, make_task(n_train=24, n_validation=8), LastLayers(1), Settings(cache_gb=1e-6)))
+    assert bench.prefixes == {}
+    assert files(cache) == []
+    bench.train_step(0)
+
+
+def test_without_a_place_for_files_it_is_kept_in_memory(encoder, cache, monkeypatch):
+    (cache / "prefix").write_text("in the way")
+    bench = cached(set_up(encoder, make_task(n_train=24, n_validation=8), LastLayers(1), Settings(**SETTINGS)))
+    assert bench.prefixes.keys() == {"train", "validation"}
+    bench.train_step(0)
+
+
+def test_a_single_epoch_visits_the_training_rows_once(encoder):
+    settings = Settings(**SETTINGS | {"epochs": 1})
+    bench = cached(set_up(encoder, make_task(n_train=24, n_validation=8), LastLayers(1), settings))
+    assert bench.prefixes.keys() == {"validation"}
+
+
+@pytest.mark.parametrize("method", [LayerNorms(), Biases()], ids=repr)
+def test_methods_that_train_every_layer_have_none(method, encoder, cache):
+    bench = cached(set_up(encoder, make_task(n_train=24, n_validation=8), method, Settings(**SETTINGS)))
+    assert bench.prefixes == {}
+
+
+def test_frozen_first_layers_run_without_dropout(encoder):
+    bench = set_up(encoder, make_task(n_train=24, n_validation=8), LastLayers(1), Settings(dropout=0.5))
+    bench.train_step(0)
+    layers = bench.model.bert.encoder.layer
+    assert [layer.attention.self.dropout.training for layer in layers] == [False, False, True]
+    assert not bench.model.bert.embeddings.dropout.training
+    assert bench.model.dropout.training
+
+
+def test_ctrl_c_while_it_is_computed_stops(encoder, tmp_path, monkeypatch, cache):
+    task = make_task(n_train=24, n_validation=8)
+    states_before = module.states_before
+
+    def interrupted(model, batch, depth):
+        if depth == 3 and len(batch) == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+        return states_before(model, batch, depth)
+
+    monkeypatch.setattr(module, "states_before", interrupted)
+    run = fit(encoder, task, Head(), out=tmp_path / "run", **SETTINGS)
+    assert run.stopped == "interrupted"
+    assert run.details["steps"] == 0
+    assert not [path for path in files(cache) if path.name.endswith(".part")]

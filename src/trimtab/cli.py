@@ -67,6 +67,7 @@ def fit(
     from dataclasses import fields
 
     from .studies.report import report
+    from .training.ranks import is_first
     from .training.recipe import Recipe, Settings
     from .training.repeat import fit_recipe
 
@@ -83,6 +84,8 @@ def fit(
         skip_bad_rows=skip_bad_rows or None, **settings,
     )  # fmt: skip
     run = fit_recipe(recipe, out, resume=resume, overwrite=overwrite, progress=True)
+    if not is_first():
+        return  # under torchrun one process writes and talks
     assert run.folder is not None
     page = report(run.folder)
     metric_name, details = run.details["metric"], run.details

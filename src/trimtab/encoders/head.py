@@ -49,6 +49,11 @@ class LinearHead(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     @property
+    def num_labels(self) -> int:
+        """C, under the name that Hugging Face's models give it."""
+        return self.classifier.out_features
+
+    @property
     def base_model(self) -> nn.Module:
         """The pretrained body."""
         return getattr(self, self.base_model_prefix)

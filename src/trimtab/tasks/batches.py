@@ -106,7 +106,7 @@ def shuffled_batches(n_rows: int, batch_size: int, seed: int, epoch: int) -> lis
     return np.split(order, range(batch_size, n_rows, batch_size))
 
 
-def token_groups(lengths: np.ndarray, rows: Sequence[int], most_tokens: int) -> list[np.ndarray]:
+def token_groups(lengths: np.ndarray, rows: Sequence[int] | np.ndarray, most_tokens: int) -> list[np.ndarray]:
     """Cuts `rows`, longest first, into groups of at most `most_tokens` tokens together (one row alone may exceed it)."""
     numbers = np.asarray(rows)
     ordered = numbers[np.argsort(-lengths[numbers], kind="stable")]

@@ -19,6 +19,7 @@ from ..tasks.metrics import METRICS
 from ..tasks.task import Task
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .display import Display
+from .ranks import joined
 from .recipe import settings_from
 from .run import RECIPE, Run, check_folder, finished_run, recipe_of, write_history
 from .workbench import Workbench, set_up
@@ -38,12 +39,14 @@ def fit(
     """
     started = time.perf_counter()
     chosen = settings_from(settings).for_method(method)
-    folder = None if out is None else check_folder(Path(out), resume=resume, overwrite=overwrite)
-    with torch.random.fork_rng():
-        display = Display(progress)
-        bench = set_up(encoder, task, method, chosen)
+    with torch.random.fork_rng(), joined() as ranks:
+        folder = None
+        if out is not None:
+            folder = check_folder(Path(out), resume=resume, overwrite=overwrite, probe=ranks.is_first)
+        display = Display(progress and ranks.is_first)
+        bench = set_up(encoder, task, method, chosen, ranks)
         sitting = _sit_down(bench, folder, resume, display, started)
-        if folder is not None:
+        if folder is not None and ranks.is_first:
             recipe_of(bench).save(folder / RECIPE)
         with _interruptible() as stop, display:
             display.announce(bench, sitting.state)
@@ -53,7 +56,7 @@ def fit(
                     break
             stopped = sitting.train(stop)
         bench.optimizer.restore(sitting.best)
-        return finished_run(bench, sitting.state, stopped, folder, sitting.seconds)
+        return finished_run(bench, sitting.state, stopped, sitting.best_logits, folder, sitting.seconds)
 
 
 @dataclass
@@ -68,6 +71,7 @@ class _Sitting:
     display: Display
     started: float  # on the clock of `perf_counter`, moved back by the seconds of earlier sittings
     saved_at: float = field(default_factory=time.perf_counter)
+    best_logits: Tensor | None = None  # (N, C) of the best validation, where it was in this sitting
 
     def seconds(self) -> float:
         """Of the run so far, over all sittings."""
@@ -79,7 +83,7 @@ class _Sitting:
         if not state.history:
             self.validate()
         while state.step < bench.total_steps:
-            if stop.is_set():
+            if bench.ranks.total(stop.is_set())[0]:
                 self.save()  # before judging, so that a resumed run does not know of it and goes on to the same bits
                 if state.loss_rows:
                     self.validate()
@@ -91,7 +95,7 @@ class _Sitting:
             if bench.validation_due(state.step):
                 self.validate()
                 self.save()
-            elif time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS:
+            elif time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS:  # rank 0 alone writes: clocks may differ
                 self.save()
             if bench.settings.patience is not None and state.since_best >= bench.settings.patience:
                 return "early"
@@ -103,7 +107,7 @@ class _Sitting:
         The untrained start is kept only until the first validation after it.
         """
         bench, state = self.bench, self.state
-        scores, _ = bench.validate()
+        scores, logits = bench.validate()
         entry = {
             "step": state.step,
             "epoch": state.step / bench.steps_per_epoch,
@@ -117,6 +121,7 @@ class _Sitting:
         earlier = [e["scores"][metric] for e in state.history if e["step"] > 0]
         if all(METRICS[metric].better(scores[metric], score) for score in earlier):
             self.best.update(bench.optimizer.values())
+            self.best_logits = logits
             state.best_step, state.since_best = state.step, 0
         else:
             state.since_best += 1
@@ -125,7 +130,7 @@ class _Sitting:
 
     def save(self) -> None:
         """Writes history and checkpoint, where there is a folder."""
-        if self.folder is not None:
+        if self.folder is not None and self.bench.ranks.is_first:
             self.state.seconds, self.saved_at = self.seconds(), time.perf_counter()
             optimizer = self.bench.optimizer
             write_history(self.folder, self.state.history)

@@ -12,6 +12,7 @@ from ..encoders.packed import forward, pack
 from ..encoders.probe import evaluating
 from ..tasks.batches import Tokens, token_groups
 from .prefix import Prefix
+from .ranks import ALONE, Ranks
 
 
 def batch_logits(model: Any, tokens: Tokens, rows: np.ndarray, prefix: Prefix | None = None) -> Tensor:
@@ -22,14 +23,20 @@ def batch_logits(model: Any, tokens: Tokens, rows: np.ndarray, prefix: Prefix | 
     return forward(model, pack(batch.ids, batch.type_ids, model))
 
 
-def all_logits(model: Any, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None) -> Tensor:
-    """Float32 logits (N, C) of every row of `tokens`, on the CPU and in their order, in evaluation mode."""
+def all_logits(
+    model: Any, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE
+) -> Tensor:
+    """Float32 logits (N, C) of every row of `tokens`, on the CPU and in their order, in evaluation mode.
+
+    Ranks compute a share of the rows each, and all get the logits of all.
+    """
     sizes = tokens.lengths if prefix is None else prefix.sizes
-    logits = torch.empty(len(tokens), 0)
+    logits = torch.zeros(len(tokens), model.num_labels)
     with evaluating(model):
-        for rows in token_groups(sizes, range(len(tokens)), tokens_per_batch):
-            found = batch_logits(model, tokens, rows, prefix).cpu()
-            if logits.shape[1] == 0:
-                logits = torch.empty(len(tokens), found.shape[1])
-            logits[torch.from_numpy(rows)] = found
+        for rows in token_groups(sizes, ranks.share(np.arange(len(tokens)), sizes), tokens_per_batch):
+            logits[torch.from_numpy(rows)] = batch_logits(model, tokens, rows, prefix).cpu()
+    if ranks.count > 1:
+        everywhere = logits.to(next(model.parameters()).device)
+        ranks.add_up([everywhere])
+        logits = everywhere.cpu()
     return logits

@@ -46,6 +46,15 @@ class SelectedAdamW:
         self._write_back()
         return float(norm)
 
+    def gradients(self) -> list[Tensor]:
+        """The gathered gradient of every master, to be changed in place; 0 where nothing was gathered."""
+        found = []
+        for master in self.masters.values():
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+            found.append(master.grad)
+        return found
+
     def values(self) -> dict[str, Tensor]:
         """Copies of the selected values, by parameter name."""
         return {name: master.detach().clone() for name, master in self.masters.items()}

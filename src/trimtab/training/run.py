@@ -55,19 +55,21 @@ class Run:
         return {key: self.details[key] for key in (*keys, "peak_memory_bytes", "delta_bytes")}
 
 
-def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
-    """`folder`, made and found writable; raises InputError when it holds a run that would be lost."""
+def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = True) -> Path:
+    """`folder`, made and found writable where `probe`; raises InputError when it holds a run that would be lost."""
     finished, unfinished = (folder / TENSORS).exists(), (folder / CHECKPOINT).exists()
     if resume and finished and not unfinished:
         raise InputError(f"the run in {folder} is finished: there is nothing to resume")
     if not resume and not overwrite and (finished or unfinished):
         state = "an unfinished run (--resume goes on with it)" if unfinished else "a finished run"
         raise InputError(f"{folder} holds {state}: choose another --out, or replace it with --overwrite")
+    if not probe:
+        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        tried = folder / ".writable"
+        tried.touch()
+        tried.unlink()
         if not resume:
             (folder / CHECKPOINT).unlink(missing_ok=True)
     except OSError as error:
@@ -90,10 +92,14 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
 
 
 def finished_run(
-    bench: Workbench, state: Progress, stopped: str | None, folder: Path | None, clock: Callable[[], float]
-) -> Run:
-    """The Run of a workbench whose model holds the best values; with `folder`, saved there and read back to be sure."""
-    scores, logits = bench.validate()
+    bench: Workbench, state: Progress, stopped: str | None, logits: Tensor | None, folder: Path | None,
+    clock: Callable[[], float],
+) -> Run:  # fmt: skip
+    """The Run of a workbench whose model holds the best values; with `folder`, saved there and read back to be sure.
+
+    `logits` are those of the validation rows under these values, where they are known.
+    """
+    scores, logits = bench.validate() if logits is None else (bench.scores(logits), logits)
     name = folder.name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
     delta = Delta.extract(
         bench.model, bench.selection, bench.encoder, bench.task.description(), bench.method,
@@ -101,7 +107,7 @@ def finished_run(
         notes={"metric": bench.task.metric, "validation": scores, "trimtab": version("trimtab")},
     )  # fmt: skip
     details = _details(bench, state, name, stopped, scores, logits)
-    if folder is not None:
+    if folder is not None and bench.ranks.is_first:
         delta.save(folder)
         check_saved(folder, bench)
         details["delta_bytes"] = (folder / TENSORS).stat().st_size
@@ -110,7 +116,7 @@ def finished_run(
         name, scores, state.history[0]["scores"], delta, bench.selection, state.history, details["seconds"],
         details["examples_per_second"], details["peak_memory_bytes"], stopped, details["notes"], details, folder,
     )  # fmt: skip
-    if folder is not None:
+    if folder is not None and bench.ranks.is_first:
         write_history(folder, state.history)
         write_json(folder / SCORES, details)
         write_text(folder / CARD, model_card(details, delta))

@@ -26,6 +26,7 @@ from ..tasks.task import Rows, Task
 from .forward import all_logits, batch_logits
 from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
+from .ranks import ALONE, Ranks, device
 from .recipe import Settings
 
 
@@ -46,6 +47,7 @@ class Workbench:
     validation_rows: Rows
     max_length: int
     compute: Compute  # "float32" or "bfloat16"
+    ranks: Ranks
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
 
     def use(self, compute: Compute) -> None:
@@ -71,16 +73,20 @@ class Workbench:
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         rows = shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, epoch)[position]
-        torch.manual_seed(stream_seed(self.settings.seed, "dropout", step))
+        stream = () if self.ranks.is_first else (self.ranks.rank,)
+        torch.manual_seed(stream_seed(self.settings.seed, "dropout", step, *stream))
         self._train_mode()
         labels, prefix, total = self.train.labels, self.prefixes.get("train"), 0.0
         assert labels is not None
         sizes = self.train.lengths if prefix is None else prefix.sizes
-        for group in token_groups(sizes, rows.tolist(), self.settings.tokens_per_batch):
+        for group in token_groups(sizes, self.ranks.share(rows, sizes), self.settings.tokens_per_batch):
             logits = batch_logits(self.model, self.train, group, prefix)
             losses = self.loss.per_row(logits, labels[torch.from_numpy(group)].to(logits.device))
             (losses.sum() / len(rows)).backward()
             total += float(losses.detach().sum())
+        if self.ranks.count > 1:
+            self.ranks.add_up(self.optimizer.gradients())
+            (total,) = self.ranks.total(total)
         norm = self.optimizer.step(self.rate(step), self.settings.clip)
         if not (np.isfinite(total) and np.isfinite(norm)):
             raise InputError(f"the loss is not a number at step {step + 1}: use a lower --lr, or check the labels")
@@ -96,10 +102,14 @@ class Workbench:
 
     def validate(self) -> tuple[dict[str, float], Tensor]:
         """Scores on the validation split, and the logits (N, C) they were computed from."""
-        assert self.validation.labels is not None
         prefix = self.prefixes.get("validation")
-        logits = all_logits(self.model, self.validation, self.settings.tokens_per_batch, prefix)
-        return scores(self.task, logits, self.validation.labels), logits
+        logits = all_logits(self.model, self.validation, self.settings.tokens_per_batch, prefix, self.ranks)
+        return self.scores(logits), logits
+
+    def scores(self, logits: Tensor) -> dict[str, float]:
+        """Every metric of `logits` (N, C) on the validation split."""
+        assert self.validation.labels is not None
+        return scores(self.task, logits, self.validation.labels)
 
     def cache_prefixes(self) -> Iterator[tuple[int, int]]:
         """Computes once what the frozen first layers make of the rows; yields (rows done, rows to do) on the way.
@@ -115,12 +125,13 @@ class Workbench:
         named = f"{self.encoder.sha256} {type(self.model).__name__} {self.compute}"
         done, total = 0, sum(map(len, splits.values()))
         self.model.eval()
-        for split, tokens in splits.items():
-            for rows, prefix in computed(self.model, tokens, depth, named, most_bytes):
-                yield done + rows, total
-                if prefix is not None:
-                    self.prefixes[split] = prefix
-            done += len(tokens)
+        with self.ranks.first_alone():  # the others read its file, or where there is none compute their own
+            for split, tokens in splits.items():
+                for rows, prefix in computed(self.model, tokens, depth, named, most_bytes):
+                    yield done + rows, total
+                    if prefix is not None:
+                        self.prefixes[split] = prefix
+                done += len(tokens)
 
     def _trains_norm_behind_layers(self) -> bool:
         """Whether the norm behind the last layer is trained, which a compact head's mean comes after."""
@@ -155,7 +166,7 @@ class Workbench:
         return json.dumps(named | asdict(self.settings))
 
 
-def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings) -> Workbench:
+def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ranks: Ranks = ALONE) -> Workbench:
     """The Workbench of a run; raises InputError when the parts do not fit together."""
     settings = settings.for_method(method)
     _check_rows(task)
@@ -165,7 +176,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings) -> 
     train = tokenize(task, task.train, encoder.tokenizer, max_length)
     validation = tokenize(task, task.validation, encoder.tokenizer, max_length)
     loss = task_loss(task, settings.class_weights, settings.label_smoothing)
-    model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(_device())
+    model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(device())
     selection = _attach(method, model, train, loss, settings)
     assert settings.lr is not None
     assert settings.head_lr is not None
@@ -174,7 +185,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings) -> 
     prepare(model, compute=compute)  # after the optimizer has decided what is frozen
     return Workbench(
         encoder, task, method, settings, model, selection, optimizer, loss,
-        train, validation, task.validation, max_length, compute,
+        train, validation, task.validation, max_length, compute, ranks,
     )  # fmt: skip
 
 
@@ -201,7 +212,3 @@ def _check_rows(task: Task) -> None:
             )
         if any(label is None for label in rows.labels):
             raise InputError(f"task {task.name!r} has {split} rows without a label: training needs them all")
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,103 @@
+"""Ranks: processes that train one model together, each on its share of every batch (torchrun)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+TIMEOUT = timedelta(hours=2)  # rank 0 may compute a prefix for long while the others wait
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of how many processes this one is. Every rank calls the same methods in the same order."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes the files and talks to the person."""
+        return self.rank == 0
+
+    def share(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """This rank's part of `rows`: dealt longest first, there and back, so that every rank has about as many tokens."""
+        if self.count == 1:
+            return rows
+        ordered = rows[np.argsort(-sizes[rows], kind="stable")]
+        turn = np.arange(len(ordered)) % (2 * self.count)
+        return ordered[np.minimum(turn, 2 * self.count - 1 - turn) == self.rank]
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replaces each tensor by its sum over the ranks, in one message per dtype and device."""
+        if self.count == 1:
+            return
+        groups: dict[tuple, list[Tensor]] = {}
+        for tensor in tensors:
+            groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+        for group in groups.values():
+            flat = torch.cat([tensor.flatten() for tensor in group])
+            dist.all_reduce(flat)
+            for tensor, total in zip(group, flat.split([t.numel() for t in group]), strict=True):
+                tensor.copy_(total.view(tensor.shape))
+
+    def total(self, *values: float) -> list[float]:
+        """The sum of each value over the ranks."""
+        if self.count == 1:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64, device=device())
+        dist.all_reduce(sums)
+        return sums.tolist()
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """The block is run by rank 0 and then by the others, which find what it has left."""
+        if self.rank > 0:
+            dist.barrier()
+        try:
+            yield
+        finally:
+            if self.rank == 0 and self.count > 1:
+                dist.barrier()
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """The Ranks that torchrun has started, joined for the block; a single one where there is no torchrun."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1 or "RANK" not in os.environ:
+        yield Ranks()
+        return
+    ours = not dist.is_initialized()
+    if ours:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(device())
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def device() -> torch.device:
+    """Where this process trains: its own GPU where there are any."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def is_first() -> bool:
+    """Whether this process is the one that talks to the person, asked before or without joining."""
+    return os.environ.get("RANK", "0") == "0"

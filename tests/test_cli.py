@@ -315,3 +315,16 @@ def test_an_output_folder_that_is_a_file(command, encoder, table, tmp_path):
     assert code == 2
     assert "cannot write" in err
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_tokens_per_batch_is_a_number_or_auto(command, run_folder, encoder_of, table, tmp_path):
+    fixed = ["--text", "What they said", "--label", "Verdict", "--epochs", "1"]
+    folder = encoder_of("bert").folder
+    for text, expected in (("auto", 0), ("100", 100)):
+        out = tmp_path / text
+        code, _, err = command("fit", folder, table, *fixed, "--tokens-per-batch", text, "--out", out)
+        assert code == 0, err
+        assert f"tokens_per_batch = {expected}" in (out / "recipe.toml").read_text()
+        assert "tokens at a time" in err
+    code, _, err = command("fit", folder, table, *fixed, "--tokens-per-batch", "some", "--out", tmp_path / "x")
+    assert (code, "give a number above 0, or auto" in err) == (2, True)

@@ -36,7 +36,7 @@ def fit(
         str | None, typer.Option(help="What to train: layer_norms, lora:rank=8, biases+head, ...")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/TASK-METHOD.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Default: the method's own, 5 for most.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: the method's own, 5 for most; more on few rows.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Texts per optimizer step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: the method's own.")] = None,
     head_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,
@@ -52,7 +52,9 @@ def fit(
     eval_steps: Annotated[int | None, typer.Option(help="Validate every N steps; default: every epoch.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after N validations without a better score.")] = None,
     train_limit: Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")] = None,
-    tokens_per_batch: Annotated[int | None, typer.Option(help="Tokens in one forward pass: bounds memory.")] = None,
+    tokens_per_batch: Annotated[
+        str | None, typer.Option(help="Tokens in one forward pass, which bound memory; default auto: what fits.")
+    ] = None,
     cache_gb: Annotated[
         float | None, typer.Option(help="Most GB of disk for what frozen layers compute; 0: none.")
     ] = None,
@@ -79,6 +81,7 @@ def fit(
     base = Recipe.load(Path(encoder)) if is_recipe else Recipe(encoder=encoder)
     columns = None if text is None else tuple(text.split(","))
     settings = {field.name: given[field.name] for field in fields(Settings)}
+    settings["tokens_per_batch"] = _token_count(tokens_per_batch)
     recipe = base.changed(
         task=task, text=columns, label=label, kind=kind, metric=metric, method=method,
         skip_bad_rows=skip_bad_rows or None, **settings,
@@ -101,6 +104,15 @@ def fit(
     if run.stopped == "interrupted":
         _say("to go on: the same command with --resume")
     _answer(run.as_json(), as_json)
+
+
+def _token_count(text: str | None) -> int | None:
+    """What --tokens-per-batch says: a number, or "auto", which settings write as 0."""
+    if text is None or text == "auto":
+        return None if text is None else 0
+    if not text.isdecimal() or int(text) == 0:
+        raise InputError(f"--tokens-per-batch {text}: give a number above 0, or auto")
+    return int(text)
 
 
 @app.command()

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trimtab.changes.methods import Full, LayerNorms, Union
 from trimtab.errors import InputError
 from trimtab.training.recipe import Recipe, Settings
 
@@ -54,3 +55,19 @@ def test_whole_numbers_pass_for_rates(tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text("[settings]\nlr = 1")
     assert Recipe.load(path).settings.lr == 1.0
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "epochs"), [(100_000, 5), (2560, 5), (2000, 7), (640, 20), (3, 20)]
+)  # 400 steps of 32 rows, 20 epochs at most
+def test_few_rows_are_visited_more_often(n_rows, epochs):
+    assert Settings().for_method(LayerNorms(), n_rows, 384).epochs == epochs
+    assert Settings(epochs=2).for_method(LayerNorms(), n_rows, 384).epochs == 2
+
+
+def test_the_rate_of_matrices_falls_with_the_width():
+    assert Settings().for_method(Full(), 9999, 768).lr == Full().defaults.lr / 2
+    assert Settings(lr=0.1).for_method(Full(), 9999, 768).lr == 0.1
+    assert Settings().for_method(LayerNorms(), 9999, 768).lr == LayerNorms().defaults.lr
+    union = Union((Full(), LayerNorms()))
+    assert Settings().for_method(union, 9999, 768).lr == Full().defaults.lr / 2

@@ -22,7 +22,15 @@ class Defaults(NamedTuple):
 
     lr: float = 1e-4  # peak learning rate of the body
     head_lr: float = 1e-2  # peak learning rate of the head
-    epochs: int = 5
+    epochs: int = 5  # more where there are few rows
+    width: int | None = None  # of the encoder that `lr` is for; for others it goes with 1 / width, see `for_width`
+
+    def for_width(self, width: int) -> Defaults:
+        """These defaults for an encoder of another width: under Adam the best rate of matrices falls as 1 / width
+        (Yang et al. 2022, arXiv 2203.03466), that of vectors does not. At 768 and 1024 the rate of
+        full fine-tuning so becomes 5e-5 and 4e-5.
+        """
+        return self if self.width is None else self._replace(lr=self.lr * self.width / width, width=None)
 
 
 @runtime_checkable
@@ -41,7 +49,7 @@ class Method(Protocol):
 class Full:
     """Every parameter: the yardstick that the others are measured against."""
 
-    defaults: ClassVar[Defaults] = Defaults(lr=5e-5, head_lr=1e-2, epochs=5)
+    defaults: ClassVar[Defaults] = Defaults(lr=1e-4, head_lr=1e-2, width=384)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         return Selection.where(parts_of(model), lambda name, part: True)
@@ -51,7 +59,7 @@ class Full:
 class Head:
     """The head alone, on frozen features: the other yardstick."""
 
-    defaults: ClassVar[Defaults] = Defaults(lr=1e-2, head_lr=3e-2, epochs=10)
+    defaults: ClassVar[Defaults] = Defaults(lr=1e-2, head_lr=1e-1, epochs=30)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         return _found(parts_of(model), lambda part: part.is_head, "the model has no head to train")
@@ -62,7 +70,7 @@ class LastLayers:
     """The last `k` layers and all that follows them; ALBERT, whose layers are one module, has no last ones."""
 
     k: int = 2
-    defaults: ClassVar[Defaults] = Defaults(lr=1e-4, head_lr=1e-2, epochs=5)
+    defaults: ClassVar[Defaults] = Defaults(lr=1e-4, head_lr=1e-2, width=384)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         layers = layers_of(model)
@@ -79,7 +87,7 @@ class Biases:
     """Bias vectors (BitFit, arXiv 2106.10199): all of the body's, or those of the kinds in `which`, joined by "+"."""
 
     which: str = "all"
-    defaults: ClassVar[Defaults] = Defaults(lr=5e-3, head_lr=1e-2, epochs=5)
+    defaults: ClassVar[Defaults] = Defaults(lr=3e-3, head_lr=1e-2)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         kinds = _kinds(self.which, "biases:which", {"all": KINDS})
@@ -101,7 +109,7 @@ class LayerNorms:
 
     which: str = "all"
     what: str = "both"
-    defaults: ClassVar[Defaults] = Defaults(lr=5e-3, head_lr=1e-2, epochs=5)
+    defaults: ClassVar[Defaults] = Defaults(lr=1e-2, head_lr=1e-2)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         kinds = _NORMS_OF[_one_of(self.which, _NORMS_OF, "layer_norms:which")]
@@ -122,7 +130,7 @@ class Random:
     count: int | None = None
     share: float | None = None
     within: Method | None = None
-    defaults: ClassVar[Defaults] = Defaults(lr=5e-3, head_lr=1e-2, epochs=5)
+    defaults: ClassVar[Defaults] = Defaults(lr=2e-2, head_lr=1e-2)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         parts = parts_of(model)
@@ -149,7 +157,7 @@ class Lora:
     alpha: float = 16.0
     dropout: float = 0.0
     targets: str = "default"
-    defaults: ClassVar[Defaults] = Defaults(lr=1e-3, head_lr=1e-2, epochs=5)
+    defaults: ClassVar[Defaults] = Defaults(lr=3e-3, head_lr=3e-2)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         inject_lora(model, self)
@@ -183,8 +191,9 @@ class Union:
     @property
     def defaults(self) -> Defaults:
         """The lowest of the methods' rates, as the most delicate elements decide, and the most epochs."""
-        lrs, head_lrs, epochs = zip(*map(defaults_of, self.methods), strict=True)
-        return Defaults(min(lrs), min(head_lrs), max(epochs))
+        all_of = [defaults_of(method) for method in self.methods]
+        slowest = min(all_of, key=lambda defaults: defaults.lr)
+        return slowest._replace(head_lr=min(d.head_lr for d in all_of), epochs=max(d.epochs for d in all_of))
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         adding_first = sorted(self.methods, key=lambda method: not isinstance(method, Lora))

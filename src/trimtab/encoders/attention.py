@@ -37,7 +37,7 @@ class Call:
 
 @dataclass
 class _Piece:
-    """Some blocks of one width: where their rows lie, and what is kept of them between forward and backward."""
+    """Some blocks of one width: where their rows lie, and what dropout does to them."""
 
     block: Block
     blocks: slice
@@ -45,7 +45,6 @@ class _Piece:
     queries: slice  # rows of queries
     n: int  # blocks times heads
     heads: int
-    weights: Tensor | None = None  # (n, q, L) after softmax, before dropout
     dropout: Mask | None = None
 
     def mask(self, call: Call, dtype: torch.dtype, device: torch.device) -> Tensor | None:
@@ -103,7 +102,7 @@ class _Attention(torch.autograd.Function):
         pieces = list(_pieces(call, heads))
         ctx.keeps = any(ctx.needs_input_grad[:3])
         small = sum(piece.n * _scores(piece) for piece in pieces) <= KEPT_SCORES
-        answer = torch.empty_like(rows[0])
+        answer, kept = torch.empty_like(rows[0]), []
         for piece in pieces:
             weights = _weights(rows[0], rows[1], piece, call)
             if call.rate > 0:
@@ -111,23 +110,23 @@ class _Attention(torch.autograd.Function):
                 assert noise is not None
                 piece.dropout = noise.mask(weights.shape, call.rate, weights.dtype)
             if ctx.keeps and small:
-                piece.weights = weights
+                kept.append(weights)
             dropped, scale = _dropped(weights, piece, in_place=not small or not ctx.keeps)
             _product(dropped, _part(rows[2], piece.keys, piece.n), scale, answer[piece.queries])
         if ctx.keeps:
-            ctx.save_for_backward(*rows)
+            ctx.save_for_backward(*rows, *kept)
             ctx.call, ctx.pieces = call, pieces
         return _back(answer, call, heads, tokens)[None]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v = ctx.saved_tensors
+        q, k, v, *kept = ctx.saved_tensors
         call, (tokens, heads, width) = ctx.call, grads[0].shape[1:]
         grad = _rows(grads[0][0], call, queries=True)
         grad.index_fill_(0, call.layout.empty_rows(heads, call.first), 0)
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        for piece in ctx.pieces:
-            weights = _weights(q, k, piece, call) if piece.weights is None else piece.weights
+        for number, piece in enumerate(ctx.pieces):
+            weights = kept[number] if kept else _weights(q, k, piece, call)
             dropped, scale = _dropped(weights, piece, in_place=False)
             g = _part(grad, piece.queries, piece.n)
             _product(dropped.transpose(1, 2), g, scale, dv[piece.keys])

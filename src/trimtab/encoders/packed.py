@@ -55,6 +55,7 @@ class _Plan:
     attention: str | None  # the model's attention implementation before
     dropout: float | None
     packed: bool = False
+    halved: bool = False  # whether its layers compute in bfloat16
     n_layers: int = 0
     firsts_from: nn.Module | None = None
     patched: list[nn.Module] = field(default_factory=list)
@@ -137,6 +138,14 @@ def forward_from(model: Any, states: Tensor, lengths: Sequence[int], depth: int)
     return _run(model, batch, plan, depth=depth, states=states if pooled else states[None])[0]
 
 
+def copies_bytes(model: Any) -> int:
+    """What the bfloat16 copies of a prepared model take, once each layer has run forward and backward."""
+    if model not in _PLANS or not _PLANS[model].halved:
+        return 0
+    layers = model.get_submodule(layers_of(model).path)
+    return sum(2 * 2 * module.weight.numel() for module in layers.modules() if isinstance(module, nn.Linear))
+
+
 def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = None) -> None:
     """Makes `forward` run packed on `model`, its layers in bfloat16 where that pays; `restore` undoes it.
 
@@ -156,6 +165,7 @@ def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = No
         if isinstance(module, nn.Dropout):
             plan.patch(module, dropout_forward(module, dropout))
     if resolved(compute, next(model.parameters()).device) == "bfloat16":
+        plan.halved = True
         _use_bfloat16(plan, layers, groups)
 
 

@@ -49,6 +49,7 @@ class Display:
             f"{method_text(bench.method)} trains {body:,} elements of the encoder ({bench.selection.share:.3%}) "
             f"and {head:,} of the head, at rates {bench.optimizer.lr:g} and {bench.optimizer.head_lr:g}"
         )
+        lines.append(bench.memory.line())
         if state.step:
             lines.append(f"resuming after step {state.step} of {bench.total_steps}")
         for line in lines:

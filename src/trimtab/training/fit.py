@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..changes.methods import Method
 from ..encoders.encoder import Encoder
-from ..encoders.packed import Compute
+from ..encoders.packed import Compute, restore
 from ..tasks.metrics import METRICS
 from ..tasks.task import Task
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -38,7 +38,7 @@ def fit(
     far. Raises InputError when the parts do not fit together or `out` holds another run.
     """
     started = time.perf_counter()
-    chosen = settings_from(settings).for_method(method)
+    chosen = settings_from(settings)
     with torch.random.fork_rng(), joined() as ranks:
         folder = None
         if out is not None:
@@ -56,7 +56,9 @@ def fit(
                     break
             stopped = sitting.train(stop)
         bench.optimizer.restore(sitting.best)
-        return finished_run(bench, sitting.state, stopped, sitting.best_logits, folder, sitting.seconds)
+        run = finished_run(bench, sitting.state, stopped, sitting.best_logits, folder, sitting.seconds)
+        restore(bench.model)  # or its modules and our closures would wait for the garbage collector together
+        return run
 
 
 @dataclass
@@ -142,9 +144,17 @@ def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Disp
     identity = bench.identity()
     found = load_checkpoint(folder, identity) if folder is not None and resume else None
     if found is None:
-        return _Sitting(bench, Progress(compute=bench.compute), {}, identity, folder, display, started)
+        return _Sitting(
+            bench,
+            Progress(compute=bench.compute, tokens_per_batch=bench.memory.tokens),
+            {},
+            identity,
+            folder,
+            display,
+            started,
+        )
     state, tensors = found
-    bench.use(cast(Compute, state.compute))
+    bench.use(cast(Compute, state.compute), state.tokens_per_batch)
     bench.optimizer.restore(tensors["value"])
     bench.optimizer.restore_moments(tensors["moment"])
     return _Sitting(bench, state, dict(tensors["best"]), identity, folder, display, started - state.seconds)

@@ -46,6 +46,14 @@ class SelectedAdamW:
         self._write_back()
         return float(norm)
 
+    def largest_dense_bytes(self) -> int:
+        """Of the dense gradients of parameters selected in part; one is there at a time."""
+        return max((4 * parameter.numel() for parameter, _, _ in self._partial), default=0)
+
+    def partial_bytes(self) -> int:
+        """Of the masters of parameters selected in part, with their positions."""
+        return sum(12 * master.numel() for _, master, _ in self._partial)
+
     def gradients(self) -> list[Tensor]:
         """The gathered gradient of every master, to be changed in place; 0 where nothing was gathered."""
         found = []

@@ -27,7 +27,7 @@ from ..encoders.packed import forward_from, pack, states_before
 from ..encoders.parts import layers_of
 from ..tasks.batches import Tokens, token_groups
 
-TOKENS_PER_BATCH = 8192  # tokens in one forward pass while it is computed
+TOKENS_PER_BATCH = 4096  # tokens in one forward pass while it is computed
 
 _log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from ..changes.methods import Method, defaults_of
 from ..encoders.packed import Compute
 from ..errors import InputError
 from ..files import write_text
+
+MIN_STEPS = 400  # fewer trained too little in the search under benchmarks/first_results/
+MOST_EPOCHS = 20  # that few rows are visited to come to MIN_STEPS
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Settings:
     eval_steps: int | None = None  # validate every so many steps; None: once an epoch
     patience: int | None = None  # stop after so many validations without a better score; None: never
     train_limit: int | None = None  # train on the first so many rows after a seeded shuffle
-    tokens_per_batch: int = 8192  # tokens in one forward pass: bounds memory, and changes nothing but rounding
+    tokens_per_batch: int = 0  # tokens in one forward pass: bounds memory, changes only rounding; 0: as many as fit
     cache_gb: float = 8.0  # most disk space for what frozen first layers make of the rows; 0: computed at every visit
     compute: str = "auto"  # of frozen matrices: "float32", "bfloat16", or "auto", the faster here
 
@@ -56,16 +60,23 @@ class Settings:
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name}={value} must be above 0")
 
-    def for_method(self, method: Method) -> "Settings":
-        """These settings with the method's defaults where they leave the choice to it."""
-        known = {name: value for name, value in defaults_of(method)._asdict().items() if getattr(self, name) is None}
+    def for_method(self, method: Method, n_rows: int, width: int) -> "Settings":
+        """These settings with the method's defaults for an encoder of `width` where they leave the choice to it.
+
+        Few rows are visited more often: the epochs are the method's own, or as many as make MIN_STEPS steps.
+        """
+        defaults = defaults_of(method).for_width(width)
+        enough = math.ceil(MIN_STEPS / math.ceil(max(1, n_rows) / self.batch_size))
+        epochs = max(defaults.epochs, min(enough, MOST_EPOCHS))
+        values = {"lr": defaults.lr, "head_lr": defaults.head_lr, "epochs": epochs}
+        known = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **known)
 
 
 COMPUTES = get_args(Compute)
 _LOWEST = {
     "epochs": 1, "batch_size": 1, "weight_decay": 0, "max_length": 3, "seed": 0, "eval_steps": 1, "patience": 1,
-    "train_limit": 1, "tokens_per_batch": 1,
+    "train_limit": 1, "tokens_per_batch": 0,
     "cache_gb": 0,
 }  # fmt: skip
 

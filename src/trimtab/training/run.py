@@ -1,15 +1,12 @@
 """Run: what came of a fit, and the folder that keeps it."""
 
 import json
-import resource
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..changes.delta import TENSORS, Delta
@@ -23,6 +20,7 @@ from ..tasks.mistakes import hardest_mistakes
 from ..tasks.survey import survey
 from .card import model_card
 from .checkpoint import CHECKPOINT, Progress
+from .memory import peak_bytes
 from .notes import plain_notes
 from .recipe import Recipe
 from .saved import check_saved
@@ -153,13 +151,14 @@ def _details(
         "share": selection.share,
         "seconds": 0.0,  # set when all is saved
         "examples_per_second": state.rows / state.step_seconds if state.step_seconds else 0.0,
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": peak_bytes(),
+        "memory_estimate": bench.memory.as_json(),
         "delta_bytes": 0,  # set when saved
         "best_step": state.best_step,
         "steps": state.step,
         "stopped": stopped,
         "notes": plain_notes(state, stopped, task.metric, bench.total_steps),
-        "settings": asdict(bench.settings) | {"compute": bench.compute},
+        "settings": asdict(bench.settings) | {"compute": bench.compute, "tokens_per_batch": bench.memory.tokens},
         "versions": {package: version(package) for package in ("trimtab", "torch", "transformers")},
         "rows": found.as_json()["splits"],
         "survey": found.lines(),
@@ -170,11 +169,3 @@ def _details(
         "per_class": per_class(task, logits, labels),
         "mistakes": hardest_mistakes(task, bench.validation_rows, logits, labels),
     }  # fmt: skip
-
-
-def peak_memory_bytes() -> int:
-    """The most memory used so far: of the CUDA allocator where there is one, else resident memory of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS and KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

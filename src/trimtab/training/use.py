@@ -15,7 +15,7 @@ from ..tasks.task import Rows, Task
 from .forward import all_logits
 from .run import Run
 
-TOKENS_PER_BATCH = 8192  # tokens in one forward pass
+TOKENS_PER_BATCH = 4096  # tokens in one forward pass
 Trained = Run | Delta | str | Path  # a Run, a Delta, or the folder of a run
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from ..tasks.losses import TaskLoss, task_loss
 from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
 from .forward import all_logits, batch_logits
+from .memory import Memory, estimated, resident_bytes
 from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
 from .ranks import ALONE, Ranks, device
@@ -47,11 +48,13 @@ class Workbench:
     validation_rows: Rows
     max_length: int
     compute: Compute  # "float32" or "bfloat16"
+    memory: Memory
     ranks: Ranks
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
 
-    def use(self, compute: Compute) -> None:
-        """Computes in `compute` from now on; a resumed run must go on as it began, or its bits would differ."""
+    def use(self, compute: Compute, tokens_per_batch: int) -> None:
+        """Computes so from now on; a resumed run must go on as it began, or its bits would differ."""
+        self.memory = replace(self.memory, tokens=tokens_per_batch)
         if compute != self.compute:
             self.compute = compute
             prepare(self.model, compute=compute)
@@ -79,7 +82,7 @@ class Workbench:
         labels, prefix, total = self.train.labels, self.prefixes.get("train"), 0.0
         assert labels is not None
         sizes = self.train.lengths if prefix is None else prefix.sizes
-        for group in token_groups(sizes, self.ranks.share(rows, sizes), self.settings.tokens_per_batch):
+        for group in token_groups(sizes, self.ranks.share(rows, sizes), self.memory.tokens):
             logits = batch_logits(self.model, self.train, group, prefix)
             losses = self.loss.per_row(logits, labels[torch.from_numpy(group)].to(logits.device))
             (losses.sum() / len(rows)).backward()
@@ -103,7 +106,7 @@ class Workbench:
     def validate(self) -> tuple[dict[str, float], Tensor]:
         """Scores on the validation split, and the logits (N, C) they were computed from."""
         prefix = self.prefixes.get("validation")
-        logits = all_logits(self.model, self.validation, self.settings.tokens_per_batch, prefix, self.ranks)
+        logits = all_logits(self.model, self.validation, self.memory.tokens, prefix, self.ranks)
         return self.scores(logits), logits
 
     def scores(self, logits: Tensor) -> dict[str, float]:
@@ -168,11 +171,12 @@ class Workbench:
 
 def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ranks: Ranks = ALONE) -> Workbench:
     """The Workbench of a run; raises InputError when the parts do not fit together."""
-    settings = settings.for_method(method)
+    process = resident_bytes()
     _check_rows(task)
-    max_length = min(settings.max_length, encoder.max_length)
     if settings.train_limit is not None:
         task = limited(task, settings.train_limit, settings.seed)
+    settings = settings.for_method(method, len(task.train), encoder.config.hidden_size)
+    max_length = min(settings.max_length, encoder.max_length)
     train = tokenize(task, task.train, encoder.tokenizer, max_length)
     validation = tokenize(task, task.validation, encoder.tokenizer, max_length)
     loss = task_loss(task, settings.class_weights, settings.label_smoothing)
@@ -183,9 +187,10 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     optimizer = SelectedAdamW(model, selection, settings.lr, settings.head_lr, settings.weight_decay)
     compute = resolved(cast(Compute, settings.compute), next(model.parameters()).device)
     prepare(model, compute=compute)  # after the optimizer has decided what is frozen
+    memory = estimated(model, optimizer, train, settings.tokens_per_batch, process)
     return Workbench(
         encoder, task, method, settings, model, selection, optimizer, loss,
-        train, validation, task.validation, max_length, compute, ranks,
+        train, validation, task.validation, max_length, compute, memory, ranks,
     )  # fmt: skip
 
 

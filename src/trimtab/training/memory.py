@@ -1,0 +1,130 @@
+"""What training will take of the memory, item by item, and how many tokens at a time fit it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..encoders.dropout import POOL_VALUES
+from ..encoders.packed import copies_bytes
+from ..tasks.batches import Tokens
+from .forward import batch_logits
+from .optimizer import SelectedAdamW
+
+CPU_TOKENS = 4096  # more at a time is no faster on a CPU (measured from 1,024 on), and takes more memory
+PROBE_TOKENS = 1024  # run once to see what is kept for backward
+SHARE = 0.6  # of the free memory that activations may take
+_WORKING = 3  # temporaries of one layer beside what is kept: about so many times its widest activation
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by what they hold. `process` is all that was there before: interpreter, libraries, task; 0 on a GPU."""
+
+    process: int
+    weights: int  # float32 parameters and their bfloat16 copies
+    gradients: int
+    optimizer: int  # masters of parts of parameters, two moments, and the best values so far
+    activations: int  # between forward and backward of `tokens` tokens, and one layer's temporaries
+    tokens: int  # in one forward pass
+
+    @property
+    def total(self) -> int:
+        """Their sum."""
+        return self.process + self.weights + self.gradients + self.optimizer + self.activations
+
+    def as_json(self) -> dict[str, int]:
+        return asdict(self) | {"total": self.total}
+
+    def line(self) -> str:
+        """In words."""
+        names = ("process", "weights", "gradients", "optimizer", "activations")
+        items = ", ".join(f"{name} {getattr(self, name) / 1e6:,.0f}" for name in names if getattr(self, name))
+        return f"memory: about {self.total / 1e6:,.0f} MB ({items}; {self.tokens:,} tokens at a time)"
+
+
+def estimated(model: Any, optimizer: SelectedAdamW, tokens: Tokens, wanted: int, process: int) -> Memory:
+    """The Memory of training `model`, prepared, on `tokens` with `wanted` tokens at a time (0: as many as fit).
+
+    What is kept for backward is counted on the longest rows, and grows with the tokens; `process` are the bytes that were
+    in use before the model.
+    """
+    kept, fixed = _kept_per_token(model, tokens)
+    device = next(model.parameters()).device
+    n_tokens = wanted or _fitting(kept, fixed, device)
+    masters = sum(master.numel() for master in optimizer.masters.values()) * 4
+    n_tokens = int(min(n_tokens, max(tokens.lengths.sum(), 1)))
+    return Memory(
+        process if device.type == "cpu" else 0,
+        sum(p.numel() * p.element_size() for p in model.parameters()) + copies_bytes(model),
+        masters + optimizer.largest_dense_bytes(),
+        masters * 3 + optimizer.partial_bytes(),
+        int(kept * n_tokens + fixed),
+        wanted or n_tokens,
+    )
+
+
+def peak_bytes() -> int:
+    """The most memory used so far: of the CUDA allocator where there is one, else resident memory of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS and KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now; its peak where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_bytes()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that could still be used: free on a GPU, else all of the machine's or of its container's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    containers = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    texts = [path.read_text().strip() for path in containers if path.is_file()]
+    limits += [int(text) for text in texts if text.isdecimal()]  # or "max"
+    return max(0, min(limits) - resident_bytes())
+
+
+def _fitting(kept: float, fixed: float, device: torch.device) -> int:
+    """As many tokens as fit, rounded down to a power of two; on a CPU no more than helps."""
+    most = max(1.0, (SHARE * free_bytes(device) - fixed) / max(1.0, kept))
+    fitting = 1 << int(np.log2(most))
+    return min(fitting, CPU_TOKENS) if device.type == "cpu" else min(fitting, 1 << 17)
+
+
+def _kept_per_token(model: Any, tokens: Tokens) -> tuple[float, float]:
+    """Bytes that one more token needs in a training step, and bytes that any step needs."""
+    longest = np.argsort(-tokens.lengths, kind="stable")
+    rows = longest[: max(1, int((tokens.lengths[longest].cumsum() <= PROBE_TOKENS).sum()))]
+    count = int(tokens.lengths[rows].sum())
+    owned = {parameter.data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if tensor.data_ptr() not in owned:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    was_training, drops = model.training, any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+    model.train()
+    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        batch_logits(model, tokens, rows)
+    model.train(was_training)
+    widest = max((m.out_features for m in model.modules() if isinstance(m, nn.Linear)), default=0)
+    pool = 2 * 4 * POOL_VALUES if drops else 0  # masks for activations and for attention weights, at most float32
+    return sum(kept.values()) / count + _WORKING * widest * 4, pool

@@ -35,20 +35,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--only", choices=METHODS, action="append", help="for several processes at once")
     options = parser.parse_args()
     if not options.summary:
-        run_cells(options.data)
+        run_cells(options.data, options.only or list(METHODS))
     summarise()
 
 
-def run_cells(data: Path) -> None:
+def run_cells(data: Path, methods: list[str]) -> None:
     """Computes every cell that has no file yet, one seed of everything before the next."""
     encoder, tasks = load("minilm"), {name: read(data / name) for name in TASKS}
     for seed in SEEDS:
         for task, limit in TASKS.items():
-            for label, method in METHODS.items():
-                name = f"{task}-{label}-{seed}"
-                cell(HERE / "cells", name, encoder, tasks[task], method, seed=seed, train_limit=limit, max_length=256)
+            for label in methods:
+                settings = {"seed": seed, "train_limit": limit, "max_length": 256}
+                cell(HERE / "cells", f"{task}-{label}-{seed}", encoder, tasks[task], METHODS[label], **settings)
 
 
 def summarise() -> None:

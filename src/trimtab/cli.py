@@ -56,7 +56,7 @@ def fit(
         str | None, typer.Option(help="Tokens in one forward pass, which bound memory; default auto: what fits.")
     ] = None,
     cache_gb: Annotated[
-        float | None, typer.Option(help="Most GB of disk for what frozen layers compute; 0: none.")
+        float | None, typer.Option(help="Most GB of disk for tokens and frozen layers' outputs.")
     ] = None,
     compute: Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows with no text or no label.")] = False,

@@ -41,7 +41,7 @@ class Settings:
     patience: int | None = None  # stop after so many validations without a better score; None: never
     train_limit: int | None = None  # train on the first so many rows after a seeded shuffle
     tokens_per_batch: int = 0  # tokens in one forward pass: bounds memory, changes only rounding; 0: as many as fit
-    cache_gb: float = 8.0  # most disk space for what frozen first layers make of the rows; 0: computed at every visit
+    cache_gb: float = 8.0  # most disk space for tokens and for what frozen first layers make of them; 0: none is kept
     compute: str = "auto"  # of frozen matrices: "float32", "bfloat16", or "auto", the faster here
 
     def __post_init__(self):

@@ -18,11 +18,12 @@ from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, can_split, prepare, resolved
 from ..errors import InputError
 from ..randomness import seeded, stream_seed
-from ..tasks.batches import Tokens, shuffled_batches, token_groups, tokenize
+from ..tasks.batches import Tokens, shuffled_batches, token_groups
 from ..tasks.holdout import limited
 from ..tasks.losses import TaskLoss, task_loss
 from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
+from ..tasks.tokenised import tokenized
 from .forward import all_logits, batch_logits
 from .memory import Memory, estimated, resident_bytes
 from .optimizer import SelectedAdamW, linear_rate
@@ -177,8 +178,10 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
         task = limited(task, settings.train_limit, settings.seed)
     settings = settings.for_method(method, len(task.train), encoder.config.hidden_size)
     max_length = min(settings.max_length, encoder.max_length)
-    train = tokenize(task, task.train, encoder.tokenizer, max_length)
-    validation = tokenize(task, task.validation, encoder.tokenizer, max_length)
+    most_bytes = int(settings.cache_gb * 1e9)
+    train, validation = (
+        tokenized(task, rows, encoder.tokenizer, max_length, most_bytes) for rows in (task.train, task.validation)
+    )
     loss = task_loss(task, settings.class_weights, settings.label_smoothing)
     model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(device())
     selection = _attach(method, model, train, loss, settings)

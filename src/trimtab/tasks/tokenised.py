@@ -1,0 +1,77 @@
+"""Tokens kept on disk: the second run on the same texts reads them instead of tokenising."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from ..cache import cache_folder, key_of, make_room, mark_used
+from ..errors import InputError
+from ..files import replacing
+from .batches import Tokens, Truncation, tokenize
+from .losses import label_tensor
+from .task import Rows, Task
+
+_log = logging.getLogger(__name__)
+
+
+def tokenized(task: Task, rows: Rows, tokenizer: Any, max_length: int, most_bytes: int) -> Tokens:
+    """What `tokenize` returns, from a file of the cache where these texts were tokenised before.
+
+    The file is named by the texts, the whole tokenizer and the length limit. A damaged one is made again; where none can be
+    written, there is none.
+    """
+    if most_bytes <= 0 or not getattr(tokenizer, "is_fast", False):
+        return tokenize(task, rows, tokenizer, max_length)
+    path = cache_folder() / "tokens" / f"{_key(rows, tokenizer, max_length)}.safetensors"
+    found = _read(path)
+    if found is not None and len(found["lengths"]) == len(rows):
+        return _tokens(found, task, rows)
+    tokens = tokenize(task, rows, tokenizer, max_length)
+    arrays = _arrays(tokens)
+    try:
+        if make_room(sum(array.nbytes for array in arrays.values()), most_bytes):
+            with replacing(path) as temporary:
+                save_file(arrays, temporary)
+    except InputError as error:  # the cache is a convenience: without it the run goes on
+        _log.info("tokens are not kept: %s", error)
+    return tokens
+
+
+def _key(rows: Rows, tokenizer: Any, max_length: int) -> str:
+    columns = [part for column in rows.texts for part in (str(len(column)), *column)]
+    inputs = ",".join(tokenizer.model_input_names)
+    return key_of([tokenizer.backend_tokenizer.to_str(), inputs, tokenizer.truncation_side, str(max_length), *columns])
+
+
+def _arrays(tokens: Tokens) -> dict[str, np.ndarray]:
+    cut = tokens.truncation
+    arrays = {
+        "ids": np.concatenate([np.empty(0, np.int32), *tokens.ids]),
+        "lengths": tokens.lengths,
+        "truncation": np.array([cut.rows, cut.rows_cut, cut.tokens, cut.tokens_cut]),
+    }
+    if tokens.type_ids is not None:
+        arrays["types"] = np.concatenate(tokens.type_ids).astype(np.uint8)  # segment 0 or 1
+    return arrays
+
+
+def _tokens(arrays: dict[str, np.ndarray], task: Task, rows: Rows) -> Tokens:
+    ends = arrays["lengths"].cumsum()[:-1]
+    types = np.split(arrays["types"].astype(np.int32), ends) if "types" in arrays else None
+    cut = Truncation(*map(int, arrays["truncation"]))
+    return Tokens(np.split(arrays["ids"], ends), types, label_tensor(task, rows), cut)
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError):
+        return None
+    mark_used(path)
+    return found

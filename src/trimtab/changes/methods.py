@@ -109,7 +109,7 @@ class LayerNorms:
 
     which: str = "all"
     what: str = "both"
-    defaults: ClassVar[Defaults] = Defaults(lr=1e-2, head_lr=1e-2)
+    defaults: ClassVar[Defaults] = Defaults(lr=5e-3, head_lr=1e-2)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         kinds = _NORMS_OF[_one_of(self.which, _NORMS_OF, "layer_norms:which")]

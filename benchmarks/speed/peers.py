@@ -89,7 +89,8 @@ def _adapted(model: Any, work: Work) -> Any:
 
 def _tuned() -> dict[str, Any]:
     return {
-        "bf16": True, "use_cpu": not torch.cuda.is_available(), "train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused", "warmup_steps": 0.06,
+        "bf16": True, "use_cpu": not torch.cuda.is_available(),
+        "train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused", "warmup_steps": 0.06,
     }  # fmt: skip
 
 

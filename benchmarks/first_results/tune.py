@@ -26,7 +26,7 @@ RATES = {
     "layer_norms": (1e-3, 3e-3, 5e-3, 1e-2, 2e-2),
     "biases": (1e-3, 3e-3, 1e-2, 2e-2),
     "lora": (5e-4, 1e-3, 3e-3, 6e-3),
-    "random:count=9984": (3e-3, 1e-2, 2e-2, 4e-2),
+    "random:count=9984": (3e-3, 1e-2, 2e-2, 4e-2, 8e-2),
 }
 EPOCHS = (5, 10)
 

@@ -92,6 +92,30 @@ def test_bfloat16_is_close(family: str) -> None:
     assert cosine(gradients(model, logits), expected_gradients) > 0.998
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
+def test_a_filler_text_changes_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (ids, types) = random_model(CONFIGS[family]()), random_texts(family)
+    prepare(model, compute="bfloat16")
+    batch = pack(ids[1:], types and types[1:], model)
+    rounded = packed._rounded(batch, model.config.pad_token_id)
+    assert len(rounded) == len(batch) + 1
+    assert rounded.input_ids.shape[1] % 8 == 0
+    logits = forward(model, batch)
+    found = gradients(model, logits)
+    monkeypatch.setattr(packed, "_rounded", lambda batch, filler: batch)
+    expected = forward(model, batch)
+    assert logits.shape == expected.shape
+    torch.testing.assert_close(logits, expected, rtol=0.02, atol=0.02 * float(expected.detach().abs().max()))
+    assert cosine(found, gradients(model, expected)) > 0.999
+
+
+@pytest.mark.parametrize("tokens", [8, 16, 40, 256, 2048])
+def test_round_numbers_of_tokens_stay(tokens: int) -> None:
+    model = random_model(CONFIGS["bert"]())
+    batch = pack([np.arange(5, 13)] * (tokens // 8), None, model)
+    assert packed._rounded(batch, 0) is batch
+
+
 @pytest.mark.parametrize("trained", ["LayerNorm|classifier", "bias|classifier", "layer.2|classifier", "classifier"])
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 def test_gradients_of_a_selection(trained: str, compute: Any) -> None:

@@ -130,7 +130,7 @@ class Random:
     count: int | None = None
     share: float | None = None
     within: Method | None = None
-    defaults: ClassVar[Defaults] = Defaults(lr=2e-2, head_lr=1e-2)
+    defaults: ClassVar[Defaults] = Defaults(lr=4e-2, head_lr=1e-2)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         parts = parts_of(model)

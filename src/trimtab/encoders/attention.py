@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from .dropout import NOISE, Mask
 from .layout import Block, Layout
+from .strips import joined
 
 PIECE_SCORES = 1 << 20  # scores in one piece: 2 MB in bfloat16
 KEPT_SCORES = 16 << 20  # a layer's attention weights are kept for backward up to this many, else computed again
@@ -98,7 +99,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
         heads, tokens = q.shape[1:3]
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
-        rows = [_rows(q, call, queries=True), _rows(k, call, queries=False), _rows(v, call, queries=False)]
+        rows = _rows_of_all(q, k, v, call)
         pieces = list(_pieces(call, heads))
         ctx.keeps = any(ctx.needs_input_grad[:3])
         small = sum(piece.n * _scores(piece) for piece in pieces) <= KEPT_SCORES
@@ -124,7 +125,8 @@ class _Attention(torch.autograd.Function):
         call, (tokens, heads, width) = ctx.call, grads[0].shape[1:]
         grad = _rows(grads[0][0], call, queries=True)
         grad.index_fill_(0, call.layout.empty_rows(heads, call.first), 0)
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        changes = q.new_empty(len(q) + len(k) + len(v), width)
+        dq, dk, dv = changes.split([len(q), len(k), len(v)])
         for number, piece in enumerate(ctx.pieces):
             weights = kept[number] if kept else _weights(q, k, piece, call)
             dropped, scale = _dropped(weights, piece, in_place=False)
@@ -136,9 +138,13 @@ class _Attention(torch.autograd.Function):
             change = torch.ops.aten._softmax_backward_data(change, weights, -1, weights.dtype)
             _product(change, _part(k, piece.keys, piece.n), call.scaling, dq[piece.queries])
             _product(change.transpose(1, 2), _part(q, piece.queries, piece.n), call.scaling, dk[piece.keys])
-        index = call.layout.scatter(heads).view(-1)
-        dk, dv = (x.index_select(0, index).view(tokens, heads, width) for x in (dk, dv))
-        dq, dk, dv = (x.transpose(0, 1)[None] for x in (_back(dq, call, heads, tokens), dk, dv))
+        if call.first:
+            index = call.layout.scatter(heads).view(-1)
+            dk, dv = (x.index_select(0, index).view(tokens, heads, width) for x in (dk, dv))
+            dq = _back(dq, call, heads, tokens)
+        else:
+            dq, dk, dv = _back_of_all(changes, call, heads, tokens)
+        dq, dk, dv = (x.transpose(0, 1)[None] for x in (dq, dk, dv))
         return dq, dk, dv, None
 
 
@@ -150,6 +156,34 @@ def _rows(x: Tensor, call: Call, *, queries: bool) -> Tensor:
     stride = x.stride(0) // width if tokens > 1 else heads
     table = x.as_strided(((tokens - 1) * stride + heads, width), (width, 1))
     return table.index_select(0, call.layout.gather(heads, stride, queries, call.first))
+
+
+def _rows_of_all(q: Tensor, k: Tensor, v: Tensor, call: Call) -> list[Tensor]:
+    """q, k and v laid out in blocks: at one stroke where they are strips of one table, as from a shared linear map."""
+    heads, width = q.shape[1:]
+    table = joined([x.reshape(len(x), -1) for x in (q, k, v)])
+    if table is None:
+        return [_rows(q, call, queries=True), _rows(k, call, queries=False), _rows(v, call, queries=False)]
+
+    def index() -> Tensor:
+        asking = call.layout.gather(heads, 3 * heads, True, call.first)
+        seen = call.layout.gather(heads, 3 * heads, False)
+        return torch.cat([asking, seen + heads, seen + 2 * heads])
+
+    rows = table.view(-1, width).index_select(0, call.layout.once(("gather of all", heads, call.first), index))
+    asked = sum(block.queries.size for block in call.layout.blocks(call.first)) * heads
+    return list(rows.split([asked, (len(rows) - asked) // 2, (len(rows) - asked) // 2]))
+
+
+def _back_of_all(rows: Tensor, call: Call, heads: int, tokens: int) -> tuple[Tensor, ...]:
+    """The rows of q, k and v, one behind the other, as three (T, N, D) strips of one table."""
+
+    def index() -> Tensor:
+        places = call.layout.scatter(heads)
+        return torch.cat([places + i * (len(rows) // 3) for i in range(3)], 1).view(-1)
+
+    table = rows.index_select(0, call.layout.once(("scatter of all", heads), index))
+    return table.view(tokens, 3, heads, -1).unbind(1)
 
 
 def _back(rows: Tensor, call: Call, heads: int, tokens: int) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-POOL_VALUES = 8 << 20  # fresh mask values of one forward pass
+POOL_VALUES = 1 << 20  # fresh mask values of one forward pass, or two masks' worth if that is more
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class _Pool:
 class Noise:
     """The masks of one forward pass, seeded from torch's global generator.
 
-    The first `limit` values are fresh. Later masks (the attention weights of long texts) share values with those, but
-    at unrelated places.
+    The first `limit` values are fresh. Later masks share values with those, but at unrelated places: every mask by itself
+    is as random as a fresh one.
     """
 
     def __init__(self, limit: int = POOL_VALUES):

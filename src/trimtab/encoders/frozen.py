@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .dropout import dropout
+from .strips import joined
 
 _log = logging.getLogger(__name__)
 
@@ -94,10 +95,15 @@ class _Frozen(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        grad = grads[0].contiguous() if len(grads) == 1 else torch.cat(grads, 1)
+        grad = grads[0].contiguous() if len(grads) == 1 else _side_by_side(grads)
         dx = ctx.copies.times_transposed(grad) if ctx.needs_input_grad[0] else None
         db = grad.sum(0, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         return dx, db, None, None
+
+
+def _side_by_side(strips: Sequence[Tensor]) -> Tensor:
+    table = joined(strips)
+    return torch.cat(list(strips), 1) if table is None else table
 
 
 class _Trained(torch.autograd.Function):

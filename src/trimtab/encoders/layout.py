@@ -68,8 +68,8 @@ class Layout:
     def blocks(self, first: bool = False) -> list[Block]:
         """The blocks, widest first; with `first`, only the first token of each text asks."""
         if first:
-            return self._once("first", lambda: [block.with_first_queries() for block in self.blocks()])
-        return self._once("blocks", self._fill_blocks)
+            return self.once("first", lambda: [block.with_first_queries() for block in self.blocks()])
+        return self.once("blocks", self._fill_blocks)
 
     def gather(self, heads: int, stride: int, queries: bool, first: bool = False) -> Tensor:
         """For every row of the blocks, its row in a table of `stride` rows per token; int64, on the device."""
@@ -81,7 +81,7 @@ class Layout:
                 parts.append((tokens[:, None, :] * stride + np.arange(heads)[:, None]).ravel())
             return self._tensor(np.concatenate(parts))
 
-        return self._once(("gather", heads, stride, queries and first), rows)
+        return self.once(("gather", heads, stride, queries and first), rows)
 
     def scatter(self, heads: int, first: bool = False) -> Tensor:
         """For every token (with `first`, every text), the rows of its heads in the blocks; (T or B, N) int64."""
@@ -97,7 +97,7 @@ class Layout:
                 base += n * heads * q
             return self._tensor(found)
 
-        return self._once(("scatter", heads, first), rows)
+        return self.once(("scatter", heads, first), rows)
 
     def empty_rows(self, heads: int, first: bool = False) -> Tensor:
         """The rows of empty queries."""
@@ -106,11 +106,11 @@ class Layout:
             parts = [np.repeat((b.query_texts == EMPTY)[:, None], heads, 1).ravel() for b in self.blocks(first)]
             return self._tensor(np.flatnonzero(np.concatenate(parts)))
 
-        return self._once(("empty", heads, first), rows)
+        return self.once(("empty", heads, first), rows)
 
     def tensor(self, name: str, make: Callable[[], Any]) -> Tensor:
         """The integers that `make` returns as a tensor on the device, made once."""
-        return self._once(name, lambda: self._tensor(np.asarray(make())))
+        return self.once(name, lambda: self._tensor(np.asarray(make())))
 
     def _fill_blocks(self) -> list[Block]:
         return [self._block(width, texts) for width, texts in _widths(self.lengths)]
@@ -130,7 +130,8 @@ class Layout:
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
 
-    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` returns, made at the first call with `key`."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]

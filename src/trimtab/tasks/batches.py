@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens per row (N,)."""
         return np.fromiter((len(ids) for ids in self.ids), dtype=np.int64, count=len(self.ids))
@@ -100,6 +101,7 @@ def tokenize(task: Task, rows: Rows, tokenizer: Any, max_length: int, *, labelle
     return Tokens(ids, types or None, labels, Truncation(len(rows), rows_cut, total, total - kept))
 
 
+@lru_cache(maxsize=2)
 def shuffled_batches(n_rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The row numbers of each batch of one epoch: a permutation from the stream "order" of `seed`, cut in pieces."""
     order = torch.randperm(n_rows, generator=generator(seed, "order", epoch)).numpy()

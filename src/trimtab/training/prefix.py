@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class Prefix:
     starts: np.ndarray = field(repr=False)  # (N + 1,) the first state of each row
     states: Tensor = field(repr=False)  # (T, H) or (N, H)
 
-    @property
+    @cached_property
     def sizes(self) -> np.ndarray:
         """States per row (N,)."""
         return np.diff(self.starts)

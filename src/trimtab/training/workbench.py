@@ -79,7 +79,8 @@ class Workbench:
         rows = shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, epoch)[position]
         stream = () if self.ranks.is_first else (self.ranks.rank,)
         torch.manual_seed(stream_seed(self.settings.seed, "dropout", step, *stream))
-        self._train_mode()
+        if not self.model.training:
+            self._train_mode()
         labels, prefix, total = self.train.labels, self.prefixes.get("train"), 0.0
         assert labels is not None
         sizes = self.train.lengths if prefix is None else prefix.sizes
@@ -189,6 +190,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     assert settings.head_lr is not None
     optimizer = SelectedAdamW(model, selection, settings.lr, settings.head_lr, settings.weight_decay)
     compute = resolved(cast(Compute, settings.compute), next(model.parameters()).device)
+    model.eval()
     prepare(model, compute=compute)  # after the optimizer has decided what is frozen
     memory = estimated(model, optimizer, train, settings.tokens_per_batch, process)
     return Workbench(

@@ -1,6 +1,7 @@
 """Tokens, truncation and batches."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small import make_task
@@ -30,6 +31,35 @@ def test_truncation_is_counted_exactly(encoder):
     assert (found.rows, found.rows_cut, found.tokens, found.tokens_cut) == (4, 2, 3 + 8 + 9 + 52, 1 + 44)
     assert "2 of 4 texts are longer than 8 tokens" in found.line("train", 8)
     assert tokens.ids[3][-1] == encoder.tokenizer.sep_token_id
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_cut_text_is_the_tokenizers_own_too(family, side, encoder_of, monkeypatch):
+    tokenizer, task = encoder_of(family).tokenizer, make_task()
+    monkeypatch.setattr(tokenizer, "truncation_side", side)
+    ending_specially = "dog cat " * 10 + tokenizer.sep_token
+    rows = Rows((["cat dog " * 30, "", ending_specially, "dog"],), [0, 0, 0, 0])
+    found = tokenize(task, rows, tokenizer, 21)
+    for text, ids in zip(rows.texts[0], found.ids, strict=True):
+        assert ids.tolist() == tokenizer(text, truncation=True, max_length=21)["input_ids"]
+    if found.type_ids is not None:
+        assert [len(row) for row in found.type_ids] == found.lengths.tolist()
+
+
+def test_a_tokenizer_without_the_tokenizers_library(encoder):
+    task, fast = make_task(pairs=True), encoder.tokenizer
+
+    class Slow:
+        is_fast = False
+
+        def __call__(self, *args, **kwargs):
+            return fast(*args, **kwargs)
+
+    for length in (60, 12):
+        expected, found = (tokenize(task, task.train, one, length) for one in (fast, Slow()))
+        assert [row.tolist() for row in found.ids] == [row.tolist() for row in expected.ids]
+        assert found.truncation == expected.truncation
 
 
 def test_pairs_are_cut_from_the_longer_text(encoder):

@@ -49,9 +49,9 @@ class Coding:
         unknown = {i: word for i, words in enumerate(rows) for word in words if word not in self.index}
         if unknown:
             raise self._unknown(raw, unknown)
-        codes = [sorted(self.index[word] for word in words) for words in rows]
         if self.kind == "single_label":
-            return [code for (code,) in codes]
+            return [self.index[word] for (word,) in rows]
+        codes = [sorted(self.index[word] for word in words) for words in rows]
         _refuse_repeats(raw, codes)
         return list(codes)
 

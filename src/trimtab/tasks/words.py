@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Literal
 
 from ..errors import InputError, shortened
@@ -33,6 +34,7 @@ def form_of(words: Iterable[str]) -> Form:
     return "numbers" if all(NUMBER.fullmatch(word) for word in different) else "words"
 
 
+@lru_cache(maxsize=1024)  # labels are few and rows are many
 def as_whole(word: str) -> str:
     """The plain spelling of a whole number ("+1" and "1.0" are "1"), and any other word as it is."""
     if WHOLE.fullmatch(word):

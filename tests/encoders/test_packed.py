@@ -97,12 +97,12 @@ def test_a_filler_text_changes_nothing(family: str, monkeypatch: pytest.MonkeyPa
     model, (ids, types) = random_model(CONFIGS[family]()), random_texts(family)
     prepare(model, compute="bfloat16")
     batch = pack(ids[1:], types and types[1:], model)
-    rounded = packed._rounded(batch, model.config.pad_token_id)
+    rounded = packed.rounded(model, batch)
     assert len(rounded) == len(batch) + 1
     assert rounded.input_ids.shape[1] % 8 == 0
     logits = forward(model, batch)
     found = gradients(model, logits)
-    monkeypatch.setattr(packed, "_rounded", lambda batch, filler: batch)
+    monkeypatch.setattr(packed, "rounded", lambda model, batch: batch)
     expected = forward(model, batch)
     assert logits.shape == expected.shape
     torch.testing.assert_close(logits, expected, rtol=0.02, atol=0.02 * float(expected.detach().abs().max()))
@@ -112,8 +112,9 @@ def test_a_filler_text_changes_nothing(family: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("tokens", [8, 16, 40, 256, 2048])
 def test_round_numbers_of_tokens_stay(tokens: int) -> None:
     model = random_model(CONFIGS["bert"]())
+    prepare(model, compute="bfloat16")
     batch = pack([np.arange(5, 13)] * (tokens // 8), None, model)
-    assert packed._rounded(batch, 0) is batch
+    assert packed.rounded(model, batch) is batch
 
 
 @pytest.mark.parametrize("trained", ["LayerNorm|classifier", "bias|classifier", "layer.2|classifier", "classifier"])

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..encoders.parts import EMBEDDINGS, KINDS, NORM_KINDS, Part, layers_of, parts_of
 from ..errors import InputError
-from .selection import Selection
+from .selection import Selection, wanted_count
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -139,7 +138,7 @@ class Random:
         else:
             pool = Selection.where(parts, lambda name, part: part.layer > EMBEDDINGS and not part.is_head)
         count = wanted_count("random", pool.count, self.count, self.share)
-        return _subset(pool, torch.randperm(pool.count)[:count].numpy())
+        return pool.taken(torch.randperm(pool.count)[:count].numpy())
 
 
 _DEFAULT_TARGETS = ("query", "value", "query_key_value")
@@ -208,29 +207,6 @@ class Union:
 def defaults_of(method: Method) -> Defaults:
     """How `method` is best trained: its own defaults, or cautious ones where it states none."""
     return getattr(method, "defaults", Defaults())
-
-
-def wanted_count(name: str, available: int, count: int | None, share: float | None) -> int:
-    """The number of elements that `count` or `share` asks for; raises InputError unless exactly one is given and fits."""
-    if (count is None) == (share is None):
-        raise InputError(f"{name} needs either count= or share=, and not both")
-    if share is not None and not 0 < share <= 1:
-        raise InputError(f"{name}:share={share} must be above 0 and at most 1")
-    if count is not None and not 0 < count <= available:
-        raise InputError(f"{name}:count={count} must be from 1 to the {available} elements there are to choose from")
-    return count if count is not None else max(1, round(available * share))  # type: ignore[operator]
-
-
-def _subset(pool: Selection, positions: np.ndarray) -> Selection:
-    """The elements of `pool` at `positions`, counted through its parameters in order."""
-    positions = np.sort(positions)
-    elements, start = {}, 0
-    for name, count in pool.counts().items():
-        inside = positions[(positions >= start) & (positions < start + count)] - start
-        at = pool.elements[name]
-        elements[name] = inside if at is None else at[inside]
-        start += count
-    return Selection(pool.parts, elements)
 
 
 def _found(parts: Mapping[str, Part], wanted: Callable[[Part], bool], why_empty: str) -> Selection:

@@ -7,6 +7,7 @@ import typing
 from typing import Any
 
 from ..errors import InputError
+from .fisher_top import Chosen, FisherTop
 from .methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method, Random, Union
 
 METHODS: dict[str, type] = {
@@ -15,6 +16,8 @@ METHODS: dict[str, type] = {
     "last_layers": LastLayers,
     "biases": Biases,
     "layer_norms": LayerNorms,
+    "fisher_top": FisherTop,
+    "selection": Chosen,
     "random": Random,
     "lora": Lora,
 }

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from ..encoders.parts import Part
+from ..errors import InputError
+from ..files import replacing
 
 Indices = np.ndarray  # sorted, distinct int64 positions in the flattened parameter
 
@@ -75,6 +82,45 @@ class Selection:
             raise ValueError("an empty selection has no first layer")
         return min(self.parts[name].layer for name in self.elements)
 
+    def taken(self, places: np.ndarray) -> Selection:
+        """The elements at `places`, distinct numbers that count the chosen elements from 0 through the parameters in order."""
+        places = np.sort(places)
+        elements, start = {}, 0
+        for name, count in self.counts().items():
+            inside = places[(places >= start) & (places < start + count)] - start
+            at = self.elements[name]
+            elements[name] = inside if at is None else at[inside]
+            start += count
+        return Selection(self.parts, elements)
+
+    def save(self, path: str | Path) -> None:
+        """Writes it as one safetensors file, whole or not at all; `selection:file=` reads it."""
+        positions = {name: torch.from_numpy(at) for name, at in self.elements.items() if at is not None}
+        whole = [name for name, at in self.elements.items() if at is None]
+        counts = {name: self.parts[name].count for name in self.elements}
+        with replacing(Path(path)) as temporary:
+            save_file(positions, temporary, {"selection": json.dumps({"whole": whole, "counts": counts})})
+
+    @classmethod
+    def load(cls, path: str | Path, parts: Mapping[str, Part]) -> Selection:
+        """What `save` wrote, in the model of `parts`; raises InputError for another file or another encoder."""
+        try:
+            with safe_open(path, framework="np") as file:
+                described = json.loads((file.metadata() or {})["selection"])
+                elements = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{path} is no saved selection (trimtab fisher --save-selection writes them): {error}"
+            ) from None
+        for name, count in described["counts"].items():
+            found = parts[name].count if name in parts else None
+            if found != count:
+                there = "does not have it" if found is None else f"has {found} there"
+                raise InputError(
+                    f"{path} was made for another encoder: {name} has {count} elements in it; this one {there}"
+                )
+        return cls(parts, elements | dict.fromkeys(described["whole"]))
+
     def __or__(self, other: Selection) -> Selection:
         return self._combined(other, np.union1d)
 
@@ -119,6 +165,17 @@ class Selection:
 
     def _at(self, name: str) -> Indices | None:
         return self.elements.get(name, _NONE)
+
+
+def wanted_count(name: str, available: int, count: int | None, share: float | None) -> int:
+    """The number of elements that `count` or `share` asks for; raises InputError unless exactly one is given and fits."""
+    if (count is None) == (share is None):
+        raise InputError(f"{name} needs either count= or share=, and not both")
+    if share is not None and not 0 < share <= 1:
+        raise InputError(f"{name}:share={share} must be above 0 and at most 1")
+    if count is not None and not 0 < count <= available:
+        raise InputError(f"{name}:count={count} must be from 1 to the {available} elements there are to choose from")
+    return count if count is not None else max(1, round(available * share))  # type: ignore[operator]
 
 
 _NONE: Indices = np.empty(0, dtype=np.int64)

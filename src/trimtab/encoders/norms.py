@@ -74,6 +74,9 @@ def tail_forward(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
             input_tensor = run.firsts(input_tensor)
         rate = module.dropout.p if module.dropout.training else 0.0
         rate = rate if run is None else run.rate(rate)
+        if run is not None and run.observed:
+            hidden = module.dense(hidden_states)
+            return module.LayerNorm(input_tensor.to(hidden.dtype) + dropout(hidden, rate, training=True))
         return residual_norm(module.dense(hidden_states), input_tensor, module.LayerNorm, rate)
 
     return forward

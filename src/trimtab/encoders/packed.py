@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..errors import InputError
 from . import frozen, norms, running
 from .bucketed import bucketed_logits, warn_padded
 from .dropout import dropout_forward
@@ -106,7 +107,15 @@ def forward(model: Any, batch: PackedBatch) -> Tensor:
     plan = _PLANS[model]
     if not plan.packed:
         return bucketed_logits(model, batch.input_ids[0], batch.token_type_ids, batch.lengths.tolist())
-    return _run(model, batch, plan)[0]
+    return packed_logits(model, batch)
+
+
+def packed_logits(model: Any, batch: PackedBatch, observed: bool = False) -> Tensor:
+    """Float32 logits (B, C) of a model that runs packed.
+
+    Where it is `observed`, every norm is computed by its own module instead of in one step with what comes before it.
+    """
+    return _run(model, batch, _PLANS[model], observed=observed)[0]
 
 
 def can_split(model: Any) -> bool:
@@ -154,8 +163,10 @@ def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = No
     call. `dropout` replaces the model's dropout rates (0 turns dropout off); None keeps them.
     """
     restore(model)
-    plan = _PLANS[model] = _Plan(model.config._attn_implementation, dropout)
     expected, groups = observe(model)
+    if not bool(torch.isfinite(expected).all()):
+        raise InputError(f"the answers of this {type(model).__name__} are not numbers (NaN): its weights are damaged")
+    plan = _PLANS[model] = _Plan(model.config._attn_implementation, dropout)
     layers = model.get_submodule(layers_of(model).path)
     plan.n_layers = len(layers)
     plan.packed = _try_packed(model, plan, layers, expected)
@@ -193,8 +204,8 @@ def _run(model: Any, batch: PackedBatch, plan: _Plan, **part: Any) -> tuple[Tens
     """The logits, and the Run that they come from; `part` are fields of Run that say where to begin or to stop."""
     n_texts = len(batch)
     states, only_head = part.get("states"), part.get("states") is not None and part["depth"] == plan.n_layers
-    if plan.halved and not only_head and batch.input_ids.device.type == "cpu":
-        batch = _rounded(batch, model.config.pad_token_id or 0)
+    if not only_head:
+        batch = rounded(model, batch)
         if states is not None:
             part["states"] = functional.pad(states, (0, 0, 0, batch.input_ids.shape[1] - states.shape[1]))
     layout = Layout(batch.starts.tolist(), batch.lengths.tolist(), batch.input_ids.device)
@@ -207,8 +218,8 @@ def _run(model: Any, batch: PackedBatch, plan: _Plan, **part: Any) -> tuple[Tens
         return model(**inputs).logits.float()[:n_texts], run
 
 
-def _rounded(batch: PackedBatch, filler: int) -> PackedBatch:
-    """`batch` with one more text of `filler` ids, where it takes one to come to a rounded number of tokens.
+def rounded(model: Any, batch: PackedBatch) -> PackedBatch:
+    """`batch` with one more text of padding, where it takes one to come to a round number of tokens and that pays.
 
     oneDNN builds a program for every shape of a product, and a run whose every step has another number of tokens would
     spend a tenth of its time on that. Some 16 sizes per doubling cost 2% more tokens.
@@ -216,11 +227,11 @@ def _rounded(batch: PackedBatch, filler: int) -> PackedBatch:
     tokens = batch.input_ids.shape[1]
     step = min(64, 1 << max(3, tokens.bit_length() - 5))
     missing = -tokens % step
-    if not missing:
+    if not missing or not _PLANS[model].halved or batch.input_ids.device.type != "cpu":
         return batch
     types = batch.token_type_ids
     return PackedBatch(
-        functional.pad(batch.input_ids, (0, missing), value=filler),
+        functional.pad(batch.input_ids, (0, missing), value=model.config.pad_token_id or 0),
         torch.cat([batch.position_ids, batch.position_ids[:, :1].expand(1, missing)], 1),
         None if types is None else functional.pad(types, (0, missing)),
         torch.cat([batch.lengths, torch.tensor([missing])]),

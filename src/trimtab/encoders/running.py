@@ -38,6 +38,7 @@ class Run:
     depth: int = 0  # layers below it are not run where `states` stands in for them
     states: Tensor | None = None  # what layer `depth` is given (1, T, H), or behind all layers, the texts (B, H)
     wants_states: bool = False  # whether to stop in front of layer `depth`
+    observed: bool = False  # whether every norm is to be computed by its own module
     last_layer_calls: int = 0
     attention_modules: list[nn.Module] = field(default_factory=list)  # in the order of their calls
 

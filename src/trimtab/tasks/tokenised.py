@@ -46,6 +46,8 @@ def tokenized(task: Task, rows: Rows, tokenizer: Any, max_length: int, most_byte
 def _key(rows: Rows, tokenizer: Any, max_length: int) -> str:
     columns = [part for column in rows.texts for part in (str(len(column)), *column)]
     inputs = ",".join(tokenizer.model_input_names)
+    tokenizer.backend_tokenizer.no_truncation()  # left over from its last call, these would name other files
+    tokenizer.backend_tokenizer.no_padding()
     return key_of([tokenizer.backend_tokenizer.to_str(), inputs, tokenizer.truncation_side, str(max_length), *columns])
 
 

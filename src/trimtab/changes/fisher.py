@@ -1,0 +1,345 @@
+"""The diagonal Fisher information: how much a task's answers depend on each element of an encoder.
+
+F(e) is the mean over rows of E_y [(d loss(y) / d e)^2], where the loss of a row is what training minimises, read as the
+negative logarithm of a likelihood: cross-entropy (single_label), binary cross-entropy averaged over the C classes
+(multi_label), and (f - y)^2, which is a Gaussian of variance 1/2 (regression). Three estimators differ in y:
+
+- empirical: the label of the row (what FISH, arXiv 2111.09839, and arXiv 2403.20284 measure);
+- sampled: one label drawn from the model's own answer, so that its mean is the exact one;
+- exact: the expectation over all labels, which takes C - 1 backward passes (C for multi_label, 1 for regression).
+
+See Kunstner et al. 2019 (arXiv 1905.12558) for why the empirical one is not the others.
+"""
+
+# Shapes: B texts, C outputs, K backward passes.
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..encoders.observed import Texts
+from ..encoders.packed import Compute, prepare, restore
+from ..encoders.parts import Part
+from ..encoders.probe import evaluating, probe_ids
+from ..errors import InputError
+from ..files import replacing
+from .selection import Selection, wanted_count
+from .squares import SquaredGradients
+
+ESTIMATORS = ("empirical", "sampled", "exact")
+GRANULARITIES = ("element", "vector")
+
+_RANKED = 100_000  # elements whose ranks are compared: enough for a correlation to two digits
+_FORMAT = 1
+
+
+class TextBatch(Protocol):
+    """Some texts as token ids (and segment ids), with labels as the task's loss takes them."""
+
+    @property
+    def ids(self) -> list[np.ndarray]: ...
+    @property
+    def type_ids(self) -> list[np.ndarray] | None: ...
+    @property
+    def labels(self) -> Tensor | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Fisher:
+    """The information of each measured element, and what it was measured on."""
+
+    values: Mapping[str, Tensor] = field(repr=False)  # name -> float32, shaped like the parameter
+    within: Selection  # the elements that were asked about; `values` covers their parameters whole
+    estimator: str
+    rows: np.ndarray = field(repr=False)  # the training rows it was measured on, as numbers
+    stability: float  # rank correlation between the two halves of the rows, over the body's elements; 1 is perfect
+    notes: Mapping[str, Any] = field(default_factory=dict)  # encoder, task, seed, ...: JSON
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        return self.within.parts
+
+    def top(self, share: float | None = None, count: int | None = None, granularity: str = "element") -> Selection:
+        """The most informative elements of the body, by `share` or `count` of those measured there.
+
+        With granularity "vector", whole vectors (a 1-D parameter, a row of a matrix) by their mean information, as many
+        as fit into the count. Raises InputError for a share or count that does not fit.
+        """
+        body = self.within.body
+        wanted = wanted_count("fisher_top", body.count, count, share)
+        if granularity not in GRANULARITIES:
+            raise InputError(f"granularity must be one of {', '.join(GRANULARITIES)}, not {granularity!r}")
+        if granularity == "vector":
+            return self._top_vectors(body, wanted)
+        return _highest(body, self.values, wanted)
+
+    def sums(self) -> dict[str, tuple[float, int]]:
+        """Of each measured parameter: the sum of its information and how many elements were measured."""
+        found = {}
+        for name, at in self.within.elements.items():
+            values = self.values[name].flatten().double()
+            values = values if at is None else values[torch.from_numpy(at)]
+            found[name] = float(values.sum()), len(values)
+        return found
+
+    def by(self, key: Literal["kind", "layer"]) -> dict[Any, dict[str, float]]:
+        """kind or layer -> sum, mean per element, share of the body's sum, and elements; the head's share is not counted."""
+        sums = self.sums()
+        total = sum(value for name, (value, _) in sums.items() if not self.parts[name].is_head) or 1.0
+        found: dict[Any, dict[str, float]] = {}
+        for name, (value, n) in sums.items():
+            part = self.parts[name]
+            entry = found.setdefault(getattr(part, key), {"sum": 0.0, "elements": 0, "share": 0.0})
+            entry["sum"] += value
+            entry["elements"] += n
+            entry["share"] += 0.0 if part.is_head else value / total
+        for entry in found.values():
+            entry["mean"] = entry["sum"] / entry["elements"]
+        return found
+
+    def save(self, path: str | Path) -> None:
+        """Writes it as one safetensors file, whole or not at all."""
+        elements = {name: None if at is None else at.tolist() for name, at in self.within.elements.items()}
+        described = {
+            "format": _FORMAT, "estimator": self.estimator, "stability": self.stability, "notes": dict(self.notes),
+            "parts": {name: [p.layer, p.kind, p.role, p.count] for name, p in self.parts.items()},
+            "elements": elements,
+        }  # fmt: skip
+        tensors = {f"values/{name}": value.contiguous() for name, value in self.values.items()}
+        tensors["rows"] = torch.from_numpy(np.asarray(self.rows, dtype=np.int64))
+        with replacing(Path(path)) as temporary:
+            save_file(tensors, temporary, {"fisher": json.dumps(described)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Fisher:
+        """What `save` wrote; raises InputError for any other file."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                described = json.loads((file.metadata() or {})["fisher"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            parts = {name: Part(*values) for name, values in described["parts"].items()}
+            elements = {n: None if at is None else np.array(at) for n, at in described["elements"].items()}
+            return cls(
+                {name.removeprefix("values/"): t for name, t in tensors.items() if name != "rows"},
+                Selection(parts, elements), described["estimator"], tensors["rows"].numpy(),
+                described["stability"], described["notes"],
+            )  # fmt: skip
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{path} is no file of Fisher information (trimtab fisher writes them): {error}") from None
+
+    def _top_vectors(self, body: Selection, wanted: int) -> Selection:
+        names: list[str] = []
+        starts: list[np.ndarray] = []
+        widths: list[np.ndarray] = []
+        means: list[np.ndarray] = []
+        for name, at in body.elements.items():
+            value = self.values[name]
+            if at is not None:
+                raise InputError(f"granularity vector needs whole parameters, and {name} was measured in part")
+            rows = value.reshape(-1, value.shape[-1]) if value.dim() > 1 else value.reshape(1, -1)
+            names += [name] * len(rows)
+            starts.append(rows.shape[1] * np.arange(len(rows)))
+            widths.append(np.full(len(rows), rows.shape[1], np.int64))
+            means.append(rows.double().mean(1).numpy())
+        start, width, mean = np.concatenate(starts), np.concatenate(widths), np.concatenate(means)
+        order = np.argsort(-mean, kind="stable")
+        chosen = order[width[order].cumsum() <= wanted]
+        if not len(chosen):
+            raise InputError(f"{wanted} elements are fewer than the most informative vector has ({width[order[0]]})")
+        elements: dict[str, list[np.ndarray]] = {}
+        for i in np.sort(chosen):
+            elements.setdefault(names[i], []).append(int(start[i]) + np.arange(int(width[i])))
+        return Selection(body.parts, {name: np.concatenate(at) for name, at in elements.items()})
+
+
+class Meter:
+    """Measures the Fisher information of `within` on a model, batch by batch.
+
+    The model is run in evaluation mode with all parameters frozen, in the arithmetic that `compute` says; "float32" is exact up
+    to rounding, "bfloat16" is faster and right to about 1% of an element. Use it inside `measuring`.
+    """
+
+    def __init__(self, model: Any, within: Selection, kind: str, estimator: str, seed: int):
+        if estimator not in ESTIMATORS:
+            raise InputError(f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}")
+        self._model, self._within, self._kind, self._estimator = model, within, kind, estimator
+        self._squares = SquaredGradients(model, list(within.elements), n_groups=2)
+        self._generator = torch.Generator().manual_seed(seed)
+        self.count = 0  # texts so far
+
+    @contextmanager
+    def measuring(self, compute: Compute = "float32") -> Iterator[Meter]:
+        """The model set up for it within the block, and as it was behind it."""
+        model, trained = self._model, [p for p in self._model.parameters() if p.requires_grad]
+        with ExitStack() as stack:
+            for parameter in model.parameters():
+                parameter.requires_grad_(False)
+            stack.callback(lambda: [parameter.requires_grad_(True) for parameter in trained])
+            prepare(model, compute=compute)
+            stack.callback(restore, model)
+            stack.enter_context(evaluating(model))
+            stack.enter_context(self._squares.watching())
+            probe = Texts(model, probe_ids(model), None)
+            self._squares.probe(probe, probe.logits)
+            yield self
+
+    @torch.enable_grad()
+    def add(self, batch: TextBatch) -> None:
+        """Adds the texts of `batch`; raises InputError where a gradient is not a number."""
+        texts = Texts(self._model, batch.ids, batch.type_ids)
+        groups = (torch.arange(len(texts)) + self.count) % 2
+        self._squares.begin(texts, groups)
+        logits = texts.logits()
+        if not logits.requires_grad:
+            raise InputError("none of these elements lies on the way from a text to its answer")
+        labels = batch.labels
+        found = factors(logits.detach().cpu(), labels, self._kind, self._estimator, self._generator).to(logits.device)
+        if not bool(torch.isfinite(found).all()):
+            raise InputError("the model's answers are not numbers (NaN), so there is no gradient to measure")
+        for k, factor in enumerate(found):
+            logits.backward(factor, retain_graph=k + 1 < len(found))
+            self._squares.end()
+        if self._squares.rest:
+            self._add_rest(batch, found, groups)
+        self.count += len(texts)
+
+    def result(self, rows: np.ndarray | None = None, notes: Mapping[str, Any] | None = None) -> Fisher:
+        """The Fisher of all texts so far, which were `rows` (default: 0, 1, ...); raises InputError where it is no number."""
+        halves = {name: sums.cpu() for name, sums in self._squares.sums.items()}
+        values = {name: sums.sum(0) / self.count for name, sums in halves.items()}
+        bad = [name for name, value in values.items() if not bool(torch.isfinite(value).all())]
+        if bad:
+            raise InputError(f"the gradient of {bad[0]} is not a number (NaN) for some text: is the encoder damaged?")
+        stability = _rank_correlation(self._within.body, halves)
+        rows = np.arange(self.count) if rows is None else rows
+        return Fisher(values, self._within, self._estimator, rows, stability, dict(notes or {}))
+
+    def _add_rest(self, batch: TextBatch, found: Tensor, groups: Tensor) -> None:
+        """One backward pass per text, for the few parameters that no hook can see by text."""
+        rest = {name: p for name, p in self._model.named_parameters() if name in self._squares.rest}
+        for parameter in rest.values():
+            parameter.requires_grad_(True)
+        for i in range(len(groups)):
+            types = None if batch.type_ids is None else [batch.type_ids[i]]
+            logits = Texts(self._model, [batch.ids[i]], types).logits()
+            for factor in found[:, i : i + 1]:
+                gradients = torch.autograd.grad(
+                    logits, list(rest.values()), factor, retain_graph=True, allow_unused=True
+                )
+                for name, gradient in zip(rest, gradients, strict=True):
+                    if gradient is not None:
+                        self._squares.add(name, gradient, int(groups[i]))
+        for parameter in rest.values():
+            parameter.requires_grad_(False)
+
+
+def factors(
+    logits: Tensor, labels: Tensor | None, kind: str, estimator: str, generator: torch.Generator | None = None
+) -> Tensor:
+    """(K, B, C): gradients of the loss by the logits (B, C), whose squares, pulled back to a parameter and added up, are F.
+
+    For `exact` and one label of C they are the columns of the Cholesky factor of diag(p) - p p' (Tanabe and Sagae 1992), so
+    C - 1 passes give what an expectation over C labels would.
+    """
+    c = logits.shape[1]
+    if estimator == "empirical" and labels is None:
+        raise InputError("the empirical Fisher information needs labels: use sampled or exact, or a task that has them")
+    if kind == "regression":
+        answers = logits[:, 0]
+        if estimator == "empirical":
+            assert labels is not None
+            return (2 * (answers - labels))[None, :, None]
+        if estimator == "sampled":
+            return 2**0.5 * torch.randn(1, len(answers), 1, generator=generator)
+        return torch.full((1, len(answers), 1), 2**0.5)
+    if kind == "multi_label":
+        p = torch.sigmoid(logits)
+        if estimator == "exact":
+            return torch.diag_embed((p * (1 - p)).sqrt()).transpose(0, 1) / c
+        targets = labels if estimator == "empirical" else torch.bernoulli(p, generator=generator)
+        assert targets is not None
+        return (p - targets)[None] / c
+    p = logits.double().softmax(1)
+    if estimator == "exact":
+        return _cholesky_columns(p).to(logits.dtype)
+    drawn = labels if estimator == "empirical" else torch.multinomial(p, 1, generator=generator)[:, 0]
+    assert drawn is not None
+    return (p - torch.nn.functional.one_hot(drawn, c)).to(logits.dtype)[None]
+
+
+def _cholesky_columns(p: Tensor) -> Tensor:
+    """(C - 1, B, C) with sum_k b_k b_k' = diag(p) - p p', for probabilities p (B, C)."""
+    tiny = torch.finfo(p.dtype).tiny
+    behind = p.flip(1).cumsum(1).flip(1)  # (B, C): p_k + p_{k+1} + ...
+    columns = []
+    for k in range(p.shape[1] - 1):
+        before, after = behind[:, k], behind[:, k + 1]
+        column = torch.zeros_like(p)
+        column[:, k] = (p[:, k] * after / before.clamp(min=tiny)).sqrt()
+        scale = (p[:, k] / (before * after).clamp(min=tiny)).sqrt()
+        column[:, k + 1 :] = -p[:, k + 1 :] * scale[:, None]
+        columns.append(column)
+    return torch.stack(columns)
+
+
+def mean_of(infos: Sequence[Fisher]) -> Fisher:
+    """The mean of several tasks' information over one body, each divided by its own sum over the body first.
+
+    The scale of a task's information is that of its loss (how unsure the model is, how many classes there are), and says
+    nothing about which elements matter; after the division every task has one vote. Heads are left out: they are
+    different parameters. Raises InputError for information about different elements or encoders.
+    """
+    first = infos[0].within.body
+    for info in infos[1:]:
+        body = info.within.body
+        same = body.elements.keys() == first.elements.keys() and body.counts() == first.counts()
+        if not same or info.notes.get("encoder_sha256") != infos[0].notes.get("encoder_sha256"):
+            raise InputError("these measurements are of different elements or encoders, so they have no mean")
+    totals = [sum(v for name, (v, _) in info.sums().items() if name in first.elements) for info in infos]
+    values = {
+        name: torch.stack([i.values[name] / (t or 1.0) for i, t in zip(infos, totals, strict=True)]).mean(0)
+        for name in first.elements
+    }
+    notes = dict(infos[0].notes) | {"tasks": [info.notes.get("task") for info in infos]}
+    notes.pop("task", None)
+    stability = min(info.stability for info in infos)
+    return Fisher(values, first, infos[0].estimator, np.empty(0, np.int64), stability, notes)
+
+
+def _highest(pool: Selection, values: Mapping[str, Tensor], wanted: int) -> Selection:
+    """The `wanted` elements of `pool` with the highest of `values`; among equals the first."""
+    order = np.argsort(-_at(pool, values), kind="stable")[:wanted]
+    return pool.taken(order)
+
+
+def _at(pool: Selection, values: Mapping[str, Tensor]) -> np.ndarray:
+    """`values` at the elements of `pool`, one after the other."""
+    picked = [np.empty(0, np.float32)]
+    for name, at in pool.elements.items():
+        flat = values[name].flatten().numpy()
+        picked.append(flat if at is None else flat[at])
+    return np.concatenate(picked)
+
+
+def _rank_correlation(body: Selection, halves: Mapping[str, Tensor]) -> float:
+    """Spearman's, between the information of both halves of the texts; NaN where there is nothing to rank."""
+    from scipy.stats import spearmanr
+
+    a, b = (_at(body, {name: sums[half] for name, sums in halves.items()}) for half in (0, 1))
+    if len(a) > _RANKED:
+        some = np.random.default_rng(0).choice(len(a), _RANKED, replace=False)
+        a, b = a[some], b[some]
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(spearmanr(a, b).statistic)  # type: ignore[union-attr]

@@ -1,0 +1,48 @@
+"""Some texts on their way through a model, for whoever must know which rows of an activation are whose."""
+
+# Shapes: T tokens, B texts, C outputs.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .packed import PackedBatch, can_split, pack, packed_logits, rounded
+from .padded import padded_logits
+
+
+class Texts:
+    """B texts and a prepared model: packed where the model can, else padded to the longest."""
+
+    def __init__(self, model: Any, ids: Sequence[np.ndarray], type_ids: Sequence[np.ndarray] | None):
+        self._model, self._ids, self._type_ids = model, ids, type_ids
+        self._batch: PackedBatch | None = None
+        if can_split(model):
+            self._batch = rounded(model, pack(ids, type_ids, model))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def logits(self) -> Tensor:
+        """Float32 logits (B, C) with autograd; every norm is computed by its own module, where hooks see it."""
+        if self._batch is None:
+            return padded_logits(self._model, self._ids, self._type_ids)
+        return packed_logits(self._model, self._batch, observed=True)[: len(self)]
+
+    def rows(self, shape: torch.Size) -> list[int] | None:
+        """How many rows of an activation of `shape` (..., width) each text has, in order; a filler text may follow.
+
+        None where no row is one text's alone, such as those of position embeddings that all texts share.
+        """
+        count = math.prod(shape[:-1])
+        if self._batch is None:
+            return [count // len(self)] * len(self) if shape[0] == len(self) else None
+        lengths = self._batch.lengths.tolist()
+        if count == sum(lengths):
+            return lengths
+        return [1] * count if count == len(lengths) else None

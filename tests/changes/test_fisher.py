@@ -1,0 +1,333 @@
+"""Fisher information, against a loop of one backward pass per text and label."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import CONFIGS, make_task
+from torch import Tensor
+from torch.nn import functional
+
+from trimtab.changes.fisher import ESTIMATORS, Fisher, Meter, factors, mean_of
+from trimtab.changes.fisher_top import Chosen, FisherTop, head_started
+from trimtab.changes.methods import Biases, Full, LayerNorms, Lora, Random
+from trimtab.changes.notation import method_text, parse_method
+from trimtab.changes.selection import Selection
+from trimtab.encoders.padded import padded_logits
+from trimtab.encoders.parts import parts_of
+from trimtab.errors import InputError
+from trimtab.tasks.batches import Tokens, tokenize
+from trimtab.tasks.losses import task_loss
+
+SEED = 5
+
+
+def tokens_of(encoder: Any, kind: str, *, pairs: bool = False) -> Tokens:
+    task = make_task(kind, n_train=14, n_validation=4, pairs=pairs)
+    return tokenize(task, task.train, encoder.tokenizer, 60)
+
+
+def model_of(encoder: Any, kind: str, head: str = "default") -> Any:
+    model = encoder.with_head(make_task(kind), 0, head).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # answers that are far from even, so that estimators differ
+        for name, parameter in model.named_parameters():
+            if parts_of(model)[name].is_head:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    return model
+
+
+def measured(
+    model: Any, within: Selection, tokens: Tokens, kind: str, estimator: str, compute: Any = "float32"
+) -> Fisher:
+    meter = Meter(model, within, kind, estimator, SEED)
+    with meter.measuring(compute):
+        meter.add(tokens.take(range(5)))
+        meter.add(tokens.take(range(5, len(tokens))))
+    return meter.result()
+
+
+def losses_by_label(
+    logits: Tensor, label: Tensor, kind: str, estimator: str, draw: Tensor
+) -> list[tuple[float, Tensor]]:
+    """(probability, loss) of each label that the estimator asks for, for one text with logits (C,)."""
+    if kind == "regression":
+        if estimator == "empirical":
+            return [(1.0, (logits[0] - label) ** 2)]
+        fixed = logits[0].detach()
+        # the gradient of (f - y)^2 by f is 2 noise; the expectation of its square is that at noise = 1 / sqrt 2
+        noise = draw * 0.5**0.5 if estimator == "sampled" else torch.tensor(0.5**0.5)
+        return [(1.0, (logits[0] - (fixed - noise)) ** 2)]
+    if kind == "single_label":
+        answers = [(1.0, label)] if estimator == "empirical" else [(1.0, draw)]
+        if estimator == "exact":
+            p = logits.detach().softmax(0)
+            answers = [(float(p[c]), torch.tensor(c)) for c in range(len(p))]
+        return [(p, functional.cross_entropy(logits, y)) for p, y in answers]
+    answers = [(1.0, label)] if estimator == "empirical" else [(1.0, draw)]
+    if estimator == "exact":
+        p = torch.sigmoid(logits.detach())
+        answers = []
+        for code in range(2 ** len(p)):
+            y = torch.tensor([float(code >> i & 1) for i in range(len(p))])
+            answers.append((float(torch.where(y == 1, p, 1 - p).prod()), y))
+    return [(p, functional.binary_cross_entropy_with_logits(logits, y)) for p, y in answers]
+
+
+def draws_for(logits: Tensor, kind: str) -> Tensor:
+    """The labels that `factors` draws for two batches of 5 and the rest."""
+    generator, drawn = torch.Generator().manual_seed(SEED), []
+    for part in (logits[:5], logits[5:]):
+        if kind == "regression":
+            drawn.append(torch.randn(1, len(part), 1, generator=generator)[0, :, 0])
+        elif kind == "single_label":
+            drawn.append(torch.multinomial(part.double().softmax(1), 1, generator=generator)[:, 0])
+        else:
+            drawn.append(torch.bernoulli(torch.sigmoid(part), generator=generator))
+    return torch.cat(drawn)
+
+
+def loop(model: Any, within: Selection, tokens: Tokens, kind: str, estimator: str) -> dict[str, Tensor]:
+    """The definition, read aloud: for each text and label, its own gradient, squared, weighted and averaged."""
+    parameters = {name: p for name, p in model.named_parameters() if name in within.elements}
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    assert tokens.labels is not None
+    with torch.no_grad():
+        draws = draws_for(padded_logits(model, tokens.ids, tokens.type_ids), kind)
+    sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
+    for i in range(len(tokens)):
+        types = None if tokens.type_ids is None else [tokens.type_ids[i]]
+        logits = padded_logits(model, [tokens.ids[i]], types)[0]
+        for p, loss in losses_by_label(logits, tokens.labels[i], kind, estimator, draws[i]):
+            gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    sums[name] += p * gradient.double() ** 2
+    return {name: (total / len(tokens)).float() for name, total in sums.items()}
+
+
+def assert_equal(found: Fisher, expected: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+    assert found.values.keys() == expected.keys()
+    scale = max(float(value.max()) for value in expected.values())
+    for name, value in expected.items():
+        assert found.values[name].dtype == torch.float32
+        torch.testing.assert_close(
+            found.values[name], value, rtol=tolerance, atol=1e-8 * scale, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("kind", ["single_label", "multi_label", "regression"])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_all_weights_of_bert(kind: str, estimator: str, pairs: bool, encoder: Any) -> None:
+    model, tokens = model_of(encoder, kind), tokens_of(encoder, kind, pairs=pairs)
+    everything = Full().attach(model)
+    expected = loop(model, everything, tokens, kind, estimator)
+    assert_equal(measured(model, everything, tokens, kind, estimator), expected, 3e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.* cannot run on padding-free batches")
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("method", [LayerNorms(), Full()])
+def test_every_family(family: str, method: Any, encoder_of: Any) -> None:
+    encoder = encoder_of(family)
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    within = method.attach(model)
+    expected = loop(model, within, tokens, "single_label", "exact")
+    assert_equal(measured(model, within, tokens, "single_label", "exact"), expected, 1e-4)
+
+
+def test_compact_head_and_biases(encoder: Any) -> None:
+    model, tokens = model_of(encoder, "single_label", "linear"), tokens_of(encoder, "single_label")
+    within = Biases().attach(model)
+    expected = loop(model, within, tokens, "single_label", "empirical")
+    assert_equal(measured(model, within, tokens, "single_label", "empirical"), expected, 3e-5)
+
+
+def test_bfloat16_ranks_alike(encoder: Any) -> None:
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    within = LayerNorms().attach(model)
+    exact, fast = (
+        torch.cat(
+            [v.flatten() for v in measured(model, within, tokens, "single_label", "exact", compute).values.values()]
+        )
+        for compute in ("float32", "bfloat16")
+    )
+    assert 0 < float((fast - exact).abs().max() / exact.max()) < 0.05
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 7])
+def test_the_exact_factors_are_a_root_of_the_softmax_fisher(n_classes: int) -> None:
+    logits = 3 * torch.randn(20, n_classes)
+    p = logits.double().softmax(1)
+    expected = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    roots = factors(logits, None, "single_label", "exact").double()
+    assert len(roots) == n_classes - 1
+    torch.testing.assert_close(torch.einsum("kbc,kbd->bcd", roots, roots), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_certain_answers_have_no_information() -> None:
+    roots = factors(torch.tensor([[200.0, -200.0, -200.0]]), None, "single_label", "exact")
+    assert torch.equal(roots, torch.zeros_like(roots))
+
+
+def test_sampled_comes_to_exact() -> None:
+    logits, generator = torch.randn(4, 3), torch.Generator().manual_seed(0)
+    drawn = torch.stack([factors(logits, None, "single_label", "sampled", generator)[0] for _ in range(4000)])
+    exact = factors(logits, None, "single_label", "exact")
+    torch.testing.assert_close((drawn**2).mean(0), (exact**2).sum(0), rtol=0.1, atol=0.02)
+
+
+def fisher_of(values: dict[str, list[float]], model: Any) -> Fisher:
+    parts = parts_of(model)
+    tensors = {name: torch.tensor(value) for name, value in values.items()}
+    return Fisher(tensors, Selection(parts, dict.fromkeys(values)), "empirical", np.arange(3), 0.5, {"task": "t"})
+
+
+def two_vectors() -> Any:
+    model = torch.nn.Module()
+    model.a, model.b = torch.nn.LayerNorm(3), torch.nn.LayerNorm(2)
+    return model
+
+
+def test_top_elements_and_vectors() -> None:
+    model = two_vectors()
+    info = fisher_of({"a.weight": [1.0, 9.0, 3.0], "b.bias": [4.0, 5.0]}, model)
+    assert {n: at.tolist() for n, at in info.top(count=2).elements.items()} == {"a.weight": [1], "b.bias": [1]}
+    assert info.top(share=0.2).count == 1
+    assert info.top(count=4, granularity="vector").elements == {"b.bias": None}
+    assert info.top(count=5, granularity="vector").count == 5
+    with pytest.raises(InputError, match="fewer than the most informative vector"):
+        info.top(count=1, granularity="vector")
+    for bad in (0.0, 1.5, -1.0):
+        with pytest.raises(InputError, match="share"):
+            info.top(share=bad)
+    with pytest.raises(InputError, match="granularity"):
+        info.top(share=0.5, granularity="row")
+
+
+def test_sums_by_kind_and_layer(encoder: Any) -> None:
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    info = measured(model, Full().attach(model), tokens, "single_label", "empirical")
+    kinds = info.by("kind")
+    assert sum(entry["share"] for entry in kinds.values()) == pytest.approx(1)
+    assert kinds["head"]["share"] == 0
+    total = sum(float(value.double().sum()) for value in info.values.values())
+    assert sum(entry["sum"] for entry in info.by("layer").values()) == pytest.approx(total)
+    assert kinds["query"]["mean"] == pytest.approx(kinds["query"]["sum"] / kinds["query"]["elements"])
+
+
+def test_saved_and_read_again(encoder: Any, tmp_path: Path) -> None:
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    info = measured(model, Random(count=50).attach(model), tokens, "single_label", "empirical")
+    info.save(tmp_path / "info.safetensors")
+    again = Fisher.load(tmp_path / "info.safetensors")
+    assert again.within == info.within
+    assert all(torch.equal(again.values[name], value) for name, value in info.values.items())
+    assert (again.estimator, again.stability, again.rows.tolist()) == ("empirical", info.stability, info.rows.tolist())
+    (tmp_path / "other").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="no file of Fisher information"):
+        Fisher.load(tmp_path / "other")
+    assert again.top(count=7) == info.top(count=7)
+    assert not (info.top(count=7) - info.within)
+
+
+def test_the_mean_of_tasks_gives_each_one_vote() -> None:
+    model = two_vectors()
+    one = fisher_of({"a.weight": [1.0, 0.0, 0.0]}, model)
+    loud = fisher_of({"a.weight": [0.0, 700.0, 300.0]}, model)
+    assert mean_of([one, loud]).values["a.weight"].tolist() == pytest.approx([0.5, 0.35, 0.15])
+    with pytest.raises(InputError, match="different elements"):
+        mean_of([one, fisher_of({"b.bias": [1.0, 1.0]}, model)])
+
+
+def test_a_model_is_left_as_it_was(encoder: Any) -> None:
+    model, tokens = model_of(encoder, "single_label").train(), tokens_of(encoder, "single_label")
+    model.classifier.weight.requires_grad_(False)
+    before = {name: (p.clone(), p.requires_grad) for name, p in model.named_parameters()}
+    measured(model, LayerNorms().attach(model), tokens, "single_label", "empirical")
+    assert model.training
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name][0])
+        assert parameter.requires_grad == before[name][1]
+        assert parameter.grad is None
+
+
+def test_not_a_number_is_said(encoder: Any) -> None:
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    with torch.no_grad():
+        model.bert.encoder.layer[1].output.dense.weight[0, 0] = float("nan")
+    with pytest.raises(InputError, match="NaN"):
+        measured(model, LayerNorms().attach(model), tokens, "single_label", "empirical")
+
+
+def test_labels_are_needed_by_one_estimator(encoder: Any) -> None:
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    bare = Tokens(tokens.ids, tokens.type_ids, None, tokens.truncation)
+    within = LayerNorms().attach(model)
+    assert measured(model, within, bare, "single_label", "exact").values
+    with pytest.raises(InputError, match="needs labels"):
+        measured(model, within, bare, "single_label", "empirical")
+    with pytest.raises(InputError, match="estimator must be one of"):
+        Meter(model, within, "single_label", "true", 0)
+
+
+class TestMethods:
+    def batches(self, tokens: Tokens) -> list[Any]:
+        return [tokens.take(range(i, i + 7)) for i in (0, 7)]
+
+    def test_fisher_top_is_the_top_of_a_measurement(self, encoder: Any) -> None:
+        model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+        loss = task_loss(make_task())
+        chosen = FisherTop(share=0.1, estimator="exact", examples=14).attach(model, self.batches(tokens), loss)
+        info = measured(model, LayerNorms().attach(model), tokens, "single_label", "exact")
+        assert chosen.count == round(0.1 * LayerNorms().attach(model).count)
+        common = (chosen & info.top(share=0.1)).count / chosen.count
+        assert common > 0.8  # bfloat16, where it pays, may swap neighbours in rank
+
+    def test_the_head_may_be_trained_first_and_comes_back(self, encoder: Any) -> None:
+        model, tokens, loss = (
+            model_of(encoder, "single_label"),
+            tokens_of(encoder, "single_label"),
+            task_loss(make_task()),
+        )
+        before = model.classifier.weight.detach().clone()
+        batches = self.batches(tokens)
+        with torch.no_grad():
+            start = float(loss(padded_logits(model, tokens.ids, tokens.type_ids), tokens.labels))
+        with head_started(model, batches, loss, 60), torch.no_grad():
+            assert float(loss(padded_logits(model, tokens.ids, tokens.type_ids), tokens.labels)) < start - 0.01
+        assert torch.equal(model.classifier.weight, before)
+        first, later = (FisherTop(count=40, head_steps=steps).attach(model, batches, loss) for steps in (0, 60))
+        assert first != later
+
+    def test_text_and_back(self) -> None:
+        method = FisherTop(share=0.2, head_steps=10, within=Biases(which="query"))
+        assert parse_method(method_text(method)) == method
+        assert parse_method("fisher_top:count=5,estimator=exact").estimator == "exact"
+
+    def test_without_a_task(self, encoder: Any) -> None:
+        with pytest.raises(InputError, match="needs batches"):
+            FisherTop(share=0.2).attach(model_of(encoder, "single_label"))
+
+    def test_a_saved_selection(self, encoder: Any, encoder_of: Any, tmp_path: Path) -> None:
+        model = model_of(encoder, "single_label")
+        chosen = Random(count=30).attach(model) | Biases(which="query").attach(model)
+        chosen.save(tmp_path / "chosen")
+        assert parse_method(f"selection:file={tmp_path / 'chosen'}").attach(model) == chosen
+        with pytest.raises(InputError, match="another encoder"):
+            Chosen(str(tmp_path / "chosen")).attach(model_of(encoder_of("distilbert"), "single_label"))
+        with pytest.raises(InputError, match="no saved selection"):
+            Chosen(str(tmp_path / "nothing")).attach(model)
+        with pytest.raises(InputError, match="needs a file"):
+            Chosen().attach(model)
+
+    def test_lora_can_be_measured_too(self, encoder: Any) -> None:
+        model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+        within = Lora(rank=2).attach(model)
+        expected = loop(model, within, tokens, "single_label", "empirical")
+        assert any(float(value.max()) > 0 for value in expected.values())
+        assert_equal(measured(model, within, tokens, "single_label", "empirical"), expected, 1e-4)

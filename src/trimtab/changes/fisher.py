@@ -233,7 +233,7 @@ class Meter:
         for i in range(len(groups)):
             types = None if batch.type_ids is None else [batch.type_ids[i]]
             logits = Texts(self._model, [batch.ids[i]], types).logits()
-            for factor in found[:, i : i + 1]:
+            for factor in found[:, i : i + 1] if logits.requires_grad else ():  # else none of them matters
                 gradients = torch.autograd.grad(
                     logits, list(rest.values()), factor, retain_graph=True, allow_unused=True
                 )

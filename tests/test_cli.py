@@ -328,3 +328,70 @@ def test_tokens_per_batch_is_a_number_or_auto(command, run_folder, encoder_of, t
         assert "tokens at a time" in err
     code, _, err = command("fit", folder, table, *fixed, "--tokens-per-batch", "some", "--out", tmp_path / "x")
     assert (code, "give a number above 0, or auto" in err) == (2, True)
+
+
+ODD = ("--text", "What they said", "--label", "Verdict")
+
+
+def test_fisher_and_a_fit_of_its_selection(command, encoder, table, tmp_path):
+    out, chosen = tmp_path / "info.safetensors", tmp_path / "chosen.safetensors"
+    options = [
+        "--examples",
+        40,
+        "--within",
+        "full",
+        "--estimator",
+        "exact",
+        "--share",
+        0.01,
+        "--save-selection",
+        chosen,
+    ]
+    code, printed, said = command("fisher", encoder.folder, table, *ODD, *options, "--out", out, "--json")
+    assert code == 0, said
+    found = json.loads(printed.splitlines()[-1])
+    assert sum(entry["share"] for entry in found["by_kind"].values()) == pytest.approx(1)
+    assert found["rows"] == [40]
+    assert "correlation" in said
+    assert Path(found["plot"]).is_file()
+    run = tmp_path / "run"
+    method = f"selection:file={chosen}"
+    code, printed, said = command(
+        "fit", encoder.folder, table, *ODD, "--method", method, "--epochs", 1, "--out", run, "--json"
+    )
+    assert code == 0, said
+    assert json.loads(printed.splitlines()[-1])["elements"]["body"] == found["selected"]
+    code, printed, _ = command("fisher", encoder.folder, table, *ODD, "--examples", 20, "--out", out)
+    assert code == 0
+    assert "by layer" in printed
+
+
+def test_fisher_over_tasks(command, encoder, table, tmp_path):
+    other = write_csv(tmp_path / "other.csv", animal_rows(60))
+    out = tmp_path / "global.safetensors"
+    code, printed, said = command(
+        "fisher", encoder.folder, table, other, *ODD, "--global", "--examples", 20, "--out", out, "--json"
+    )
+    assert code == 0, said
+    found = json.loads(printed.splitlines()[-1])
+    assert len(found["stability"]) == 2
+    assert sum(entry["sum"] for entry in found["by_kind"].values()) == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--global"], "two tasks or more"),
+        (["--save-selection", "x", "--share", 0], "share=0"),
+        (["--save-selection", "x", "--share", 1.5], "share=1.5"),
+        (["--save-selection", "x"], "needs --share or --count"),
+        (["--within", "fisher"], "unknown method"),
+    ],
+)
+def test_bad_fisher_options(options, message, command, encoder, table, tmp_path):
+    code, _, said = command(
+        "fisher", encoder.folder, table, *ODD, "--examples", 5, "--out", tmp_path / "info.safetensors", *options
+    )
+    assert code == 2
+    assert message in said
+    assert not Path("x").exists()

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .changes.delta import Delta
+    from .changes.fisher import Fisher
+    from .changes.fisher_top import Chosen, FisherTop
     from .changes.inspect import inspect
     from .changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method, Random, Union
     from .changes.notation import parse_method
     from .changes.selection import Selection
     from .encoders.encoder import Encoder, load
     from .errors import InputError
+    from .studies.information import fisher
     from .studies.report import report
     from .tasks.read import read
     from .tasks.task import Task
@@ -27,6 +30,8 @@ __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "changes.delta": ("Delta",),
+    "changes.fisher": ("Fisher",),
+    "changes.fisher_top": ("Chosen", "FisherTop"),
     "changes.inspect": ("inspect",),
     "changes.methods": (
         "Biases", "Full", "Head", "LastLayers", "LayerNorms", "Lora", "Method", "Random", "Union",
@@ -35,6 +40,7 @@ _HOMES = {
     "changes.selection": ("Selection",),
     "encoders.encoder": ("Encoder", "load"),
     "errors": ("InputError",),
+    "studies.information": ("fisher",),
     "studies.report": ("report",),
     "tasks.read": ("read",),
     "tasks.task": ("Task",),

@@ -189,6 +189,85 @@ def inspect(
 
 
 @app.command()
+def fisher(
+    encoder: Annotated[str, typer.Argument(help="minilm, a folder or a hub id.")],
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="One task, or several with --global.")],
+    text: Text = None,
+    label: Label = None,
+    kind: Kind = None,
+    within: Annotated[
+        str, typer.Option(help="The elements to measure, as a method; full is all of them.")
+    ] = "layer_norms",
+    estimator: Annotated[str, typer.Option(help="empirical, sampled or exact.")] = "empirical",
+    examples: Annotated[int, typer.Option(help="Training rows to measure on.")] = 1024,
+    head_steps: Annotated[int, typer.Option(help="Steps of training the head alone before measuring.")] = 0,
+    seed: Annotated[int, typer.Option()] = 0,
+    max_length: Annotated[int, typer.Option(help="Tokens per text; longer ones are cut.")] = 256,
+    compute: Annotated[str, typer.Option(help="float32, or auto: faster, and right to about 1%.")] = "float32",
+    is_global: Annotated[bool, typer.Option("--global", help="Average over tasks, each with one vote.")] = False,
+    share: Annotated[float | None, typer.Option(help="Of the elements, for --save-selection.")] = None,
+    count: Annotated[int | None, typer.Option(help="Of elements, for --save-selection.")] = None,
+    save_selection: Annotated[
+        Path | None, typer.Option(help="Where to write the top elements; fit takes them as selection:file=PATH.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Default: runs/TASK-fisher.safetensors, the heat map beside it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how much a task's answers depend on each element of an encoder."""
+    from .changes.fisher import mean_of
+    from .changes.notation import parse_method
+    from .changes.selection import wanted_count
+    from .encoders.encoder import load
+    from .studies.heatmap import draw_heat_map, means_by_place
+    from .studies.information import advice
+    from .studies.information import fisher as measure
+    from .tasks.read import read
+    from .terminal import information_tables
+
+    if (len(tasks) > 1) != is_global:
+        raise InputError("--global averages over two tasks or more, and several tasks need --global")
+    if save_selection is not None and (share is None) == (count is None):
+        raise InputError("--save-selection needs --share or --count, to know how many elements to keep")
+    if save_selection is not None:
+        wanted_count("fisher", sys.maxsize, count, share)  # before hours of measuring
+    method, loaded, infos = parse_method(within), load(encoder), []
+    for name in tasks:
+        info = measure(
+            loaded, read(name, text=text, label=label, kind=kind), method, examples=examples, estimator=estimator,
+            seed=seed, head_steps=head_steps, max_length=max_length, compute=compute, progress=True,
+        )  # fmt: skip
+        _say(f"{info.notes['task']}: {advice(info)}")
+        infos.append(info)
+    found, title = (mean_of(infos), f"{len(tasks)} tasks") if is_global else (infos[0], infos[0].notes["task"])
+    out = out or Path("runs") / f"{'global' if is_global else title}-fisher.safetensors"
+    if not as_json:
+        information_tables(found)
+    answer = {"tasks": tasks, "estimator": estimator, "rows": [len(info.rows) for info in infos]}
+    answer |= {
+        "stability": [info.stability for info in infos],
+        "by_kind": found.by("kind"),
+        "by_layer": found.by("layer"),
+    }
+    found.save(out)
+    heading = f"Fisher information ({estimator}): {title} on {encoder}"
+    plot = draw_heat_map(
+        *means_by_place(found.parts, found.sums()), heading, "mean per element", out.with_suffix(".png")
+    )
+    _say(f"written to {out}; heat map: {plot}")
+    answer |= {"out": str(out), "plot": str(plot)}
+    if save_selection is not None:
+        chosen = found.top(share, count)
+        chosen.save(save_selection)
+        _say(
+            f"{chosen.count:,} elements written to {save_selection}: fit takes them as --method selection:file={save_selection}"
+        )
+        answer |= {"selection": str(save_selection), "selected": chosen.count}
+    _answer(answer, as_json)
+
+
+@app.command()
 def export(
     run: RunFolder,
     to: Annotated[str, typer.Option(help="merged: a plain Hugging Face folder.")] = "merged",

@@ -1,9 +1,13 @@
 """Tables for the terminal."""
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
+from .changes.fisher import Fisher
 from .changes.inspect import Inspection
+from .encoders.parts import KINDS, layer_names
 
 
 def inspection_tables(found: Inspection) -> None:
@@ -25,6 +29,24 @@ def inspection_tables(found: Inspection) -> None:
         else:
             methods.add_row(method, f"{chosen['body']:,}", f"{chosen['share']:.3%}", f"{chosen['head']:,}")
     console.print(methods)
+
+
+def information_tables(info: Fisher) -> None:
+    """Prints the information by kind and by layer to stdout: its sum, its mean per element, and its share of the body's."""
+    console = Console(highlight=False)
+    layers = layer_names(info.parts)
+    for key, order in (("kind", {kind: kind for kind in KINDS}), ("layer", layers)):
+        found: dict[Any, dict[str, float]] = info.by("kind" if key == "kind" else "layer")
+        table = Table(title=f"Fisher information by {key} ({info.estimator})", box=None, header_style="bold")
+        table.add_column(key)
+        for name in ("elements", "sum", "mean per element", "share"):
+            table.add_column(name, justify="right")
+        for value, name in order.items():
+            if value in found:
+                entry = found[value]
+                share = "" if key == "kind" and name == "head" else f"{entry['share']:.1%}"
+                table.add_row(name, f"{entry['elements']:,}", f"{entry['sum']:.3g}", f"{entry['mean']:.3g}", share)
+        console.print(table)
 
 
 def _narrow(name: str) -> str:

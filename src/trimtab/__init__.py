@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .encoders.encoder import Encoder, load
     from .errors import InputError
     from .studies.information import fisher
+    from .studies.movement import Movement, movement
     from .studies.report import report
     from .tasks.read import read
     from .tasks.task import Task
@@ -41,6 +42,7 @@ _HOMES = {
     "encoders.encoder": ("Encoder", "load"),
     "errors": ("InputError",),
     "studies.information": ("fisher",),
+    "studies.movement": ("Movement", "movement"),
     "studies.report": ("report",),
     "tasks.read": ("read",),
     "tasks.task": ("Task",),

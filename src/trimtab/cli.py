@@ -268,6 +268,36 @@ def fisher(
 
 
 @app.command()
+def movement(
+    run: RunFolder,
+    fisher: Annotated[
+        Path | None, typer.Option(help="Information measured before training (trimtab fisher): was this foreseen?")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Default: RUN/movement.png.")] = None,
+    encoder: EncoderOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show how far training moved each kind and layer of the encoder."""
+    from .changes.fisher import Fisher
+    from .studies.heatmap import draw_heat_map, means_by_place
+    from .studies.movement import movement as movement_of
+    from .terminal import foreseen_table, movement_tables
+
+    found = movement_of(run, encoder)
+    seen = None if fisher is None else found.foreseen_by(Fisher.load(fisher))
+    if not as_json:
+        movement_tables(found)
+        if seen is not None:
+            foreseen_table(seen)
+    heading = f"Movement: {found.notes['task']}, {found.notes['method']}"
+    places = means_by_place(found.parts, found.sums())
+    picture = draw_heat_map(*places, heading, "mean absolute change", plot or Path(run) / "movement.png")
+    _say(f"heat map: {picture}")
+    answer = {"by_kind": found.by("kind"), "by_layer": found.by("layer"), "plot": str(picture)}
+    _answer(answer | ({} if seen is None else {"foreseen": seen}), as_json)
+
+
+@app.command()
 def export(
     run: RunFolder,
     to: Annotated[str, typer.Option(help="merged: a plain Hugging Face folder.")] = "merged",

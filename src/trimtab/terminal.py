@@ -1,13 +1,15 @@
 """Tables for the terminal."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from .changes.fisher import Fisher
 from .changes.inspect import Inspection
-from .encoders.parts import KINDS, layer_names
+from .encoders.parts import KINDS, Part, layer_names
+from .studies.movement import Movement
 
 
 def inspection_tables(found: Inspection) -> None:
@@ -34,9 +36,8 @@ def inspection_tables(found: Inspection) -> None:
 def information_tables(info: Fisher) -> None:
     """Prints the information by kind and by layer to stdout: its sum, its mean per element, and its share of the body's."""
     console = Console(highlight=False)
-    layers = layer_names(info.parts)
-    for key, order in (("kind", {kind: kind for kind in KINDS}), ("layer", layers)):
-        found: dict[Any, dict[str, float]] = info.by("kind" if key == "kind" else "layer")
+    for key, order in _orders(info.parts):
+        found = info.by(key)
         table = Table(title=f"Fisher information by {key} ({info.estimator})", box=None, header_style="bold")
         table.add_column(key)
         for name in ("elements", "sum", "mean per element", "share"):
@@ -47,6 +48,43 @@ def information_tables(info: Fisher) -> None:
                 share = "" if key == "kind" and name == "head" else f"{entry['share']:.1%}"
                 table.add_row(name, f"{entry['elements']:,}", f"{entry['sum']:.3g}", f"{entry['mean']:.3g}", share)
         console.print(table)
+
+
+def movement_tables(found: Movement) -> None:
+    """Prints how far kinds and layers moved to stdout."""
+    console = Console(highlight=False)
+    for key, order in _orders(found.parts):
+        entries = found.by(key)
+        table = Table(title=f"Movement by {key}", box=None, header_style="bold")
+        table.add_column(key)
+        for name in ("elements", "moved", "mean |change|", "relative norm", "largest"):
+            table.add_column(name, justify="right")
+        for value, name in order.items():
+            if value in entries:
+                e = entries[value]
+                numbers = (f"{e['mean']:.3g}", f"{e['relative']:.2%}", f"{e['largest']:.3g}")
+                table.add_row(name, f"{e['elements']:,}", f"{e['moved']:,}", *numbers)
+        console.print(table)
+
+
+def foreseen_table(seen: dict[str, Any]) -> None:
+    """Prints how well information foresaw movement to stdout."""
+    console = Console(highlight=False)
+    console.print(
+        f"\nRank correlation of Fisher information and movement over {seen['elements']:,} elements: "
+        f"{seen['rank_correlation']:.2f}"
+    )
+    table = Table(title="Of the elements that moved most, how many were among the most informative", box=None)
+    for name in ("top share", "found", "by chance"):
+        table.add_column(name, justify="right")
+    for share, each in seen["overlap"].items():
+        table.add_row(f"{share:.0%}", f"{each['found']:.1%}", f"{each['chance']:.1%}")
+    console.print(table)
+
+
+def _orders(parts: Mapping[str, Part]) -> list[tuple[Literal["kind", "layer"], dict[Any, str]]]:
+    """The rows of a table by kind and of one by layer: what they are known by, and their names, in order."""
+    return [("kind", {kind: kind for kind in KINDS}), ("layer", dict(layer_names(parts)))]
 
 
 def _narrow(name: str) -> str:

@@ -1,0 +1,168 @@
+"""Whether two methods differ: a paired bootstrap over rows, with the spread over seeds added, corrected for many tests."""
+
+# Shapes: N validation rows, R resamples, C classes.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tasks.metrics import METRICS
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one method's main score is than another's (negative: worse), as a mean over seeds."""
+
+    mean: float
+    row_variance: float  # of the mean, from which rows were drawn
+    seed_variance: float  # of the mean, from training again; 0 where there is one seed
+    n_seeds: int
+
+    @property
+    def standard_error(self) -> float:
+        return math.sqrt(self.row_variance + self.seed_variance)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom by Welch and Satterthwaite: the seeds are few, the resamples many."""
+        if self.seed_variance == 0 or self.n_seeds < 2:
+            return math.inf
+        return (self.row_variance + self.seed_variance) ** 2 / (self.seed_variance**2 / (self.n_seeds - 1))
+
+    @property
+    def p(self) -> float:
+        """Two-sided: how often two equal methods would differ at least so much."""
+        from scipy.stats import t
+
+        error = self.standard_error
+        return float(2 * t.sf(abs(self.mean) / error, self.freedom)) if error else float(self.mean == 0)
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The confidence interval of the mean."""
+        from scipy.stats import t
+
+        reach = float(t.ppf((1 + level) / 2, self.freedom)) * self.standard_error
+        return self.mean - reach, self.mean + reach
+
+
+def difference(
+    metric: str, labels: NDArray, ours: Sequence[NDArray], theirs: Sequence[NDArray], seed: int = 0
+) -> Difference:
+    """The Difference of two methods' answers to the same rows, one array per seed, paired seed by seed.
+
+    The same resampled rows serve both methods and all seeds; what training again would change comes on top, as the
+    variance over seeds, because rows alone would call two runs of one method different.
+    """
+    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
+    weights = np.random.default_rng(seed).multinomial(len(labels), np.full(len(labels), 1 / len(labels)), RESAMPLES)
+    whole = np.ones((1, len(labels)))
+    observed, resampled = [], np.zeros(RESAMPLES)
+    for a, b in zip(ours, theirs, strict=True):
+        observed.append(
+            sign * float((resampled_score(metric, labels, a, whole) - resampled_score(metric, labels, b, whole))[0])
+        )
+        resampled += sign * (resampled_score(metric, labels, a, weights) - resampled_score(metric, labels, b, weights))
+    n = len(observed)
+    by_seed = float(np.var(observed, ddof=1)) / n if n > 1 else 0.0
+    return Difference(float(np.mean(observed)), float(np.var(resampled / n, ddof=1)), by_seed, n)
+
+
+def over_tasks(differences: Sequence[Difference]) -> Difference:
+    """The mean of the differences on several tasks, each with the same weight; the tasks are these, not a sample of tasks."""
+    n = len(differences)
+    rows, seeds = (sum(getattr(d, part) for d in differences) / n**2 for part in ("row_variance", "seed_variance"))
+    squares = sum((d.seed_variance / n**2) ** 2 / max(1, d.n_seeds - 1) for d in differences)
+    freedom = seeds**2 / squares if squares else 0.0  # what seeds - 1 is for one task
+    return Difference(float(np.mean([d.mean for d in differences])), rows, seeds, 1 + round(freedom))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values corrected for their number (Holm 1979): below 0.05, the chance of one false alarm among all is at most 5%."""
+    order, adjusted, highest = np.argsort(ps), [0.0] * len(ps), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def resampled_score(metric: str, labels: NDArray, answers: NDArray, weights: NDArray) -> NDArray:
+    """`metric` (R,) of answers to rows that count `weights` (R, N) times.
+
+    Answers are class numbers (N,), classes as 0 and 1 (N, C), or values (N,). Raises ValueError for a metric that depends
+    on more than the answers (the loss, the calibration error).
+    """
+    if metric in ("pearson", "spearman"):
+        if metric == "spearman":  # of ranks in the whole sample, which resampling hardly changes
+            labels, answers = _ranks(labels), _ranks(answers)
+        return _correlation(labels, answers, weights)
+    if metric in ("mean_absolute_error", "mean_squared_error"):
+        error = np.abs(labels - answers) ** (2 if metric == "mean_squared_error" else 1)
+        return weights @ error / weights.sum(1)
+    if labels.ndim == 2:
+        return _multi_label(metric, labels, answers, weights)
+    if metric == "accuracy":
+        return weights @ (labels == answers).astype(float) / weights.sum(1)
+    c = int(max(labels.max(), answers.max())) + 1
+    cells = np.eye(c * c)[labels * c + answers]  # (N, C * C)
+    table = (weights @ cells).reshape(-1, c, c)  # true by predicted
+    hits, true, said = np.einsum("rcc->rc", table), table.sum(2), table.sum(1)
+    if metric == "matthews":
+        return _matthews(hits, true, said)
+    return _of_classes(metric, hits, true, said, binary=c == 2)
+
+
+def usable(metric: str) -> bool:
+    """Whether `resampled_score` knows the metric."""
+    return metric not in ("loss", "calibration_error")
+
+
+def _of_classes(metric: str, hits: NDArray, true: NDArray, said: NDArray, binary: bool) -> NDArray:
+    """Precision, recall or F1 from counts (R, C): of the second of two classes, else the mean over classes; 0 where undefined."""
+    by_class = {
+        "precision": _ratio(hits, said), "recall": _ratio(hits, true),
+    }.get(metric, _ratio(2 * hits, true + said))  # fmt: skip
+    return by_class[:, 1] if binary and metric != "f1_macro" else by_class.mean(1)
+
+
+def _multi_label(metric: str, labels: NDArray, answers: NDArray, weights: NDArray) -> NDArray:
+    if metric == "accuracy":
+        return weights @ (labels == answers).all(1).astype(float) / weights.sum(1)
+    hits, true, said = weights @ (labels * answers), weights @ labels, weights @ answers
+    if metric == "f1_micro":
+        return _ratio(2 * hits.sum(1), true.sum(1) + said.sum(1))
+    return _of_classes(metric, hits, true, said, binary=False)
+
+
+def _matthews(hits: NDArray, true: NDArray, said: NDArray) -> NDArray:
+    """The correlation of Gorodkin 2004 for any number of classes, from counts (R, C)."""
+    n = true.sum(1)
+    covariance = n * hits.sum(1) - (true * said).sum(1)
+    spread = (n**2 - (said**2).sum(1)) * (n**2 - (true**2).sum(1))
+    return _ratio(covariance, np.sqrt(np.maximum(spread, 0)))
+
+
+def _correlation(x: NDArray, y: NDArray, weights: NDArray) -> NDArray:
+    """Pearson's, of values that count `weights` times; 0 where one side is constant."""
+    x, y = x - x.mean(), y - y.mean()  # smaller numbers, smaller rounding errors
+    n = weights.sum(1)
+    mx, my = weights @ x / n, weights @ y / n
+    covariance = weights @ (x * y) / n - mx * my
+    spread = (weights @ (x * x) / n - mx**2) * (weights @ (y * y) / n - my**2)
+    return _ratio(covariance, np.sqrt(np.maximum(spread, 0)))
+
+
+def _ranks(values: NDArray) -> NDArray:
+    from scipy.stats import rankdata
+
+    return rankdata(values)
+
+
+def _ratio(a: NDArray, b: NDArray) -> NDArray:
+    return np.divide(a, b, out=np.zeros_like(a, dtype=float), where=b > 0)

@@ -1,0 +1,118 @@
+"""Differences between methods: right scores of resamples, and no more false alarms than promised."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import make_task
+
+from trimtab.studies.statistics import Difference, difference, holm, over_tasks, resampled_score
+from trimtab.tasks.metrics import scores
+
+DRAW = np.random.default_rng(0)
+
+
+def as_logits(kind: str, answers: Any, n_classes: int) -> torch.Tensor:
+    if kind == "single_label":
+        return torch.nn.functional.one_hot(torch.tensor(answers), n_classes).float()
+    return torch.tensor(answers).float() * 2 - 1 if kind == "multi_label" else torch.tensor(answers)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [
+        *(("single_label", name) for name in ("accuracy", "precision", "recall", "f1", "f1_macro", "matthews")),
+        *(("multi_label", name) for name in ("accuracy", "precision", "recall", "f1", "f1_macro", "f1_micro")),
+        *(("regression", name) for name in ("pearson", "spearman", "mean_absolute_error", "mean_squared_error")),
+    ],
+)
+def test_scores_of_resamples_are_those_of_the_rows_drawn(kind: str, metric: str) -> None:
+    n, task = 60, make_task(kind)
+    labels, answers = {
+        "single_label": lambda: (DRAW.integers(0, 3, n), DRAW.integers(0, 3, n)),
+        "multi_label": lambda: (DRAW.integers(0, 2, (n, 3)), DRAW.integers(0, 2, (n, 3))),
+        "regression": lambda: (DRAW.normal(size=n), DRAW.normal(size=n)),
+    }[kind]()
+    rows = [np.arange(n), DRAW.integers(0, n, n), DRAW.integers(0, n, n)]
+    weights = np.stack([np.bincount(each, minlength=n) for each in rows])
+    found = resampled_score(metric, labels, answers, weights)
+    for each, value in zip(rows, found, strict=True):
+        logits = as_logits(kind, answers[each], 3)
+        expected = scores(
+            task, logits, torch.tensor(labels[each]).to(torch.int64 if kind == "single_label" else torch.float32)
+        )
+        tolerance = (
+            0.05 if metric == "spearman" and each is not rows[0] else 1e-5
+        )  # ranks are those of the whole sample
+        assert value == pytest.approx(expected[metric], abs=tolerance)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "matthews"])
+def test_binary_scores(metric: str) -> None:
+    labels, answers = DRAW.integers(0, 2, 80), DRAW.integers(0, 2, 80)
+    from sklearn import metrics
+
+    function = {"accuracy": metrics.accuracy_score, "f1": metrics.f1_score, "matthews": metrics.matthews_corrcoef}[
+        metric
+    ]
+    assert resampled_score(metric, labels, answers, np.ones((1, 80)))[0] == pytest.approx(function(labels, answers))
+
+
+def runs_of_one_method(n_rows: int, n_seeds: int, seed_noise: float, draw: Any) -> tuple[Any, list[Any], list[Any]]:
+    """Labels and the answers of two methods that are one: rows differ in difficulty, and runs in luck and in mood."""
+    labels = draw.integers(0, 2, n_rows)
+    difficulty = draw.normal(1.5, 1.5, n_rows)
+
+    def answers() -> Any:
+        skill = difficulty + draw.normal(0, seed_noise) + draw.normal(0, 0.7, n_rows)
+        return np.where(skill > 0, labels, 1 - labels)
+
+    return labels, [answers() for _ in range(n_seeds)], [answers() for _ in range(n_seeds)]
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5])
+@pytest.mark.parametrize("seed_noise", [0.0, 0.3])
+def test_two_identical_methods_are_rarely_told_apart(seed_noise: float, n_seeds: int) -> None:
+    draw, trials = np.random.default_rng(1), 300
+    alarms = 0
+    for trial in range(trials):
+        labels, a, b = runs_of_one_method(300, n_seeds, seed_noise, draw)
+        alarms += difference("accuracy", labels, a, b, seed=trial).p < 0.05
+    assert alarms / trials < 0.05 + 3 * (0.05 * 0.95 / trials) ** 0.5  # three standard errors of a share
+
+
+def test_methods_that_differ_are_told_apart() -> None:
+    draw = np.random.default_rng(2)
+    labels = draw.integers(0, 2, 500)
+    good, poor = ([np.where(draw.random(500) < rate, labels, 1 - labels) for _ in range(3)] for rate in (0.9, 0.75))
+    found = difference("accuracy", labels, good, poor)
+    assert found.mean == pytest.approx(0.15, abs=0.04)
+    assert found.p < 0.01
+    low, high = found.interval()
+    assert 0 < low < found.mean < high
+    assert difference("accuracy", labels, poor, good).mean == pytest.approx(-found.mean)
+    values = labels + draw.normal(0, 0.1, 500), labels + draw.normal(0, 2.0, 500)
+    errors = difference("mean_absolute_error", labels.astype(float), [values[0]], [values[1]])
+    assert errors.mean > 1  # less error is better
+
+
+def test_the_same_answers_do_not_differ() -> None:
+    labels = DRAW.integers(0, 2, 50)
+    found = difference("accuracy", labels, [labels], [labels])
+    assert (found.mean, found.p) == (0, 1)
+
+
+def test_over_tasks() -> None:
+    one = Difference(0.02, 1e-4, 1e-4, 3)
+    same = over_tasks([one, one, one, one])
+    assert same.mean == pytest.approx(0.02)
+    assert same.standard_error == pytest.approx(one.standard_error / 2)
+    assert same.n_seeds == 1 + 8  # four tasks of two degrees of freedom each
+    assert over_tasks([one]).p == pytest.approx(one.p)
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []

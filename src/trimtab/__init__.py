@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .changes.selection import Selection
     from .encoders.encoder import Encoder, load
     from .errors import InputError
+    from .studies.compare import Comparison, compare
     from .studies.information import fisher
     from .studies.movement import Movement, movement
     from .studies.report import report
@@ -41,6 +42,7 @@ _HOMES = {
     "changes.selection": ("Selection",),
     "encoders.encoder": ("Encoder", "load"),
     "errors": ("InputError",),
+    "studies.compare": ("Comparison", "compare"),
     "studies.information": ("fisher",),
     "studies.movement": ("Movement", "movement"),
     "studies.report": ("report",),

@@ -268,6 +268,64 @@ def fisher(
 
 
 @app.command()
+def compare(
+    encoder: Annotated[str, typer.Argument(help="minilm, a folder or a hub id.")],
+    tasks: Annotated[
+        list[str], typer.Argument(metavar="TASK...", help="A file, a folder, a hub id or helpdesk; or several.")
+    ],
+    method: Annotated[list[str] | None, typer.Option(help="A method; repeat for more.")] = None,
+    seeds: Annotated[int, typer.Option(help="Fits of each method on each task.")] = 3,
+    reference: Annotated[
+        str | None, typer.Option(help="What the others are compared to; default: the first method.")
+    ] = None,
+    text: Text = None,
+    label: Label = None,
+    kind: Kind = None,
+    metric: Metric = None,
+    out: Annotated[Path, typer.Option(help="Where the cells live; a study that was stopped goes on.")] = Path(
+        "runs/compare"
+    ),
+    report: Annotated[
+        Path | None, typer.Option(help="A page (.html) or tables (.md); default: OUT/methods.html.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: each method's own.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Texts per optimizer step.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate of all methods; default: each method's own.")
+    ] = None,
+    head_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens per text; longer ones are cut.")] = None,
+    head: Annotated[str | None, typer.Option(help="default or linear.")] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")] = None,
+    compute: Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit several methods on one or more tasks with several seeds, and say which to take."""
+    given = dict(locals())
+    from .changes.notation import parse_method
+    from .encoders.encoder import load
+    from .studies.compare import compare as compare_methods
+    from .studies.comparison_page import markdown
+    from .tasks.read import read
+
+    names = ("epochs", "batch_size", "lr", "head_lr", "max_length", "head", "train_limit", "compute")
+    settings = {name: given[name] for name in names if given[name] is not None}
+    methods = [parse_method(each) for each in method or ("full", "layer_norms", "biases", "lora", "head")]
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}: at least one fit of each method is needed")
+    read_tasks = [read(name, text=text, label=label, kind=kind, metric=metric) for name in tasks]
+    found = compare_methods(
+        load(encoder), read_tasks, methods, seeds, out=out, progress=True,
+        reference=None if reference is None else parse_method(reference), **settings,
+    )  # fmt: skip
+    page = found.report(report or out / "methods.html")
+    if not as_json:
+        print(markdown(found), end="")
+    _say(f"written to {page}")
+    _answer(found.as_json() | {"report": str(page)}, as_json)
+
+
+@app.command()
 def movement(
     run: RunFolder,
     fisher: Annotated[

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..files import replacing
 
 Indices = np.ndarray  # sorted, distinct int64 positions in the flattened parameter
+Chosen = Indices | None  # what is chosen of one parameter; None is all of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,7 @@ class Selection:
         return cls(parts, elements | dict.fromkeys(described["whole"]))
 
     def __or__(self, other: Selection) -> Selection:
-        return self._combined(other, np.union1d)
+        return self._combined(other, _union)
 
     def __and__(self, other: Selection) -> Selection:
         return self._combined(other, _intersection)
@@ -150,21 +151,16 @@ class Selection:
     def _restricted(self, wanted: Callable[[Part], bool]) -> Selection:
         return Selection(self.parts, {name: at for name, at in self.elements.items() if wanted(self.parts[name])})
 
-    def _combined(self, other: Selection, operation: Callable[[Indices, Indices], Indices]) -> Selection:
-        """Applies a set operation by parameter; whole parameters are spelled out only where the other side has a part."""
+    def _combined(self, other: Selection, operation: Callable[[Chosen, Chosen, int], Chosen]) -> Selection:
+        """Applies a set operation to what both have chosen of each parameter."""
         if self.parts.keys() != other.parts.keys():
             raise ValueError("selections of two different models do not combine")
         result: dict[str, Indices | None] = {}
-        for name, part in self.parts.items():
-            mine, theirs = self._at(name), other._at(name)
-            if mine is not None and theirs is not None and not (len(mine) or len(theirs)):
-                continue
-            every = np.arange(part.count) if mine is None or theirs is None else None
-            result[name] = operation(every if mine is None else mine, every if theirs is None else theirs)  # type: ignore[arg-type]
+        for name in self.parts:
+            if name in self.elements or name in other.elements:
+                mine, theirs = self.elements.get(name, _NONE), other.elements.get(name, _NONE)
+                result[name] = operation(mine, theirs, self.parts[name].count)
         return Selection(self.parts, result)
-
-    def _at(self, name: str) -> Indices | None:
-        return self.elements.get(name, _NONE)
 
 
 def wanted_count(name: str, available: int, count: int | None, share: float | None) -> int:
@@ -181,26 +177,44 @@ def wanted_count(name: str, available: int, count: int | None, share: float | No
 _NONE: Indices = np.empty(0, dtype=np.int64)
 
 
-def _tidy(name: str, at: Indices | None, count: int) -> Indices | None:
+def _tidy(name: str, at: Chosen, count: int) -> Chosen:
     """Sorted distinct int64 positions, or None when they cover the whole parameter."""
     if at is None:
         return None
     at = np.asarray(at)
     if at.size and not np.issubdtype(at.dtype, np.integer):
         raise ValueError(f"positions in {name} must be integers, not {at.dtype}")
-    at = np.unique(at.astype(np.int64))
+    at = at.astype(np.int64)
+    if not (np.diff(at) > 0).all():
+        at = np.unique(at)
     if len(at) and (at[0] < 0 or at[-1] >= count):
         raise ValueError(f"{name} has {count} elements; positions {at[0]}..{at[-1]} do not fit")
     return None if len(at) == count else at
 
 
-def _intersection(a: Indices, b: Indices) -> Indices:
+def _union(a: Chosen, b: Chosen, count: int) -> Chosen:
+    if a is None or b is None:
+        return None
+    return np.union1d(a, b) if len(a) and len(b) else a if len(a) else b
+
+
+def _intersection(a: Chosen, b: Chosen, count: int) -> Chosen:
+    if a is None or b is None:
+        return b if a is None else a
     return np.intersect1d(a, b, assume_unique=True)
 
 
-def _difference(a: Indices, b: Indices) -> Indices:
+def _difference(a: Chosen, b: Chosen, count: int) -> Chosen:
+    if b is None:
+        return _NONE
+    if a is None:
+        if not len(b):
+            return None
+        kept = np.ones(count, bool)
+        kept[b] = False
+        return np.flatnonzero(kept)
     return np.setdiff1d(a, b, assume_unique=True)
 
 
-def _same(a: Indices | None, b: Indices | None) -> bool:
+def _same(a: Chosen, b: Chosen) -> bool:
     return a is b if a is None or b is None else np.array_equal(a, b)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,16 @@ def estimated(model: Any, optimizer: SelectedAdamW, tokens: Tokens, wanted: int,
     )
 
 
+def forget_peak() -> None:
+    """Lets `peak_bytes` count from here, where the system can."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # Linux only, and not in every container
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_bytes() -> int:
-    """The most memory used so far: of the CUDA allocator where there is one, else resident memory of this process."""
+    """The most memory used so far, or since `forget_peak`: of the CUDA allocator, else resident memory of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS and KiB on Linux

@@ -46,6 +46,7 @@ class Run:
     notes: list[str]  # what a person should know, in plain words
     details: Mapping[str, Any] = field(repr=False)  # all of scores.json
     folder: Path | None = None
+    logits: Tensor | None = field(default=None, repr=False)  # (N, C) of the validation rows at the best step
 
     def as_json(self) -> dict[str, Any]:
         """What `trimtab fit --json` prints."""
@@ -112,7 +113,7 @@ def finished_run(
     details["seconds"] = clock()
     run = Run(
         name, scores, state.history[0]["scores"], delta, bench.selection, state.history, details["seconds"],
-        details["examples_per_second"], details["peak_memory_bytes"], stopped, details["notes"], details, folder,
+        details["examples_per_second"], details["peak_memory_bytes"], stopped, details["notes"], details, folder, logits,
     )  # fmt: skip
     if folder is not None and bench.ranks.is_first:
         write_history(folder, state.history)

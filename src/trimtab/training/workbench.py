@@ -25,7 +25,7 @@ from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
 from ..tasks.tokenised import tokenized
 from .forward import all_logits, batch_logits
-from .memory import Memory, estimated, resident_bytes
+from .memory import Memory, estimated, forget_peak, resident_bytes
 from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
 from .ranks import ALONE, Ranks, device
@@ -173,6 +173,7 @@ class Workbench:
 
 def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ranks: Ranks = ALONE) -> Workbench:
     """The Workbench of a run; raises InputError when the parts do not fit together."""
+    forget_peak()
     process = resident_bytes()
     _check_rows(task)
     if settings.train_limit is not None:

@@ -1,0 +1,201 @@
+"""A comparison in words: the three lines that answer it, tables as Markdown, and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from .compare import Comparison, Summary, shown_in_order
+from .report import environment
+from .wording import count, duration, plain, score, share, size
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COSTS = {
+    "elements": "trained elements of the encoder",
+    "seconds": "seconds per fit",
+    "delta_bytes": "bytes of the delta",
+}
+_INK, _BLUE, _ORANGE, _RULE = (
+    "#010203",
+    "#010204",
+    "#010205",
+    "#010206",
+)  # stand for the page's own colours, light or dark
+_COLOURS = {_INK: "currentColor", _BLUE: "var(--blue)", _ORANGE: "var(--orange)", _RULE: "var(--muted)"}
+
+
+def answer(comparison: Comparison) -> list[str]:
+    """Three sentences: which method scores best, which is the smallest that keeps up with the reference, and what it costs."""
+    found = list(shown_in_order(comparison))
+    if not found:
+        return ["No method could be used on every task, so there is nothing to compare.", "", ""]
+    best, reference = found[0], next((s for s in found if s.method == comparison.reference), None)
+    where = _where(comparison)
+    first = f"{best.method} scores best: {_scored(best)} {where}"
+    if reference is not None and reference is not best:
+        first += f"; {reference.method}, the reference, has {_scored(reference)}"
+    return [f"{first}.", _keeping_up(comparison, found, reference), _cheapest(comparison, found)]
+
+
+def markdown(comparison: Comparison) -> str:
+    """The answer, then a table over tasks, one per task, and what was refused."""
+    lines = [*answer(comparison), ""]
+    titled = [(f"Over {len(comparison.tasks)} tasks", comparison.overall)] if len(comparison.tasks) > 1 else []
+    titled += [(f"{task.name} ({plain(task.metric)})", comparison.by_task[task.name]) for task in comparison.tasks]
+    for title, summaries in titled:
+        lines += [f"**{title}**", "", *_table(comparison, summaries), ""]
+    lines += [f"- {method} was refused: {why}" for method, why in comparison.refused.items()]
+    lines += ["", how_judged(comparison)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def page(comparison: Comparison) -> str:
+    """The HTML page."""
+    from .compare import ALPHA
+
+    contents = {
+        "comparison": comparison, "answer": answer(comparison), "rows": list(shown_in_order(comparison)),
+        "charts": [(name, Markup(_svg(chart(comparison, cost)))) for cost, name in COSTS.items()] if comparison.overall else [],
+        "fronts": {name: comparison.front(cost) for cost, name in COSTS.items()},
+        "how_judged": how_judged(comparison), "difference": difference_text, "spread": _scored, "alpha": ALPHA,
+        "n_rows": {task.name: len(task.validation) for task in comparison.tasks},
+    }  # fmt: skip
+    text = environment().get_template("comparison.html.j2").render(contents)
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def how_judged(comparison: Comparison) -> str:
+    """How differences were judged, in two sentences."""
+    seeds = len(comparison.seeds)
+    spread = (
+        "plus the variance over seeds"
+        if seeds > 1
+        else "with one seed, so what training again would change is not in them"
+    )
+    return (
+        f"Differences from {comparison.reference} are on the same validation rows, {seeds} seed{'s' * (seeds != 1)} each. "
+        f"Intervals (95%) come from a paired bootstrap over rows, {spread}. p values are corrected for all comparisons of the "
+        "study (Holm); the best step of each run was chosen on these rows, for every method alike."
+    )
+
+
+def difference_text(summary: Summary) -> str:
+    """The difference from the reference with its interval: -0.012 (-0.030 to +0.006)."""
+    if summary.difference is None:
+        return "–"
+    low, high = summary.difference.interval()
+    return f"{_signed(summary.difference.mean)} ({_signed(low)} to {_signed(high)})"
+
+
+def chart(comparison: Comparison, cost: str) -> Figure:
+    """Mean score against a cost on a logarithmic axis, the Pareto front joined by a line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    front = comparison.front(cost)
+    places = {s.method: (max(1, getattr(s, cost)), s.mean) for s in comparison.overall}
+    line = sorted(places[method] for method in front)
+    axes.plot(*zip(*line, strict=True), color=_RULE, linewidth=1, zorder=1)
+    for summary in comparison.overall:
+        x, y = places[summary.method]
+        colour = _BLUE if summary.method in front else _ORANGE
+        axes.errorbar(x, y, yerr=summary.spread or 0, fmt="o", markersize=5, color=colour, capsize=2, linewidth=1)
+        axes.annotate(_short(summary.method), (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8, color=_INK)
+    axes.set_xscale("log")
+    axes.margins(x=0.22, y=0.15)
+    axes.set_xlabel(COSTS[cost], color=_INK, fontsize=9)
+    metrics = {task.metric for task in comparison.tasks}
+    axes.set_ylabel(plain(metrics.pop()) if len(metrics) == 1 else "mean main score", color=_INK, fontsize=9)
+    axes.tick_params(colors=_INK, labelsize=8, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_INK)
+    return figure
+
+
+def _svg(figure: Figure) -> str:
+    """An SVG element in the colours of the page, to be set into HTML."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "trimtab"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    for placeholder, colour in _COLOURS.items():
+        text = text.replace(placeholder, colour)
+    return text[text.index("<svg") :]
+
+
+def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary | None) -> str:
+    if reference is None:
+        return f"The reference {comparison.reference} was refused, so nothing is compared to it."
+    level = [s for s in found if s.verdict in ("not told apart", "better")]
+    if not level:
+        return f"No other method keeps up with {reference.method}: every one is worse beyond chance."
+    smallest = min(level, key=lambda s: s.elements)
+    verb = "is better than" if smallest.verdict == "better" else "cannot be told apart from"
+    return (
+        f"{smallest.method} is the smallest change that {verb} {reference.method} here: {count(smallest.elements)} elements "
+        f"({_share(comparison, smallest)} of the encoder), difference {difference_text(smallest)}."
+    )
+
+
+def _cheapest(comparison: Comparison, found: list[Summary]) -> str:
+    quickest = min(found, key=lambda s: s.seconds)
+    smallest = min(found, key=lambda s: s.delta_bytes)
+    worse = f", at {_scored(quickest)}" if quickest.rank > 1 else ""
+    return (
+        f"{quickest.method} is quickest ({duration(quickest.seconds)} a fit{worse}), and {smallest.method} makes the smallest "
+        f"delta ({size(smallest.delta_bytes)})."
+    )
+
+
+def _table(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
+    lines = [
+        f"| method | elements | score | rank | difference from {comparison.reference} (95%) | p | seconds | delta |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for s in summaries:
+        p = "" if s.p is None else f"{s.p:.3f}"
+        cells = [
+            s.method,
+            f"{s.elements:,}",
+            _scored(s),
+            str(s.rank),
+            difference_text(s),
+            p,
+            f"{s.seconds:.0f}",
+            size(s.delta_bytes),
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return lines
+
+
+def _where(comparison: Comparison) -> str:
+    names = [task.name for task in comparison.tasks]
+    return (
+        f"on {names[0]} ({plain(comparison.tasks[0].metric)})"
+        if len(names) == 1
+        else f"on average over {len(names)} tasks"
+    )
+
+
+def _scored(summary: Summary) -> str:
+    return score(summary.mean) + ("" if summary.spread is None else f" ± {score(summary.spread)}")
+
+
+def _share(comparison: Comparison, summary: Summary) -> str:
+    return share(next(cell.share for cell in comparison.cells if cell.method == summary.method and not cell.refused))
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def _short(method: str) -> str:
+    return method if len(method) <= 28 else method[:27] + "…"

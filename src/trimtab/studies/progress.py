@@ -1,0 +1,61 @@
+"""What a person sees while a study runs: a bar over its cells with the time left, and a line per finished cell."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .wording import duration
+
+if TYPE_CHECKING:
+    from .compare import Cell
+
+
+class StudyDisplay:
+    """Draws on stderr when `shown`; otherwise does nothing."""
+
+    def __init__(self, shown: bool, n_cells: int):
+        self._console = Console(stderr=True, quiet=not shown, highlight=False)
+        self._bar = Progress(
+            TextColumn("[bold]{task.completed}/{task.total} cells"), BarColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"), TextColumn("{task.description}"),
+            console=self._console, disable=not (shown and sys.stderr.isatty()),
+        )  # fmt: skip
+        self._row = self._bar.add_task("", total=n_cells, left="")
+        self._n_cells, self._done, self._seen = n_cells, 0, 0
+        self._started = time.perf_counter()
+        self._seconds: dict[str, list[float]] = {}  # of finished cells by method
+
+    def __enter__(self) -> StudyDisplay:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def starts(self, task: str, method: str, seed: int) -> None:
+        """A cell is being computed."""
+        self._started = time.perf_counter()
+        self._bar.update(self._row, description=f"{task}, {method}, seed {seed}")
+
+    def finished(self, cell: Cell, was_there: bool) -> None:
+        """A cell is done, now or in an earlier sitting."""
+        self._done += 1
+        if not was_there:
+            self._seconds.setdefault(cell.method, []).append(time.perf_counter() - self._started)
+            what = f"refused: {cell.refused}" if cell.refused else (
+                f"{cell.metric} {cell.baseline[cell.metric]:.3f} -> {cell.score:.3f} in {duration(cell.seconds)}"
+            )  # fmt: skip
+            self._console.print(f"{cell.task}, {cell.method}, seed {cell.seed}: {what}", markup=False, soft_wrap=True)
+        self._bar.update(self._row, completed=self._done, left=self._left())
+
+    def _left(self) -> str:
+        """The time the other cells will take, if they are like those so far."""
+        every = [seconds for each in self._seconds.values() for seconds in each]
+        left = self._n_cells - self._done
+        return f"about {duration(sum(every) / len(every) * left)} left" if every and left else ""

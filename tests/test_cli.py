@@ -413,3 +413,20 @@ def test_movement(command, encoder, table, run_folder, tmp_path):
     code, _, said = command("movement", run_folder, "--fisher", run_folder / "delta.safetensors", "--plot", picture)
     assert code == 2
     assert "no file of Fisher information" in said
+
+
+def test_compare(command, encoder, table, tmp_path):
+    out, page = tmp_path / "cells", tmp_path / "methods.html"
+    options = ["--method", "layer_norms", "--method", "head", "--seeds", 1, "--epochs", 1, "--out", out, *ODD]
+    code, printed, said = command("compare", encoder.folder, table, *options, "--report", page, "--json")
+    assert code == 0, said
+    found = json.loads(printed.splitlines()[-1])
+    assert {(cell["method"], cell["seed"]) for cell in found["cells"]} == {("layer_norms", 0), ("head", 0)}
+    assert {"task", "scores", "elements", "seconds"} <= found["cells"][0].keys()
+    assert page.read_text().startswith("<!")
+    code, printed, said = command("compare", encoder.folder, table, *options, "--reference", "head")
+    assert code == 0, said
+    assert "difference from head" in printed
+    assert "->" not in said  # nothing was computed again
+    code, _, said = command("compare", encoder.folder, table, *ODD, "--seeds", 0, "--out", out)
+    assert (code, "--seeds 0" in said) == (2, True)

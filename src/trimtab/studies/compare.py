@@ -7,7 +7,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +211,7 @@ def _cell(
 ) -> tuple[Cell, bool]:  # fmt: skip
     """The cell, and whether it was there already."""
     name = method_text(method)
-    identity = _identity(encoder, task, name, seed, base)
+    identity = _identity(encoder, task, method, replace(base, seed=seed))
     slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{task.name}-{name}").strip("-")[:80]
     path = None if folder is None else folder / f"{slug}-{seed}-{identity[:10]}.json"
     found = None if path is None else _read(path, identity)
@@ -249,11 +249,11 @@ def _answers(task: Task, logits: Tensor) -> NDArray:
     return likely.argmax(1) if task.kind == "single_label" else (likely >= 0.5).astype(np.int64)
 
 
-def _identity(encoder: Encoder, task: Task, method: str, seed: int, base: Settings) -> str:
-    """A hash of all that decides a cell."""
-    digest = hashlib.sha256()
-    settings = asdict(base) | {"seed": seed}
-    for part in (_FORMAT, encoder.sha256, method, task.description(), sorted(settings.items())):
+def _identity(encoder: Encoder, task: Task, method: Method, settings: Settings) -> str:
+    """A hash of all that decides a cell, the method's own rates and epochs included."""
+    digest, n_rows = hashlib.sha256(), min(len(task.train), settings.train_limit or len(task.train))
+    resolved = asdict(settings.for_method(method, n_rows, encoder.config.hidden_size))
+    for part in (_FORMAT, encoder.sha256, method_text(method), task.description(), sorted(resolved.items())):
         digest.update(json.dumps(part, default=str).encode() + b"\0")
     for split in ("train", "validation"):
         rows = task.splits[split]

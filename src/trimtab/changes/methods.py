@@ -108,7 +108,7 @@ class LayerNorms:
 
     which: str = "all"
     what: str = "both"
-    defaults: ClassVar[Defaults] = Defaults(lr=5e-3, head_lr=1e-2)
+    defaults: ClassVar[Defaults] = Defaults(lr=3e-3, head_lr=1e-2)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         kinds = _NORMS_OF[_one_of(self.which, _NORMS_OF, "layer_norms:which")]
@@ -156,7 +156,7 @@ class Lora:
     alpha: float = 16.0
     dropout: float = 0.0
     targets: str = "default"
-    defaults: ClassVar[Defaults] = Defaults(lr=3e-3, head_lr=3e-2)
+    defaults: ClassVar[Defaults] = Defaults(lr=1e-3, head_lr=1e-2)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         inject_lora(model, self)

@@ -170,6 +170,25 @@ def compare(
     return summarised(encoder.name, list(tasks), names, numbers, chosen, cells)
 
 
+def finished_cells(
+    folder: str | Path,
+    encoder: Encoder,
+    task: Task,
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    **settings: object,
+) -> list[Cell]:
+    """The cells of a study that are in `folder` already; nothing is computed."""
+    base, found = settings_from(settings), []
+    for seed in seeds:
+        for method in methods:
+            path, identity = _place(Path(folder), encoder, task, method, replace(base, seed=seed))
+            cell = _read(path, identity)
+            if cell is not None:
+                found.append(cell)
+    return found
+
+
 def summarised(
     encoder: str, tasks: list[Task], methods: list[str], seeds: list[int], reference: str, cells: list[Cell]
 ) -> Comparison:
@@ -211,10 +230,8 @@ def _cell(
 ) -> tuple[Cell, bool]:  # fmt: skip
     """The cell, and whether it was there already."""
     name = method_text(method)
-    identity = _identity(encoder, task, method, replace(base, seed=seed))
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{task.name}-{name}").strip("-")[:80]
-    path = None if folder is None else folder / f"{slug}-{seed}-{identity[:10]}.json"
-    found = None if path is None else _read(path, identity)
+    path, identity = _place(folder or Path(), encoder, task, method, replace(base, seed=seed))
+    found = None if folder is None else _read(path, identity)
     if found is not None:
         return found, True
     display.starts(task.name, name, seed)
@@ -225,7 +242,7 @@ def _cell(
             raise KeyboardInterrupt
     except InputError as error:
         cell = Cell(task.name, name, seed, task.metric, refused=str(error))
-    if path is not None:
+    if folder is not None:
         write_json(path, {"format": _FORMAT, "identity": identity} | asdict(cell))
     return cell, False
 
@@ -247,6 +264,13 @@ def _answers(task: Task, logits: Tensor) -> NDArray:
     if task.kind == "regression":
         return likely[:, 0].round(5).astype(np.float64)
     return likely.argmax(1) if task.kind == "single_label" else (likely >= 0.5).astype(np.int64)
+
+
+def _place(folder: Path, encoder: Encoder, task: Task, method: Method, settings: Settings) -> tuple[Path, str]:
+    """The file of a cell, and the identity that its content must have."""
+    identity = _identity(encoder, task, method, settings)
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{task.name}-{method_text(method)}").strip("-")[:80]
+    return folder / f"{slug}-{settings.seed}-{identity[:10]}.json", identity
 
 
 def _identity(encoder: Encoder, task: Task, method: Method, settings: Settings) -> str:

@@ -5,6 +5,7 @@ import torch
 from small import FAMILIES, N_LAYERS
 from torch import nn
 
+from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
 from trimtab.changes.selection import Selection
 from trimtab.encoders.head import TWO_CLASSES
@@ -159,3 +160,10 @@ def test_methods_work_on_any_module():
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
     assert Full().attach(model).count == 12 + 4 + 8 + 8 + 2
     assert names_of(LayerNorms().attach(model)) == {"1.weight", "1.bias"}
+
+
+def test_a_subset_is_trained_like_what_it_is_a_part_of():
+    norms, matrices = Random(share=0.5, within=LayerNorms()), Random(share=0.5, within=Full())
+    assert norms.defaults == LayerNorms().defaults == FisherTop(share=0.1).defaults
+    assert matrices.defaults == Random(count=5).defaults == FisherTop(count=5, within=LastLayers()).defaults
+    assert matrices.defaults.lr > 10 * Full().defaults.lr  # scattered elements of matrices may go far

@@ -16,7 +16,7 @@ from ..encoders.packed import prepare, restore
 from ..encoders.parts import parts_of
 from ..errors import InputError
 from .fisher import Meter
-from .methods import Defaults, LayerNorms, Loss, Method, defaults_of
+from .methods import Defaults, LayerNorms, Loss, Method, defaults_of_subset
 from .selection import Selection
 
 HEAD_LR = 1e-2  # of AdamW, while the head is trained before measuring
@@ -41,8 +41,7 @@ class FisherTop:
 
     @property
     def defaults(self) -> Defaults:
-        """Those of the method whose elements they are."""
-        return defaults_of(self.within or LayerNorms())
+        return defaults_of_subset(self.within or LayerNorms())
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         within = (self.within or LayerNorms()).attach(model, batches, loss).body

@@ -129,7 +129,10 @@ class Random:
     count: int | None = None
     share: float | None = None
     within: Method | None = None
-    defaults: ClassVar[Defaults] = Defaults(lr=4e-2, head_lr=1e-2)
+
+    @property
+    def defaults(self) -> Defaults:
+        return defaults_of_subset(self.within)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         parts = parts_of(model)
@@ -202,6 +205,16 @@ class Union:
         for elements in selections[1:]:
             chosen = chosen | Selection(parts, elements)
         return chosen
+
+
+_SCATTERED = Defaults(lr=4e-2, head_lr=1e-2)  # single elements of matrices: few, so each may go far
+
+
+def defaults_of_subset(within: Method | None) -> Defaults:
+    """How some of the elements of `within` are best trained: as all of them, or where those are matrices, as scattered ones."""
+    if within is None or defaults_of(within).width is not None:
+        return _SCATTERED
+    return defaults_of(within)
 
 
 def defaults_of(method: Method) -> Defaults:

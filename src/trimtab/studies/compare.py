@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,11 @@ class Comparison:
     def refused(self) -> dict[str, str]:
         """method -> why, of those that could not be used on some task."""
         return {cell.method: cell.refused for cell in self.cells if cell.refused}
+
+    @property
+    def best_first(self) -> list[Summary]:
+        """`overall` by rank."""
+        return sorted(self.overall, key=lambda summary: summary.rank)
 
     def front(self, cost: str) -> list[str]:
         """The methods that no other beats in mean score at the same or a lower `cost` (elements, seconds, delta_bytes)."""
@@ -351,8 +356,3 @@ def _summary_json(summary: Summary) -> dict[str, Any]:
             "verdict": summary.verdict,
         }
     return found
-
-
-def shown_in_order(comparison: Comparison) -> Iterator[Summary]:
-    """The overall summaries, best first."""
-    yield from sorted(comparison.overall, key=lambda s: s.rank)

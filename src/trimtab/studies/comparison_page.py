@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from .compare import Comparison, Summary, shown_in_order
+from .compare import ALPHA, Comparison, Summary
 from .report import environment
 from .wording import count, duration, plain, score, share, size
 
@@ -31,7 +31,7 @@ _COLOURS = {_INK: "currentColor", _BLUE: "var(--blue)", _ORANGE: "var(--orange)"
 
 def answer(comparison: Comparison) -> list[str]:
     """Three sentences: which method scores best, which is the smallest that keeps up with the reference, and what it costs."""
-    found = list(shown_in_order(comparison))
+    found = comparison.best_first
     if not found:
         return ["No method could be used on every task, so there is nothing to compare.", "", ""]
     best, reference = found[0], next((s for s in found if s.method == comparison.reference), None)
@@ -56,10 +56,8 @@ def markdown(comparison: Comparison) -> str:
 
 def page(comparison: Comparison) -> str:
     """The HTML page."""
-    from .compare import ALPHA
-
     contents = {
-        "comparison": comparison, "answer": answer(comparison), "rows": list(shown_in_order(comparison)),
+        "comparison": comparison, "answer": answer(comparison), "rows": comparison.best_first,
         "charts": [(name, Markup(_svg(chart(comparison, cost)))) for cost, name in COSTS.items()] if comparison.overall else [],
         "fronts": {name: comparison.front(cost) for cost, name in COSTS.items()},
         "how_judged": how_judged(comparison), "difference": difference_text, "spread": _scored, "alpha": ALPHA,

@@ -1,0 +1,179 @@
+"""The claims of arXiv 2403.20284, re-examined: movement, Fisher information, methods, subsets of LayerNorm, a global subset.
+
+    python benchmarks/layernorm_paper/run.py --data ../shared/data           (resumes; hours on a CPU)
+    python benchmarks/layernorm_paper/run.py --data ../shared/data --part methods --seeds 1
+    python benchmarks/layernorm_paper/run.py --data ../shared/data --summary (from what is there)
+
+Run it from the root of the repository. Fits are cells under benchmarks/cells/, shared with the other benchmarks; what was
+measured on each task is one file under measured/, the global subsets are under selections/.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from trimtab.changes.fisher import Fisher, mean_of
+from trimtab.changes.methods import Full, LayerNorms
+from trimtab.changes.notation import parse_method
+from trimtab.encoders.encoder import Encoder, load
+from trimtab.files import write_json, write_text
+from trimtab.studies.compare import Comparison, compare, finished_cells, summarised
+from trimtab.studies.comparison_page import markdown
+from trimtab.studies.information import fisher
+from trimtab.studies.movement import movement
+from trimtab.tasks.read import read
+from trimtab.tasks.task import Task
+from trimtab.training.fit import fit
+
+HERE = Path(__file__).parent
+CELLS = Path("benchmarks/cells")
+SELECTIONS = Path("benchmarks/layernorm_paper/selections")  # relative: the path is a part of the method's name
+LIMITS = {"mrpc": None, "cola": None, "rte": None, "sst2": 8000, "ag_news_10k": 4000, "stsb": None}  # training rows
+MAX_LENGTH = 256
+SHARES = (0.05, 0.1, 0.2, 0.5)
+GLOBAL_SHARE = 0.2
+COUNT = 9984  # elements of all LayerNorms of minilm
+EXAMPLES = 1024
+HEAD_STEPS = 100  # of the variant whose head is trained before measuring
+
+METHODS = (  # (b)
+    "full", "layer_norms", "layer_norms:which=output", "layer_norms:which=attention", "biases", "lora",
+    f"random:count={COUNT}", "head",
+)  # fmt: skip
+SUBSETS = tuple(  # (d)
+    f"{kind}:share={share}{within}"
+    for share in SHARES
+    for kind, within in (("fisher_top", ""), ("random", ",within=layer_norms"))
+)
+EVERYWHERE = (f"fisher_top:count={COUNT},within=full",)  # (f)
+BEYOND = tuple(f"fisher_top:share={share},head_steps={HEAD_STEPS}" for share in SHARES)
+PARTS = ("measured", "methods", "subsets", "global", "beyond")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--part", choices=PARTS, action="append", help="for several processes at once")
+    parser.add_argument("--task", choices=LIMITS, action="append")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--summary", action="store_true")
+    options = parser.parse_args()
+    encoder, tasks = load("minilm"), {name: read(options.data / name) for name in options.task or LIMITS}
+    seeds, parts = list(range(options.seeds)), options.part or PARTS
+    if not options.summary:
+        if "measured" in parts:
+            for name, task in tasks.items():
+                measure(encoder, name, task)
+        wanted = [method for part in parts if part != "measured" for method in methods_of(part)]
+        if "global" in parts:
+            choose_globally(encoder, {name: read(options.data / name) for name in LIMITS})
+        for seed in seeds:
+            for name, task in tasks.items():
+                run(encoder, name, task, wanted + global_methods(name, parts), seed)
+    summarise(encoder, tasks, seeds)
+
+
+def methods_of(part: str) -> tuple[str, ...]:
+    return {"methods": METHODS, "subsets": SUBSETS, "global": (), "beyond": BEYOND + EVERYWHERE}[part]
+
+
+def global_methods(task: str, parts: list[str] | tuple[str, ...]) -> list[str]:
+    """The global subset that was chosen without `task`."""
+    return [f"selection:file={selection_path(task)}"] if "global" in parts else []
+
+
+def selection_path(task: str) -> Path:
+    return SELECTIONS / f"without-{task}.safetensors"
+
+
+def run(encoder: Encoder, name: str, task: Task, methods: list[str], seed: int) -> None:
+    """Computes the cells of one task and seed that are not there yet."""
+    if not methods:
+        return
+    chosen = [parse_method(method) for method in dict.fromkeys(methods)]
+    found = compare(encoder, [task], chosen, [seed], out=CELLS, train_limit=LIMITS[name], max_length=MAX_LENGTH)
+    for cell in found.cells:
+        print(
+            f"{name} {cell.method} {seed}: {cell.refused or format(cell.score, '.4f')} in {cell.seconds:.0f} s",
+            flush=True,
+        )
+
+
+def measure(encoder: Encoder, name: str, task: Task) -> None:
+    """(a) and (c): information before full fine-tuning, movement by it, and whether the one foresaw the other."""
+    path = HERE / "measured" / f"{name}.json"
+    if path.is_file():
+        return
+    result: dict[str, Any] = {"rows": EXAMPLES}
+    infos = {}
+    for estimator in ("empirical", "exact"):
+        for steps in (0, HEAD_STEPS):
+            info = fisher(
+                encoder, task, Full(), examples=EXAMPLES, estimator=estimator, head_steps=steps, max_length=MAX_LENGTH,
+                compute="auto",
+            )  # fmt: skip
+            infos[f"{estimator}, head {'trained' if steps else 'as initialised'}"] = info
+    tuned = fit(encoder, task, Full(), train_limit=LIMITS[name], max_length=MAX_LENGTH, seed=0)
+    moved = movement(tuned, encoder)
+    result["movement"] = {"by_kind": moved.by("kind"), "by_layer": moved.by("layer")}
+    result["information"] = {
+        label: {
+            "stability": info.stability, "by_kind": info.by("kind"), "by_layer": info.by("layer"),
+            "foresees_movement": moved.foreseen_by(info),
+        }
+        for label, info in infos.items()
+    }  # fmt: skip
+    write_json(path, result)
+    print(f"measured {name}", flush=True)
+
+
+def choose_globally(encoder: Encoder, tasks: dict[str, Task]) -> None:
+    """(e): for each task, the top of the mean LayerNorm information of the other tasks."""
+    if all(selection_path(name).is_file() for name in tasks):
+        return
+    infos: dict[str, Fisher] = {
+        name: fisher(encoder, task, LayerNorms(), examples=EXAMPLES, max_length=MAX_LENGTH)
+        for name, task in tasks.items()
+    }
+    for name in tasks:
+        others = mean_of([info for other, info in infos.items() if other != name])
+        others.top(share=GLOBAL_SHARE).save(selection_path(name))
+
+
+def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> None:
+    """Writes one table and one JSON per question from the cells there are."""
+    questions = {
+        "methods": (METHODS, "full"),
+        "subsets": (("layer_norms", *SUBSETS), "layer_norms"),
+        "beyond": (("layer_norms", *EVERYWHERE, *BEYOND, *SUBSETS), "layer_norms"),
+    }
+    for question, (methods, reference) in questions.items():
+        found = comparison(encoder, tasks, methods, seeds, reference)
+        if found is not None:
+            write_json(HERE / f"{question}.json", found.as_json())
+            write_text(HERE / f"{question}.md", markdown(found))
+            found.report(HERE / f"{question}.html")
+    measured = {path.stem: json.loads(path.read_text()) for path in sorted((HERE / "measured").glob("*.json"))}
+    if measured:
+        write_json(HERE / "measured.json", measured)
+
+
+def comparison(
+    encoder: Encoder, tasks: dict[str, Task], methods: tuple[str, ...], seeds: list[int], reference: str
+) -> Comparison | None:
+    """The Comparison on the tasks whose cells are all there, or None."""
+    chosen, done, cells = [parse_method(method) for method in methods], [], []
+    for name, task in tasks.items():
+        found = finished_cells(CELLS, encoder, task, chosen, seeds, train_limit=LIMITS[name], max_length=MAX_LENGTH)
+        if len(found) == len(methods) * len(seeds):
+            done.append(task)
+            cells += found
+    return summarised("minilm", done, list(methods), seeds, reference, cells) if done else None
+
+
+if __name__ == "__main__":
+    main()

@@ -196,7 +196,7 @@ def test_resume_refuses_another_recipe(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(fit_module, "finished_run", lambda *args: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1)
-    with pytest.raises(InputError, match=r"lr=0.005 \(now 0.5\)"):
+    with pytest.raises(InputError, match=rf"lr={LayerNorms.defaults.lr:g} \(now 0.5\)"):
         fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1, lr=0.5, resume=True)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .studies.compare import Comparison, compare
     from .studies.information import fisher
     from .studies.movement import Movement, movement
+    from .studies.recommend import Recommendation, recommend
     from .studies.report import report
     from .tasks.read import read
     from .tasks.task import Task
@@ -45,6 +46,7 @@ _HOMES = {
     "studies.compare": ("Comparison", "compare"),
     "studies.information": ("fisher",),
     "studies.movement": ("Movement", "movement"),
+    "studies.recommend": ("Recommendation", "recommend"),
     "studies.report": ("report",),
     "tasks.read": ("read",),
     "tasks.task": ("Task",),

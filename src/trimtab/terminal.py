@@ -10,6 +10,7 @@ from .changes.fisher import Fisher
 from .changes.inspect import Inspection
 from .encoders.parts import KINDS, Part, layer_names
 from .studies.movement import Movement
+from .studies.recommend import Recommendation
 
 
 def inspection_tables(found: Inspection) -> None:
@@ -80,6 +81,25 @@ def foreseen_table(seen: dict[str, Any]) -> None:
     for share, each in seen["overlap"].items():
         table.add_row(f"{share:.0%}", f"{each['found']:.1%}", f"{each['chance']:.1%}")
     console.print(table)
+
+
+def trials_table(found: Recommendation) -> None:
+    """Prints what was tried, best first, to stdout: the finalists with all seeds, the others with one."""
+    console = Console(highlight=False)
+    table = Table(title=f"Within {found.budget}", box=None, header_style="bold")
+    for name in ("method", "elements", "delta bytes", found.final.tasks[0].metric, "seeds"):
+        table.add_column(name, justify="left" if name == "method" else "right", overflow="fold")
+    finalists = {summary.method for summary in found.final.overall}
+    rest = [summary for summary in found.first.best_first if summary.method not in finalists]
+    for summary, study in [(s, found.final) for s in found.final.best_first] + [(s, found.first) for s in rest]:
+        spread = "" if summary.spread is None else f" ± {summary.spread:.3f}"
+        n_seeds = str(len(study.seeds))
+        table.add_row(
+            summary.method, f"{summary.elements:,}", f"{summary.delta_bytes:,}", f"{summary.mean:.3f}{spread}", n_seeds
+        )
+    console.print(table)
+    for method, why in found.first.refused.items():
+        console.print(f"{method} was refused: {why}", markup=False)
 
 
 def _orders(parts: Mapping[str, Part]) -> list[tuple[Literal["kind", "layer"], dict[Any, str]]]:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
-from trimtab.changes.notation import method_text, parse_method
+from trimtab.changes.notation import method_identity, method_text, parse_method
 from trimtab.errors import InputError
 
 simple = st.one_of(
@@ -39,3 +39,13 @@ def test_text_reads_back_as_the_same_method(method):
 def test_bad_text_is_refused(text, message):
     with pytest.raises(InputError, match=message):
         parse_method(text)
+
+
+def test_the_identity_of_a_method_is_the_content_of_its_file_and_not_its_path(tmp_path):
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (
+        method_identity(parse_method(f"biases+random:count=3,within=selection:file={tmp_path / n}")) for n in "abc"
+    )
+    assert a == b != c
+    assert method_identity(LayerNorms()) == "layer_norms"

@@ -93,6 +93,15 @@ class Fisher:
             found[name] = float(values.sum()), len(values)
         return found
 
+    def part_of(self, chosen: Selection) -> float:
+        """The part of the body's information that the chosen elements of the body hold, from 0 to 1."""
+        total = sum(value for name, (value, _) in self.sums().items() if not self.parts[name].is_head)
+        held = 0.0
+        for name, at in (chosen.body & self.within).elements.items():
+            values = self.values[name].flatten().double()
+            held += float(values.sum() if at is None else values[torch.from_numpy(at)].sum())
+        return held / total if total else 0.0
+
     def by(self, key: Literal["kind", "layer"]) -> dict[Any, dict[str, float]]:
         """kind or layer -> sum, mean per element, share of the body's sum, and elements; the head's share is not counted."""
         sums = self.sums()

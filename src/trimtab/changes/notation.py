@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import hashlib
 import re
 import typing
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
@@ -40,6 +42,20 @@ def method_text(method: Method) -> str:
     changed = [f for f in dataclasses.fields(method) if getattr(method, f.name) != f.default]  # type: ignore[arg-type]
     options = ",".join(f"{f.name}={_value_text(getattr(method, f.name))}" for f in changed)
     return names[type(method)] + (f":{options}" if options else "")
+
+
+def method_identity(method: Method) -> str:
+    """The text of `method` with a hash of the content in place of each file it names: all that decides its choice."""
+    return method_text(_pinned(method))
+
+
+def _pinned(method: Method) -> Method:
+    if isinstance(method, Union):
+        return Union(tuple(map(_pinned, method.methods)))
+    if isinstance(method, Chosen) and Path(method.file).is_file():
+        return Chosen(hashlib.sha256(Path(method.file).read_bytes()).hexdigest())
+    within = getattr(method, "within", None)
+    return dataclasses.replace(method, within=_pinned(within)) if isinstance(within, Method) else method  # type: ignore[type-var]
 
 
 def _parse_one(text: str) -> Method:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..changes.methods import Method
-from ..changes.notation import method_text
+from ..changes.notation import method_identity, method_text
 from ..encoders.encoder import Encoder
 from ..errors import InputError
 from ..files import write_json, write_text
@@ -282,7 +282,7 @@ def _identity(encoder: Encoder, task: Task, method: Method, settings: Settings) 
     """A hash of all that decides a cell, the method's own rates and epochs included."""
     digest, n_rows = hashlib.sha256(), min(len(task.train), settings.train_limit or len(task.train))
     resolved = asdict(settings.for_method(method, n_rows, encoder.config.hidden_size))
-    for part in (_FORMAT, encoder.sha256, method_text(method), task.description(), sorted(resolved.items())):
+    for part in (_FORMAT, encoder.sha256, method_identity(method), task.description(), sorted(resolved.items())):
         digest.update(json.dumps(part, default=str).encode() + b"\0")
     for split in ("train", "validation"):
         rows = task.splits[split]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..changes.methods import Method
-from ..changes.notation import method_text
+from ..changes.notation import method_identity, method_text
 from ..changes.selection import Selection
 from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, can_split, prepare, resolved
@@ -167,7 +167,7 @@ class Workbench:
             assert tokens.labels is not None
             data.update(np.concatenate([np.empty(0, np.int32), *tokens.ids]).tobytes())
             data.update(tokens.labels.numpy().tobytes())
-        named = {"encoder": self.encoder.sha256, "method": method_text(self.method), "data": data.hexdigest()}
+        named = {"encoder": self.encoder.sha256, "method": method_identity(self.method), "data": data.hexdigest()}
         return json.dumps(named | asdict(self.settings))
 
 

@@ -1,0 +1,238 @@
+"""Subcommands that answer which parameters matter and which method to take."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+from .options import EncoderOption, Json, Kind, Label, Metric, RunFolder, Text, print_json, say
+
+
+def inspect(
+    encoder: Annotated[str, typer.Argument(help="minilm, a folder or a hub id.")],
+    head: Annotated[str, typer.Option(help="default or linear.")] = "default",
+    as_json: Json = False,
+) -> None:
+    """Show layers x kinds with element counts, and what each method would train."""
+    from ..changes.inspect import inspect as inspect_encoder
+    from ..encoders.encoder import load
+    from ..terminal import inspection_tables
+
+    found = inspect_encoder(load(encoder), head)
+    if not as_json:
+        inspection_tables(found)
+    print_json(found.as_json(), as_json)
+
+
+def fisher(
+    encoder: Annotated[str, typer.Argument(help="minilm, a folder or a hub id.")],
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="One task, or several with --global.")],
+    text: Text = None,
+    label: Label = None,
+    kind: Kind = None,
+    within: Annotated[
+        str, typer.Option(help="The elements to measure, as a method; full is all of them.")
+    ] = "layer_norms",
+    estimator: Annotated[str, typer.Option(help="empirical, sampled or exact.")] = "empirical",
+    examples: Annotated[int, typer.Option(help="Training rows to measure on.")] = 1024,
+    head_steps: Annotated[int, typer.Option(help="Steps of training the head alone before measuring.")] = 0,
+    seed: Annotated[int, typer.Option()] = 0,
+    max_length: Annotated[int, typer.Option(help="Tokens per text; longer ones are cut.")] = 256,
+    compute: Annotated[str, typer.Option(help="float32, or auto: faster, and right to about 1%.")] = "float32",
+    is_global: Annotated[bool, typer.Option("--global", help="Average over tasks, each with one vote.")] = False,
+    share: Annotated[float | None, typer.Option(help="Of the elements, for --save-selection.")] = None,
+    count: Annotated[int | None, typer.Option(help="Of elements, for --save-selection.")] = None,
+    save_selection: Annotated[
+        Path | None, typer.Option(help="Where to write the top elements; fit takes them as selection:file=PATH.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Default: runs/TASK-fisher.safetensors, the heat map beside it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how much a task's answers depend on each element of an encoder."""
+    from ..changes.fisher import mean_of
+    from ..changes.notation import parse_method
+    from ..changes.selection import wanted_count
+    from ..encoders.encoder import load
+    from ..studies.heatmap import draw_heat_map, means_by_place
+    from ..studies.information import advice
+    from ..studies.information import fisher as measure
+    from ..tasks.read import read
+    from ..terminal import information_tables
+
+    if (len(tasks) > 1) != is_global:
+        raise InputError("--global averages over two tasks or more, and several tasks need --global")
+    if save_selection is not None and (share is None) == (count is None):
+        raise InputError("--save-selection needs --share or --count, to know how many elements to keep")
+    if save_selection is not None:
+        wanted_count("fisher", sys.maxsize, count, share)  # before hours of measuring
+    method, loaded, infos = parse_method(within), load(encoder), []
+    for name in tasks:
+        info = measure(
+            loaded, read(name, text=text, label=label, kind=kind), method, examples=examples, estimator=estimator,
+            seed=seed, head_steps=head_steps, max_length=max_length, compute=compute, progress=True,
+        )  # fmt: skip
+        say(f"{info.notes['task']}: {advice(info)}")
+        infos.append(info)
+    found, title = (mean_of(infos), f"{len(tasks)} tasks") if is_global else (infos[0], infos[0].notes["task"])
+    out = out or Path("runs") / f"{'global' if is_global else title}-fisher.safetensors"
+    if not as_json:
+        information_tables(found)
+    answer = {"tasks": tasks, "estimator": estimator, "rows": [len(info.rows) for info in infos]}
+    answer |= {
+        "stability": [info.stability for info in infos],
+        "by_kind": found.by("kind"),
+        "by_layer": found.by("layer"),
+    }
+    found.save(out)
+    heading = f"Fisher information ({estimator}): {title} on {encoder}"
+    plot = draw_heat_map(
+        *means_by_place(found.parts, found.sums()), heading, "mean per element", out.with_suffix(".png")
+    )
+    say(f"written to {out}; heat map: {plot}")
+    answer |= {"out": str(out), "plot": str(plot)}
+    if save_selection is not None:
+        chosen = found.top(share, count)
+        chosen.save(save_selection)
+        say(
+            f"{chosen.count:,} elements written to {save_selection}: fit takes them as --method selection:file={save_selection}"
+        )
+        answer |= {"selection": str(save_selection), "selected": chosen.count}
+    print_json(answer, as_json)
+
+
+def recommend(
+    encoder: Annotated[str, typer.Argument(help="minilm, a folder or a hub id.")],
+    task: Annotated[str, typer.Argument(help="helpdesk, a file, a folder of splits, or a hub id.")],
+    budget: Annotated[
+        str, typer.Option(help="Elements of the encoder (5000), a share of them (0.05%), or bytes of delta (20KB).")
+    ],
+    text: Text = None,
+    label: Label = None,
+    kind: Kind = None,
+    metric: Metric = None,
+    rows: Annotated[int, typer.Option(help="Training rows of a trial; half as many others judge it.")] = 2000,
+    seeds: Annotated[int, typer.Option(help="Fits of each of the three best candidates.")] = 3,
+    epochs: Annotated[int | None, typer.Option(help="Default: each method's own.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Texts per optimizer step.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens per text; longer ones are cut.")] = None,
+    head: Annotated[str | None, typer.Option(help="default or linear.")] = None,
+    compute: Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the trials live and recipe.toml goes; default runs/TASK-recommend.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Propose what to train within a budget, from trials on some training rows, and why."""
+    given = dict(locals())
+    from ..changes.notation import method_text
+    from ..encoders.encoder import load
+    from ..studies.recommend import recommend as recommend_method
+    from ..tasks.read import read
+    from ..terminal import trials_table
+
+    names = ("epochs", "batch_size", "max_length", "head", "compute")
+    settings = {name: given[name] for name in names if given[name] is not None}
+    read_task = read(task, text=text, label=label, kind=kind, metric=metric)
+    out = out or Path("runs") / f"{read_task.name}-recommend"
+    found = recommend_method(
+        load(encoder), read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **settings
+    )
+    recipe = out / "recipe.toml"
+    found.recipe.save(recipe)
+    if not as_json:
+        trials_table(found)
+        print(f"\n{method_text(found.method)}\n")
+        for sentence in found.reasons:
+            print(sentence)
+    say(f"to fit it: trimtab fit {recipe}")
+    print_json(found.as_json() | {"recipe": str(recipe)}, as_json)
+
+
+def movement(
+    run: RunFolder,
+    fisher: Annotated[
+        Path | None, typer.Option(help="Information measured before training (trimtab fisher): was this foreseen?")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Default: RUN/movement.png.")] = None,
+    encoder: EncoderOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show how far training moved each kind and layer of the encoder."""
+    from ..changes.fisher import Fisher
+    from ..studies.heatmap import draw_heat_map, means_by_place
+    from ..studies.movement import movement as movement_of
+    from ..terminal import foreseen_table, movement_tables
+
+    found = movement_of(run, encoder)
+    seen = None if fisher is None else found.foreseen_by(Fisher.load(fisher))
+    if not as_json:
+        movement_tables(found)
+        if seen is not None:
+            foreseen_table(seen)
+    heading = f"Movement: {found.notes['task']}, {found.notes['method']}"
+    places = means_by_place(found.parts, found.sums())
+    picture = draw_heat_map(*places, heading, "mean absolute change", plot or Path(run) / "movement.png")
+    say(f"heat map: {picture}")
+    answer = {"by_kind": found.by("kind"), "by_layer": found.by("layer"), "plot": str(picture)}
+    print_json(answer | ({} if seen is None else {"foreseen": seen}), as_json)
+
+
+def compare(
+    encoder: Annotated[str, typer.Argument(help="minilm, a folder or a hub id.")],
+    tasks: Annotated[
+        list[str], typer.Argument(metavar="TASK...", help="A file, a folder, a hub id or helpdesk; or several.")
+    ],
+    method: Annotated[list[str] | None, typer.Option(help="A method; repeat for more.")] = None,
+    seeds: Annotated[int, typer.Option(help="Fits of each method on each task.")] = 3,
+    reference: Annotated[
+        str | None, typer.Option(help="What the others are compared to; default: the first method.")
+    ] = None,
+    text: Text = None,
+    label: Label = None,
+    kind: Kind = None,
+    metric: Metric = None,
+    out: Annotated[Path, typer.Option(help="Where the cells live; a study that was stopped goes on.")] = Path(
+        "runs/compare"
+    ),
+    report: Annotated[
+        Path | None, typer.Option(help="A page (.html) or tables (.md); default: OUT/methods.html.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: each method's own.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Texts per optimizer step.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate of all methods; default: each method's own.")
+    ] = None,
+    head_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens per text; longer ones are cut.")] = None,
+    head: Annotated[str | None, typer.Option(help="default or linear.")] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")] = None,
+    compute: Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit several methods on one or more tasks with several seeds, and say which to take."""
+    given = dict(locals())
+    from ..changes.notation import parse_method
+    from ..encoders.encoder import load
+    from ..studies.compare import compare as compare_methods
+    from ..studies.comparison_page import markdown
+    from ..tasks.read import read
+
+    names = ("epochs", "batch_size", "lr", "head_lr", "max_length", "head", "train_limit", "compute")
+    settings = {name: given[name] for name in names if given[name] is not None}
+    methods = [parse_method(each) for each in method or ("full", "layer_norms", "biases", "lora", "head")]
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}: at least one fit of each method is needed")
+    read_tasks = [read(name, text=text, label=label, kind=kind, metric=metric) for name in tasks]
+    found = compare_methods(
+        load(encoder), read_tasks, methods, seeds, out=out, progress=True,
+        reference=None if reference is None else parse_method(reference), **settings,
+    )  # fmt: skip
+    page = found.report(report or out / "methods.html")
+    if not as_json:
+        print(markdown(found), end="")
+    say(f"written to {page}")
+    print_json(found.as_json() | {"report": str(page)}, as_json)

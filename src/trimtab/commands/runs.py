@@ -1,0 +1,182 @@
+"""Subcommands of one run: fit it, judge it, use it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .options import EncoderOption, Json, Kind, Label, Metric, RunFolder, Text, print_json, say
+
+
+def fit(
+    encoder: Annotated[str, typer.Argument(help="minilm, a folder, a hub id; or a recipe.toml and no TASK.")],
+    task: Annotated[str | None, typer.Argument(help="helpdesk, a file, a folder of splits, or a hub id.")] = None,
+    text: Text = None,
+    label: Label = None,
+    kind: Kind = None,
+    metric: Metric = None,
+    method: Annotated[
+        str | None, typer.Option(help="What to train: layer_norms, lora:rank=8, biases+head, ...")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/TASK-METHOD.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: the method's own, 5 for most; more on few rows.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Texts per optimizer step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: the method's own.")] = None,
+    head_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,
+    weight_decay: Annotated[float | None, typer.Option()] = None,
+    warmup: Annotated[float | None, typer.Option(help="Share of the steps.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens per text; longer ones are cut.")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    head: Annotated[str | None, typer.Option(help="default (Hugging Face's own) or linear (compact).")] = None,
+    class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option()] = None,
+    dropout: Annotated[float | None, typer.Option(help="Default: the encoder's own.")] = None,
+    eval_steps: Annotated[int | None, typer.Option(help="Validate every N steps; default: every epoch.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after N validations without a better score.")] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")] = None,
+    tokens_per_batch: Annotated[
+        str | None, typer.Option(help="Tokens in one forward pass, which bound memory; default auto: what fits.")
+    ] = None,
+    cache_gb: Annotated[
+        float | None, typer.Option(help="Most GB of disk for tokens and frozen layers' outputs.")
+    ] = None,
+    compute: Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")] = None,
+    skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows with no text or no label.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train what a method chooses, keep the best, write a run folder with a report."""
+    given = dict(locals())
+    from dataclasses import fields
+
+    from ..studies.report import report
+    from ..training.ranks import is_first
+    from ..training.recipe import Recipe, Settings
+    from ..training.repeat import fit_recipe
+
+    is_recipe = encoder.endswith(".toml")
+    if not is_recipe and task is None:
+        raise InputError(
+            "give an encoder and a task (trimtab fit minilm helpdesk), or a recipe (trimtab fit mine.toml)"
+        )
+    base = Recipe.load(Path(encoder)) if is_recipe else Recipe(encoder=encoder)
+    columns = None if text is None else tuple(text.split(","))
+    settings = {field.name: given[field.name] for field in fields(Settings)}
+    settings["tokens_per_batch"] = _token_count(tokens_per_batch)
+    recipe = base.changed(
+        task=task, text=columns, label=label, kind=kind, metric=metric, method=method,
+        skip_bad_rows=skip_bad_rows or None, **settings,
+    )  # fmt: skip
+    run = fit_recipe(recipe, out, resume=resume, overwrite=overwrite, progress=True)
+    if not is_first():
+        return  # under torchrun one process writes and talks
+    assert run.folder is not None
+    page = report(run.folder)
+    metric_name, details = run.details["metric"], run.details
+    say(
+        f"validation {metric_name}: {run.baseline[metric_name]:.3f} before, {run.scores[metric_name]:.3f} after training"
+    )
+    for note in run.notes:
+        say(note)
+    say(
+        f"{run.delta.count_body:,} elements of the encoder ({details['share']:.3%}) and {run.delta.count_head:,} of the head "
+        f"trained in {run.seconds:.0f} s; the delta takes {details['delta_bytes']:,} bytes in {run.folder}; page: {page}"
+    )
+    if run.stopped == "interrupted":
+        say("to go on: the same command with --resume")
+    print_json(run.as_json(), as_json)
+
+
+def _token_count(text: str | None) -> int | None:
+    """What --tokens-per-batch says: a number, or "auto", which settings write as 0."""
+    if text is None or text == "auto":
+        return None if text is None else 0
+    if not text.isdecimal() or int(text) == 0:
+        raise InputError(f"--tokens-per-batch {text}: give a number above 0, or auto")
+    return int(text)
+
+
+def evaluate(
+    run: RunFolder,
+    task: Annotated[str | None, typer.Argument(help="Default: the task it was trained on.")] = None,
+    split: Annotated[str | None, typer.Option(help="Default: test where labelled, else validation.")] = None,
+    text: Text = None,
+    label: Label = None,
+    encoder: EncoderOption = None,
+    as_json: Json = False,
+) -> None:
+    """Score a run on a task's test (or validation) rows."""
+    from ..training.use import evaluate as evaluate_run
+
+    found = evaluate_run(run, task, split, encoder, text=text, label=label)
+    say(f"{found['split']}, {found['rows']:,} rows")
+    for name, value in found["scores"].items():
+        say(f"  {name:<20} {value:.4f}")
+    print_json(found, as_json)
+
+
+def predict(
+    run: RunFolder,
+    text: Annotated[list[str] | None, typer.Option(help="A text to answer; repeat for more.")] = None,
+    text_pair: Annotated[list[str] | None, typer.Option(help="The second text of each pair.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A file of texts, answered row by row.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the answers go: .csv, .tsv or .jsonl.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Text column(s) of the file, if named otherwise.")] = None,
+    encoder: EncoderOption = None,
+    as_json: Json = False,
+) -> None:
+    """Answer texts, or a file's rows with label and probabilities added."""
+    from ..training.predict_file import predict_file
+    from ..training.use import Predictor
+    from ..training.use import predict as predict_texts
+
+    if (file is None) == (not text):
+        raise InputError('give --text "..." (once or more) or --file FILE, and not both')
+    predictor = Predictor(run, encoder)
+    if file is not None:
+        if out is None:
+            raise InputError("say where the answers go: --out scored.csv (or .tsv, .jsonl)")
+        count = predict_file(predictor, file, out, columns)
+        say(f"{count:,} rows answered in {out}")
+        return print_json({"rows": count, "out": str(out)}, as_json)
+    assert text is not None
+    if text_pair is not None and len(text_pair) != len(text):
+        raise InputError(f"{len(text)} --text but {len(text_pair)} --text-pair: give one of each for every pair")
+    texts: list[Any] = list(zip(text, text_pair, strict=True)) if text_pair else text
+    found = [answer.as_json() for answer in predict_texts(predictor, texts)]
+    if not as_json:
+        for answer in found:
+            print(json.dumps(answer, ensure_ascii=False))
+    print_json({"answers": found}, as_json)
+
+
+def export(
+    run: RunFolder,
+    to: Annotated[str, typer.Option(help="merged: a plain Hugging Face folder.")] = "merged",
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/merged.")] = None,
+    encoder: EncoderOption = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run in a form that other programs load."""
+    from ..training.export import export as export_run
+
+    folder = export_run(run, to, out, encoder)
+    say(f"written to {folder}")
+    print_json({"out": str(folder)}, as_json)
+
+
+def report(
+    run: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/report.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's page again."""
+    from ..studies.report import report as write_report
+
+    page = write_report(run, out)
+    say(f"written to {page}")
+    print_json({"out": str(page)}, as_json)

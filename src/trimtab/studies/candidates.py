@@ -1,0 +1,137 @@
+"""Budgets, and the methods that fit into one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..changes.fisher_top import FisherTop
+from ..changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method, Random, Union
+from ..changes.selection import Selection
+from ..encoders.encoder import Encoder
+from ..encoders.parts import layers_of
+from ..errors import InputError
+from ..tasks.task import Task
+from .wording import size
+
+RANKS = (64, 32, 16, 8, 4, 2, 1)
+_FAMILIES: tuple[tuple[Method, ...], ...] = (  # of each, the first that fits is a candidate
+    (Full(),),
+    (LayerNorms(), LayerNorms("output"), LayerNorms("attention"), LayerNorms(what="bias")),
+    (Biases(), Biases("query+intermediate"), Biases("query")),
+    (Union((LayerNorms(), Biases())),),
+    tuple(Lora(rank=rank) for rank in RANKS),
+)
+_SUBSETS: tuple[Method, ...] = (LayerNorms(), Full())  # where Fisher information chooses as many elements as fit
+_VALUE_BYTES, _PLACED_BYTES = 4, 8  # float32, and with an int32 position
+_NAME_BYTES, _HEADER_BYTES = 120, 1500  # of a delta: per tensor, and for its description
+_UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that a change may take: elements of the encoder (the head is not counted), or bytes of delta (it is)."""
+
+    elements: int | None = None
+    n_bytes: int | None = None
+
+    @classmethod
+    def parse(cls, text: str, n_body: int) -> Budget:
+        """What "5000", "0.05%" (of the encoder's `n_body` elements) or "20 KB" says; raises InputError for anything else."""
+        found = re.fullmatch(r"\s*([\d_]*\.?\d+)\s*(%|[kmg]?i?b|bytes?)?\s*", text.replace(",", "").lower())
+        if not found:
+            raise InputError(
+                f"budget {text!r} is not understood: give elements (5000), a share (0.05%) or bytes (20KB)"
+            )
+        number, unit = float(found[1].replace("_", "")), found[2] or ""
+        if unit in _UNITS:
+            return cls(n_bytes=int(number * _UNITS[unit]))
+        if unit == "%" and not 0 < number <= 100:
+            raise InputError(f"budget {text!r}: a share must be above 0% and at most 100%")
+        elements = int(number * n_body / 100) if unit == "%" else int(number)
+        if elements < 1:
+            raise InputError(f"budget {text!r} is less than one of the encoder's {n_body:,} elements: give more")
+        return cls(elements=elements)
+
+    def __str__(self) -> str:
+        return f"{self.elements:,} elements" if self.n_bytes is None else f"{size(self.n_bytes)} of delta"
+
+    def holds(self, candidate: Candidate) -> bool:
+        """Whether the candidate is within it."""
+        if self.elements is not None:
+            return candidate.elements <= self.elements
+        return candidate.n_bytes <= (self.n_bytes or 0)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method, how many elements of the body it trains, and about how many bytes its delta takes."""
+
+    method: Method
+    elements: int
+    n_bytes: int
+
+
+def candidates(encoder: Encoder, task: Task, budget: Budget, head: str = "default") -> list[Candidate]:
+    """Of each kind of method the largest within the budget, the head alone among them.
+
+    Raises InputError where the delta of the head alone is larger than the budget.
+    """
+    sizes = _Sizes(encoder, task, head)
+    alone = sizes.of(Head())
+    assert alone is not None
+    if not budget.holds(alone):
+        hint = "" if head == "linear" else ", or take a compact head (--head linear)"
+        raise InputError(
+            f"the budget of {budget} is smaller than the head alone, whose delta takes {size(alone.n_bytes)}: give more{hint}"
+        )
+    families = [map(sizes.of, family) for family in (*_FAMILIES, _last_layers(sizes.model))]
+    families += [_subsets(sizes, within, budget) for within in _SUBSETS]
+    chosen = [next((each for each in family if each is not None and budget.holds(each)), None) for family in families]
+    return [alone, *(each for each in chosen if each is not None)]
+
+
+class _Sizes:
+    """How large methods are on one encoder and task."""
+
+    def __init__(self, encoder: Encoder, task: Task, head: str):
+        self._fresh = lambda: encoder.with_head(task, head=head)
+        self.model: Any = self._fresh()
+
+    def of(self, method: Method) -> Candidate | None:
+        """None where the encoder refuses the method."""
+        model = self._fresh() if isinstance(method, Lora) else self.model  # LoRA adds modules
+        try:
+            return self.selected(method, method.attach(model))
+        except InputError:
+            return None
+
+    def selected(self, method: Method, chosen: Selection) -> Candidate:
+        """Bytes are those of a value per element, of its position where a parameter is chosen in part, and of names."""
+        chosen = chosen | Selection.where(chosen.parts, lambda name, part: part.is_head)
+        n_bytes = _HEADER_BYTES
+        for name, count in chosen.counts().items():
+            whole = chosen.elements[name] is None
+            n_bytes += count * _VALUE_BYTES + _NAME_BYTES if whole else count * _PLACED_BYTES + 2 * _NAME_BYTES
+        return Candidate(method, chosen.body.count, n_bytes)
+
+
+def _last_layers(model: Any) -> tuple[Method, ...]:
+    """All numbers of last layers but all, which is nearly `full`; the most layers first."""
+    layers = layers_of(model)
+    return () if layers.shared else tuple(LastLayers(k) for k in range(layers.count - 1, 0, -1))
+
+
+def _subsets(sizes: _Sizes, within: Method, budget: Budget) -> Iterator[Candidate | None]:
+    """Ever smaller subsets of `within`, until one fits; none where all of it fits."""
+    whole = sizes.of(within)
+    if whole is None or budget.holds(whole):
+        return
+    count = min(whole.elements - 1, budget.elements or (budget.n_bytes or 0) // _PLACED_BYTES)
+    while count > 0:
+        chosen = FisherTop(count=count, within=None if within == LayerNorms() else within)
+        sized = sizes.selected(chosen, Random(count=count, within=within).attach(sizes.model))  # as large as Fisher's
+        yield sized
+        count -= max(1, (sized.n_bytes - (budget.n_bytes or 0)) // _PLACED_BYTES)

@@ -1,0 +1,148 @@
+"""What to train of an encoder for a task within a budget: the methods that fit are tried, and the best is proposed."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..changes.fisher import Fisher
+from ..changes.methods import Full, Method
+from ..changes.notation import method_text, parse_method
+from ..encoders.encoder import Encoder
+from ..encoders.parts import NORM_KINDS, parts_of
+from ..errors import InputError
+from ..tasks.holdout import hold_out, limited
+from ..tasks.task import Task
+from ..training.recipe import Recipe, Settings, settings_from
+from .candidates import Budget, candidates
+from .compare import Comparison, Summary, compare
+from .information import fisher
+from .wording import count, duration, plain, score, share, size
+
+FINALISTS = 3  # methods that are tried with more than one seed
+HELD_SHARE = 1 / 3  # of the rows of a trial, to judge it by
+EXAMPLES = 512  # rows to measure Fisher information on
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendation:
+    """A proposal, and the trials that it rests on."""
+
+    method: Method
+    runner_up: Method | None  # the next best; None where nothing else fits
+    reasons: tuple[str, str, str]  # sentences: what the trials say, where the information is, what it costs
+    budget: Budget
+    first: Comparison  # every candidate, one seed
+    final: Comparison  # the finalists, all seeds
+    information: Fisher = field(repr=False)  # of every element of the encoder
+    recipe: Recipe  # fits the proposal on the whole task
+
+    def as_json(self) -> dict[str, Any]:
+        """For other programs."""
+        return {
+            "method": method_text(self.method),
+            "runner_up": None if self.runner_up is None else method_text(self.runner_up),
+            "reasons": list(self.reasons), "budget": str(self.budget),
+            "first": self.first.as_json(), "final": self.final.as_json(),
+        }  # fmt: skip
+
+
+def recommend(
+    encoder: Encoder, task: Task, budget: str, *, rows: int = 2000, seeds: int = 3, out: str | Path | None = None,
+    progress: bool = False, **settings: Any,
+) -> Recommendation:  # fmt: skip
+    """Proposes what to train within `budget`: "5000" elements of the encoder, "0.05%" of them, or "20KB" of delta.
+
+    Of each kind of method the largest that fits is trained on at most `rows` training rows and judged on half as many others; the
+    validation rows are not looked at. All candidates are tried with one seed, the best three with `seeds`. `out` keeps the
+    trials, so that a stopped recommendation goes on. `settings` are the fields of Settings. Raises InputError for a budget
+    that nothing fits into, or too few rows.
+    """
+    if rows < 2 or seeds < 1:
+        raise InputError(f"a trial needs at least 2 rows and 1 seed, not rows={rows}, seeds={seeds}")
+    if "seed" in settings:
+        raise InputError("recommend tries seeds 0, 1, ...: say how many (seeds=3) and not which")
+    chosen = settings_from(settings)
+    n_body = sum(p.count for p in parts_of(encoder.with_head(task, head=chosen.head)).values() if not p.is_head)
+    limit = Budget.parse(budget, n_body)
+    trial = trial_task(task, rows)
+    methods = [candidate.method for candidate in candidates(encoder, task, limit, chosen.head)]
+    info = fisher(
+        encoder, trial, Full(), examples=EXAMPLES, head=chosen.head, max_length=chosen.max_length, compute="auto",
+        progress=progress,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        first = compare(encoder, [trial], methods, 1, out=folder, progress=progress, **settings)
+        if not first.overall:
+            raise InputError(f"no method can be tried on task {task.name!r}: {'; '.join(first.refused.values())}")
+        finalists = [parse_method(summary.method) for summary in first.best_first[:FINALISTS]]
+        tried = compare(encoder, [trial], finalists, seeds, out=folder, progress=progress, **settings)
+        winner = parse_method(tried.best_first[0].method)
+        final = compare(encoder, [trial], finalists, seeds, out=folder, reference=winner, **settings)  # the same cells
+    best, *others = final.best_first
+    recipe = Recipe(
+        encoder=encoder.name, task=task.source or task.name, method=best.method, revision=encoder.revision,
+        text=task.text_columns, label=task.label_column, kind=task.kind, metric=task.metric,
+        skip_bad_rows=task.skip_bad_rows, settings=chosen,
+    )  # fmt: skip
+    reasons = (
+        _what_trials_say(final, first, trial),
+        where_information_is(info, best.elements),
+        _what_it_costs(best, first, task, trial, chosen),
+    )
+    runner_up = parse_method(others[0].method) if others else None
+    return Recommendation(parse_method(best.method), runner_up, reasons, limit, first, final, info, recipe)
+
+
+def trial_task(task: Task, rows: int) -> Task:
+    """The task with at most `rows` of its training rows, and half as many others to judge by in place of validation."""
+    if not task.train:
+        raise InputError(f"task {task.name!r} has no training rows to try methods on")
+    some = limited(task, round(rows / (1 - HELD_SHARE)), seed=0).train
+    train, held, _ = hold_out(some, task.kind, HELD_SHARE, seed=0)
+    return replace(task, splits={"train": train, "validation": held})
+
+
+def where_information_is(info: Fisher, elements: int) -> str:
+    """One sentence: how much of the information LayerNorms hold, and how much the best elements of a budget could."""
+    kinds = info.by("kind")
+    norms = [kinds[kind] for kind in NORM_KINDS if kind in kinds]
+    n_body = sum(entry["elements"] for kind, entry in kinds.items() if kind != "head")
+    held, part = sum(entry["share"] for entry in norms), sum(entry["elements"] for entry in norms) / n_body
+    sentence = (
+        f"On {len(info.rows):,} rows, LayerNorms hold {share(held)} of the encoder's Fisher information ({info.estimator}) in "
+        f"{share(part)} of its elements"
+    )
+    if elements:
+        top = info.top(count=elements)
+        sentence += f", and the {count(elements)} most informative elements of all hold {share(info.part_of(top))}"
+    return sentence + "."
+
+
+def _what_trials_say(final: Comparison, first: Comparison, trial: Task) -> str:
+    best, *others = final.best_first
+    seeds = len(final.seeds)
+    sentence = (
+        f"{best.method} scored best, {plain(trial.metric)} {score(best.mean)} over {seeds} seed{'s' * (seeds != 1)} on "
+        f"{len(trial.validation):,} rows after training on {len(trial.train):,}"
+    )
+    if others:
+        apart = "worse beyond chance" if others[0].verdict == "worse" else "not told apart"
+        sentence += f"; the runner-up is {others[0].method} with {score(others[0].mean)} ({apart})"
+    head = next((s for s in first.overall if s.method == "head"), None)
+    if head is not None and best.method != "head":
+        sentence += f", and the head alone has {score(head.mean)}"
+    return sentence + "."
+
+
+def _what_it_costs(best: Summary, first: Comparison, task: Task, trial: Task, settings: Settings) -> str:
+    cell = next(cell for cell in first.cells if cell.method == best.method)
+    seconds = best.seconds * len(task.train) / max(1, len(trial.train))
+    return (
+        f"It trains {count(best.elements)} elements ({share(cell.share)} of the encoder), its delta takes "
+        f"{size(best.delta_bytes)}, and a fit on all {len(task.train):,} rows takes about {duration(seconds)} on this machine."
+    )

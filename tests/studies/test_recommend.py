@@ -1,0 +1,112 @@
+"""Recommendations: budgets that hold, trials that leave validation alone, a proposal that fit takes."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from small import make_task
+
+import trimtab
+from trimtab.changes.notation import method_text
+from trimtab.errors import InputError
+from trimtab.studies import recommend as module
+from trimtab.studies.candidates import Budget, candidates
+from trimtab.studies.recommend import recommend, trial_task
+from trimtab.training.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def encoder(encoder_of: Any) -> Any:
+    return encoder_of("bert")
+
+
+@pytest.mark.parametrize(
+    ("text", "elements", "n_bytes"),
+    [
+        ("5000", 5000, None), ("5,000", 5000, None), ("5_000", 5000, None), ("0.05%", 50, None), ("100 %", 100_000, None),
+        ("20KB", None, 20_000), ("20 kib", None, 20_480), ("1.5MB", None, 1_500_000), ("800 bytes", None, 800),
+    ],
+)  # fmt: skip
+def test_a_budget_is_elements_a_share_or_bytes(text: str, elements: int | None, n_bytes: int | None) -> None:
+    assert Budget.parse(text, 100_000) == Budget(elements, n_bytes)
+
+
+@pytest.mark.parametrize("text", ["", "many", "-5", "0", "0%", "100.1%", "0.0001%", "5 apples", "nan"])
+def test_a_budget_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="budget"):
+        Budget.parse(text, 100_000)
+
+
+@pytest.mark.parametrize("text", ["40", "300", "2%", "100%", "3KB", "12KB", "100KB"])
+def test_candidates_are_within_the_budget_and_sized_as_they_are_saved(encoder: Any, text: str, tmp_path: Any) -> None:
+    task = make_task(n_train=16, n_validation=8)
+    budget = Budget.parse(text, 10_000)
+    found = candidates(encoder, task, budget)
+    names = [method_text(each.method) for each in found]
+    assert names[0] == "head"
+    assert len(set(names)) == len(names) > 1
+    for each in found:
+        assert budget.holds(each)
+        run = trimtab.fit(encoder, task, each.method, epochs=1, batch_size=16)
+        assert run.delta.count_body == each.elements
+        saved = run.delta.save(tmp_path / method_text(each.method)).stat().st_size
+        assert saved <= each.n_bytes + 500  # Fisher's choice may lie in fewer parameters, whose names are saved
+        assert isinstance(each.method, trimtab.FisherTop) or saved == pytest.approx(each.n_bytes, abs=1500, rel=0.1)
+
+
+def test_of_each_kind_the_largest_that_fits(encoder: Any) -> None:
+    task = make_task()
+    norms = trimtab.fit(encoder, task, trimtab.LayerNorms(), epochs=1).delta.count_body
+    exact = [method_text(each.method) for each in candidates(encoder, task, Budget(elements=norms))]
+    assert "layer_norms" in exact
+    below = [method_text(each.method) for each in candidates(encoder, task, Budget(elements=norms - 1))]
+    assert "layer_norms" not in below
+    assert f"fisher_top:count={norms - 1}" in below
+
+
+def test_a_budget_below_the_head_is_refused(encoder: Any) -> None:
+    with pytest.raises(InputError, match=r"smaller than the head alone, whose delta takes .*--head linear"):
+        candidates(encoder, make_task(), Budget(n_bytes=500))
+
+
+def test_trials_are_cut_from_the_training_rows(encoder: Any) -> None:
+    task = make_task(n_train=90, n_validation=8)
+    trial = trial_task(task, rows=40)
+    texts = [set(trial.splits[split].texts[0]) for split in ("train", "validation")]
+    assert len(trial.train) == 40
+    assert len(trial.validation) == 20
+    assert set(trial.splits) == {"train", "validation"}
+    assert texts[0] | texts[1] <= set(task.train.texts[0])
+
+
+def test_the_proposal_is_the_best_trial_and_fit_takes_it(encoder: Any, tmp_path: Any) -> None:
+    task = make_task(n_train=60, n_validation=8)
+    found = recommend(encoder, task, "300", rows=40, seeds=2, out=tmp_path, epochs=2, batch_size=8)
+    assert method_text(found.method) == max(found.final.overall, key=lambda s: s.mean).method
+    assert found.final.reference == method_text(found.method)
+    assert found.runner_up != found.method
+    assert len(found.final.overall) == module.FINALISTS
+    assert len(found.reasons) == 3
+    assert all(sentence.endswith(".") for sentence in found.reasons)
+    assert "LayerNorms hold" in found.reasons[1]
+    assert found.recipe.method == method_text(found.method)
+    found.recipe.save(tmp_path / "recipe.toml")
+    assert Recipe.load(tmp_path / "recipe.toml") == found.recipe
+
+
+def test_a_stopped_recommendation_goes_on(encoder: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, settings = make_task(n_train=60, n_validation=8), {"epochs": 1, "batch_size": 8}
+    found = recommend(encoder, task, "300", rows=40, seeds=2, out=tmp_path, **settings)
+    monkeypatch.setattr("trimtab.studies.compare.fit", lambda *args, **kwargs: pytest.fail("a trial was repeated"))
+    again = recommend(encoder, task, "300", rows=40, seeds=2, out=tmp_path, **settings)
+    assert again.as_json() == found.as_json()
+
+
+def test_bad_input_is_refused(encoder: Any) -> None:
+    task = make_task()
+    with pytest.raises(InputError, match="at least 2 rows"):
+        recommend(encoder, task, "300", rows=1)
+    with pytest.raises(InputError, match="say how many"):
+        recommend(encoder, task, "300", seed=4)
+    with pytest.raises(InputError, match="has no training rows"):
+        recommend(encoder, replace(task, splits={"validation": task.validation}), "300")

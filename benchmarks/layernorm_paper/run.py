@@ -50,7 +50,11 @@ SUBSETS = tuple(  # (d)
     for kind, within in (("fisher_top", ""), ("random", ",within=layer_norms"))
 )
 EVERYWHERE = (f"fisher_top:count={COUNT},within=full",)  # (f)
-BEYOND = tuple(f"fisher_top:share={share},head_steps={HEAD_STEPS}" for share in SHARES)
+BEYOND = (  # other ways to choose a tenth of LayerNorm, and to spend LayerNorm's count on everything
+    f"fisher_top:share=0.1,head_steps={HEAD_STEPS}", "fisher_top:share=0.1,per=layer", "fisher_top:share=0.1,per=parameter",
+    "fisher_top:share=0.1,granularity=vector", "moved_top:share=0.1", "moved_top:share=0.1,by=gain",
+    f"moved_top:count={COUNT},by=gain,within=full",
+)  # fmt: skip
 PARTS = ("measured", "methods", "subsets", "global", "beyond")
 
 
@@ -149,7 +153,10 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
     questions = {
         "methods": (METHODS, "full"),
         "subsets": (("layer_norms", *SUBSETS), "layer_norms"),
-        "beyond": (("layer_norms", *EVERYWHERE, *BEYOND, *SUBSETS), "layer_norms"),
+        "beyond": (
+            ("fisher_top:share=0.1", "random:share=0.1,within=layer_norms", *BEYOND, *EVERYWHERE),
+            "fisher_top:share=0.1",
+        ),
     }
     for question, (methods, reference) in questions.items():
         found = comparison(encoder, tasks, methods, seeds, reference)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .changes.fisher_top import Chosen, FisherTop
     from .changes.inspect import inspect
     from .changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method, Random, Union
+    from .changes.moved_top import MovedTop
     from .changes.notation import parse_method
     from .changes.selection import Selection
     from .encoders.encoder import Encoder, load
@@ -39,6 +40,7 @@ _HOMES = {
     "changes.methods": (
         "Biases", "Full", "Head", "LastLayers", "LayerNorms", "Lora", "Method", "Random", "Union",
     ),
+    "changes.moved_top": ("MovedTop",),
     "changes.notation": ("parse_method",),
     "changes.selection": ("Selection",),
     "encoders.encoder": ("Encoder", "load"),

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from trimtab.changes.fisher import ESTIMATORS, Fisher, Meter, factors, mean_of
-from trimtab.changes.fisher_top import Chosen, FisherTop, head_started
+from trimtab.changes.fisher_top import Chosen, FisherTop
 from trimtab.changes.methods import Biases, Full, LayerNorms, Lora, Random
 from trimtab.changes.notation import method_text, parse_method
 from trimtab.changes.selection import Selection
+from trimtab.changes.short_training import head_started
 from trimtab.encoders.padded import padded_logits
 from trimtab.encoders.parts import parts_of
 from trimtab.errors import InputError
@@ -200,7 +201,7 @@ def test_top_elements_and_vectors() -> None:
     assert info.top(share=0.2).count == 1
     assert info.top(count=4, granularity="vector").elements == {"b.bias": None}
     assert info.top(count=5, granularity="vector").count == 5
-    with pytest.raises(InputError, match="fewer than the most informative vector"):
+    with pytest.raises(InputError, match="fewer than the highest-ranking vector"):
         info.top(count=1, granularity="vector")
     for bad in (0.0, 1.5, -1.0):
         with pytest.raises(InputError, match="share"):

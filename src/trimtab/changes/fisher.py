@@ -34,11 +34,11 @@ from ..encoders.parts import Part
 from ..encoders.probe import evaluating, probe_ids
 from ..errors import InputError
 from ..files import replacing
-from .selection import Selection, wanted_count
+from .ranking import scores_at, top_of
+from .selection import Selection
 from .squares import SquaredGradients
 
 ESTIMATORS = ("empirical", "sampled", "exact")
-GRANULARITIES = ("element", "vector")
 
 _RANKED = 100_000  # elements whose ranks are compared: enough for a correlation to two digits
 _FORMAT = 1
@@ -70,19 +70,16 @@ class Fisher:
     def parts(self) -> Mapping[str, Part]:
         return self.within.parts
 
-    def top(self, share: float | None = None, count: int | None = None, granularity: str = "element") -> Selection:
+    def top(
+        self, share: float | None = None, count: int | None = None, granularity: str = "element", per: str = "all"
+    ) -> Selection:
         """The most informative elements of the body, by `share` or `count` of those measured there.
 
-        With granularity "vector", whole vectors (a 1-D parameter, a row of a matrix) by their mean information, as many
-        as fit into the count. Raises InputError for a share or count that does not fit.
+        Of all, or with `per` "layer" or "parameter" the same share of each; with granularity "vector", whole vectors (a 1-D
+        parameter, a row of a matrix) by their mean information, as many as fit into the count. Raises InputError for a
+        share or count that does not fit.
         """
-        body = self.within.body
-        wanted = wanted_count("fisher_top", body.count, count, share)
-        if granularity not in GRANULARITIES:
-            raise InputError(f"granularity must be one of {', '.join(GRANULARITIES)}, not {granularity!r}")
-        if granularity == "vector":
-            return self._top_vectors(body, wanted)
-        return _highest(body, self.values, wanted)
+        return top_of(self.within.body, self.values, "fisher_top", share, count, granularity, per)
 
     def sums(self) -> dict[str, tuple[float, int]]:
         """Of each measured parameter: the sum of its information and how many elements were measured."""
@@ -146,30 +143,6 @@ class Fisher:
             )  # fmt: skip
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path} is no file of Fisher information (trimtab fisher writes them): {error}") from None
-
-    def _top_vectors(self, body: Selection, wanted: int) -> Selection:
-        names: list[str] = []
-        starts: list[np.ndarray] = []
-        widths: list[np.ndarray] = []
-        means: list[np.ndarray] = []
-        for name, at in body.elements.items():
-            value = self.values[name]
-            if at is not None:
-                raise InputError(f"granularity vector needs whole parameters, and {name} was measured in part")
-            rows = value.reshape(-1, value.shape[-1]) if value.dim() > 1 else value.reshape(1, -1)
-            names += [name] * len(rows)
-            starts.append(rows.shape[1] * np.arange(len(rows)))
-            widths.append(np.full(len(rows), rows.shape[1], np.int64))
-            means.append(rows.double().mean(1).numpy())
-        start, width, mean = np.concatenate(starts), np.concatenate(widths), np.concatenate(means)
-        order = np.argsort(-mean, kind="stable")
-        chosen = order[width[order].cumsum() <= wanted]
-        if not len(chosen):
-            raise InputError(f"{wanted} elements are fewer than the most informative vector has ({width[order[0]]})")
-        elements: dict[str, list[np.ndarray]] = {}
-        for i in np.sort(chosen):
-            elements.setdefault(names[i], []).append(int(start[i]) + np.arange(int(width[i])))
-        return Selection(body.parts, {name: np.concatenate(at) for name, at in elements.items()})
 
 
 class Meter:
@@ -326,26 +299,11 @@ def mean_of(infos: Sequence[Fisher]) -> Fisher:
     return Fisher(values, first, infos[0].estimator, np.empty(0, np.int64), stability, notes)
 
 
-def _highest(pool: Selection, values: Mapping[str, Tensor], wanted: int) -> Selection:
-    """The `wanted` elements of `pool` with the highest of `values`; among equals the first."""
-    order = np.argsort(-_at(pool, values), kind="stable")[:wanted]
-    return pool.taken(order)
-
-
-def _at(pool: Selection, values: Mapping[str, Tensor]) -> np.ndarray:
-    """`values` at the elements of `pool`, one after the other."""
-    picked = [np.empty(0, np.float32)]
-    for name, at in pool.elements.items():
-        flat = values[name].flatten().numpy()
-        picked.append(flat if at is None else flat[at])
-    return np.concatenate(picked)
-
-
 def _rank_correlation(body: Selection, halves: Mapping[str, Tensor]) -> float:
     """Spearman's, between the information of both halves of the texts; NaN where there is nothing to rank."""
     from scipy.stats import spearmanr
 
-    a, b = (_at(body, {name: sums[half] for name, sums in halves.items()}) for half in (0, 1))
+    a, b = (scores_at(body, {name: sums[half] for name, sums in halves.items()}) for half in (0, 1))
     if len(a) > _RANKED:
         some = np.random.default_rng(0).choice(len(a), _RANKED, replace=False)
         a, b = a[some], b[some]

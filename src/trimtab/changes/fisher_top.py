@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import cycle, islice
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from ..encoders.observed import Texts
-from ..encoders.packed import prepare, restore
 from ..encoders.parts import parts_of
 from ..errors import InputError
 from .fisher import Meter
 from .methods import Defaults, LayerNorms, Loss, Method, defaults_of_subset
 from .selection import Selection
-
-HEAD_LR = 1e-2  # of AdamW, while the head is trained before measuring
+from .short_training import head_started
 
 
 @dataclass(frozen=True)
@@ -27,8 +22,8 @@ class FisherTop:
     """The elements with the most Fisher information for the task (arXiv 2111.09839; inside LayerNorm: arXiv 2403.20284).
 
     By `share` or `count` of another method's elements, measured on the first `examples` training rows of the shuffled order, with
-    the head as initialised or after `head_steps` steps of training it alone. `granularity`: single elements, or whole
-    vectors.
+    the head as initialised or after `head_steps` steps of training it alone. `granularity`: element, or vector for whole vectors;
+    `per`: the top of all, or the same share of each layer or parameter.
     """
 
     share: float | None = None
@@ -37,6 +32,7 @@ class FisherTop:
     examples: int = 1024
     head_steps: int = 0
     granularity: str = "element"
+    per: str = "all"
     within: Method | None = None  # LayerNorms() where it is None
 
     @property
@@ -56,7 +52,7 @@ class FisherTop:
         with head_started(model, needed, loss, self.head_steps), meter.measuring("auto"):
             for batch in needed:
                 meter.add(batch)
-        return meter.result().top(self.share, self.count, self.granularity)
+        return meter.result().top(self.share, self.count, self.granularity, self.per)
 
 
 @dataclass(frozen=True)
@@ -70,47 +66,6 @@ class Chosen:
         if not self.file:
             raise InputError("selection needs a file: selection:file=PATH")
         return Selection.load(self.file, parts_of(model))
-
-
-@contextmanager
-def head_started(model: Any, batches: list[Any], loss: Any, steps: int) -> Iterator[None]:
-    """Within the block the head is that after `steps` of AdamW on it alone, one batch each; then it is as it was."""
-    head = {name: p for name, p in model.named_parameters() if parts_of(model)[name].is_head}
-    before = {name: parameter.detach().clone() for name, parameter in head.items()}
-    if steps:
-        _train_head(model, list(head.values()), batches, loss, steps)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, parameter in head.items():
-                parameter.copy_(before[name])
-
-
-def _train_head(model: Any, head: list[nn.Parameter], batches: list[Any], loss: Any, steps: int) -> None:
-    """Without dropout, at a constant rate."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    training = model.training
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    for parameter in head:
-        parameter.requires_grad_(True)
-    model.eval()
-    prepare(model, compute="auto")
-    optimizer = torch.optim.AdamW(head, lr=HEAD_LR)
-    try:
-        for batch in islice(cycle(batches), steps):
-            logits = Texts(model, batch.ids, batch.type_ids).logits()
-            loss(logits, batch.labels.to(logits.device)).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-    finally:
-        restore(model)
-        model.train(training)
-        for parameter in head:
-            parameter.requires_grad_(False)
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 def _first(batches: Iterable[Any], examples: int) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import InputError
 from .fisher_top import Chosen, FisherTop
 from .methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method, Random, Union
+from .moved_top import MovedTop
 
 METHODS: dict[str, type] = {
     "full": Full,
@@ -19,6 +20,7 @@ METHODS: dict[str, type] = {
     "biases": Biases,
     "layer_norms": LayerNorms,
     "fisher_top": FisherTop,
+    "moved_top": MovedTop,
     "selection": Chosen,
     "random": Random,
     "lora": Lora,

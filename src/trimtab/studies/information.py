@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..changes.fisher import Fisher, Meter
-from ..changes.fisher_top import head_started
 from ..changes.methods import LayerNorms, Method
 from ..changes.notation import method_text
+from ..changes.short_training import head_started
 from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute
 from ..errors import InputError

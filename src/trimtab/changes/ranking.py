@@ -1,0 +1,93 @@
+"""The highest-ranking elements of a selection: of all, or of each layer or parameter; singly, or as whole vectors."""
+
+# Shapes: E elements of a parameter, V vectors.
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import InputError
+from .selection import Selection, wanted_count
+
+GRANULARITIES = ("element", "vector")
+PER = ("all", "layer", "parameter")
+
+
+def top_of(
+    pool: Selection, scores: Mapping[str, Tensor], name: str, share: float | None = None, count: int | None = None,
+    granularity: str = "element", per: str = "all",
+) -> Selection:  # fmt: skip
+    """The elements of `pool` with the highest `scores` (parameter name -> a score for each element), by `share` or `count`.
+
+    With granularity "vector", whole vectors (a 1-D parameter, a row of a matrix) by their mean score, as many as fit into the
+    count. `per` "layer" or "parameter" takes the same share of each. `name` is the method's, for messages; raises
+    InputError for a share or count that does not fit, and for an unknown granularity or `per`.
+    """
+    wanted = wanted_count(name, pool.count, count, share)
+    for option, value, known in (("granularity", granularity, GRANULARITIES), ("per", per, PER)):
+        if value not in known:
+            raise InputError(f"{name}:{option}={value} is unknown; known: {', '.join(known)}")
+    chosen = _top_vectors if granularity == "vector" else highest
+    if per == "all":
+        return chosen(pool, scores, wanted)
+    groups: dict[object, list[str]] = {}
+    for parameter in pool.elements:
+        groups.setdefault(pool.parts[parameter].layer if per == "layer" else parameter, []).append(parameter)
+    parts = [Selection(pool.parts, {each: pool.elements[each] for each in names}) for names in groups.values()]
+    result = Selection(pool.parts, {})
+    for part, quota in zip(parts, _quotas([part.count for part in parts], wanted), strict=True):
+        if quota:
+            result = result | chosen(part, scores, quota)
+    return result
+
+
+def highest(pool: Selection, scores: Mapping[str, Tensor], wanted: int) -> Selection:
+    """The `wanted` elements of `pool` with the highest `scores`; among equals the first."""
+    order = np.argsort(-scores_at(pool, scores), kind="stable")[:wanted]
+    return pool.taken(order)
+
+
+def scores_at(pool: Selection, scores: Mapping[str, Tensor]) -> np.ndarray:
+    """`scores` at the elements of `pool`, one after the other."""
+    picked = [np.empty(0, np.float32)]
+    for name, at in pool.elements.items():
+        flat = scores[name].flatten().numpy()
+        picked.append(flat if at is None else flat[at])
+    return np.concatenate(picked)
+
+
+def _top_vectors(pool: Selection, scores: Mapping[str, Tensor], wanted: int) -> Selection:
+    names: list[str] = []
+    starts: list[np.ndarray] = []
+    widths: list[np.ndarray] = []
+    means: list[np.ndarray] = []
+    for name, at in pool.elements.items():
+        score = scores[name]
+        if at is not None:
+            raise InputError(f"granularity vector needs whole parameters, and {name} is there in part")
+        rows = score.reshape(-1, score.shape[-1]) if score.dim() > 1 else score.reshape(1, -1)
+        names += [name] * len(rows)
+        starts.append(rows.shape[1] * np.arange(len(rows)))
+        widths.append(np.full(len(rows), rows.shape[1], np.int64))
+        means.append(rows.double().mean(1).numpy())
+    start, width, mean = np.concatenate(starts), np.concatenate(widths), np.concatenate(means)
+    order = np.argsort(-mean, kind="stable")
+    chosen = order[width[order].cumsum() <= wanted]
+    if not len(chosen):
+        raise InputError(f"{wanted} elements are fewer than the highest-ranking vector has ({width[order[0]]})")
+    elements: dict[str, list[np.ndarray]] = {}
+    for i in np.sort(chosen):
+        elements.setdefault(names[i], []).append(int(start[i]) + np.arange(int(width[i])))
+    return Selection(pool.parts, {name: np.concatenate(at) for name, at in elements.items()})
+
+
+def _quotas(counts: list[int], wanted: int) -> list[int]:
+    """`wanted` dealt out in proportion to `counts`, rounded so that the sum is right (largest remainders)."""
+    exact = np.array(counts) * wanted / sum(counts)
+    quotas = np.floor(exact).astype(int)
+    for i in np.argsort(quotas - exact, kind="stable")[: wanted - int(quotas.sum())]:
+        quotas[i] += 1
+    return quotas.tolist()

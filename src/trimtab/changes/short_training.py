@@ -1,0 +1,74 @@
+"""A few steps of training some parameters, to learn something from it, after which they can be put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..encoders.observed import Texts
+from ..encoders.packed import prepare, restore
+from ..encoders.parts import parts_of
+
+HEAD_LR = 1e-2  # of AdamW, while the head is trained before measuring
+CLIP = 1.0  # most that the norm of all gradients together may be
+
+
+def train_briefly(
+    model: Any, rates: Mapping[str, float], batches: Iterable[Any], loss: Any, steps: int,
+    stepping: Callable[[Callable[[], None]], None] = lambda step: step(),
+) -> None:  # fmt: skip
+    """Runs `steps` steps of AdamW, one batch each, on the parameters that `rates` names, each at its constant rate.
+
+    Without dropout and weight decay; gradients are there when `stepping` is called with what changes the parameters. The
+    model is left in the mode it was in, with the new values.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    training, parameters = model.training, dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in rates)
+    model.eval()
+    prepare(model, compute="auto")
+    groups = [{"params": [parameters[name]], "lr": rate} for name, rate in rates.items()]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    try:
+        for batch in islice(cycle(batches), steps):
+            logits = Texts(model, batch.ids, batch.type_ids).logits()
+            loss(logits, batch.labels.to(logits.device)).backward()
+            nn.utils.clip_grad_norm_([parameters[name] for name in rates], CLIP)
+            stepping(optimizer.step)
+            optimizer.zero_grad()
+    finally:
+        restore(model)
+        model.train(training)
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def put_back(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
+    """Behind the block the parameters have the values that they had before it."""
+    parameters = dict(model.named_parameters())
+    before = {name: parameters[name].detach().clone() for name in names}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in before.items():
+                parameters[name].copy_(value)
+
+
+@contextmanager
+def head_started(model: Any, batches: list[Any], loss: Any, steps: int) -> Iterator[None]:
+    """Within the block the head is that after `steps` steps of training it alone; then it is as it was."""
+    rates = {name: HEAD_LR for name, part in parts_of(model).items() if part.is_head}
+    with put_back(model, rates):
+        if steps:
+            train_briefly(model, rates, batches, loss, steps)
+        yield

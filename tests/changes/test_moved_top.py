@@ -1,0 +1,109 @@
+"""MovedTop, against the same short training written with plain autograd on padded texts."""
+
+from typing import Any
+
+import pytest
+import torch
+from small import make_task
+from torch.nn import functional
+
+import trimtab
+from trimtab.changes.methods import Biases, LayerNorms, Random
+from trimtab.changes.moved_top import MovedTop
+from trimtab.changes.notation import method_text, parse_method
+from trimtab.changes.ranking import highest
+from trimtab.encoders.padded import padded_logits
+from trimtab.encoders.parts import parts_of
+from trimtab.errors import InputError
+from trimtab.tasks.batches import tokenize
+from trimtab.tasks.losses import task_loss
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def encoder(encoder_of: Any) -> Any:
+    return encoder_of("bert")
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.encoders.frozen.bfloat16_pays", lambda device: False)
+
+
+def batches_of(encoder: Any) -> list[Any]:
+    task = make_task(n_train=24, n_validation=4)
+    tokens = tokenize(task, task.train, encoder.tokenizer, 60)
+    return [tokens.take(range(i, i + 8)) for i in range(0, 24, 8)]
+
+
+def by_hand(model: Any, batches: list[Any], method: Any) -> dict[str, dict[str, torch.Tensor]]:
+    """Distance and gain of every element of LayerNorm after STEPS steps of AdamW without decay."""
+    names = method.attach(model).elements
+    parameters = {n: p for n, p in model.named_parameters() if n in names}
+    head = [p for n, p in model.named_parameters() if parts_of(model)[n].is_head]
+    groups = [
+        {"params": list(parameters.values()), "lr": method.defaults.lr},
+        {"params": head, "lr": method.defaults.head_lr},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    start = {n: p.detach().clone() for n, p in parameters.items()}
+    gain = {n: torch.zeros_like(p) for n, p in parameters.items()}
+    model.eval()
+    for step in range(STEPS):
+        batch = batches[step % len(batches)]
+        optimizer.zero_grad()
+        functional.cross_entropy(padded_logits(model, batch.ids, None), batch.labels).backward()
+        torch.nn.utils.clip_grad_norm_([*parameters.values(), *head], 1.0)
+        old = {n: p.detach().clone() for n, p in parameters.items()}
+        optimizer.step()
+        for n, p in parameters.items():
+            gain[n] -= p.grad * (p.detach() - old[n])
+    return {"distance": {n: (p.detach() - start[n]).abs() for n, p in parameters.items()}, "gain": gain}
+
+
+@pytest.mark.parametrize("by", ["distance", "gain"])
+def test_the_elements_that_did_most(by: str, encoder: Any) -> None:
+    task, batches = make_task(), batches_of(encoder)
+    expected = by_hand(encoder.with_head(task, 0), batches, LayerNorms())[by]
+    model = encoder.with_head(task, 0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = MovedTop(count=40, steps=STEPS, by=by).attach(model, batches, task_loss(task))
+    wanted = highest(LayerNorms().attach(model), expected, 40)
+    assert (found & wanted).count >= 39  # rounding may swap two at the edge
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_within_a_part_of_parameters_only_that_part_moves(encoder: Any) -> None:
+    task = make_task()
+    model = encoder.with_head(task, 0)
+    torch.manual_seed(3)
+    pool = Random(count=50, within=Biases()).attach(model)
+    torch.manual_seed(3)
+    method = MovedTop(share=0.4, steps=2, within=Random(count=50, within=Biases()))
+    found = method.attach(model, batches_of(encoder), task_loss(task))
+    assert found.count == 20
+    assert (found - pool).count == 0
+
+
+def test_it_can_be_fitted_and_written(encoder: Any) -> None:
+    run = trimtab.fit(encoder, make_task(), MovedTop(share=0.1, steps=2, per="layer"), epochs=1)
+    assert run.delta.count_body == round(
+        0.1 * trimtab.fit(encoder, make_task(), LayerNorms(), epochs=1).delta.count_body
+    )
+    text = "moved_top:share=0.1,steps=5,by=gain,per=layer,within=biases"
+    assert method_text(parse_method(text)) == text
+
+
+def test_bad_options_are_refused(encoder: Any) -> None:
+    task, model = make_task(), encoder.with_head(make_task(), 0)
+    batches, loss = batches_of(encoder), task_loss(task)
+    for options, message in (
+        ({"share": 0.1, "by": "luck"}, "by=luck"), ({"share": 0.1, "steps": 0}, "steps=0"), ({"share": 2}, "share=2"),
+        ({}, "either"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            MovedTop(**options).attach(model, batches, loss)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="needs batches"):
+        MovedTop(share=0.1).attach(model)

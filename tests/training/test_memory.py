@@ -1,5 +1,7 @@
 """What is said about memory before training, against what tensors there are."""
 
+import platform
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from trimtab.changes.methods import Full, Head, LayerNorms, Random
 from trimtab.errors import InputError
 from trimtab.training import memory as module
 from trimtab.training.fit import fit
-from trimtab.training.memory import free_bytes, peak_bytes, resident_bytes
+from trimtab.training.memory import Tidy, free_bytes, peak_bytes, resident_bytes
 from trimtab.training.recipe import Settings
 from trimtab.training.workbench import set_up
 
@@ -98,3 +100,24 @@ def test_measures_of_this_process():
 def test_a_bad_number_of_tokens_is_refused():
     with pytest.raises(InputError, match="tokens_per_batch=-1 must be at least 0"):
         Settings(tokens_per_batch=-1)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands memory back on request")
+def test_holes_are_handed_back():
+    blocks = [torch.ones(20_000) for _ in range(4000)]  # 80 KB each, which glibc cuts from its heap
+    held = resident_bytes()
+    last = blocks[-1]  # lies on top of the holes
+    del blocks
+    tidy = Tidy(limit_bytes=held - 100e6)
+    tidy.now()
+    assert resident_bytes() < held - 200e6
+    assert last.sum() == 20_000
+
+
+def test_a_limit_that_is_too_low_rises():
+    tidy = Tidy(limit_bytes=0)
+    tidy.now()
+    assert tidy.limit_bytes > resident_bytes()
+    limit = tidy.limit_bytes
+    tidy.now()
+    assert tidy.limit_bytes == limit

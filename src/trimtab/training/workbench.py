@@ -25,7 +25,7 @@ from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
 from ..tasks.tokenised import tokenized
 from .forward import all_logits, batch_logits
-from .memory import Memory, estimated, forget_peak, resident_bytes
+from .memory import TIDY_STEPS, Memory, Tidy, estimated, forget_peak, give_back, resident_bytes
 from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
 from .ranks import ALONE, Ranks, device
@@ -95,6 +95,8 @@ class Workbench:
         norm = self.optimizer.step(self.rate(step), self.settings.clip)
         if not (np.isfinite(total) and np.isfinite(norm)):
             raise InputError(f"the loss is not a number at step {step + 1}: use a lower --lr, or check the labels")
+        if step % TIDY_STEPS == 0:
+            self._tidy.now()
         return total, len(rows)
 
     def validation_due(self, step: int) -> bool:
@@ -138,6 +140,10 @@ class Workbench:
                         self.prefixes[split] = prefix
                 done += len(tokens)
 
+    @cached_property
+    def _tidy(self) -> Tidy:
+        return Tidy(1.1 * self.memory.total)
+
     def _trains_norm_behind_layers(self) -> bool:
         """Whether the norm behind the last layer is trained, which a compact head's mean comes after."""
         return any(self.selection.parts[name].kind == "encoder_norm" for name in self.selection.elements)
@@ -173,6 +179,7 @@ class Workbench:
 
 def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ranks: Ranks = ALONE) -> Workbench:
     """The Workbench of a run; raises InputError when the parts do not fit together."""
+    give_back()
     forget_peak()
     process = resident_bytes()
     _check_rows(task)

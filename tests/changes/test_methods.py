@@ -163,7 +163,18 @@ def test_methods_work_on_any_module():
 
 
 def test_a_subset_is_trained_like_what_it_is_a_part_of():
-    norms, matrices = Random(share=0.5, within=LayerNorms()), Random(share=0.5, within=Full())
+    norms, matrices = Random(share=0.5, within=LayerNorms()), Random(count=5, within=Full())
     assert norms.defaults == LayerNorms().defaults == FisherTop(share=0.1).defaults
     assert matrices.defaults == Random(count=5).defaults == FisherTop(count=5, within=LastLayers()).defaults
     assert matrices.defaults.lr > 10 * Full().defaults.lr  # scattered elements of matrices may go far
+
+
+def test_the_rate_of_scattered_elements_falls_with_their_number() -> None:
+    rates = [Random(count=count).defaults.lr for count in (10, 9_984, 100_000, 10_646_784)]
+    assert rates[0] == rates[1] > rates[2] > rates[3]
+    assert rates[3] == pytest.approx(Full.defaults.lr)
+    by_share = [Random(share=share).defaults.for_width(384).lr for share in (1e-6, 9_984 / 10_646_784, 0.1, 1.0)]
+    assert by_share[0] == pytest.approx(by_share[1]) == rates[1]
+    assert by_share[1] > by_share[2] > by_share[3] == Full.defaults.lr
+    assert Random(share=1.0).defaults.for_width(768).lr == Full.defaults.lr / 2
+    assert Random(share=0.5, within=LayerNorms()).defaults == LayerNorms.defaults

@@ -37,7 +37,7 @@ class FisherTop:
 
     @property
     def defaults(self) -> Defaults:
-        return defaults_of_subset(self.within or LayerNorms())
+        return defaults_of_subset(self.within or LayerNorms(), self.count, self.share)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         within = (self.within or LayerNorms()).attach(model, batches, loss).body

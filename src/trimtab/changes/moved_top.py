@@ -41,7 +41,7 @@ class MovedTop:
 
     @property
     def defaults(self) -> Defaults:
-        return defaults_of_subset(self.within or LayerNorms())
+        return defaults_of_subset(self.within or LayerNorms(), self.count, self.share)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         method = self.within or LayerNorms()

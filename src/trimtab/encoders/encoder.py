@@ -94,6 +94,7 @@ _POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl"
 def load(name: str | Path, revision: str | None = None) -> Encoder:
     """The Encoder called `name`: "minilm" (the embedded one), a local folder, or a hub id at `revision`.
 
+    A hub id may carry its revision (a branch, tag or commit), as in "bert-base-cased@main": so the command line gives it.
     Reads safetensors only and never runs remote code. Raises InputError when there is no such encoder, when it has no
     weights or only pickled ones, or when its weights are not the published ones ("minilm").
     """
@@ -104,6 +105,8 @@ def load(name: str | Path, revision: str | None = None) -> Encoder:
         return _read_folder(name, None, Path(name))
     if Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"no encoder folder {name!r}: give a folder with config.json and {WEIGHTS}, or a hub id")
+    if revision is None and "@" in name:  # no hub id has one
+        name, _, revision = name.partition("@")
     folder = _download(name, revision)
     return _read_folder(name, folder.name, folder)
 

@@ -12,6 +12,21 @@ Label = Annotated[str | None, typer.Option(help="Label column, or several 0/1 co
 Kind = Annotated[str | None, typer.Option(help="single_label, multi_label or regression.")]
 Metric = Annotated[str | None, typer.Option(help="Main metric, by which the best step is chosen.")]
 EncoderOption = Annotated[str | None, typer.Option("--encoder", help="Encoder, if not where the run says.")]
+EncoderName = Annotated[
+    str, typer.Argument(metavar="ENCODER", help="minilm, a folder, or a hub id, with @REVISION if wanted.")
+]
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="helpdesk, a file, a folder of splits, or a hub id.")]
+TaskNames = Annotated[
+    list[str], typer.Argument(metavar="TASK...", help="helpdesk, a file, a folder of splits, a hub id; or several.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Default: the method's own, 5 for most; more on few rows.")]
+BatchSize = Annotated[int | None, typer.Option(help="Texts per optimizer step.")]
+Rate = Annotated[float | None, typer.Option(help="Peak learning rate; default: the method's own.")]
+HeadRate = Annotated[float | None, typer.Option(help="Peak learning rate of the head.")]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens per text; longer ones are cut.")]
+HeadKind = Annotated[str | None, typer.Option(help="default (Hugging Face's own) or linear (compact).")]
+TrainLimit = Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")]
+Compute = Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 
 

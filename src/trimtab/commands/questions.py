@@ -2,16 +2,40 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
-from .options import EncoderOption, Json, Kind, Label, Metric, RunFolder, Text, print_json, say
+from .options import (
+    BatchSize,
+    Compute,
+    EncoderName,
+    EncoderOption,
+    Epochs,
+    HeadKind,
+    HeadRate,
+    Json,
+    Kind,
+    Label,
+    MaxLength,
+    Metric,
+    Rate,
+    RunFolder,
+    TaskName,
+    TaskNames,
+    Text,
+    TrainLimit,
+    print_json,
+    say,
+)
+
+if TYPE_CHECKING:
+    from ..changes.selection import Selection
 
 
 def inspect(
-    encoder: Annotated[str, typer.Argument(help="minilm, a folder or a hub id.")],
+    encoder: EncoderName,
     head: Annotated[str, typer.Option(help="default or linear.")] = "default",
     as_json: Json = False,
 ) -> None:
@@ -27,8 +51,8 @@ def inspect(
 
 
 def fisher(
-    encoder: Annotated[str, typer.Argument(help="minilm, a folder or a hub id.")],
-    tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="One task, or several with --global.")],
+    encoder: EncoderName,
+    tasks: TaskNames,
     text: Text = None,
     label: Label = None,
     kind: Kind = None,
@@ -78,35 +102,33 @@ def fisher(
         say(f"{info.notes['task']}: {advice(info)}")
         infos.append(info)
     found, title = (mean_of(infos), f"{len(tasks)} tasks") if is_global else (infos[0], infos[0].notes["task"])
-    out = out or Path("runs") / f"{'global' if is_global else title}-fisher.safetensors"
     if not as_json:
         information_tables(found)
-    answer = {"tasks": tasks, "estimator": estimator, "rows": [len(info.rows) for info in infos]}
-    answer |= {
-        "stability": [info.stability for info in infos],
-        "by_kind": found.by("kind"),
-        "by_layer": found.by("layer"),
-    }
+    out = out or Path("runs") / f"{'global' if is_global else title}-fisher.safetensors"
     found.save(out)
-    heading = f"Fisher information ({estimator}): {title} on {encoder}"
-    plot = draw_heat_map(
-        *means_by_place(found.parts, found.sums()), heading, "mean per element", out.with_suffix(".png")
-    )
+    heading, plot = f"Fisher information ({estimator}): {title} on {encoder}", out.with_suffix(".png")
+    draw_heat_map(*means_by_place(found.parts, found.sums()), heading, "mean per element", plot)
     say(f"written to {out}; heat map: {plot}")
-    answer |= {"out": str(out), "plot": str(plot)}
+    answer = {
+        "tasks": tasks, "estimator": estimator, "rows": [len(info.rows) for info in infos],
+        "stability": [info.stability for info in infos], "by_kind": found.by("kind"), "by_layer": found.by("layer"),
+        "out": str(out), "plot": str(plot),
+    }  # fmt: skip
     if save_selection is not None:
-        chosen = found.top(share, count)
-        chosen.save(save_selection)
-        say(
-            f"{chosen.count:,} elements written to {save_selection}: fit takes them as --method selection:file={save_selection}"
-        )
-        answer |= {"selection": str(save_selection), "selected": chosen.count}
+        answer |= _saved(found.top(share, count), save_selection)
     print_json(answer, as_json)
 
 
+def _saved(chosen: "Selection", path: Path) -> dict[str, Any]:
+    """What is to be said of the selection, now written to `path`."""
+    chosen.save(path)
+    say(f"{chosen.count:,} elements written to {path}: fit takes them as --method selection:file={path}")
+    return {"selection": str(path), "selected": chosen.count}
+
+
 def recommend(
-    encoder: Annotated[str, typer.Argument(help="minilm, a folder or a hub id.")],
-    task: Annotated[str, typer.Argument(help="helpdesk, a file, a folder of splits, or a hub id.")],
+    encoder: EncoderName,
+    task: TaskName,
     budget: Annotated[
         str, typer.Option(help="Elements of the encoder (5000), a share of them (0.05%), or bytes of delta (20KB).")
     ],
@@ -116,11 +138,11 @@ def recommend(
     metric: Metric = None,
     rows: Annotated[int, typer.Option(help="Training rows of a trial; half as many others judge it.")] = 2000,
     seeds: Annotated[int, typer.Option(help="Fits of each of the three best candidates.")] = 3,
-    epochs: Annotated[int | None, typer.Option(help="Default: each method's own.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Texts per optimizer step.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens per text; longer ones are cut.")] = None,
-    head: Annotated[str | None, typer.Option(help="default or linear.")] = None,
-    compute: Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    head: HeadKind = None,
+    compute: Compute = None,
     out: Annotated[
         Path | None, typer.Option(help="Where the trials live and recipe.toml goes; default runs/TASK-recommend.")
     ] = None,
@@ -182,10 +204,8 @@ def movement(
 
 
 def compare(
-    encoder: Annotated[str, typer.Argument(help="minilm, a folder or a hub id.")],
-    tasks: Annotated[
-        list[str], typer.Argument(metavar="TASK...", help="A file, a folder, a hub id or helpdesk; or several.")
-    ],
+    encoder: EncoderName,
+    tasks: TaskNames,
     method: Annotated[list[str] | None, typer.Option(help="A method; repeat for more.")] = None,
     seeds: Annotated[int, typer.Option(help="Fits of each method on each task.")] = 3,
     reference: Annotated[
@@ -201,16 +221,14 @@ def compare(
     report: Annotated[
         Path | None, typer.Option(help="A page (.html) or tables (.md); default: OUT/methods.html.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Default: each method's own.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Texts per optimizer step.")] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate of all methods; default: each method's own.")
-    ] = None,
-    head_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens per text; longer ones are cut.")] = None,
-    head: Annotated[str | None, typer.Option(help="default or linear.")] = None,
-    train_limit: Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")] = None,
-    compute: Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Rate = None,
+    head_lr: HeadRate = None,
+    max_length: MaxLength = None,
+    head: HeadKind = None,
+    train_limit: TrainLimit = None,
+    compute: Compute = None,
     as_json: Json = False,
 ) -> None:
     """Fit several methods on one or more tasks with several seeds, and say which to take."""

@@ -7,7 +7,25 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from .options import EncoderOption, Json, Kind, Label, Metric, RunFolder, Text, print_json, say
+from .options import (
+    BatchSize,
+    Compute,
+    EncoderOption,
+    Epochs,
+    HeadKind,
+    HeadRate,
+    Json,
+    Kind,
+    Label,
+    MaxLength,
+    Metric,
+    Rate,
+    RunFolder,
+    Text,
+    TrainLimit,
+    print_json,
+    say,
+)
 
 
 def fit(
@@ -21,29 +39,29 @@ def fit(
         str | None, typer.Option(help="What to train: layer_norms, lora:rank=8, biases+head, ...")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/TASK-METHOD.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Default: the method's own, 5 for most; more on few rows.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Texts per optimizer step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: the method's own.")] = None,
-    head_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Rate = None,
+    head_lr: HeadRate = None,
     weight_decay: Annotated[float | None, typer.Option()] = None,
     warmup: Annotated[float | None, typer.Option(help="Share of the steps.")] = None,
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens per text; longer ones are cut.")] = None,
+    max_length: MaxLength = None,
     seed: Annotated[int | None, typer.Option()] = None,
-    head: Annotated[str | None, typer.Option(help="default (Hugging Face's own) or linear (compact).")] = None,
+    head: HeadKind = None,
     class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
     label_smoothing: Annotated[float | None, typer.Option()] = None,
     dropout: Annotated[float | None, typer.Option(help="Default: the encoder's own.")] = None,
     eval_steps: Annotated[int | None, typer.Option(help="Validate every N steps; default: every epoch.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after N validations without a better score.")] = None,
-    train_limit: Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")] = None,
+    train_limit: TrainLimit = None,
     tokens_per_batch: Annotated[
         str | None, typer.Option(help="Tokens in one forward pass, which bound memory; default auto: what fits.")
     ] = None,
     cache_gb: Annotated[
         float | None, typer.Option(help="Most GB of disk for tokens and frozen layers' outputs.")
     ] = None,
-    compute: Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")] = None,
+    compute: Compute = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows with no text or no label.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,

@@ -95,6 +95,13 @@ def attend_blocks(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
 
 
 class _Attention(torch.autograd.Function):
+    """The same on a CPU, with a backward pass of its own, so that nothing is laid out or kept twice.
+
+    Forward, by piece: P = softmax(Q K' s), A = (P * M) V / (1 - p), with the dropout mask M of rate p. Backward, of a gradient G:
+    dV = (P * M)' G / (1 - p), dP = M * (G V') / (1 - p), dS = P * (dP - rowsum(dP * P)), dQ = dS K s, dK = dS' Q s.
+    Scales go into the products as their alpha; P is kept, or computed again where it would take too much memory.
+    """
+
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
         heads, tokens = q.shape[1:3]
@@ -124,7 +131,7 @@ class _Attention(torch.autograd.Function):
         q, k, v, *kept = ctx.saved_tensors
         call, (tokens, heads, width) = ctx.call, grads[0].shape[1:]
         grad = _rows(grads[0][0], call, queries=True)
-        grad.index_fill_(0, call.layout.empty_rows(heads, call.first), 0)
+        grad.index_fill_(0, call.layout.empty_rows(heads, call.first), 0)  # empty places hold token 0, who asked once
         changes = q.new_empty(len(q) + len(k) + len(v), width)
         dq, dk, dv = changes.split([len(q), len(k), len(v)])
         for number, piece in enumerate(ctx.pieces):
@@ -138,7 +145,7 @@ class _Attention(torch.autograd.Function):
             change = torch.ops.aten._softmax_backward_data(change, weights, -1, weights.dtype)
             _product(change, _part(k, piece.keys, piece.n), call.scaling, dq[piece.queries])
             _product(change.transpose(1, 2), _part(q, piece.queries, piece.n), call.scaling, dk[piece.keys])
-        if call.first:
+        if call.first:  # fewer queries than keys, so the three do not make one table
             index = call.layout.scatter(heads).view(-1)
             dk, dv = (x.index_select(0, index).view(tokens, heads, width) for x in (dk, dv))
             dq = _back(dq, call, heads, tokens)

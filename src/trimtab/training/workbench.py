@@ -77,7 +77,9 @@ class Workbench:
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         rows = shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, epoch)[position]
-        stream = () if self.ranks.is_first else (self.ranks.rank,)
+        stream = (
+            () if self.ranks.is_first else (self.ranks.rank,)
+        )  # other ranks draw other noise; rank 0 that of one rank
         torch.manual_seed(stream_seed(self.settings.seed, "dropout", step, *stream))
         if not self.model.training:
             self._train_mode()
@@ -87,7 +89,7 @@ class Workbench:
         for group in token_groups(sizes, self.ranks.share(rows, sizes), self.memory.tokens):
             logits = batch_logits(self.model, self.train, group, prefix)
             losses = self.loss.per_row(logits, labels[torch.from_numpy(group)].to(logits.device))
-            (losses.sum() / len(rows)).backward()
+            (losses.sum() / len(rows)).backward()  # of the whole batch's rows, so that groups add up to its mean
             total += float(losses.detach().sum())
         if self.ranks.count > 1:
             self.ranks.add_up(self.optimizer.gradients())

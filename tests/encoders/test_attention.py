@@ -1,5 +1,7 @@
 """Attention in blocks against attention one text at a time."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from torch import Tensor
 from trimtab.encoders import attention
 from trimtab.encoders.attention import Call, attend, attend_blocks
 from trimtab.encoders.dropout import NOISE, Noise
-from trimtab.encoders.layout import EMPTY, Layout
+from trimtab.encoders.layout import EMPTY, NEW_WIDTH_SCORES, WIDTH_STEP, Layout, _widths
 
 HEADS, WIDTH = 2, 4
 
@@ -111,3 +113,24 @@ def test_every_token_has_one_place(lengths: list[int]) -> None:
         asked = block.query_texts != EMPTY
         assert (block.queries[asked] == [layout.starts[text] for text in block.query_texts[asked]]).all()
     assert sum((block.query_texts != EMPTY).sum() for block in layout.blocks(first=True)) == len(lengths)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=12))
+def test_widths_are_the_cheapest_of_all_cuts(lengths: list[int]) -> None:
+    def cost(run: list[int]) -> float:
+        width = -(-max(run) // WIDTH_STEP) * WIDTH_STEP
+        return NEW_WIDTH_SCORES + sum(width**2 / (width // length) for length in run)
+
+    classes = sorted({-(-length // WIDTH_STEP) for length in lengths})
+    every = []
+    for cuts in itertools.product((False, True), repeat=len(classes) - 1):  # a new run before class i + 1, or not
+        runs: list[list[int]] = [[]]
+        for i, size in enumerate(classes):
+            if i and cuts[i - 1]:
+                runs.append([])
+            runs[-1] += [length for length in lengths if -(-length // WIDTH_STEP) == size]
+        every.append(sum(map(cost, runs)))
+    found = _widths(lengths)
+    assert sorted(text for _, texts in found for text in texts) == list(range(len(lengths)))
+    assert all(width >= lengths[text] for width, texts in found for text in texts)
+    assert sum(cost([lengths[text] for text in texts]) for _, texts in found) == pytest.approx(min(every))

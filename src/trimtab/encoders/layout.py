@@ -138,21 +138,30 @@ class Layout:
 
 
 def _widths(lengths: list[int]) -> list[tuple[int, list[int]]]:
-    """Texts by block width, widest first: doubling widths, each only where it saves enough scores."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    width = -(-lengths[order[0]] // WIDTH_STEP) * WIDTH_STEP
-    groups: list[tuple[int, list[int]]] = [(width, [])]
-    while order:
-        narrower = -(-(width // 2) // WIDTH_STEP) * WIDTH_STEP
-        fitting = [i for i in order if lengths[i] <= narrower]
-        if narrower < width and (width - narrower) * sum(lengths[i] for i in fitting) > NEW_WIDTH_SCORES:
-            groups[-1][1].extend(order[: len(order) - len(fitting)])
-            order, width = fitting, narrower
-            groups.append((width, []))
-        else:
-            groups[-1][1].extend(order)
-            order = []
-    return [(width, texts) for width, texts in groups if texts]
+    """Texts by block width, widest first, so that scores are few, each width counting NEW_WIDTH_SCORES of them.
+
+    Texts sorted by the narrowest width that holds them are cut into runs by dynamic programming; a run's blocks have the
+    width of its longest text. A text of length l takes width^2 / floor(width / l) scores there.
+    """
+    classes: dict[int, list[int]] = {}
+    for text in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        classes.setdefault(-(-lengths[text] // WIDTH_STEP) * WIDTH_STEP, []).append(text)
+    widths = sorted(classes)
+    best, begins = [0.0], [0]  # of the first j widths: the fewest scores, and where their last run begins
+    for j in range(1, len(widths) + 1):
+        width, scores, found = widths[j - 1], float(NEW_WIDTH_SCORES), []
+        for i in range(j - 1, -1, -1):
+            scores += sum(width**2 / (width // lengths[text]) for text in classes[widths[i]])
+            found.append((best[i] + scores, i))
+        fewest, begin = min(found)
+        best.append(fewest)
+        begins.append(begin)
+    runs, end = [], len(widths)
+    while end:
+        begin = begins[end]
+        runs.append((widths[end - 1], [text for width in reversed(widths[begin:end]) for text in classes[width]]))
+        end = begin
+    return runs
 
 
 def _first_fit(texts: list[int], lengths: list[int], width: int) -> list[list[int]]:

@@ -21,10 +21,10 @@ class Work:
 
 
 WORKS = {
-    "layer_norms_sst2": Work("sst2", "layer_norms", 8000, 1, 5e-3, 1e-2, 6, 2.5),
-    "lora_sst2": Work("sst2", "lora", 8000, 1, 3e-3, 3e-2, 4, 2),
-    "full_sst2": Work("sst2", "full", 8000, 1, 1e-4, 1e-2, 1.7, 1.1),
-    "layer_norms_imdb": Work("imdb", "layer_norms", 5000, 1, 5e-3, 1e-2, 4, 1.5),
+    "layer_norms_sst2": Work("sst2", "layer_norms", 8000, 1, 3e-3, 1e-2, 6, 2.5),
+    "lora_sst2": Work("sst2", "lora", 8000, 1, 1e-3, 1e-2, 4, 2),
+    "full_sst2": Work("sst2", "full", 8000, 1, 5e-5, 1e-2, 1.7, 1.1),
+    "layer_norms_imdb": Work("imdb", "layer_norms", 5000, 1, 3e-3, 1e-2, 4, 1.5),
     "last_layers_imdb": Work("imdb", "last_layers:k=2", 5000, 5, 1e-4, 1e-2, 6, 2),
     "head_imdb": Work("imdb", "head", 5000, 10, 1e-1, 1e-1, 20, 8),
     "predict_imdb": Work("imdb", "predict", 5000, 0, 0, 0, 4, None),

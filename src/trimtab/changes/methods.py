@@ -28,7 +28,7 @@ class Defaults(NamedTuple):
     def for_width(self, width: int) -> Defaults:
         """These defaults for an encoder of another width: under Adam the best rate of matrices falls as 1 / width
         (Yang et al. 2022, arXiv 2203.03466), that of vectors does not. At 768 and 1024 the rate of
-        full fine-tuning so becomes 5e-5 and 4e-5.
+        full fine-tuning so becomes 2.5e-5 and 1.9e-5.
         """
         return self if self.width is None else self._replace(lr=self.lr * self.width / width, width=None)
 
@@ -49,7 +49,7 @@ class Method(Protocol):
 class Full:
     """Every parameter: the yardstick that the others are measured against."""
 
-    defaults: ClassVar[Defaults] = Defaults(lr=1e-4, head_lr=1e-2, width=384)
+    defaults: ClassVar[Defaults] = Defaults(lr=5e-5, head_lr=1e-2, width=384)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         return Selection.where(parts_of(model), lambda name, part: True)
@@ -211,7 +211,7 @@ class Union:
 def defaults_of_subset(within: Method | None, count: int | None = None, share: float | None = None) -> Defaults:
     """How some of the elements of `within` are best trained: as all of them, or where those are matrices, as scattered ones.
 
-    Single elements of matrices may go the farther the fewer they are: 4e-2 was best for 9,984 of minilm's 10.6M, and 1e-4 is for
+    Single elements of matrices may go the farther the fewer they are: 4e-2 was best for 9,984 of minilm's 10.6M, and 5e-5 is for
     all of them. Between the two points the rate follows the power of the count that joins them.
     """
     if within is not None and defaults_of(within).width is None:
@@ -224,7 +224,7 @@ def defaults_of_subset(within: Method | None, count: int | None = None, share: f
 
 
 _FEW, _FEW_COUNT = Defaults(lr=4e-2, head_lr=1e-2), 9_984
-_FALL = math.log(_FEW.lr / Full.defaults.lr) / math.log(10_646_784 / _FEW_COUNT)  # 0.86
+_FALL = math.log(_FEW.lr / Full.defaults.lr) / math.log(10_646_784 / _FEW_COUNT)  # 0.96
 
 
 def defaults_of(method: Method) -> Defaults:

@@ -73,9 +73,10 @@ def main() -> None:
         last = [rate for rate in sorted(rates) if rate <= lr][-LAST_RATES:]
         on_last = {rate: score(LAST_TASK, method, 5, lr=rate, head_lr=HEAD_RATES[0]) for rate in last}
         over_three = {rate: (2 * by_lr[rate] + on_last[rate]) / 3 for rate in last}
+        lowest = min(rate for rate, mean in over_three.items() if mean > max(over_three.values()) - TIE)
         summary[method] = {
             "by_lr": by_lr, "lr": lr, "by_head_lr": by_head_lr, "head_lr": head_lr, "by_epochs": by_epochs,
-            f"by_lr_on_{LAST_TASK}": on_last, "by_lr_over_three": over_three, "decided_lr": min(rate for rate, mean in over_three.items() if mean > max(over_three.values()) - TIE),
+            f"by_lr_on_{LAST_TASK}": on_last, "by_lr_over_three": over_three, "decided_lr": lowest,
         }  # fmt: skip
         if not options.only:
             write_json(HERE / "tuning.json", {"rows": LIMITS, "methods": summary})

@@ -142,3 +142,19 @@ def test_bfloat16_norms_keep_float32_parameters() -> None:
     assert norm.weight.grad is not None
     assert norm.weight.grad.dtype == torch.float32
     close(y, norm(x))
+
+
+def test_without_gradients_trained_maps_run_like_frozen_ones(monkeypatch) -> None:
+    torch.manual_seed(0)
+    maps = [nn.Linear(16, 16) for _ in range(3)]
+    x = torch.randn(5, 16)
+    forwards = [frozen.linear_forward(maps[0]), *frozen.shared_forwards(maps)]
+    monkeypatch.setattr(frozen._Trained, "apply", lambda *args: pytest.fail("kept for a gradient that nobody asks for"))
+    with torch.no_grad():
+        before = [forward(x) for forward in forwards]
+        maps[0].weight.add_(1.0)  # as a step of the optimizer does
+        after = [forward(x) for forward in forwards]
+    assert all(not y.requires_grad for y in before)
+    torch.testing.assert_close(after[0].float(), maps[0](x), rtol=2e-2, atol=5e-2)
+    assert not torch.equal(before[1], after[1])
+    assert torch.equal(before[2], after[2])

@@ -150,7 +150,7 @@ def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
 
     def forward(x: Tensor) -> Tensor:
         flat = x.to(COMPUTE).reshape(-1, x.shape[-1])
-        if module.weight.requires_grad:
+        if _is_trained(module):
             y: Any = _Trained.apply(flat, module.weight, module.bias, copies)
         else:
             y = _Frozen.apply(flat, copies.bias(), copies, [module.out_features])
@@ -166,7 +166,7 @@ def shared_forwards(modules: Sequence[nn.Linear]) -> list[Callable[[Tensor], Ten
     state = threading.local()  # .input: what the waiting answers belong to; .answers: by number of the map
 
     def forward(x: Tensor, number: int) -> Tensor:
-        if any(module.weight.requires_grad for module in modules):
+        if any(map(_is_trained, modules)):
             return alone[number](x)
         if getattr(state, "input", None) is not x or number not in state.answers:
             flat = x.to(COMPUTE).reshape(-1, x.shape[-1])
@@ -178,6 +178,11 @@ def shared_forwards(modules: Sequence[nn.Linear]) -> list[Callable[[Tensor], Ten
         return y.view(*x.shape[:-1], -1)
 
     return [functools.partial(forward, number=i) for i in range(len(modules))]
+
+
+def _is_trained(module: nn.Linear) -> bool:
+    """Whether this pass may ask for the gradient of the weight: without one, the copy for frozen weights is faster."""
+    return module.weight.requires_grad and torch.is_grad_enabled()
 
 
 def is_adapter(module: Any) -> bool:

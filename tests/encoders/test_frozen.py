@@ -158,3 +158,27 @@ def test_without_gradients_trained_maps_run_like_frozen_ones(monkeypatch) -> Non
     torch.testing.assert_close(after[0].float(), maps[0](x), rtol=2e-2, atol=5e-2)
     assert not torch.equal(before[1], after[1])
     assert torch.equal(before[2], after[2])
+
+
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.GELU("tanh"), nn.ReLU()])
+def test_a_linear_map_and_gelu_are_one_step_without_gradients(activation: nn.Module) -> None:
+    class Intermediate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense, self.intermediate_act_fn = nn.Linear(16, 40), activation
+
+        def forward(self, hidden_states: Tensor) -> Tensor:
+            return self.intermediate_act_fn(self.dense(hidden_states))
+
+    torch.manual_seed(0)
+    module, x = Intermediate(), torch.randn(1, 7, 16)
+    expected = module(x)
+    exact = isinstance(activation, nn.GELU) and activation.approximate == "none"
+    assert frozen.is_intermediate(module) == exact
+    if exact:
+        forward = frozen.intermediate_forward(module, frozen.Copies([module.dense]))
+        with torch.no_grad():
+            found = forward(x)
+        assert found.dtype == torch.bfloat16
+        close(found.float(), expected)
+        assert torch.equal(forward(x), expected)  # with gradients it is as it was

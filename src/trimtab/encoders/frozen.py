@@ -49,12 +49,13 @@ class Copies:
             return biases[0] if len(biases) == 1 else torch.cat(biases)
         return self._copy("bias", biases, lambda b: b)
 
-    def times(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """x W' + bias, for frozen W."""
+    def times(self, x: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+        """x W' + bias, for frozen W; with `gelu`, GELU of it, computed before it leaves the processor."""
         bias = None if bias is None else bias.to(COMPUTE)
         if x.device.type != "cpu" or not _PACKS:
-            return functional.linear(x, self.weight(), bias)
-        return _product(x, self._copy("forward", self._weights(), _packed), bias)
+            y = functional.linear(x, self.weight(), bias)
+            return functional.gelu(y) if gelu else y
+        return _product(x, self._copy("forward", self._weights(), _packed), bias, gelu=gelu)
 
     def times_transposed(self, grad: Tensor) -> Tensor:
         """grad W, for frozen W."""
@@ -78,8 +79,9 @@ def _packed(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
-def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+def _product(x: Tensor, packed: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+    behind, form = ("gelu", "none") if gelu else ("none", "")  # "none" is GELU by erf, not by tanh
+    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, behind, [], form)
 
 
 class _Frozen(torch.autograd.Function):
@@ -144,9 +146,9 @@ class _LowRank(torch.autograd.Function):
         return grad, through @ a if ctx.needs_input_grad[1] else None, da, db, None
 
 
-def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
+def linear_forward(module: nn.Linear, copies: Copies | None = None) -> Callable[[Tensor], Tensor]:
     """The forward method that replaces a linear map's own: bfloat16 out, whatever comes in."""
-    copies = Copies([module])
+    copies = copies or Copies([module])
 
     def forward(x: Tensor) -> Tensor:
         flat = x.to(COMPUTE).reshape(-1, x.shape[-1])
@@ -154,6 +156,29 @@ def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
             y: Any = _Trained.apply(flat, module.weight, module.bias, copies)
         else:
             y = _Frozen.apply(flat, copies.bias(), copies, [module.out_features])
+        return y.view(*x.shape[:-1], -1)
+
+    return forward
+
+
+def is_intermediate(module: Any) -> bool:
+    """Whether `module` is a linear map with exact GELU behind it and nothing else, as in BERT's layers."""
+    children = dict(module.named_children())
+    if children.keys() != {"dense", "intermediate_act_fn"} or not isinstance(children["dense"], nn.Linear):
+        return False
+    activation, probe = children["intermediate_act_fn"], torch.linspace(-4, 4, 65)
+    return torch.allclose(activation(probe), functional.gelu(probe), rtol=0, atol=1e-6)
+
+
+def intermediate_forward(module: Any, copies: Copies) -> Callable[[Tensor], Tensor]:
+    """The forward method that replaces such a module's own: without gradients, both in one step."""
+    own = module.forward
+
+    def forward(hidden_states: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return own(hidden_states)
+        x = hidden_states
+        y = copies.times(x.to(COMPUTE).reshape(-1, x.shape[-1]), copies.bias(), gelu=True)
         return y.view(*x.shape[:-1], -1)
 
     return forward

@@ -298,6 +298,11 @@ def _use_bfloat16(plan: _Plan, layers: Any, groups: list[list[nn.Linear]]) -> No
         if set(group) <= set(maps):
             forwards |= zip(group, frozen.shared_forwards(group), strict=True)
     forwards |= {adapter: frozen.adapter_forward(adapter) for adapter in adapters}
+    for module in layers.modules():
+        if frozen.is_intermediate(module):
+            copies = frozen.Copies([module.dense])
+            forwards[module.dense] = frozen.linear_forward(module.dense, copies)
+            forwards[module] = frozen.intermediate_forward(module, copies)
     for module, forward in forwards.items():
         plan.patch(module, forward if plan.packed else frozen.keeping_dtype(forward))
     if plan.packed:

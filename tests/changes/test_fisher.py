@@ -319,6 +319,9 @@ class TestMethods:
         chosen = Random(count=30).attach(model) | Biases(which="query").attach(model)
         chosen.save(tmp_path / "chosen")
         assert parse_method(f"selection:file={tmp_path / 'chosen'}").attach(model) == chosen
+        assert Chosen(str(tmp_path / "chosen")).defaults == Random(count=chosen.count).defaults  # some lie in matrices
+        Biases().attach(model).save(tmp_path / "vectors")
+        assert Chosen(str(tmp_path / "vectors")).defaults == LayerNorms.defaults
         with pytest.raises(InputError, match="another encoder"):
             Chosen(str(tmp_path / "chosen")).attach(model_of(encoder_of("distilbert"), "single_label"))
         with pytest.raises(InputError, match="no saved selection"):

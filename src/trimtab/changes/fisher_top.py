@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from ..encoders.parts import parts_of
 from ..errors import InputError
 from .fisher import Meter
 from .methods import Defaults, LayerNorms, Loss, Method, defaults_of_subset
-from .selection import Selection
+from .selection import Selection, described_in
 from .short_training import head_started
 
 
@@ -60,7 +60,14 @@ class Chosen:
     """The selection saved in `file`, such as a global subset; written `selection:file=PATH`."""
 
     file: str = ""
-    defaults: ClassVar[Defaults] = LayerNorms.defaults
+
+    @property
+    def defaults(self) -> Defaults:
+        """Those of LayerNorm for elements of vectors, else those of scattered ones; raises InputError for a bad file."""
+        described = described_in(self.file) if self.file else {"in_vectors": True}
+        if described["in_vectors"]:
+            return LayerNorms.defaults
+        return defaults_of_subset(None, described["chosen"])
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         if not self.file:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,21 +99,19 @@ class Selection:
         """Writes it as one safetensors file, whole or not at all; `selection:file=` reads it."""
         positions = {name: torch.from_numpy(at) for name, at in self.elements.items() if at is not None}
         whole = [name for name, at in self.elements.items() if at is None]
-        counts = {name: self.parts[name].count for name in self.elements}
+        described = {
+            "whole": whole, "counts": {name: self.parts[name].count for name in self.elements}, "chosen": self.body.count,
+            "in_vectors": all(self.parts[name].is_vector for name in self.body.elements),
+        }  # fmt: skip
         with replacing(Path(path)) as temporary:
-            save_file(positions, temporary, {"selection": json.dumps({"whole": whole, "counts": counts})})
+            save_file(positions, temporary, {"selection": json.dumps(described)})
 
     @classmethod
     def load(cls, path: str | Path, parts: Mapping[str, Part]) -> Selection:
         """What `save` wrote, in the model of `parts`; raises InputError for another file or another encoder."""
-        try:
-            with safe_open(path, framework="np") as file:
-                described = json.loads((file.metadata() or {})["selection"])
-                elements = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise InputError(
-                f"{path} is no saved selection (trimtab fisher --save-selection writes them): {error}"
-            ) from None
+        described = described_in(path)
+        with safe_open(path, framework="np") as file:
+            elements = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         for name, count in described["counts"].items():
             found = parts[name].count if name in parts else None
             if found != count:
@@ -161,6 +160,20 @@ class Selection:
                 mine, theirs = self.elements.get(name, _NONE), other.elements.get(name, _NONE)
                 result[name] = operation(mine, theirs, self.parts[name].count)
         return Selection(self.parts, result)
+
+
+def described_in(path: str | Path) -> dict[str, Any]:
+    """What a saved selection says of itself: "counts" of its parameters, how many elements of the body are "chosen", and whether
+    they all lie "in_vectors"; raises InputError for another file.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            described = json.loads((file.metadata() or {})["selection"])
+        return {name: described[name] for name in ("whole", "counts", "chosen", "in_vectors")}
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} is no saved selection (trimtab fisher --save-selection writes them): {error}"
+        ) from None
 
 
 def wanted_count(name: str, available: int, count: int | None, share: float | None) -> int:

@@ -59,6 +59,11 @@ class Part:
         """Whether the parameter is new with the task, so that it has nothing pretrained to preserve."""
         return self.kind == "head"
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether it is a bias or a norm's weight, and no matrix."""
+        return self.role == "bias" or self.kind in NORM_KINDS
+
 
 @dataclass(frozen=True)
 class Layers:

@@ -1,4 +1,4 @@
-"""How often two identical methods are told apart: by rows alone, by seeds alone, as `compare` does it; and how often a study errs.
+"""How often two identical methods are told apart: by rows alone, by seeds alone, as `compare` does; and how often a study errs.
 
     python benchmarks/false_alarms/run.py        (some minutes; writes results.json)
 

@@ -328,6 +328,9 @@ class TestMethods:
             Chosen(str(tmp_path / "nothing")).attach(model)
         with pytest.raises(InputError, match="needs a file"):
             Chosen().attach(model)
+        fisher_of({"a.weight": [1.0, 9.0, 3.0]}, two_vectors()).save(tmp_path / "info")
+        with pytest.raises(InputError, match="holds Fisher information and no selection"):
+            Chosen(str(tmp_path / "info")).attach(model)
 
     def test_lora_can_be_measured_too(self, encoder: Any) -> None:
         model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")

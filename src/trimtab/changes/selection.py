@@ -168,12 +168,16 @@ def described_in(path: str | Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="np") as file:
-            described = json.loads((file.metadata() or {})["selection"])
+            metadata = file.metadata() or {}
+        if "fisher" in metadata:
+            raise InputError(
+                f"{path} holds Fisher information and no selection: trimtab fisher --share 0.2 --save-selection FILE makes one"
+            )
+        described = json.loads(metadata["selection"])
         return {name: described[name] for name in ("whole", "counts", "chosen", "in_vectors")}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path} is no saved selection (trimtab fisher --save-selection writes them): {error}"
-        ) from None
+        why = "it holds something else" if isinstance(error, KeyError) else error
+        raise InputError(f"{path} is no saved selection (trimtab fisher --save-selection writes them): {why}") from None
 
 
 def wanted_count(name: str, available: int, count: int | None, share: float | None) -> int:

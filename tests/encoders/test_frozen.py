@@ -182,3 +182,5 @@ def test_a_linear_map_and_gelu_are_one_step_without_gradients(activation: nn.Mod
         assert found.dtype == torch.bfloat16
         close(found.float(), expected)
         assert torch.equal(forward(x), expected)  # with gradients it is as it was
+        module.requires_grad_(False)
+        assert torch.equal(forward(x), found)  # nothing asks for a gradient here

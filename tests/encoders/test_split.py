@@ -29,10 +29,11 @@ def test_both_parts_of_a_pass_are_the_whole_pass(family: str, head: str, compute
     if head == "linear":
         model = enlarged(LinearHead(AutoModel.from_config(CONFIGS[family]()), "body", 3))
     ids, types = random_texts(family)
+    model.requires_grad_(False)
     prepare(model, compute=compute)
     assert can_split(model)
     batch = pack(ids, types, model)
-    expected = forward(model, batch).detach()
+    expected = forward(model, batch)
     for depth in depths(model):
         states = states_before(model, batch, depth)
         pooled = depth == layers_of(model).count
@@ -41,10 +42,11 @@ def test_both_parts_of_a_pass_are_the_whole_pass(family: str, head: str, compute
         assert torch.equal(forward_from(model, states, LENGTHS, depth), expected), depth
 
 
-def test_gradients_above_the_split() -> None:
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_gradients_above_the_split(compute: Any) -> None:
     model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
     train_only(model, "layer.[12].*LayerNorm|classifier")
-    prepare(model, compute="float32")
+    prepare(model, compute=compute)
     batch = pack(ids, types, model)
     expected = gradients(model, forward(model, batch))
     found = gradients(model, forward_from(model, states_before(model, batch, 1), LENGTHS, 1))

@@ -171,13 +171,17 @@ def is_intermediate(module: Any) -> bool:
 
 
 def intermediate_forward(module: Any, copies: Copies) -> Callable[[Tensor], Tensor]:
-    """The forward method that replaces such a module's own: without gradients, both in one step."""
+    """The forward method that replaces such a module's own: both in one step where no gradient will ask for what is between.
+
+    That is so in frozen first layers, whether they are run to fill a cache or within a training step, so that both come to the
+    same bits.
+    """
     own = module.forward
 
     def forward(hidden_states: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return own(hidden_states)
         x = hidden_states
+        if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.dense.parameters())):
+            return own(x)
         y = copies.times(x.to(COMPUTE).reshape(-1, x.shape[-1]), copies.bias(), gelu=True)
         return y.view(*x.shape[:-1], -1)
 

@@ -11,6 +11,7 @@ from .changes.inspect import Inspection
 from .encoders.parts import KINDS, Part, layer_names
 from .studies.movement import Movement
 from .studies.recommend import Recommendation
+from .studies.wording import size
 
 
 def inspection_tables(found: Inspection) -> None:
@@ -87,7 +88,7 @@ def trials_table(found: Recommendation) -> None:
     """Prints what was tried, best first, to stdout: the finalists with all seeds, the others with one."""
     console = Console(highlight=False)
     table = Table(title=f"Within {found.budget}", box=None, header_style="bold")
-    for name in ("method", "elements", "delta bytes", found.final.tasks[0].metric, "seeds"):
+    for name in ("method", "elements", "delta", found.final.tasks[0].metric, "seeds"):
         table.add_column(name, justify="left" if name == "method" else "right", overflow="fold")
     finalists = {summary.method for summary in found.final.overall}
     rest = [summary for summary in found.first.best_first if summary.method not in finalists]
@@ -95,7 +96,7 @@ def trials_table(found: Recommendation) -> None:
         spread = "" if summary.spread is None else f" ± {summary.spread:.3f}"
         n_seeds = str(len(study.seeds))
         table.add_row(
-            summary.method, f"{summary.elements:,}", f"{summary.delta_bytes:,}", f"{summary.mean:.3f}{spread}", n_seeds
+            summary.method, f"{summary.elements:,}", size(summary.delta_bytes), f"{summary.mean:.3f}{spread}", n_seeds
         )
     console.print(table)
     for method, why in found.first.refused.items():

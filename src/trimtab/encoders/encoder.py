@@ -48,7 +48,7 @@ class Encoder:
         """
         if head not in HEADS:
             raise InputError(f"unknown head {head!r}; known heads: {', '.join(HEADS)}")
-        with seeded(seed, "head"), _quiet():
+        with seeded(seed, "head"), quiet():
             config = _with_dropout(self.config, dropout)
             return self._default_head(outputs, config) if head == "default" else self._linear_head(outputs, config)
 
@@ -137,7 +137,7 @@ def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256:
     if expected_sha256 not in (None, sha256):
         raise InputError(f"the weights of {name!r} in {folder} are not the published ones: reinstall the package")
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (ValueError, OSError, KeyError) as error:
@@ -187,7 +187,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps transformers from printing its own progress bars and notices: new heads are expected here."""
     from transformers.utils import logging
 

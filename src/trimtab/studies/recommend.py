@@ -134,7 +134,7 @@ def _what_trials_say(final: Comparison, first: Comparison, trial: Task) -> str:
         apart = "worse beyond chance" if others[0].verdict == "worse" else "not told apart"
         sentence += f"; the runner-up is {others[0].method} with {score(others[0].mean)} ({apart})"
     head = next((s for s in first.overall if s.method == "head"), None)
-    if head is not None and best.method != "head":
+    if head is not None and all(summary.method != "head" for summary in (best, *others[:1])):
         sentence += f", and the head alone has {score(head.mean)}"
     return sentence + "."
 

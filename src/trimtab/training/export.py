@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from ..changes.delta import Delta
-from ..encoders.encoder import Encoder
+from ..encoders.encoder import Encoder, quiet
 from ..errors import InputError
 from ..files import unwritable
 from .use import base_encoder
@@ -35,8 +35,9 @@ def export(
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         temporary.mkdir(parents=True)
-        delta.merged(base).save_pretrained(temporary)
-        base.tokenizer.save_pretrained(temporary)
+        with quiet():
+            delta.merged(base).save_pretrained(temporary)
+            base.tokenizer.save_pretrained(temporary)
         temporary.rename(folder)
     except OSError as error:
         raise unwritable(folder, error) from error

@@ -11,6 +11,7 @@ it is made of those seeds that every method has finished on a task.
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads sleep, which a shared machine needs
 
@@ -28,6 +29,7 @@ LIMITS = {"mrpc": None, "cola": None, "rte": None, "sst2": 8000, "ag_news_10k": 
 METHODS = ("full", "layer_norms", "biases", "lora", "random:count=9984", "head")
 SEEDS = (0, 1, 2)
 MAX_LENGTH = 256
+METRICS_SHORT = {"accuracy": "acc.", "matthews": "MCC", "pearson": "r", "f1": "F1"}
 
 
 def main() -> None:
@@ -76,7 +78,24 @@ def summarise(encoder: Encoder, tasks: dict[str, Task]) -> None:
         tables.insert(0, markdown(found))
         found.report(HERE / "methods.html")
     write_json(HERE / "results.json", results)
-    write_text(HERE / "table.md", "\n".join(tables))
+    write_text(HERE / "table.md", "\n".join([pivot(results, tasks), *tables]))
+
+
+def pivot(results: dict[str, Any], tasks: dict[str, Task]) -> str:
+    """Methods down, tasks across: the mean main score in percent, with its spread over seeds where there are several."""
+    names = [name for name in tasks if name in results]
+    heads = [f"{name} ({METRICS_SHORT.get(tasks[name].metric, tasks[name].metric)})" for name in names]
+    lines = [f"| method | elements | {' | '.join(heads)} | seeds |", "|---" * (len(names) + 3) + "|"]
+    for method in METHODS:
+        cells, elements = [], 0
+        for name in names:
+            found = next(s for s in results[name]["by_task"][tasks[name].name] if s["method"] == method)
+            spread = "" if found["spread"] is None else f" ± {100 * found['spread']:.1f}"
+            cells.append(f"{100 * found['mean']:.1f}{spread}")
+            elements = found["elements"]
+        seeds = min((len(results[name]["seeds"]) for name in names), default=0)
+        lines.append(f"| {method} | {elements:,} | {' | '.join(cells)} | {seeds} |")
+    return "\n".join(lines) + "\n"
 
 
 def whole_seeds(cells: list[Cell]) -> list[int]:

@@ -40,10 +40,8 @@ def information_tables(info: Fisher) -> None:
     console = Console(highlight=False)
     for key, order in _orders(info.parts):
         found = info.by(key)
-        table = Table(title=f"Fisher information by {key} ({info.estimator})", box=None, header_style="bold")
-        table.add_column(key)
-        for name in ("elements", "sum", "mean per element", "share"):
-            table.add_column(name, justify="right")
+        title = f"Fisher information by {key} ({info.estimator})"
+        table = _table(title, key, "elements", "sum", "mean per element", "share")
         for value, name in order.items():
             if value in found:
                 entry = found[value]
@@ -57,15 +55,13 @@ def movement_tables(found: Movement) -> None:
     console = Console(highlight=False)
     for key, order in _orders(found.parts):
         entries = found.by(key)
-        table = Table(title=f"Movement by {key}", box=None, header_style="bold")
-        table.add_column(key)
-        for name in ("elements", "moved", "mean |change|", "relative norm", "largest"):
-            table.add_column(name, justify="right")
+        numbers = ("elements", "moved", "mean |change|", "relative norm", "largest")
+        table = _table(f"Movement by {key}", key, *numbers)
         for value, name in order.items():
             if value in entries:
                 e = entries[value]
-                numbers = (f"{e['mean']:.3g}", f"{e['relative']:.2%}", f"{e['largest']:.3g}")
-                table.add_row(name, f"{e['elements']:,}", f"{e['moved']:,}", *numbers)
+                how_far = (f"{e['mean']:.3g}", f"{e['relative']:.2%}", f"{e['largest']:.3g}")
+                table.add_row(name, f"{e['elements']:,}", f"{e['moved']:,}", *how_far)
         console.print(table)
 
 
@@ -87,9 +83,8 @@ def foreseen_table(seen: dict[str, Any]) -> None:
 def trials_table(found: Recommendation) -> None:
     """Prints what was tried, best first, to stdout: the finalists with all seeds, the others with one."""
     console = Console(highlight=False)
-    table = Table(title=f"Within {found.budget}", box=None, header_style="bold")
-    for name in ("method", "elements", "delta", found.final.tasks[0].metric, "seeds"):
-        table.add_column(name, justify="left" if name == "method" else "right", overflow="fold")
+    metric = found.final.tasks[0].metric
+    table = _table(f"Within {found.budget}", "method", "elements", "delta", metric, "seeds")
     finalists = {summary.method for summary in found.final.overall}
     rest = [summary for summary in found.first.best_first if summary.method not in finalists]
     for summary, study in [(s, found.final) for s in found.final.best_first] + [(s, found.first) for s in rest]:
@@ -101,6 +96,15 @@ def trials_table(found: Recommendation) -> None:
     console.print(table)
     for method, why in found.first.refused.items():
         console.print(f"{method} was refused: {why}", markup=False)
+
+
+def _table(title: str, first: str, *numbers: str) -> Table:
+    """An empty table: a column of names, then columns of numbers."""
+    table = Table(title=title, box=None, header_style="bold")
+    table.add_column(first, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _orders(parts: Mapping[str, Part]) -> list[tuple[Literal["kind", "layer"], dict[Any, str]]]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from small import make_task
 
 import trimtab
@@ -110,3 +111,21 @@ def test_bad_input_is_refused(encoder: Any) -> None:
         recommend(encoder, task, "300", seed=4)
     with pytest.raises(InputError, match="has no training rows"):
         recommend(encoder, replace(task, splits={"validation": task.validation}), "300")
+
+
+def test_a_delta_that_turns_out_larger_than_the_budget_is_not_proposed(
+    encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, settings = make_task(n_train=60, n_validation=8), {"epochs": 1, "batch_size": 8}
+    n_bytes = max(each.n_bytes for each in candidates(encoder, task, Budget(n_bytes=12_000)))
+    monkeypatch.setattr(module, "candidates", lambda *args: candidates(encoder, task, Budget(n_bytes=10 * n_bytes)))
+    found = recommend(encoder, task, f"{n_bytes} bytes", rows=40, seeds=1, **settings)
+    assert any(summary.delta_bytes > n_bytes for summary in found.first.overall)
+    assert all(summary.delta_bytes <= n_bytes for summary in found.final.overall)
+
+
+def test_recommending_leaves_the_random_generator_alone(encoder: Any) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    candidates(encoder, make_task(), Budget(elements=100))
+    assert torch.equal(torch.get_rng_state(), before)

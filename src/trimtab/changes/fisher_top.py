@@ -12,7 +12,7 @@ from torch import nn
 from ..encoders.parts import parts_of
 from ..errors import InputError
 from .fisher import Meter
-from .methods import Defaults, LayerNorms, Loss, Method, defaults_of_subset
+from .methods import ALL_NORMS, Defaults, LayerNorms, Loss, Method, defaults_of_subset
 from .selection import Selection, described_in
 from .short_training import head_started
 
@@ -33,14 +33,14 @@ class FisherTop:
     head_steps: int = 0
     granularity: str = "element"
     per: str = "all"
-    within: Method | None = None  # LayerNorms() where it is None
+    within: Method = ALL_NORMS
 
     @property
     def defaults(self) -> Defaults:
-        return defaults_of_subset(self.within or LayerNorms(), self.count, self.share)
+        return defaults_of_subset(self.within, self.count, self.share)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
-        within = (self.within or LayerNorms()).attach(model, batches, loss).body
+        within = self.within.attach(model, batches, loss).body
         kind = getattr(loss, "kind", None)
         if kind is None:
             raise InputError("fisher_top measures on a task, so it needs batches and the task's loss")

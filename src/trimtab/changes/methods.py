@@ -119,6 +119,9 @@ class LayerNorms:
         return _found(parts_of(model), lambda part: part.kind in kinds and part.role in role, why)
 
 
+ALL_NORMS = LayerNorms()  # what a subset is chosen within, where nothing else is said
+
+
 @dataclass(frozen=True)
 class Random:
     """A uniformly random subset of the body, by `count` or `share`: the control for every other choice.

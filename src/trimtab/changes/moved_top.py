@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..encoders.parts import parts_of
 from ..errors import InputError
-from .methods import Defaults, LayerNorms, Loss, Method, defaults_of, defaults_of_subset
+from .methods import ALL_NORMS, Defaults, Loss, Method, defaults_of, defaults_of_subset
 from .ranking import top_of
 from .selection import Selection
 from .short_training import put_back, train_briefly
@@ -37,61 +38,57 @@ class MovedTop:
     by: str = "distance"
     granularity: str = "element"
     per: str = "all"
-    within: Method | None = None  # LayerNorms() where it is None
+    within: Method = ALL_NORMS
 
     @property
     def defaults(self) -> Defaults:
-        return defaults_of_subset(self.within or LayerNorms(), self.count, self.share)
+        return defaults_of_subset(self.within, self.count, self.share)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
-        method = self.within or LayerNorms()
-        within = method.attach(model, batches, loss).body
         if self.by not in SCORES:
             raise InputError(f"moved_top:by={self.by} is unknown; known: {', '.join(SCORES)}")
         if self.steps < 1:
             raise InputError(f"moved_top:steps={self.steps} must be at least 1")
+        within = self.within.attach(model, batches, loss).body
         some = list(islice(batches, self.steps))
         if loss is None or not some:
             raise InputError("moved_top tries on a task, so it needs batches and the task's loss")
-        scores = self._scores(model, within, defaults_of(method), some, loss)
+        scores = self._scores(model, within, some, loss)
         return top_of(within, scores, "moved_top", self.share, self.count, self.granularity, self.per)
 
-    def _scores(
-        self, model: Any, within: Selection, defaults: Defaults, batches: list[Any], loss: Loss
-    ) -> dict[str, Tensor]:
+    def _scores(self, model: Any, within: Selection, batches: list[Any], loss: Loss) -> dict[str, Tensor]:
         """Parameter name -> score of each element, shaped like the parameter; those outside of `within` have 0."""
-        defaults = defaults.for_width(model.config.hidden_size)
+        defaults = defaults_of(self.within).for_width(model.config.hidden_size)
         rates = dict.fromkeys(within.elements, defaults.lr)
         rates |= {name: defaults.head_lr for name, part in parts_of(model).items() if part.is_head}
         parameters = {name: p for name, p in model.named_parameters() if name in within.elements}
-        scores = {name: torch.zeros(p.numel()) for name, p in parameters.items()}
-        left_out = {name: ~_chosen(within, name, p.numel()).to(p.device) for name, p in parameters.items()}
-        before = {name: p.detach().clone() for name, p in parameters.items()}
+        gains = {name: torch.zeros_like(p) for name, p in parameters.items()}
 
         def stepping(step: Callable[[], None]) -> None:
-            for name, p in parameters.items():
-                if p.grad is not None:
-                    p.grad.view(-1)[left_out[name]] = 0
+            for name, at in within.elements.items():
+                gradient = parameters[name].grad
+                if gradient is not None and at is not None:
+                    gradient.view(-1)[_others(at, gradient.numel()).to(gradient.device)] = (
+                        0  # so that AdamW leaves them
+                    )
             old = {name: p.detach().clone() for name, p in parameters.items()} if self.by == "gain" else {}
             step()
             for name, value in old.items():
                 p = parameters[name]
                 if p.grad is not None:
-                    scores[name] -= (p.grad * (p.detach() - value)).flatten().cpu()
+                    gains[name] -= p.grad * (p.detach() - value)
 
-        with put_back(model, rates):
+        with put_back(model, rates) as before:
             train_briefly(model, rates, batches, loss, self.steps, stepping)
-            if self.by == "distance":
-                scores = {name: (p.detach() - before[name]).abs().flatten().cpu() for name, p in parameters.items()}
+            distances = {name: (p.detach() - before[name]).abs() for name, p in parameters.items()}
+        scores = {name: score.cpu() for name, score in (gains if self.by == "gain" else distances).items()}
         if not all(bool(torch.isfinite(score).all()) for score in scores.values()):
             raise InputError("moved_top: the trial steps came to values that are not numbers (NaN)")
-        return {name: score.view(parameters[name].shape) for name, score in scores.items()}
+        return scores
 
 
-def _chosen(within: Selection, name: str, count: int) -> Tensor:
-    """(E,) bool: which elements of the parameter are in `within`."""
-    at = within.elements[name]
-    chosen = torch.full((count,), at is None)
-    if at is not None:
-        chosen[torch.from_numpy(at)] = True
-    return chosen
+def _others(at: np.ndarray, count: int) -> Tensor:
+    """(E,) bool: which of `count` elements are not at the positions `at`."""
+    others = torch.ones(count, dtype=torch.bool)
+    others[torch.from_numpy(at)] = False
+    return others

@@ -8,7 +8,7 @@ from itertools import cycle, islice
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..encoders.observed import Texts
 from ..encoders.packed import prepare, restore
@@ -31,11 +31,11 @@ def train_briefly(
     training, parameters = model.training, dict(model.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in rates)
-    model.eval()
-    prepare(model, compute="auto")
     groups = [{"params": [parameters[name]], "lr": rate} for name, rate in rates.items()]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     try:
+        model.eval()
+        prepare(model, compute="auto")
         for batch in islice(cycle(batches), steps):
             logits = Texts(model, batch.ids, batch.type_ids).logits()
             loss(logits, batch.labels.to(logits.device)).backward()
@@ -52,12 +52,12 @@ def train_briefly(
 
 
 @contextmanager
-def put_back(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
-    """Behind the block the parameters have the values that they had before it."""
+def put_back(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Behind the block the parameters have the values that they had before it, which it is given."""
     parameters = dict(model.named_parameters())
     before = {name: parameters[name].detach().clone() for name in names}
     try:
-        yield
+        yield before
     finally:
         with torch.no_grad():
             for name, value in before.items():

@@ -1,6 +1,8 @@
 """Subcommands that answer which parameters matter and which method to take."""
 
 import sys
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -156,12 +158,10 @@ def recommend(
     from ..tasks.read import read
     from ..terminal import trials_table
 
-    names = ("epochs", "batch_size", "max_length", "head", "compute")
-    settings = {name: given[name] for name in names if given[name] is not None}
     read_task = read(task, text=text, label=label, kind=kind, metric=metric)
     out = out or Path("runs") / f"{read_task.name}-recommend"
     found = recommend_method(
-        load(encoder), read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **settings
+        load(encoder), read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **_settings(given)
     )
     recipe = out / "recipe.toml"
     found.recipe.save(recipe)
@@ -239,18 +239,23 @@ def compare(
     from ..studies.comparison_page import markdown
     from ..tasks.read import read
 
-    names = ("epochs", "batch_size", "lr", "head_lr", "max_length", "head", "train_limit", "compute")
-    settings = {name: given[name] for name in names if given[name] is not None}
     methods = [parse_method(each) for each in method or ("full", "layer_norms", "biases", "lora", "head")]
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least one fit of each method is needed")
     read_tasks = [read(name, text=text, label=label, kind=kind, metric=metric) for name in tasks]
     found = compare_methods(
         load(encoder), read_tasks, methods, seeds, out=out, progress=True,
-        reference=None if reference is None else parse_method(reference), **settings,
+        reference=None if reference is None else parse_method(reference), **_settings(given),
     )  # fmt: skip
     page = found.report(report or out / "methods.html")
     if not as_json:
         print(markdown(found), end="")
     say(f"written to {page}")
     print_json(found.as_json() | {"report": str(page)}, as_json)
+
+
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of Settings among a subcommand's options, where the user gave a value."""
+    from ..training.recipe import Settings
+
+    return {field.name: given[field.name] for field in fields(Settings) if given.get(field.name) is not None}

@@ -13,6 +13,7 @@ from ..changes.selection import Selection
 from ..encoders.encoder import Encoder
 from ..encoders.parts import layers_of
 from ..errors import InputError
+from ..randomness import seeded
 from ..tasks.task import Task
 from .wording import size
 
@@ -79,7 +80,11 @@ def candidates(encoder: Encoder, task: Task, budget: Budget, head: str = "defaul
 
     Raises InputError where the delta of the head alone is larger than the budget.
     """
-    sizes = _Sizes(encoder, task, head)
+    with seeded(0, "method"):  # LoRA and random subsets draw
+        return _candidates(_Sizes(encoder, task, head), budget, head)
+
+
+def _candidates(sizes: _Sizes, budget: Budget, head: str) -> list[Candidate]:
     alone = sizes.of(Head())
     assert alone is not None
     if not budget.holds(alone):
@@ -131,7 +136,7 @@ def _subsets(sizes: _Sizes, within: Method, budget: Budget) -> Iterator[Candidat
         return
     count = min(whole.elements - 1, budget.elements or (budget.n_bytes or 0) // _PLACED_BYTES)
     while count > 0:
-        chosen = FisherTop(count=count, within=None if within == LayerNorms() else within)
-        sized = sizes.selected(chosen, Random(count=count, within=within).attach(sizes.model))  # as large as Fisher's
+        subset = Random(count=count, within=within).attach(sizes.model)  # about as large as Fisher's
+        sized = sizes.selected(FisherTop(count=count, within=within), subset)
         yield sized
         count -= max(1, (sized.n_bytes - (budget.n_bytes or 0)) // _PLACED_BYTES)

@@ -18,7 +18,7 @@ from ..tasks.holdout import hold_out, limited
 from ..tasks.task import Task
 from ..training.recipe import Recipe, Settings, settings_from
 from .candidates import Budget, candidates
-from .compare import Comparison, Summary, compare
+from .compare import Comparison, Summary, compare, summarised
 from .information import fisher
 from .wording import count, duration, plain, score, share, size
 
@@ -66,6 +66,7 @@ def recommend(
     if "seed" in settings:
         raise InputError("recommend tries seeds 0, 1, ...: say how many (seeds=3) and not which")
     chosen = settings_from(settings)
+    width = encoder.config.hidden_size
     n_body = sum(p.count for p in parts_of(encoder.with_head(task, head=chosen.head)).values() if not p.is_head)
     limit = Budget.parse(budget, n_body)
     trial = trial_task(task, rows)
@@ -77,12 +78,13 @@ def recommend(
     with ExitStack() as stack:
         folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         first = compare(encoder, [trial], methods, 1, out=folder, progress=progress, **settings)
-        if not first.overall:
+        fitting = [s for s in first.best_first if limit.n_bytes is None or s.delta_bytes <= limit.n_bytes]  # as saved
+        if not fitting:
             raise InputError(f"no method can be tried on task {task.name!r}: {'; '.join(first.refused.values())}")
-        finalists = [parse_method(summary.method) for summary in first.best_first[:FINALISTS]]
+        finalists = [parse_method(summary.method) for summary in fitting[:FINALISTS]]
         tried = compare(encoder, [trial], finalists, seeds, out=folder, progress=progress, **settings)
-        winner = parse_method(tried.best_first[0].method)
-        final = compare(encoder, [trial], finalists, seeds, out=folder, reference=winner, **settings)  # the same cells
+    winner = tried.best_first[0].method
+    final = summarised(tried.encoder, tried.tasks, tried.methods, tried.seeds, winner, tried.cells)  # against the best
     best, *others = final.best_first
     recipe = Recipe(
         encoder=encoder.name, task=task.source or task.name, method=best.method, revision=encoder.revision,
@@ -92,7 +94,7 @@ def recommend(
     reasons = (
         _what_trials_say(final, first, trial),
         where_information_is(info, best.elements),
-        _what_it_costs(best, first, task, trial, chosen),
+        _what_it_costs(best, first, task, trial, chosen.for_method(parse_method(best.method), len(task.train), width)),
     )
     runner_up = parse_method(others[0].method) if others else None
     return Recommendation(parse_method(best.method), runner_up, reasons, limit, first, final, info, recipe)
@@ -140,8 +142,10 @@ def _what_trials_say(final: Comparison, first: Comparison, trial: Task) -> str:
 
 
 def _what_it_costs(best: Summary, first: Comparison, task: Task, trial: Task, settings: Settings) -> str:
+    """One sentence; `settings` are those of a fit on the whole task, which may visit its rows less often than a trial."""
+    assert settings.epochs is not None
     cell = next(cell for cell in first.cells if cell.method == best.method)
-    seconds = best.seconds * len(task.train) / max(1, len(trial.train))
+    seconds = best.seconds * len(task.train) * settings.epochs / (len(trial.train) * cell.settings["epochs"])
     return (
         f"It trains {count(best.elements)} elements ({share(cell.share)} of the encoder), its delta takes "
         f"{size(best.delta_bytes)}, and a fit on all {len(task.train):,} rows takes about {duration(seconds)} on this machine."

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from ..changes.selection import Selection
-from ..encoders.parts import NORM_KINDS
 
 
 class SelectedAdamW:
@@ -102,7 +101,7 @@ class SelectedAdamW:
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, master in self.masters.items():
             part = selection.parts[name]
-            decays = part.role == "weight" and part.kind not in NORM_KINDS and (master.dim() > 1 or not part.is_head)
+            decays = not part.is_vector and (master.dim() > 1 or not part.is_head)
             groups.setdefault((part.is_head, decays), []).append(master)
         return [
             {

@@ -77,9 +77,8 @@ class Workbench:
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         rows = shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, epoch)[position]
-        stream = (
-            () if self.ranks.is_first else (self.ranks.rank,)
-        )  # other ranks draw other noise; rank 0 that of one rank
+        # every rank draws noise of its own, the first one that of a run with one rank
+        stream = () if self.ranks.is_first else (self.ranks.rank,)
         torch.manual_seed(stream_seed(self.settings.seed, "dropout", step, *stream))
         if not self.model.training:
             self._train_mode()

@@ -15,6 +15,7 @@ from trimtab.encoders import bucketed, packed
 from trimtab.encoders.head import LinearHead
 from trimtab.encoders.packed import forward, pack, prepare, restore
 from trimtab.encoders.padded import padded_logits
+from trimtab.encoders.picked import pick
 from trimtab.encoders.running import segment_mean
 
 PADDED = ("mpnet", "deberta-v2", "roformer")  # families that never ask transformers' registry for attention
@@ -130,6 +131,28 @@ def test_gradients_of_a_selection(trained: str, compute: Any) -> None:
         assert_same_gradients(found, expected)
     assert cosine(found, expected) > 0.998
     assert all(grad.dtype == torch.float32 for grad in found.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_picked_gradients_are_those_of_dense_ones(family: str) -> None:
+    """Of a few elements of every matrix, the position table with padding and ALBERT's shared layers among them."""
+    model, (ids, types) = random_model(CONFIGS[family]()), random_texts(family)
+    matrices = [name for name, p in model.named_parameters() if p.ndim == 2 and "classifier" not in name]
+    train_only(model, "|".join(f"^{re.escape(name)}$" for name in matrices))
+    prepare(model, compute="bfloat16")
+    dense = gradients(model, forward(model, pack(ids, types, model)))
+    found, expected = {}, {}
+    for name, gradient in dense.items():
+        at = torch.randperm(gradient.numel())[: gradient.numel() // 100].sort().values
+        values = nn.Parameter(torch.zeros(len(at)))
+        if pick(model.get_submodule(name.removesuffix(".weight")), at, values):
+            found[name], expected[name] = values, gradient.flatten()[at]
+    rest = gradients(model, forward(model, pack(ids, types, model)))
+    picked = {name: values.grad for name, values in found.items() if values.grad is not None}
+    assert len(picked) >= 8
+    assert not picked.keys() & rest.keys()  # no dense gradient beside a picked one
+    assert picked.keys() | rest.keys() == dense.keys()
+    assert cosine(picked, {name: expected[name] for name in picked}) > 0.998
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .dropout import dropout
+from .picked import is_picked, picked_of, tapped
 from .strips import joined
 
 _log = logging.getLogger(__name__)
@@ -52,16 +53,20 @@ class Copies:
     def times(self, x: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
         """x W' + bias, for frozen W; with `gelu`, GELU of it, computed before it leaves the processor."""
         bias = None if bias is None else bias.to(COMPUTE)
-        if x.device.type != "cpu" or not _PACKS:
+        if x.device.type != "cpu" or not _PACKS or self._changing():
             y = functional.linear(x, self.weight(), bias)
             return functional.gelu(y) if gelu else y
         return _product(x, self._copy("forward", self._weights(), _packed), bias, gelu=gelu)
 
     def times_transposed(self, grad: Tensor) -> Tensor:
         """grad W, for frozen W."""
-        if grad.device.type != "cpu" or not _PACKS:
+        if grad.device.type != "cpu" or not _PACKS or self._changing():
             return grad @ self.weight()
         return _product(grad, self._copy("backward", self._weights(), lambda w: _packed(w.t().contiguous())), None)
+
+    def _changing(self) -> bool:
+        """Whether the weights change with every step, so that arranging copies anew costs more than it saves."""
+        return any(map(is_picked, self._modules))
 
     def _weights(self) -> list[Tensor]:
         return [module.weight for module in self._modules]
@@ -156,6 +161,7 @@ def linear_forward(module: nn.Linear, copies: Copies | None = None) -> Callable[
             y: Any = _Trained.apply(flat, module.weight, module.bias, copies)
         else:
             y = _Frozen.apply(flat, copies.bias(), copies, [module.out_features])
+            y = tapped(y, flat, picked_of(module))
         return y.view(*x.shape[:-1], -1)
 
     return forward
@@ -200,7 +206,8 @@ def shared_forwards(modules: Sequence[nn.Linear]) -> list[Callable[[Tensor], Ten
         if getattr(state, "input", None) is not x or number not in state.answers:
             flat = x.to(COMPUTE).reshape(-1, x.shape[-1])
             answers: Any = _Frozen.apply(flat, copies.bias(), copies, widths)
-            state.input, state.answers = x, dict(enumerate(answers))
+            taps = (tapped(y, flat, picked_of(module)) for y, module in zip(answers, modules, strict=True))
+            state.input, state.answers = x, dict(enumerate(taps))
         y = state.answers.pop(number)
         if not state.answers:
             state.input = None
@@ -210,8 +217,8 @@ def shared_forwards(modules: Sequence[nn.Linear]) -> list[Callable[[Tensor], Ten
 
 
 def _is_trained(module: nn.Linear) -> bool:
-    """Whether this pass may ask for the gradient of the weight: without one, the copy for frozen weights is faster."""
-    return module.weight.requires_grad and torch.is_grad_enabled()
+    """Whether this pass may ask for the gradient of the whole weight: else the copy for frozen weights is faster."""
+    return module.weight.requires_grad and torch.is_grad_enabled() and picked_of(module) is None
 
 
 def is_adapter(module: Any) -> bool:

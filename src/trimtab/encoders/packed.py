@@ -28,6 +28,7 @@ from .dropout import dropout_forward
 from .head import LinearHead
 from .layout import Layout
 from .parts import layers_of
+from .picked import embedding_forward
 from .probe import evaluating, observe, probe_ids
 from .running import Run
 
@@ -176,6 +177,8 @@ def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = No
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             plan.patch(module, dropout_forward(module, dropout))
+        elif isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward:
+            plan.patch(module, embedding_forward(module))
     if resolved(compute, next(model.parameters()).device) == "bfloat16":
         plan.halved = True
         _use_bfloat16(plan, layers, groups)

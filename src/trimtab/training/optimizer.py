@@ -6,14 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from ..changes.selection import Selection
+from ..encoders.picked import pick
 
 
 class SelectedAdamW:
     """AdamW (arXiv 1711.05101) on float32 masters of the selected elements of `model`.
 
-    A parameter selected whole is its own master. For one selected in part, the master is a vector of those elements: its
-    dense gradient is read at their positions and dropped as soon as backward has made it, and the new values are written
-    back after each step. Weight decay touches matrices only: not biases, not norms.
+    A parameter selected whole is its own master. For one selected in part, the master is a vector of those elements, whose
+    new values are written back after each step. Its gradient comes from the engine where that can pick it
+    (encoders/picked.py); else the dense gradient is read at their positions and dropped as soon as backward has made it.
+    Weight decay touches matrices only: not biases, not norms.
     """
 
     def __init__(self, model: nn.Module, selection: Selection, lr: float, head_lr: float, weight_decay: float):
@@ -22,12 +24,13 @@ class SelectedAdamW:
             parameter.requires_grad_(False)
         self.masters: dict[str, nn.Parameter] = {}
         self._partial: list[tuple[nn.Parameter, nn.Parameter, Tensor]] = []  # (parameter, master, positions)
+        self._dense: list[nn.Parameter] = []  # those of them whose dense gradient is made
         for name, at in selection.elements.items():
             parameter = parameters[name]
             parameter.requires_grad_(True)
             if parameter.dtype != torch.float32:
                 raise ValueError(f"{name} is {parameter.dtype}: trained parameters must be float32")
-            self.masters[name] = parameter if at is None else self._gather(parameter, torch.from_numpy(at))
+            self.masters[name] = parameter if at is None else self._gather(model, name, torch.from_numpy(at))
         self.lr, self.head_lr = lr, head_lr
         self._adamw = torch.optim.AdamW(self._groups(selection, weight_decay), lr=lr, fused=True)
 
@@ -46,8 +49,8 @@ class SelectedAdamW:
         return float(norm)
 
     def largest_dense_bytes(self) -> int:
-        """Of the dense gradients of parameters selected in part; one is there at a time."""
-        return max((4 * parameter.numel() for parameter, _, _ in self._partial), default=0)
+        """Of the dense gradients of parameters selected in part and not picked; one is there at a time."""
+        return max((4 * parameter.numel() for parameter in self._dense), default=0)
 
     def partial_bytes(self) -> int:
         """Of the masters of parameters selected in part, with their positions."""
@@ -85,10 +88,14 @@ class SelectedAdamW:
             keys = ("step", "exp_avg", "exp_avg_sq")
             self._adamw.state[master] = {key: moments[f"{key}/{name}"].clone().to(master.device) for key in keys}
 
-    def _gather(self, parameter: nn.Parameter, positions: Tensor) -> nn.Parameter:
+    def _gather(self, model: nn.Module, name: str, positions: Tensor) -> nn.Parameter:
+        parameter = model.get_parameter(name)
         positions = positions.to(parameter.device)
         master = nn.Parameter(parameter.detach().flatten()[positions].clone())
         self._partial.append((parameter, master, positions))
+        path, _, role = name.rpartition(".")
+        if role != "weight" or not pick(model.get_submodule(path), positions, master):
+            self._dense.append(parameter)
         parameter.register_post_accumulate_grad_hook(_collector(master, positions))
         return master
 

@@ -61,10 +61,13 @@ class Delta:
             if at is None:
                 values[name] = value.clone()
             else:
+                # Half the bytes of int64; no parameter of an encoder has 2**31 elements.
                 positions[name] = torch.from_numpy(at).to(torch.int32)
                 values[name] = value.flatten()[torch.from_numpy(at)].clone()
+        # Name and revision tell a person which encoder it was; the hash alone decides whether another is the same.
         base = {"name": encoder.name, "revision": encoder.revision, "sha256": encoder.sha256}
         base["model_type"] = encoder.config.model_type
+        # LoRA alone adds parameters, so it alone must be repeated before values can be set.
         methods = method.methods if isinstance(method, Union) else (method,)
         return cls(
             base, dict(task), method_text(method), head, max_length, values, positions,
@@ -115,6 +118,7 @@ class Delta:
         folder = Path(folder)
         tensors = dict(self.values) | {_AT + name: at for name, at in self.positions.items()}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        # Over names, shapes and bytes: a flipped bit or a lost tensor is found at loading, not in the answers.
         described = self._described() | {"values_sha256": _hash(tensors)}
         with replacing(folder / TENSORS) as temporary:
             save_file(tensors, temporary, metadata={"trimtab": json.dumps(described, ensure_ascii=False)})
@@ -141,6 +145,7 @@ class Delta:
             )
         if described.pop("values_sha256", None) != _hash(tensors):
             raise InputError(f"{path} is damaged: its values do not match their checksum; copy it again or fit again")
+        # What is left is exactly the constructor's arguments.
         described.pop("format")
         described["loras"] = tuple(Lora(**lora) for lora in described["loras"])
         values = {name: tensor for name, tensor in tensors.items() if not name.startswith(_AT)}
@@ -164,9 +169,11 @@ def _fold_lora(model: nn.Module) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for path, layer in [(path, m) for path, m in model.named_modules() if isinstance(m, BaseTunerLayer)]:
+        # peft's own arithmetic: W + scale B A in float32.
         layer.merge()
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, layer.get_base_layer())
+    # Or transformers would save the merged model as an adapter of itself.
     if hasattr(model, "peft_config"):
         del model.peft_config
 

@@ -10,6 +10,7 @@ from ..errors import InputError
 from .methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method
 from .notation import method_text
 
+# What `trimtab inspect` lists: every method that needs no task to choose.
 SHOWN: tuple[Method, ...] = (
     Full(),
     Head(),
@@ -45,6 +46,7 @@ def inspect(encoder: Encoder, head: str = "default") -> Inspection:
 
 
 def _chosen(encoder: Encoder, method: Method, head: str) -> dict[str, Any]:
+    # A model for each, since LoRA adds modules to the one it is attached to.
     model = encoder.with_head(TWO_CLASSES, head=head)
     heads = sum(part.count for part in parts_of(model).values() if part.is_head)
     try:

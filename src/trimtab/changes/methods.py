@@ -74,6 +74,7 @@ class LastLayers:
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         layers = layers_of(model)
+        # ALBERT: one module stands for all layers, so its parameters belong to none.
         if layers.shared:
             raise InputError("last_layers has no meaning here: this encoder runs one shared layer again and again")
         if not 1 <= self.k <= layers.count:
@@ -143,6 +144,7 @@ class Random:
         if self.within is not None:
             pool = self.within.attach(model, batches, loss).body
         else:
+            # What follows the layers (a pooler of the body's own) belongs to the pool.
             pool = Selection.where(parts, lambda name, part: part.layer > EMBEDDINGS and not part.is_head)
         count = wanted_count("random", pool.count, self.count, self.share)
         return pool.taken(torch.randperm(pool.count)[:count].numpy())
@@ -178,6 +180,7 @@ def inject_lora(model: nn.Module, lora: Lora) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise InputError("LoRA needs peft: pip install 'trimtab[lora]'") from None
+    # Parameters say of what kind they are; peft asks for the paths of their modules.
     kinds = _kinds(lora.targets, "lora:targets", {"default": _DEFAULT_TARGETS, "all": _TARGETS})
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     paths = {name.rpartition(".")[0] for name, part in parts_of(model).items() if part.kind in kinds}
@@ -202,6 +205,7 @@ class Union:
         return slowest._replace(head_lr=min(d.head_lr for d in all_of), epochs=max(d.epochs for d in all_of))
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
+        # Names change where modules are added, so what adds goes first and the rest chooses in the model as it then is.
         adding_first = sorted(self.methods, key=lambda method: not isinstance(method, Lora))
         selections = [method.attach(model, batches, loss).elements for method in adding_first]
         parts = parts_of(model)  # of the model with all that was added
@@ -217,6 +221,7 @@ def defaults_of_subset(within: Method | None, count: int | None = None, share: f
     Single elements of matrices may go the farther the fewer they are: 4e-2 was best for 9,984 of minilm's 10.6M, and 5e-5 is for
     all of them. Between the two points the rate follows the power of the count that joins them.
     """
+    # Vectors (norms, biases): some of them are trained like all of them.
     if within is not None and defaults_of(within).width is None:
         return defaults_of(within)
     if count is not None:

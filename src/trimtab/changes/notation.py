@@ -25,6 +25,7 @@ METHODS: dict[str, type] = {
     "random": Random,
     "lora": Lora,
 }
+# A plus joins methods only in front of a method's name: `which=query+intermediate` has one too.
 _JOIN = re.compile(r"\+(?=(?:" + "|".join(METHODS) + r")(?:[:+]|$))")
 
 
@@ -38,6 +39,7 @@ def method_text(method: Method) -> str:
     """The text that `parse_method` reads back as `method`; a user's own method is given by its repr."""
     if isinstance(method, Union):
         return "+".join(method_text(each) for each in method.methods)
+    # Only what differs from the defaults is written, so that one method has one text.
     names = {kind: name for name, kind in METHODS.items()}
     if type(method) not in names:
         return repr(method)
@@ -56,6 +58,7 @@ def _pinned(method: Method) -> Method:
         return Union(tuple(map(_pinned, method.methods)))
     if isinstance(method, Chosen) and Path(method.file).is_file():
         return Chosen(hashlib.sha256(Path(method.file).read_bytes()).hexdigest())
+    # A method may choose within another one, which may name a file in turn.
     within = getattr(method, "within", None)
     return dataclasses.replace(method, within=_pinned(within)) if isinstance(within, Method) else method  # type: ignore[type-var]
 
@@ -65,6 +68,7 @@ def _parse_one(text: str) -> Method:
     if name not in METHODS:
         raise InputError(f"unknown method {name!r}{_closest(name, METHODS)}; known methods: {', '.join(METHODS)}")
     kind = METHODS[name]
+    # The dataclass fields are the options, with their types: a new method needs no parser of its own.
     types = {name: hint for name, hint in typing.get_type_hints(kind).items() if name != "defaults"}
     values = {}
     for key, value in _options(name, options):
@@ -88,6 +92,7 @@ def _options(name: str, text: str) -> list[tuple[str, str]]:
 
 
 def _value(option: str, text: str, hint: Any) -> Any:
+    # The type of an optional field without its None.
     wanted = next(each for each in (typing.get_args(hint) or (hint,)) if each is not type(None))
     if wanted is Method:
         return parse_method(text)

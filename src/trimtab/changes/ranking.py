@@ -33,6 +33,7 @@ def top_of(
     chosen = _top_vectors if granularity == "vector" else highest
     if per == "all":
         return chosen(pool, scores, wanted)
+    # Layer or name of the parameter -> names of the parameters in the group.
     groups: dict[object, list[str]] = {}
     for parameter in pool.elements:
         groups.setdefault(pool.parts[parameter].layer if per == "layer" else parameter, []).append(parameter)
@@ -46,12 +47,14 @@ def top_of(
 
 def highest(pool: Selection, scores: Mapping[str, Tensor], wanted: int) -> Selection:
     """The `wanted` elements of `pool` with the highest `scores`; among equals the first."""
+    # Stable, so that ties fall the same way on every machine.
     order = np.argsort(-scores_at(pool, scores), kind="stable")[:wanted]
     return pool.taken(order)
 
 
 def scores_at(pool: Selection, scores: Mapping[str, Tensor]) -> np.ndarray:
     """`scores` at the elements of `pool`, one after the other."""
+    # An empty pool has an empty answer.
     picked = [np.empty(0, np.float32)]
     for name, at in pool.elements.items():
         flat = scores[name].flatten().numpy()
@@ -60,6 +63,7 @@ def scores_at(pool: Selection, scores: Mapping[str, Tensor]) -> np.ndarray:
 
 
 def _top_vectors(pool: Selection, scores: Mapping[str, Tensor], wanted: int) -> Selection:
+    # One entry per vector: its parameter, where it starts in it, how wide it is, its mean score.
     names: list[str] = []
     starts: list[np.ndarray] = []
     widths: list[np.ndarray] = []
@@ -75,6 +79,7 @@ def _top_vectors(pool: Selection, scores: Mapping[str, Tensor], wanted: int) -> 
         means.append(rows.double().mean(1).numpy())
     start, width, mean = np.concatenate(starts), np.concatenate(widths), np.concatenate(means)
     order = np.argsort(-mean, kind="stable")
+    # From the best down until the next one no longer fits; the count is a bound and not a promise.
     chosen = order[width[order].cumsum() <= wanted]
     if not len(chosen):
         raise InputError(f"{wanted} elements are fewer than the highest-ranking vector has ({width[order[0]]})")

@@ -37,11 +37,13 @@ class Selection:
         unknown = set(self.elements) - set(self.parts)
         if unknown:
             raise ValueError(f"no such parameters: {sorted(unknown)[:5]}")
+        # In the order of the parts, whatever order they were given in: equal selections are then saved to equal bytes.
         tidy = {
             name: _tidy(name, self.elements[name], self.parts[name].count)
             for name in self.parts
             if name in self.elements
         }
+        # Nothing chosen is the same as an absent name, or `==` and `bool` would see a difference where there is none.
         object.__setattr__(self, "elements", {name: at for name, at in tidy.items() if at is None or len(at)})
 
     @classmethod
@@ -86,6 +88,7 @@ class Selection:
 
     def taken(self, places: np.ndarray) -> Selection:
         """The elements at `places`, distinct numbers that count the chosen elements from 0 through the parameters in order."""
+        # Positions within a parameter must ascend, and sorting once keeps them so in each.
         places = np.sort(places)
         elements, start = {}, 0
         for name, count in self.counts().items():
@@ -97,6 +100,7 @@ class Selection:
 
     def save(self, path: str | Path) -> None:
         """Writes it as one safetensors file, whole or not at all; `selection:file=` reads it."""
+        # A whole parameter is a name, not a list of all positions: a selection of everything takes a few kilobytes.
         positions = {name: torch.from_numpy(at) for name, at in self.elements.items() if at is not None}
         whole = [name for name, at in self.elements.items() if at is None]
         described = {
@@ -154,6 +158,7 @@ class Selection:
         """Applies a set operation to what both have chosen of each parameter."""
         if self.parts.keys() != other.parts.keys():
             raise ValueError("selections of two different models do not combine")
+        # Names that neither has cannot come out of a union, intersection or difference.
         result: dict[str, Indices | None] = {}
         for name in self.parts:
             if name in self.elements or name in other.elements:
@@ -202,6 +207,7 @@ def _tidy(name: str, at: Chosen, count: int) -> Chosen:
     if at.size and not np.issubdtype(at.dtype, np.integer):
         raise ValueError(f"positions in {name} must be integers, not {at.dtype}")
     at = at.astype(np.int64)
+    # np.unique sorts, which takes seconds for millions of positions that mostly are in order already.
     if not (np.diff(at) > 0).all():
         at = np.unique(at)
     if len(at) and (at[0] < 0 or at[-1] >= count):
@@ -227,6 +233,7 @@ def _difference(a: Chosen, b: Chosen, count: int) -> Chosen:
     if a is None:
         if not len(b):
             return None
+        # The rest of a whole parameter: a mask is much faster than np.setdiff1d against all positions.
         kept = np.ones(count, bool)
         kept[b] = False
         return np.flatnonzero(kept)

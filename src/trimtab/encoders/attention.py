@@ -49,6 +49,7 @@ class _Piece:
     dropout: Mask | None = None
 
     def mask(self, call: Call, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+        """What to add to the scores of each block, or None where every place sees every other."""
         mask = self.block.mask(call.window, dtype, device)
         return None if mask is None else mask[self.blocks]
 
@@ -58,6 +59,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
     if q.device.type == "cpu":
         return _Attention.apply(q, k, v, call)  # pyright: ignore[reportReturnType]
     q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
+    # Its kernels know no dropout and no float32.
     varlen = call.rate == 0 and q.dtype in (torch.bfloat16, torch.float16)
     return (_attend_varlen if varlen else attend_blocks)(q, k, v, call)[None]
 
@@ -68,6 +70,7 @@ def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
 
     lengths = call.layout.lengths
     ends = call.layout.tensor("ends", lambda: [0, *torch.tensor(lengths).cumsum(0).tolist()]).int()
+    # Counted by torch as how many tokens to either side are seen; ours says nearer than.
     window = (-1, -1) if call.window is None else (call.window - 1, call.window - 1)
     q, k, v = (x.contiguous() for x in (q, k, v))
     answer = varlen_attn(q, k, v, ends, ends, max(lengths), max(lengths), scale=call.scaling, window_size=window)
@@ -109,11 +112,13 @@ class _Attention(torch.autograd.Function):
         rows = _rows_of_all(q, k, v, call)
         pieces = list(_pieces(call, heads))
         ctx.keeps = any(ctx.needs_input_grad[:3])
+        # Recomputing costs a third more attention; keeping the weights of long texts costs gigabytes.
         small = sum(piece.n * _scores(piece) for piece in pieces) <= KEPT_SCORES
         answer, kept = torch.empty_like(rows[0]), []
         for piece in pieces:
             weights = _weights(rows[0], rows[1], piece, call)
             if call.rate > 0:
+                # Bytes from the pass's own pool: drawing a mask for every piece took longer than its products.
                 noise = NOISE.get()
                 assert noise is not None
                 piece.dropout = noise.mask(weights.shape, call.rate, weights.dtype)
@@ -141,7 +146,7 @@ class _Attention(torch.autograd.Function):
             _product(dropped.transpose(1, 2), g, scale, dv[piece.keys])
             change = _scaled(g, _part(v, piece.keys, piece.n).transpose(1, 2), scale)
             if piece.dropout is not None:
-                change.mul_(piece.dropout.kept)
+                change.mul_(piece.dropout.kept)  # its scale went into the product
             change = torch.ops.aten._softmax_backward_data(change, weights, -1, weights.dtype)
             _product(change, _part(k, piece.keys, piece.n), call.scaling, dq[piece.queries])
             _product(change.transpose(1, 2), _part(q, piece.queries, piece.n), call.scaling, dk[piece.keys])
@@ -160,6 +165,7 @@ def _rows(x: Tensor, call: Call, *, queries: bool) -> Tensor:
     tokens, heads, width = x.shape
     if x.stride(2) != 1 or x.stride(1) != width or x.stride(0) % width:
         x = x.contiguous()
+    # Rows of q, k or v may be strips of one wider table (T, 3 N D): its rows are addressed without a copy.
     stride = x.stride(0) // width if tokens > 1 else heads
     table = x.as_strided(((tokens - 1) * stride + heads, width), (width, 1))
     return table.index_select(0, call.layout.gather(heads, stride, queries, call.first))
@@ -178,6 +184,7 @@ def _rows_of_all(q: Tensor, k: Tensor, v: Tensor, call: Call) -> list[Tensor]:
         return torch.cat([asking, seen + heads, seen + 2 * heads])
 
     rows = table.view(-1, width).index_select(0, call.layout.once(("gather of all", heads, call.first), index))
+    # The first rows are queries, the rest half keys and half values.
     asked = sum(block.queries.size for block in call.layout.blocks(call.first)) * heads
     return list(rows.split([asked, (len(rows) - asked) // 2, (len(rows) - asked) // 2]))
 
@@ -198,14 +205,17 @@ def _back(rows: Tensor, call: Call, heads: int, tokens: int) -> Tensor:
     found = rows.index_select(0, call.layout.scatter(heads, call.first).view(-1)).view(-1, heads, rows.shape[1])
     if not call.first:
         return found
+    # The other tokens did not ask: their rows are 0, and nothing behind reads them.
     starts = call.layout.tensor("starts", lambda: call.layout.starts)
     return found.new_zeros(tokens, heads, rows.shape[1]).index_copy_(0, starts, found)
 
 
 def _pieces(call: Call, heads: int) -> Iterator[_Piece]:
+    """The blocks of the layout in pieces of at most PIECE_SCORES scores, where a block is not larger."""
     key = query = 0
     for block in call.layout.blocks(call.first):
         (n, length), asked = block.tokens.shape, block.queries.shape[1]
+        # Whole blocks only: a block's mask and its heads stay together.
         step = max(1, PIECE_SCORES // (heads * asked * length))
         for start in range(0, n, step):
             stop = min(n, start + step)
@@ -222,13 +232,16 @@ def _pieces(call: Call, heads: int) -> Iterator[_Piece]:
 
 
 def _scores(piece: _Piece) -> int:
+    """Of one block and head."""
     return piece.block.queries.shape[1] * piece.block.tokens.shape[1]
 
 
 def _weights(q: Tensor, k: Tensor, piece: _Piece, call: Call) -> Tensor:
+    """P = softmax(Q K' s) of a piece, (blocks times heads, q, L)."""
     scores = _scaled(_part(q, piece.queries, piece.n), _part(k, piece.keys, piece.n).transpose(1, 2), call.scaling)
     mask = piece.mask(call, scores.dtype, scores.device)
     if mask is not None:
+        # One mask for all heads of a block: -inf where a place is of another text, or empty.
         scores.view(len(mask), piece.heads, *scores.shape[1:]).add_(mask)
     return torch.softmax(scores, -1)
 
@@ -242,13 +255,17 @@ def _dropped(weights: Tensor, piece: _Piece, *, in_place: bool) -> tuple[Tensor,
 
 
 def _part(rows: Tensor, part: slice, n: int) -> Tensor:
+    """Some rows (n times L, D) as a batch of n matrices (n, L, D)."""
     return rows[part].view(n, -1, rows.shape[1])
 
 
 def _scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """a b scale, in one call: with beta=0 the first argument is not read."""
     return torch.baddbmm(a.new_empty(1, 1, 1), a, b, beta=0, alpha=scale)
 
 
 def _product(a: Tensor, b: Tensor, scale: float, out: Tensor) -> None:
+    """Writes a b scale into the rows `out`."""
+    # Into rows that are there: an answer of its own would be copied once more.
     target = out.view(a.shape[0], a.shape[1], b.shape[2])
     torch.baddbmm(target, a, b, beta=0, alpha=scale, out=target)

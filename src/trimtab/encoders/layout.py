@@ -91,6 +91,7 @@ class Layout:
             base = 0
             for block in self.blocks(first):
                 n, q = block.queries.shape
+                # Block and place of every query that is a token and not filling.
                 b, place = np.nonzero(block.query_texts != EMPTY)
                 number = block.query_texts[b, place] if first else block.queries[b, place]
                 found[number] = base + (b[:, None] * heads + np.arange(heads)) * q + place[:, None]
@@ -117,6 +118,7 @@ class Layout:
 
     def _block(self, width: int, texts: list[int]) -> Block:
         bins = _first_fit(texts, self.lengths, width)
+        # Empty places hold token 0, which is always there to be read; that they belong to no text is in `owners`.
         tokens, owners = np.zeros((len(bins), width), np.int64), np.full((len(bins), width), EMPTY)
         for row, members in enumerate(bins):
             place = 0
@@ -146,6 +148,7 @@ def _widths(lengths: list[int]) -> list[tuple[int, list[int]]]:
     classes: dict[int, list[int]] = {}
     for text in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         classes.setdefault(-(-lengths[text] // WIDTH_STEP) * WIDTH_STEP, []).append(text)
+    # Ascending: a run of widths is as wide as its last one.
     widths = sorted(classes)
     best, begins = [0.0], [0]  # of the first j widths: the fewest scores, and where their last run begins
     for j in range(1, len(widths) + 1):
@@ -170,6 +173,7 @@ def _first_fit(texts: list[int], lengths: list[int], width: int) -> list[list[in
     room: list[int] = []
     for text in texts:
         length = lengths[text]
+        # Quadratic in the bins of one width, of which a batch has tens.
         for i, free in enumerate(room):
             if free >= length:
                 bins[i].append(text)

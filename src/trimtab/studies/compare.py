@@ -158,6 +158,7 @@ def compare(
     names = [method_text(method) for method in methods]
     base = settings_from(settings)
     _check(names, [task.name for task in tasks], numbers)
+    # Methods are compared as texts: a value of a method and its text on the command line are the same one.
     chosen = names[0] if reference is None else method_text(reference)
     if chosen not in names:
         raise InputError(f"the reference {chosen} is not among the methods: {', '.join(names)}")
@@ -165,6 +166,7 @@ def compare(
         if not usable(task.metric):
             raise InputError(f"methods cannot be compared by {task.metric}: choose another main metric (--metric)")
     folder = None if out is None else Path(out)
+    # One seed of everything before the next: a study that is stopped early can be read already.
     todo = [(seed, task, method) for seed in numbers for task in tasks for method in methods]
     cells = []
     with StudyDisplay(progress, len(todo)) as display:
@@ -202,15 +204,18 @@ def summarised(
     found = {task.name: [m for m in methods if (task.name, m, seeds[0]) in done] for task in tasks}
     differences: dict[tuple[str, str], Difference] = {}
     for task in tasks:
+        # Answers to the same rows with the same seeds are paired, which takes most of the noise out of a difference.
         labels = label_tensor(task, task.validation).numpy()
         mine = {m: [np.asarray(done[task.name, m, seed].answers) for seed in seeds] for m in found[task.name]}
         for method in found[task.name]:
             if method != reference and reference in mine:
                 differences[task.name, method] = difference(task.metric, labels, mine[method], mine[reference])
+    # A mean over tasks is only for methods that did all of them.
     everywhere = [m for m in methods if all(m in found[task.name] for task in tasks)]
     for method in everywhere:
         if len(tasks) > 1 and method != reference and reference in everywhere:
             differences["", method] = over_tasks([differences[task.name, method] for task in tasks])
+    # All comparisons at once, those over tasks included: the error rate is that of the whole study.
     corrected = dict(zip(differences, holm([d.p for d in differences.values()]), strict=True))
 
     by_task = {}
@@ -220,6 +225,7 @@ def summarised(
         by_task[task.name] = _ranked([_over_seeds(m, of[m]) for m in of], higher, task.name, differences, corrected)
     overall = [_over_tasks(m, [s for name in by_task for s in by_task[name] if s.method == m]) for m in everywhere]
     key = "" if len(tasks) > 1 else tasks[0].name
+    # Mixed directions cannot be averaged in a meaningful way; they are ranked as if higher were better.
     higher = (
         len({METRICS[task.metric].higher_is_better for task in tasks}) > 1 or METRICS[tasks[0].metric].higher_is_better
     )
@@ -241,8 +247,10 @@ def _cell(
         return found, True
     display.starts(task.name, name, seed)
     try:
+        # No run folder: a cell is its scores and answers, and models of hundreds of cells would fill a disk.
         run = fit(encoder, task, method, out=None, **{**settings, "seed": seed})
         cell = _finished(run, task, name, seed)
+        # Ctrl-C ends the study; the half-trained cell is not kept.
         if run.stopped == "interrupted":
             raise KeyboardInterrupt
     except InputError as error:
@@ -253,6 +261,7 @@ def _cell(
 
 
 def _finished(run: Run, task: Task, method: str, seed: int) -> Cell:
+    """The cell of a finished run; its delta is saved once to see how large it is."""
     assert run.logits is not None
     with tempfile.TemporaryDirectory() as folder:
         n_bytes = run.delta.save(folder).stat().st_size
@@ -267,6 +276,7 @@ def _answers(task: Task, logits: Tensor) -> NDArray:
     """Class numbers (N,), classes as 0 and 1 (N, C), or values (N,), from logits (N, C)."""
     likely = probabilities(task.kind, logits).numpy()
     if task.kind == "regression":
+        # Five decimals: the file is read by people and by git, and no score sees the sixth.
         return likely[:, 0].round(5).astype(np.float64)
     return likely.argmax(1) if task.kind == "single_label" else (likely >= 0.5).astype(np.int64)
 
@@ -274,12 +284,14 @@ def _answers(task: Task, logits: Tensor) -> NDArray:
 def _place(folder: Path, encoder: Encoder, task: Task, method: Method, settings: Settings) -> tuple[Path, str]:
     """The file of a cell, and the identity that its content must have."""
     identity = _identity(encoder, task, method, settings)
+    # For people: what decides is the hash behind it.
     slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{task.name}-{method_text(method)}").strip("-")[:80]
     return folder / f"{slug}-{settings.seed}-{identity[:10]}.json", identity
 
 
 def _identity(encoder: Encoder, task: Task, method: Method, settings: Settings) -> str:
     """A hash of all that decides a cell, the method's own rates and epochs included."""
+    # Settings that the method's defaults fill are hashed as filled: a new default makes new cells.
     digest, n_rows = hashlib.sha256(), min(len(task.train), settings.train_limit or len(task.train))
     resolved = asdict(settings.for_method(method, n_rows, encoder.config.hidden_size))
     for part in (_FORMAT, encoder.sha256, method_identity(method), task.description(), sorted(resolved.items())):
@@ -302,6 +314,7 @@ def _read(path: Path, identity: str) -> Cell | None:
 
 
 def _check(methods: list[str], tasks: list[str], seeds: list[int]) -> None:
+    """Raises InputError where one of the lists is empty or names something twice: cells would overwrite each other."""
     for what, chosen in (("method", methods), ("task", tasks), ("seed", list(map(str, seeds)))):
         if not chosen:
             raise InputError(f"a comparison needs at least one {what}")
@@ -311,6 +324,7 @@ def _check(methods: list[str], tasks: list[str], seeds: list[int]) -> None:
 
 
 def _over_seeds(method: str, cells: list[Cell]) -> Summary:
+    """Mean and sample standard deviation (over n - 1); rank and difference are filled in by `_ranked`."""
     scores = [cell.score for cell in cells]
     spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
     seconds = float(np.mean([cell.seconds for cell in cells]))
@@ -343,6 +357,7 @@ def _ranked(
 
 
 def _summary_json(summary: Summary) -> dict[str, Any]:
+    """The summary with the bounds of its difference, which only the object can compute."""
     found = {
         name: getattr(summary, name)
         for name in ("method", "mean", "spread", "rank", "elements", "seconds", "delta_bytes")

@@ -85,6 +85,7 @@ def tokenize(task: Task, rows: Rows, tokenizer: Any, max_length: int, *, labelle
         chunk = _encoded(tokenizer, texts)
         lengths = [len(row) for row in chunk.ids]
         long = [i for i, length in enumerate(lengths) if length > max_length]
+        # Nearly always few: cutting everything anew would double the time of tokenising.
         if long:
             chunk.cut(tokenizer, long, texts, max_length)
         ids += [np.asarray(row, dtype=np.int32) for row in chunk.ids]
@@ -107,6 +108,7 @@ class _Chunk:
         """Cuts the texts at `long` to `max_length`; special tokens stay."""
         if self.encodings is not None and len(texts) == 1 and tokenizer.truncation_side == "right":
             for i in long:  # without tokenizing once more
+                # From the end: 1 for each special token until the text's last own one.
                 added = self.encodings[i].special_tokens_mask[::-1]
                 n_end = added.index(0)  # special tokens behind the text
                 for rows in (self.ids, self.types):
@@ -129,6 +131,7 @@ def _encoded(tokenizer: Any, texts: list[list[str]]) -> _Chunk:
         whole = tokenizer(*texts, add_special_tokens=True, truncation=False, return_attention_mask=False, verbose=False)
         return _Chunk(list(whole["input_ids"]), list(whole.get("token_type_ids", [])), None)
     backend = tokenizer.backend_tokenizer
+    # Whole texts, since what is cut is counted and said before training.
     backend.no_truncation()
     backend.no_padding()
     encodings = backend.encode_batch_fast(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)))
@@ -147,6 +150,7 @@ def shuffled_batches(n_rows: int, batch_size: int, seed: int, epoch: int) -> lis
 def token_groups(lengths: np.ndarray, rows: Sequence[int] | np.ndarray, most_tokens: int) -> list[np.ndarray]:
     """Cuts `rows`, longest first, into groups of at most `most_tokens` tokens together (one row alone may exceed it)."""
     numbers = np.asarray(rows)
+    # Similar lengths together make few widths of attention; the longest first shows at once whether memory suffices.
     ordered = numbers[np.argsort(-lengths[numbers], kind="stable")]
     cuts, filled = [], 0
     for i, length in enumerate(lengths[ordered].tolist()):

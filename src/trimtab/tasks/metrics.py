@@ -81,6 +81,7 @@ def scores(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """
     if len(labels) == 0:
         raise ValueError("no rows to score")
+    # The same loss for every run of a task, so that losses of differently weighted trainings can be compared.
     found = {"loss": float(TaskLoss(task.kind)(logits.float(), labels))}
     likely, truth = probabilities(task.kind, logits).numpy(), labels.numpy()
     by_kind = {"regression": _regression, "single_label": _single_label, "multi_label": _multi_label}
@@ -93,6 +94,7 @@ def confusion(task: Task, logits: Tensor, labels: Tensor) -> list[list[int]] | N
     if task.kind != "single_label":
         return None
     n = len(task.classes)
+    # Each pair of true and predicted class is one number in base n.
     return torch.bincount(labels * n + logits.argmax(-1), minlength=n * n).view(n, n).tolist()
 
 
@@ -110,6 +112,7 @@ def per_class(task: Task, logits: Tensor, labels: Tensor) -> list[dict[str, Any]
 
 
 def _decided(kind: str, likely: NDArray) -> NDArray:
+    """The class of each row (N,), or for multi_label 1 for each class it is given (N, C)."""
     return likely.argmax(-1) if kind == "single_label" else (likely >= 0.5).astype(np.int64)
 
 
@@ -117,6 +120,7 @@ def _single_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
     from sklearn import metrics
 
     predicted, n_classes = likely.argmax(-1), likely.shape[1]
+    # GLUE's F1 (mrpc, qqp) is that of the positive class, which is the second one.
     average = "binary" if n_classes == 2 else "macro"
     precision, recall, f1, _ = _averaged(truth, predicted, average, n_classes)
     return {
@@ -131,6 +135,7 @@ def _single_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
 
 
 def _multi_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
+    # Each class of each row is a decision of its own, at a probability of one half.
     predicted, n_classes = _decided("multi_label", likely), likely.shape[1]
     precision, recall, f1, _ = _averaged(truth, predicted, "macro", n_classes)
     return {
@@ -148,9 +153,8 @@ def _regression(values: NDArray, truth: NDArray) -> dict[str, float]:
     from scipy import stats
 
     predicted = values[:, 0].astype(np.float64)
-    varied = (
-        predicted.std() > 0 and truth.std() > 0
-    )  # a correlation with a constant is not defined; 0 says "no relation"
+    # A correlation with a constant is not defined; 0 says "no relation".
+    varied = predicted.std() > 0 and truth.std() > 0
     return {
         "pearson": float(stats.pearsonr(predicted, truth)[0]) if varied else 0.0,  # type: ignore[arg-type]
         "spearman": float(stats.spearmanr(predicted, truth)[0]) if varied else 0.0,  # type: ignore[arg-type]
@@ -161,7 +165,9 @@ def _regression(values: NDArray, truth: NDArray) -> dict[str, float]:
 
 def calibration_error(confidence: NDArray, correct: NDArray, n_bins: int = 15) -> float:
     """The expected calibration error, from 0 to 1, of N confidences in [0, 1] and whether each was right."""
+    # A confidence of exactly 1 belongs to the last bin.
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    # Summed by bin, accuracy minus confidence times its rows: the rows in the weight and in the mean cancel.
     gaps = np.bincount(bins, weights=correct.astype(float) - confidence, minlength=n_bins)
     return float(np.abs(gaps).sum() / len(confidence))
 
@@ -169,6 +175,7 @@ def calibration_error(confidence: NDArray, correct: NDArray, n_bins: int = 15) -
 def _averaged(truth: NDArray, predicted: NDArray, average: str, n_classes: int) -> tuple[float, float, float, Any]:
     from sklearn.metrics import precision_recall_fscore_support
 
+    # All classes of the task, or one that a small split lacks would drop out of the macro average.
     labels = None if average == "binary" else list(range(n_classes))
     return precision_recall_fscore_support(truth, predicted, labels=labels, average=average, zero_division=0.0)  # type: ignore[arg-type,return-value]
 

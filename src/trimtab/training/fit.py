@@ -39,6 +39,7 @@ def fit(
     """
     started = time.perf_counter()
     chosen = settings_from(settings)
+    # The caller's random streams are left as they were, whatever is drawn in here.
     with torch.random.fork_rng(), joined() as ranks:
         folder = None
         if out is not None:
@@ -46,15 +47,18 @@ def fit(
         display = Display(progress and ranks.is_first)
         bench = set_up(encoder, task, method, chosen, ranks)
         sitting = _sit_down(bench, folder, resume, display, started)
+        # Before the first step: a run that is killed early can then be told from its folder and resumed.
         if folder is not None and ranks.is_first:
             recipe_of(bench).save(folder / RECIPE)
         with _interruptible() as stop, display:
             display.announce(bench, sitting.state)
+            # What frozen first layers make of every row, where that is worth keeping; nothing to do for most methods.
             for rows, total in bench.cache_prefixes():
                 display.cached(rows, total)
                 if stop.is_set():
                     break
             stopped = sitting.train(stop)
+        # The last values are seldom the best ones: what is reported, saved and returned is the best validation.
         bench.optimizer.restore(sitting.best)
         run = finished_run(bench, sitting.state, stopped, sitting.best_logits, folder, sitting.seconds)
         restore(bench.model)  # or its modules and our closures would wait for the garbage collector together
@@ -82,9 +86,11 @@ class _Sitting:
     def train(self, stop: threading.Event) -> str | None:
         """Runs steps to the end (None), to a stop ("interrupted") or until patience is lost ("early")."""
         bench, state = self.bench, self.state
+        # The score before training, which everything after is compared with. A resumed run has it already.
         if not state.history:
             self.validate()
         while state.step < bench.total_steps:
+            # Asked of all ranks, because Ctrl-C may reach only one of them and the others would wait for it forever.
             if bench.ranks.total(stop.is_set())[0]:
                 self.save()  # before judging, so that a resumed run does not know of it and goes on to the same bits
                 if state.loss_rows:
@@ -99,6 +105,7 @@ class _Sitting:
                 self.save()
             elif time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS:  # rank 0 alone writes: clocks may differ
                 self.save()
+            # Looked at after every step and not only after a validation, so that a resumed run stops where it would have.
             if bench.settings.patience is not None and state.since_best >= bench.settings.patience:
                 return "early"
         return None
@@ -120,6 +127,7 @@ class _Sitting:
             "seconds": self.seconds(),
         }
         metric = bench.task.metric
+        # Better than all before, in the direction of the metric: losses fall, most scores rise.
         earlier = [e["scores"][metric] for e in state.history if e["step"] > 0]
         if all(METRICS[metric].better(scores[metric], score) for score in earlier):
             self.best.update(bench.optimizer.values())
@@ -132,6 +140,7 @@ class _Sitting:
 
     def save(self) -> None:
         """Writes history and checkpoint, where there is a folder."""
+        # Every rank holds the same values, so one file is enough.
         if self.folder is not None and self.bench.ranks.is_first:
             self.state.seconds, self.saved_at = self.seconds(), time.perf_counter()
             optimizer = self.bench.optimizer
@@ -142,6 +151,7 @@ class _Sitting:
 def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Display, started: float) -> _Sitting:
     """A fresh start, or the state in `folder`'s checkpoint put back into the workbench."""
     identity = bench.identity()
+    # A checkpoint of other data, settings or weights is refused in there: its moments would fit no longer.
     found = load_checkpoint(folder, identity) if folder is not None and resume else None
     if found is None:
         return _Sitting(
@@ -154,6 +164,7 @@ def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Disp
             started,
         )
     state, tensors = found
+    # As it began, even where this machine would now choose otherwise: both decide how sums are rounded.
     bench.use(cast(Compute, state.compute), state.tokens_per_batch)
     bench.optimizer.restore(tensors["value"])
     bench.optimizer.restore_moments(tensors["moment"])
@@ -164,6 +175,7 @@ def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Disp
 def _interruptible() -> Iterator[threading.Event]:
     """An event that Ctrl-C sets; a second Ctrl-C interrupts at once."""
     stop = threading.Event()
+    # Python lets only the main thread handle signals; a fit elsewhere ends with its process.
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

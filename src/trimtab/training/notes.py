@@ -13,10 +13,12 @@ def plain_notes(state: Progress, stopped: str | None, metric: str, total_steps: 
 
 
 def _overfitting(state: Progress) -> str | None:
+    # Without the score before training, whose training loss is not known.
     trained = [entry for entry in state.history if entry["step"] > 0]
     if len(trained) < 2:
         return None
     low, last = min(trained, key=lambda entry: entry["validation_loss"]), trained[-1]
+    # Both must hold: a validation loss that rises with the training loss is a rate too high, not overfitting.
     parted = last["validation_loss"] > _RISE * low["validation_loss"] and last["train_loss"] < low["train_loss"]
     if not parted:
         return None
@@ -30,6 +32,7 @@ def _overfitting(state: Progress) -> str | None:
 
 def _still_rising(state: Progress, metric: str, total_steps: int) -> str | None:
     scores = [entry["scores"][metric] for entry in state.history if entry["step"] > 0]
+    # Only a run that went to its end, and was best there, could have gone further.
     if len(scores) < 2 or state.step < total_steps or state.best_step != state.step:
         return None
     gain = abs(scores[-1] - scores[-2])

@@ -105,9 +105,11 @@ class SelectedAdamW:
             parameter.view(-1)[positions] = master
 
     def _groups(self, selection: Selection, weight_decay: float) -> list[dict]:
+        # (is it the head's, does it decay) -> masters: AdamW takes both by group.
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, master in self.masters.items():
             part = selection.parts[name]
+            # A gathered vector of a matrix's elements decays as they would in the matrix.
             decays = not part.is_vector and (master.dim() > 1 or not part.is_head)
             groups.setdefault((part.is_head, decays), []).append(master)
         return [
@@ -127,6 +129,7 @@ def _collector(master: nn.Parameter, positions: Tensor) -> Callable[[Tensor], No
         assert parameter.grad is not None
         picked = parameter.grad.flatten()[positions]
         master.grad = picked if master.grad is None else master.grad + picked
+        # Freed at once: backward makes the next one only after this hook.
         parameter.grad = None
 
     return collect
@@ -134,6 +137,7 @@ def _collector(master: nn.Parameter, positions: Tensor) -> Callable[[Tensor], No
 
 def linear_rate(step: int, total_steps: int, warmup: float) -> float:
     """The share of the peak rate at 0-based `step`: up over `warmup` of the steps, then down to 0, both linear."""
+    # Never a rate of 0 in the first step: it would be a step for nothing.
     rising = round(total_steps * warmup)
     if step < rising:
         return (step + 1) / (rising + 1)

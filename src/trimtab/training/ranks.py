@@ -32,6 +32,7 @@ class Ranks:
         """This rank's part of `rows`: dealt longest first, there and back, so that every rank has about as many tokens."""
         if self.count == 1:
             return rows
+        # Longest first, dealt 0 1 2 2 1 0 0 1 ...: the sums of lengths differ by less than one row.
         ordered = rows[np.argsort(-sizes[rows], kind="stable")]
         turn = np.arange(len(ordered)) % (2 * self.count)
         return ordered[np.minimum(turn, 2 * self.count - 1 - turn) == self.rank]
@@ -40,6 +41,7 @@ class Ranks:
         """Replaces each tensor by its sum over the ranks, in one message per dtype and device."""
         if self.count == 1:
             return
+        # One message for all: gradients of norms are thousands of vectors of a few hundred numbers.
         groups: dict[tuple, list[Tensor]] = {}
         for tensor in tensors:
             groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
@@ -53,6 +55,7 @@ class Ranks:
         """The sum of each value over the ranks."""
         if self.count == 1:
             return list(values)
+        # Float64, so that counts and sums of losses stay exact over many ranks.
         sums = torch.tensor(values, dtype=torch.float64, device=device())
         dist.all_reduce(sums)
         return sums.tolist()
@@ -60,11 +63,12 @@ class Ranks:
     @contextmanager
     def first_alone(self) -> Iterator[None]:
         """The block is run by rank 0 and then by the others, which find what it has left."""
+        # They wait in front of the block, the first one behind it: one barrier for each, met once.
         if self.rank > 0:
             dist.barrier()
         try:
             yield
-        finally:
+        finally:  # also after an error, or the others would wait until the timeout
             if self.rank == 0 and self.count > 1:
                 dist.barrier()
 
@@ -76,9 +80,11 @@ ALONE = Ranks()
 def joined() -> Iterator[Ranks]:
     """The Ranks that torchrun has started, joined for the block; a single one where there is no torchrun."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
+    # Some schedulers set WORLD_SIZE alone, for purposes of their own.
     if count == 1 or "RANK" not in os.environ:
         yield Ranks()
         return
+    # A caller that made the process group keeps it.
     ours = not dist.is_initialized()
     if ours:
         if torch.cuda.is_available():

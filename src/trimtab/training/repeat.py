@@ -37,6 +37,7 @@ def fit_recipe(
         metric=recipe.metric,
         skip_bad_rows=recipe.skip_bad_rows,
     )
+    # A method's text has colons and commas, which some file systems refuse.
     folder = out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"{task.name}-{recipe.method}")
     encoder = load(recipe.encoder, recipe.revision)
     settings = asdict(recipe.settings)

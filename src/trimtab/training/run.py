@@ -62,13 +62,16 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = T
     if not resume and not overwrite and (finished or unfinished):
         state = "an unfinished run (--resume goes on with it)" if unfinished else "a finished run"
         raise InputError(f"{folder} holds {state}: choose another --out, or replace it with --overwrite")
+    # The other ranks rely on the first one: a folder is made and tried once.
     if not probe:
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # An hour of training should not end at a folder that cannot be written.
         tried = folder / ".writable"
         tried.touch()
         tried.unlink()
+        # An old checkpoint would otherwise be resumed from by the next --resume.
         if not resume:
             (folder / CHECKPOINT).unlink(missing_ok=True)
     except OSError as error:
@@ -98,6 +101,7 @@ def finished_run(
 
     `logits` are those of the validation rows under these values, where they are known.
     """
+    # After --resume of a run whose best validation lies in an earlier sitting, its logits are not there.
     scores, logits = bench.validate() if logits is None else (bench.scores(logits), logits)
     name = folder.name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
     delta = Delta.extract(
@@ -107,6 +111,7 @@ def finished_run(
     )  # fmt: skip
     details = _details(bench, state, name, stopped, scores, logits)
     if folder is not None and bench.ranks.is_first:
+        # The delta first and scores.json last: a folder with scores is a folder whose delta was read back and found right.
         delta.save(folder)
         check_saved(folder, bench)
         details["delta_bytes"] = (folder / TENSORS).stat().st_size
@@ -119,6 +124,7 @@ def finished_run(
         write_history(folder, state.history)
         write_json(folder / SCORES, details)
         write_text(folder / CARD, model_card(details, delta))
+        # What is finished needs no checkpoint, and keeping it would let a later --resume go on from it.
         if stopped != "interrupted":
             (folder / CHECKPOINT).unlink(missing_ok=True)
     return run

@@ -56,6 +56,7 @@ class Workbench:
     def use(self, compute: Compute, tokens_per_batch: int) -> None:
         """Computes so from now on; a resumed run must go on as it began, or its bits would differ."""
         self.memory = replace(self.memory, tokens=tokens_per_batch)
+        # The engine patches modules for one arithmetic, so another one means preparing anew.
         if compute != self.compute:
             self.compute = compute
             prepare(self.model, compute=compute)
@@ -75,6 +76,7 @@ class Workbench:
         Rows are run in groups of similar length whose gradients add up to that of the batch mean. Raises InputError when
         the loss or its gradient is not a number.
         """
+        # The batch follows from step and seed alone, so that a resumed run needs no state of a data loader.
         epoch, position = divmod(step, self.steps_per_epoch)
         rows = shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, epoch)[position]
         # every rank draws noise of its own, the first one that of a run with one rank
@@ -85,6 +87,7 @@ class Workbench:
         labels, prefix, total = self.train.labels, self.prefixes.get("train"), 0.0
         assert labels is not None
         sizes = self.train.lengths if prefix is None else prefix.sizes
+        # Gradient accumulation: how many groups a batch falls into depends on memory and must not matter.
         for group in token_groups(sizes, self.ranks.share(rows, sizes), self.memory.tokens):
             logits = batch_logits(self.model, self.train, group, prefix)
             losses = self.loss.per_row(logits, labels[torch.from_numpy(group)].to(logits.device))
@@ -94,6 +97,7 @@ class Workbench:
             self.ranks.add_up(self.optimizer.gradients())
             (total,) = self.ranks.total(total)
         norm = self.optimizer.step(self.rate(step), self.settings.clip)
+        # Checked after the step, with numbers that are there anyway; the values before it are in the checkpoint.
         if not (np.isfinite(total) and np.isfinite(norm)):
             raise InputError(f"the loss is not a number at step {step + 1}: use a lower --lr, or check the labels")
         if step % TIDY_STEPS == 0:
@@ -128,6 +132,7 @@ class Workbench:
         depth = self.selection.first_layer
         if depth < 1 or not can_split(self.model) or self._trains_norm_behind_layers():
             return
+        # A cached prefix is read once per visit: training rows of a single epoch would be written for nothing.
         splits = {"validation": self.validation} | ({"train": self.train} if self.settings.epochs != 1 else {})
         most_bytes = int(self.settings.cache_gb * 1e9)
         named = f"{self.encoder.sha256} {type(self.model).__name__} {self.compute}"
@@ -159,6 +164,7 @@ class Workbench:
     def _frozen_below(self) -> list[nn.Module]:
         """The modules whose parameters all lie below the first trained layer."""
         parts, first = self.selection.parts, self.selection.first_layer
+        # Module path -> the layers of all parameters in it.
         lowest = {path: [] for path, _ in self.model.named_modules()}
         for name, part in parts.items():
             path = name
@@ -169,6 +175,7 @@ class Workbench:
 
     def identity(self) -> str:
         """JSON of all that decides the bits of the run: a checkpoint belongs to one identity."""
+        # The content of the rows and not their file's name: a table that changed under a checkpoint is another run.
         data = hashlib.sha256()
         for tokens in (self.train, self.validation):
             assert tokens.labels is not None
@@ -182,6 +189,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     """The Workbench of a run; raises InputError when the parts do not fit together."""
     give_back()
     forget_peak()
+    # What is there before the model counts as the process's own, so that the estimate adds up to what is seen.
     process = resident_bytes()
     _check_rows(task)
     if settings.train_limit is not None:
@@ -197,6 +205,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     selection = _attach(method, model, train, loss, settings)
     assert settings.lr is not None
     assert settings.head_lr is not None
+    # It sets requires_grad, which tells the engine what is frozen; hence before `prepare`.
     optimizer = SelectedAdamW(model, selection, settings.lr, settings.head_lr, settings.weight_decay)
     compute = resolved(cast(Compute, settings.compute), next(model.parameters()).device)
     model.eval()
@@ -211,6 +220,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
 def _attach(method: Method, model: Any, train: Tokens, loss: TaskLoss, settings: Settings) -> Selection:
     """What `method` chooses, and the head, which is new and so always trained."""
     with seeded(settings.seed, "method"):
+        # A method may draw (random subsets, LoRA's start) or train a little: from a stream of its own.
         chosen = method.attach(model, _batches(train, settings), loss)
     if not chosen:
         raise InputError(f"{method_text(method)} chose nothing to train on this encoder")

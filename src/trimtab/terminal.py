@@ -45,6 +45,7 @@ def information_tables(info: Fisher) -> None:
         for value, name in order.items():
             if value in found:
                 entry = found[value]
+                # Shares are of the body, which the head is not part of.
                 share = "" if key == "kind" and name == "head" else f"{entry['share']:.1%}"
                 table.add_row(name, f"{entry['elements']:,}", f"{entry['sum']:.3g}", f"{entry['mean']:.3g}", share)
         console.print(table)
@@ -85,6 +86,7 @@ def trials_table(found: Recommendation) -> None:
     console = Console(highlight=False)
     metric = found.final.tasks[0].metric
     table = _table(f"Within {found.budget}", "method", "elements", "delta", metric, "seeds")
+    # Those that lost in the first round have one seed, and no spread.
     finalists = {summary.method for summary in found.final.overall}
     rest = [summary for summary in found.first.best_first if summary.method not in finalists]
     for summary, study in [(s, found.final) for s in found.final.best_first] + [(s, found.first) for s in rest]:

@@ -40,13 +40,16 @@ class FisherTop:
         return defaults_of_subset(self.within, self.count, self.share)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
+        # The head is always trained, so nothing is chosen in it.
         within = self.within.attach(model, batches, loss).body
+        # Which labels are possible, and how they are drawn, is a matter of the task's kind.
         kind = getattr(loss, "kind", None)
         if kind is None:
             raise InputError("fisher_top measures on a task, so it needs batches and the task's loss")
         needed = list(_first(batches, self.examples))
         if not needed:
             raise InputError("fisher_top has no rows to measure on")
+        # For the labels of the estimator "sampled"; from the method's own stream, which the caller seeds.
         seed = int(torch.randint(2**62, (), dtype=torch.int64))
         meter = Meter(model, within, kind, self.estimator, seed)
         with head_started(model, needed, loss, self.head_steps), meter.measuring("auto"):

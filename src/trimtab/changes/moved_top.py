@@ -50,6 +50,7 @@ class MovedTop:
         if self.steps < 1:
             raise InputError(f"moved_top:steps={self.steps} must be at least 1")
         within = self.within.attach(model, batches, loss).body
+        # Each step its own batch, where there are so many; fewer are gone through again.
         some = list(islice(batches, self.steps))
         if loss is None or not some:
             raise InputError("moved_top tries on a task, so it needs batches and the task's loss")
@@ -58,6 +59,7 @@ class MovedTop:
 
     def _scores(self, model: Any, within: Selection, batches: list[Any], loss: Loss) -> dict[str, Tensor]:
         """Parameter name -> score of each element, shaped like the parameter; those outside of `within` have 0."""
+        # At the rates that the fit itself would begin with, without its warm-up.
         defaults = defaults_of(self.within).for_width(model.config.hidden_size)
         rates = dict.fromkeys(within.elements, defaults.lr)
         rates |= {name: defaults.head_lr for name, part in parts_of(model).items() if part.is_head}
@@ -67,17 +69,19 @@ class MovedTop:
         def stepping(step: Callable[[], None]) -> None:
             for name, at in within.elements.items():
                 gradient = parameters[name].grad
+                # AdamW without decay leaves elements alone whose gradient has always been 0.
                 if gradient is not None and at is not None:
-                    gradient.view(-1)[_others(at, gradient.numel()).to(gradient.device)] = (
-                        0  # so that AdamW leaves them
-                    )
+                    gradient.view(-1)[_others(at, gradient.numel()).to(gradient.device)] = 0
+            # Gain needs the change of every single step, distance only that of all of them.
             old = {name: p.detach().clone() for name, p in parameters.items()} if self.by == "gain" else {}
             step()
             for name, value in old.items():
                 p = parameters[name]
                 if p.grad is not None:
+                    # To first order, what this element took off the loss in this step.
                     gains[name] -= p.grad * (p.detach() - value)
 
+        # The fit that follows starts from the pretrained values, and its head from its own draw.
         with put_back(model, rates) as before:
             train_briefly(model, rates, batches, loss, self.steps, stepping)
             distances = {name: (p.detach() - before[name]).abs() for name, p in parameters.items()}

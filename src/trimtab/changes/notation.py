@@ -54,6 +54,7 @@ def method_identity(method: Method) -> str:
 
 
 def _pinned(method: Method) -> Method:
+    """`method` with the SHA-256 of every file's content where it named the file."""
     if isinstance(method, Union):
         return Union(tuple(map(_pinned, method.methods)))
     if isinstance(method, Chosen) and Path(method.file).is_file():
@@ -92,6 +93,7 @@ def _options(name: str, text: str) -> list[tuple[str, str]]:
 
 
 def _value(option: str, text: str, hint: Any) -> Any:
+    """`text` as the type of the option's field; raises InputError where it is no such thing."""
     # The type of an optional field without its None.
     wanted = next(each for each in (typing.get_args(hint) or (hint,)) if each is not type(None))
     if wanted is Method:
@@ -107,5 +109,6 @@ def _value_text(value: Any) -> str:
 
 
 def _closest(word: str, known: typing.Iterable[str]) -> str:
+    """A question to add to an error, where some known word is much like `word`."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -27,6 +27,7 @@ def train_briefly(
     Without dropout and weight decay; gradients are there when `stepping` is called with what changes the parameters. The
     model is left in the mode it was in, with the new values.
     """
+    # Whoever calls may have decided already what is trained: that is restored below.
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     training, parameters = model.training, dict(model.named_parameters())
     for name, parameter in parameters.items():
@@ -34,6 +35,7 @@ def train_briefly(
     groups = [{"params": [parameters[name]], "lr": rate} for name, rate in rates.items()]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     try:
+        # No dropout: a measurement should not depend on its noise.
         model.eval()
         prepare(model, compute="auto")
         for batch in islice(cycle(batches), steps):

@@ -95,6 +95,7 @@ def fisher(
         raise InputError("--save-selection needs --share or --count, to know how many elements to keep")
     if save_selection is not None:
         wanted_count("fisher", sys.maxsize, count, share)  # before hours of measuring
+    # One task after another: what is kept of each is one number per element, not its model.
     method, loaded, infos = parse_method(within), load(encoder), []
     for name in tasks:
         info = measure(
@@ -108,6 +109,7 @@ def fisher(
         information_tables(found)
     out = out or Path("runs") / f"{'global' if is_global else title}-fisher.safetensors"
     found.save(out)
+    # The file is there before the picture is drawn: it is what took the time.
     heading, plot = f"Fisher information ({estimator}): {title} on {encoder}", out.with_suffix(".png")
     draw_heat_map(*means_by_place(found.parts, found.sums()), heading, "mean per element", plot)
     say(f"written to {out}; heat map: {plot}")
@@ -163,6 +165,7 @@ def recommend(
     found = recommend_method(
         load(encoder), read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **_settings(given)
     )
+    # A recipe and not only a name, so that fitting it repeats the settings that were tried.
     recipe = out / "recipe.toml"
     found.recipe.save(recipe)
     if not as_json:
@@ -239,6 +242,7 @@ def compare(
     from ..studies.comparison_page import markdown
     from ..tasks.read import read
 
+    # Without a choice, the yardsticks and the three that are most often asked for; the first is the reference.
     methods = [parse_method(each) for each in method or ("full", "layer_norms", "biases", "lora", "head")]
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least one fit of each method is needed")

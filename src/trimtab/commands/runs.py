@@ -68,6 +68,7 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Train what a method chooses, keep the best, write a run folder with a report."""
+    # All options by name, before anything else is local. Imports wait until here, so that --help answers at once.
     given = dict(locals())
     from dataclasses import fields
 
@@ -81,6 +82,7 @@ def fit(
         raise InputError(
             "give an encoder and a task (trimtab fit minilm helpdesk), or a recipe (trimtab fit mine.toml)"
         )
+    # Defaults < file < flags: what the user did not give is None and changes nothing.
     base = Recipe.load(Path(encoder)) if is_recipe else Recipe(encoder=encoder)
     columns = None if text is None else tuple(text.split(","))
     settings = {field.name: given[field.name] for field in fields(Settings)}
@@ -154,6 +156,7 @@ def predict(
 
     if (file is None) == (not text):
         raise InputError('give --text "..." (once or more) or --file FILE, and not both')
+    # The encoder is loaded once, whichever way the texts come.
     predictor = Predictor(run, encoder)
     if file is not None:
         if out is None:

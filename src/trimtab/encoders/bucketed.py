@@ -23,7 +23,9 @@ def bucketed_logits(model: Any, ids: Tensor, type_ids: Tensor | None, lengths: l
     """Float32 logits (B, C) for texts that lie one after the other in `ids` (T,) and `type_ids` (1, T)."""
     rows = [row.numpy() for row in ids.cpu().split(lengths)]
     types = None if type_ids is None else [row.numpy() for row in type_ids[0].cpu().split(lengths)]
+    # Similar lengths side by side, so that little padding is computed.
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    # One pool of noise for all calls of the batch.
     token = NOISE.set(Noise())
     try:
         logits = [
@@ -32,6 +34,7 @@ def bucketed_logits(model: Any, ids: Tensor, type_ids: Tensor | None, lengths: l
         ]
     finally:
         NOISE.reset(token)
+    # Back in the order they were given in.
     return torch.cat(logits)[torch.tensor(order).argsort()]
 
 
@@ -40,6 +43,7 @@ def warn_padded(model: Any) -> None:
     name = type(model).__name__
     if name not in _warned:
         _warned.add(name)
+        # A warning and not a log line: the engine is much slower here, and nothing else would say so.
         message = f"{name} cannot run on padding-free batches: texts are padded, which is slower"
         warnings.warn(message, stacklevel=4)
 

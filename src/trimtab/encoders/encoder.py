@@ -55,6 +55,7 @@ class Encoder:
     @property
     def max_length(self) -> int:
         """The most tokens a text may have: the tokenizer's limit or that of the position table, whichever is less."""
+        # Families with relative positions have no table and no limit of their own.
         positions = getattr(self.config, "max_position_embeddings", None) or 10**9
         pad = getattr(self.config, "pad_token_id", None)
         if self.config.model_type in _POSITIONS_AFTER_PADDING and pad is not None:
@@ -99,6 +100,7 @@ def load(name: str | Path, revision: str | None = None) -> Encoder:
     weights or only pickled ones, or when its weights are not the published ones ("minilm").
     """
     name = str(name)
+    # A folder goes before the hub, so that what is on this disk never waits for the network.
     if name == "minilm":
         return _read_folder(name, None, _embedded_minilm(), MINILM_SHA256)
     if Path(name).is_dir():
@@ -149,6 +151,7 @@ def _weight_files(name: str, folder: Path) -> list[Path]:
     """The safetensors files of the encoder in `folder`; raises InputError where there are none."""
     if not (folder / "config.json").is_file():
         raise InputError(f"encoder folder {name!r} has no config.json: is it a Hugging Face model folder?")
+    # One file, or an index and all the shards it names.
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / WEIGHTS_INDEX).is_file():
@@ -164,6 +167,7 @@ def _weight_files(name: str, folder: Path) -> list[Path]:
 
 
 def _hash(files: list[Path]) -> str:
+    """SHA-256 of the files' bytes, one after the other, in hexadecimal."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

@@ -72,6 +72,7 @@ class Copies:
         return [module.weight for module in self._modules]
 
     def _copy(self, name: str, sources: Sequence[Tensor], arrange: Callable[[Tensor], Tensor]) -> Tensor:
+        # Memory and version: torch counts every change in place, and a parameter that was moved lies elsewhere.
         stamp = [(source.data_ptr(), source._version) for source in sources]
         made = self._made.get(name)
         if made is None or made[0] != stamp:
@@ -81,10 +82,12 @@ class Copies:
 
 
 def _packed(weight: Tensor) -> Tensor:
+    """The weight (O, I) in the blocked layout of oneDNN, opaque to torch: it need not be arranged anew at every call."""
     return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
 def _product(x: Tensor, packed: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+    """x W' + bias for a `_packed` W, with GELU on the way out where it is wanted."""
     behind, form = ("gelu", "none") if gelu else ("none", "")  # "none" is GELU by erf, not by tanh
     return torch.ops.mkldnn._linear_pointwise(x, packed, bias, behind, [], form)
 
@@ -102,13 +105,16 @@ class _Frozen(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        # The answers' gradients side by side are the gradient of the one wide product.
         grad = grads[0].contiguous() if len(grads) == 1 else _side_by_side(grads)
         dx = ctx.copies.times_transposed(grad) if ctx.needs_input_grad[0] else None
+        # Summed in float32: thousands of bfloat16 terms would lose all but the first few hundred.
         db = grad.sum(0, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         return dx, db, None, None
 
 
 def _side_by_side(strips: Sequence[Tensor]) -> Tensor:
+    """The strips as one table: without a copy where attention has written them into one."""
     table = joined(strips)
     return torch.cat(list(strips), 1) if table is None else table
 
@@ -145,6 +151,7 @@ class _LowRank(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, inner, a, b), grad = ctx.saved_tensors, grads[0]
+        # Through B first: both gradients then cost T r (I + O), not T I O.
         through = (grad @ b).mul_(ctx.scale)  # (T, r)
         da = (through.t() @ x).float() if ctx.needs_input_grad[2] else None
         db = (grad.t() @ inner).float().mul_(ctx.scale) if ctx.needs_input_grad[3] else None
@@ -198,9 +205,11 @@ def shared_forwards(modules: Sequence[nn.Linear]) -> list[Callable[[Tensor], Ten
     """Forward methods for linear maps of one input (query, key, value): while all are frozen, the first call computes all."""
     copies, alone = Copies(modules), [linear_forward(module) for module in modules]
     widths = [module.out_features for module in modules]
+    # Pools and servers may run one model from several threads.
     state = threading.local()  # .input: what the waiting answers belong to; .answers: by number of the map
 
     def forward(x: Tensor, number: int) -> Tensor:
+        # A trained one needs its own gradient product, so each goes alone.
         if any(map(_is_trained, modules)):
             return alone[number](x)
         if getattr(state, "input", None) is not x or number not in state.answers:
@@ -232,6 +241,7 @@ def adapter_forward(module: Any) -> Callable[..., Tensor]:
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         active = module.active_adapters
+        # Whatever else peft can do, it does itself.
         plain = not (args or kwargs or module.disable_adapters or module.merged) and len(active) == 1
         if not plain or active[0] not in module.lora_A or active[0] in getattr(module, "lora_variant", {}):
             return own(x, *args, **kwargs)
@@ -254,6 +264,7 @@ def keeping_dtype(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 @functools.cache
 def bfloat16_pays(device: torch.device) -> bool:
     """Whether bfloat16 products are faster than float32 ones on `device`, measured once."""
+    # Every card that has it in hardware is faster with it.
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     seconds = {}

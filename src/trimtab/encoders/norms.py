@@ -36,6 +36,7 @@ class _ResidualNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         total, mean, scale, weight, bias = ctx.saved_tensors
         needs = ctx.needs_input_grad
+        # The sum's gradient goes to both of its terms; where the norm alone is trained below which all is frozen, to none.
         wanted = [needs[0] or needs[1], needs[2], needs[3]]
         dsum, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
             grads[0].contiguous(), total, [total.shape[-1]], mean, scale, weight, bias, wanted
@@ -48,6 +49,7 @@ class _ResidualNorm(torch.autograd.Function):
 
 def residual_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, rate: float) -> Tensor:
     """`norm(residual + dropout(x))` in the dtype of `x`; `rate` is that of dropout."""
+    # The embeddings come in float32, the layers' own sums in the dtype of their products.
     residual, noise = residual.to(x.dtype), NOISE.get()
     if x.device.type != "cpu" or norm.weight is None or (rate > 0 and noise is None):
         return _normed(residual + dropout(x, rate, training=True), norm, x.dtype)
@@ -71,7 +73,9 @@ def tail_forward(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
     def forward(hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
         run = RUN.get()
         if run is not None and run.firsts_only and input_tensor.shape[1] != hidden_states.shape[1]:
-            input_tensor = run.firsts(input_tensor)
+            input_tensor = run.firsts(
+                input_tensor
+            )  # the attention's answer has first tokens only; so must what it is added to
         rate = module.dropout.p if module.dropout.training else 0.0
         rate = rate if run is None else run.rate(rate)
         if run is not None and run.observed:
@@ -92,5 +96,6 @@ def norm_forward(module: nn.LayerNorm, dtype: torch.dtype) -> Callable[[Tensor],
 
 
 def _normed(x: Tensor, norm: nn.LayerNorm, dtype: torch.dtype) -> Tensor:
+    """`norm(x)` in `dtype`, its statistics and parameters in float32."""
     x = x if x.device.type == "cpu" else x.float()  # only the CPU's kernel mixes bfloat16 with float32 parameters
     return functional.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(dtype)

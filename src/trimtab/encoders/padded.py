@@ -12,6 +12,7 @@ def padded_logits(model: Any, ids: Sequence[np.ndarray], type_ids: Sequence[np.n
     """Float32 logits (B, C) for the token ids (and segment ids) of B texts."""
     device = next(model.parameters()).device
     lengths = torch.tensor([len(row) for row in ids])
+    # Some families have no padding token; the mask hides whatever stands there.
     inputs = {"input_ids": _block(ids, getattr(model.config, "pad_token_id", None) or 0)}
     inputs["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
     if type_ids is not None:
@@ -20,6 +21,7 @@ def padded_logits(model: Any, ids: Sequence[np.ndarray], type_ids: Sequence[np.n
 
 
 def _block(rows: Sequence[np.ndarray], padding: int) -> Tensor:
+    """The rows (B, longest) as int64, filled up with `padding`."""
     block = np.full((len(rows), max(len(row) for row in rows)), padding, dtype=np.int64)
     for i, row in enumerate(rows):
         block[i, : len(row)] = row

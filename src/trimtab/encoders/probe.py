@@ -26,6 +26,7 @@ def probe_ids(model: Any) -> list[np.ndarray]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Runs the block with every module in evaluation mode and without gradients, and restores their modes."""
+    # Module by module: frozen layers are in evaluation mode while the rest is trained.
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -51,6 +52,7 @@ def observe(model: Any) -> tuple[Tensor, list[list[nn.Linear]]]:
     finally:
         for hook in hooks:
             hook.remove()
+    # By identity of the input tensor, not by names: query, key and value are found in any family that gives them one tensor.
     groups: dict[Any, list[nn.Linear]] = {}
     for module, inputs in seen.items():
         groups.setdefault((*map(id, inputs), module.bias is None), []).append(module)

@@ -8,6 +8,7 @@ from torch import Tensor
 def joined(strips: Sequence[Tensor]) -> Tensor | None:
     """The table (T, sum of W) whose columns the (T, W) `strips` are, left to right and all of them; None if they are not."""
     first = strips[0]
+    # Where the next strip must begin, in elements of the storage; and the width of the whole table.
     start, width = first.storage_offset(), sum(strip.shape[1] for strip in strips)
     storage, shape = first.untyped_storage().data_ptr(), (first.shape[0], width)
     for strip in strips:

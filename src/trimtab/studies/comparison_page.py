@@ -20,12 +20,8 @@ COSTS = {
     "seconds": "seconds per fit",
     "delta_bytes": "bytes of the delta",
 }
-_INK, _BLUE, _ORANGE, _RULE = (
-    "#010203",
-    "#010204",
-    "#010205",
-    "#010206",
-)  # stand for the page's own colours, light or dark
+# Colours that occur nowhere else; in the page they are replaced by its own, which are light or dark as the reader likes.
+_INK, _BLUE, _ORANGE, _RULE = "#010203", "#010204", "#010205", "#010206"
 _COLOURS = {_INK: "currentColor", _BLUE: "var(--blue)", _ORANGE: "var(--orange)", _RULE: "var(--muted)"}
 
 
@@ -64,6 +60,7 @@ def page(comparison: Comparison) -> str:
         "n_rows": {task.name: len(task.validation) for task in comparison.tasks},
     }  # fmt: skip
     text = environment().get_template("comparison.html.j2").render(contents)
+    # Half a surrogate pair in somebody's class name cannot be written as UTF-8: a question mark stands for it.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -97,6 +94,7 @@ def chart(comparison: Comparison, cost: str) -> Figure:
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
     front = comparison.front(cost)
+    # A head alone trains 0 elements of the encoder, which a logarithmic axis cannot show.
     places = {s.method: (max(1, getattr(s, cost)), s.mean) for s in comparison.overall}
     line = sorted(places[method] for method in front)
     axes.plot(*zip(*line, strict=True), color=_RULE, linewidth=1, zorder=1)
@@ -120,6 +118,7 @@ def _svg(figure: Figure) -> str:
     """An SVG element in the colours of the page, to be set into HTML."""
     import matplotlib as mpl
 
+    # Text stays text, and names are hashed with a fixed salt: the same study makes the same bytes.
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "trimtab"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -130,8 +129,10 @@ def _svg(figure: Figure) -> str:
 
 
 def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary | None) -> str:
+    """One sentence: the smallest change that is not worse than the reference."""
     if reference is None:
         return f"The reference {comparison.reference} was refused, so nothing is compared to it."
+    # Those that the data cannot tell apart from the reference, and the better ones: of these the smallest is the answer.
     level = [s for s in found if s.verdict in ("not told apart", "better")]
     if not level:
         return f"No other method keeps up with {reference.method}: every one is worse beyond chance."
@@ -144,6 +145,7 @@ def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary
 
 
 def _cheapest(comparison: Comparison, found: list[Summary]) -> str:
+    """One sentence: the quickest method and the smallest delta."""
     quickest = min(found, key=lambda s: s.seconds)
     smallest = min(found, key=lambda s: s.delta_bytes)
     worse = f", at {_scored(quickest)}" if quickest.rank > 1 else ""
@@ -154,6 +156,7 @@ def _cheapest(comparison: Comparison, found: list[Summary]) -> str:
 
 
 def _table(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
+    """The lines of a Markdown table, a method each; a bar in a method's text is escaped."""
     lines = [
         f"| method | elements | score | rank | difference from {comparison.reference} (95%) | p | seconds | delta |",
         "|---|---|---|---|---|---|---|---|",

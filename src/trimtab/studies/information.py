@@ -45,12 +45,14 @@ def fisher(
     if compute not in COMPUTES:
         raise InputError(f"compute={compute} must be one of {', '.join(COMPUTES)}")
     method = method or LayerNorms()
+    # Labels that are drawn or summed over need none in the data.
     rows = _rows(task, examples, seed, labelled=estimator == "empirical" or head_steps > 0)
     labelled = all(label is not None for label in (task.train.labels[i] for i in rows))
     tokens = tokenize(
         task, task.train.take(rows.tolist()), encoder.tokenizer, min(max_length, encoder.max_length), labelled=labelled
     )
     loss = task_loss(task)
+    # The head and the method's own draws are those of a fit with this seed: what is measured is what training starts from.
     model = encoder.with_head(task, seed, head).to(device())
     with seeded(seed, "method"):
         within = method.attach(model, _batches(tokens), loss)

@@ -48,6 +48,7 @@ class StudyDisplay:
         self._done += 1
         if not was_there:
             self._seconds.setdefault(cell.method, []).append(time.perf_counter() - self._started)
+            # Before and after, so that a method that learns nothing is seen at once.
             what = f"refused: {cell.refused}" if cell.refused else (
                 f"{cell.metric} {cell.baseline[cell.metric]:.3f} -> {cell.score:.3f} in {duration(cell.seconds)}"
             )  # fmt: skip
@@ -56,6 +57,7 @@ class StudyDisplay:
 
     def _left(self) -> str:
         """The time the other cells will take, if they are like those so far."""
+        # Cells that were there already took no time and say nothing of the others.
         every = [seconds for each in self._seconds.values() for seconds in each]
         left = self._n_cells - self._done
         return f"about {duration(sum(every) / len(every) * left)} left" if every and left else ""

@@ -35,6 +35,7 @@ def answers(task: Task, logits: Tensor) -> list[Answer]:
 
 
 def _answer(task: Task, likely: list[float]) -> Answer:
+    """The Answer for one row's probabilities, which are in the order of the classes."""
     by_class = dict(zip(task.classes, likely, strict=True))
     if task.kind == "multi_label":
         return Answer(tuple(name for name, p in by_class.items() if p >= 0.5), by_class)

@@ -16,6 +16,7 @@ def hardest_mistakes(task: Task, rows: Rows, logits: Tensor, labels: Tensor, lim
     """
     losses = TaskLoss(task.kind).per_row(logits, labels)
     found = []
+    # From the highest loss down, passing over rows whose answer is right all the same.
     for i in losses.argsort(descending=True).tolist():
         mistake = _mistake(task, rows[i], logits[i : i + 1])
         if mistake["label"] != mistake["predicted"]:
@@ -26,6 +27,7 @@ def hardest_mistakes(task: Task, rows: Rows, logits: Tensor, labels: Tensor, lim
 
 
 def _mistake(task: Task, row: dict[str, Any], logits: Tensor) -> dict[str, Any]:
+    """The texts of a row with its label, what was answered, and how sure the model was of that; logits (1, C)."""
     answer, label = answers(task, logits)[0], row.pop("label")
     if task.kind == "regression":
         return row | {"label": label, "predicted": answer.value, "probability": None}

@@ -26,10 +26,12 @@ def tokenized(task: Task, rows: Rows, tokenizer: Any, max_length: int, most_byte
     The file is named by the texts, the whole tokenizer and the length limit. A damaged one is made again; where none can be
     written, there is none.
     """
+    # A slow tokenizer is Python code, which cannot be hashed.
     if most_bytes <= 0 or not getattr(tokenizer, "is_fast", False):
         return tokenize(task, rows, tokenizer, max_length)
     path = cache_folder() / "tokens" / f"{_key(rows, tokenizer, max_length)}.safetensors"
     found = _read(path)
+    # A file of another version of this code may have the right name and the wrong content.
     if found is not None and len(found["lengths"]) == len(rows):
         return _tokens(found, task, rows)
     tokens = tokenize(task, rows, tokenizer, max_length)
@@ -44,6 +46,8 @@ def tokenized(task: Task, rows: Rows, tokenizer: Any, max_length: int, most_byte
 
 
 def _key(rows: Rows, tokenizer: Any, max_length: int) -> str:
+    """A hash of the texts, the whole tokenizer and the limit: whatever could change a token."""
+    # Counts first: or moving a text from one column to the next would not change what is hashed.
     columns = [part for column in rows.texts for part in (str(len(column)), *column)]
     inputs = ",".join(tokenizer.model_input_names)
     tokenizer.backend_tokenizer.no_truncation()  # left over from its last call, these would name other files
@@ -52,6 +56,7 @@ def _key(rows: Rows, tokenizer: Any, max_length: int) -> str:
 
 
 def _arrays(tokens: Tokens) -> dict[str, np.ndarray]:
+    """All rows one behind the other, with their lengths; labels are the task's and are not stored."""
     cut = tokens.truncation
     arrays = {
         "ids": np.concatenate([np.empty(0, np.int32), *tokens.ids]),
@@ -71,6 +76,7 @@ def _tokens(arrays: dict[str, np.ndarray], task: Task, rows: Rows) -> Tokens:
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a file, marked as used so that it is among the last to be thrown away; None where there is none."""
     try:
         found = load_file(path)
     except (OSError, SafetensorError):

@@ -7,7 +7,11 @@ from ..changes.delta import Delta
 
 
 def model_card(details: Mapping[str, Any], delta: Delta) -> str:
-    """Markdown with the YAML header that model hubs read."""
+    """Markdown with the YAML header that model hubs read.
+
+    It says what a reader of the delta alone would not know: which weights it belongs to, how it was chosen and judged, what
+    the length limit cut, and which commands use it.
+    """
     task, base = details["task"], delta.base
     classes = ", ".join(task["classes"]) or "a number"
     scores = "\n".join(

@@ -22,6 +22,7 @@ class Display:
 
     def __init__(self, shown: bool):
         self._console = Console(stderr=True, quiet=not shown, highlight=False)
+        # Lines go to any stderr; a bar that is redrawn only to a terminal, or a log file would be full of it.
         self._bar = Progress(
             TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[facts]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
@@ -41,6 +42,7 @@ class Display:
     def announce(self, bench: Workbench, state: checkpoint.Progress) -> None:
         """Says what will be trained on what, and what truncation cuts, and starts the bar."""
         self._bench = bench
+        # All that may be wrong with the data, before an hour is spent on it.
         lines = survey(bench.task).lines()
         lines += [bench.train.truncation.line("train", bench.max_length)]
         lines += [bench.validation.truncation.line("validation", bench.max_length)]
@@ -80,6 +82,7 @@ class Display:
         entry, metric = state.history[-1], self._bench.task.metric
         self._score = f"{metric} {entry['scores'][metric]:.3f}"
         self.stepped(state)
+        # The baseline has no training loss and cannot be the best of the validations after it.
         if entry["step"] == 0:
             text = f"before training: {self._score}, validation loss {entry['validation_loss']:.3f}"
         else:

@@ -23,6 +23,7 @@ def export(
     """
     if to not in FORMS:
         raise InputError(f"cannot export to {to!r}; known forms: {', '.join(FORMS)}")
+    # Refused before the encoder is loaded, which takes seconds.
     delta = Delta.load(run)
     if delta.head != "default":
         raise InputError(
@@ -32,6 +33,7 @@ def export(
     if folder.exists():
         raise InputError(f"{folder} exists: choose another --out, or remove it first")
     base = base_encoder(delta, encoder)
+    # Beside its place, so that the last step is a rename within one file system: all of the folder or none.
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         temporary.mkdir(parents=True)

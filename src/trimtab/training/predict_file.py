@@ -28,11 +28,13 @@ def predict_file(predictor: Predictor, source: Path, to: Path, columns: str | No
     """
     writer_of = _writer_for(to)
     names, rows = read_rows(source, columns or _known_columns(predictor.task, source))
+    # Checked before anything is computed: an hour of answers should not end in a name clash.
     added = answer_columns(predictor.task)
     clash = [name for name in added if name in names]
     if clash:
         raise InputError(f"{source} already has the column {clash[0]!r}: rename it, so that nothing is overwritten")
     count = 0
+    # Written under another name and moved into place: a file that is there is whole.
     with replacing(to) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write = writer_of(file, [*names, *added])
         for chunk in _chunks(rows):
@@ -71,11 +73,13 @@ def _known_columns(task: Task, source: Path) -> tuple[str, ...] | None:
 
 
 def _chunks(rows: Iterator[tuple[Row, tuple[str, ...]]]) -> Iterator[list[tuple[Row, tuple[str, ...]]]]:
+    """The rows in lists of CHUNK_ROWS, read as they are needed."""
     while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
         yield chunk
 
 
 def _writer_for(to: Path) -> Callable[[IO[str], list[str]], Writer]:
+    """What starts a file of the kind that the name of `to` asks for; raises InputError for an unknown ending."""
     writers = {".csv": _table(","), ".tsv": _table("\t"), ".jsonl": _json_lines}
     if to.suffix not in writers:
         raise InputError(f"cannot write {to}: its name must end in {', '.join(writers)}")
@@ -83,6 +87,8 @@ def _writer_for(to: Path) -> Callable[[IO[str], list[str]], Writer]:
 
 
 def _table(delimiter: str) -> Callable[[IO[str], list[str]], Writer]:
+    """Lines of cells, quoted where they must be."""
+
     def start(file: IO[str], names: Iterable[str]) -> Writer:
         writer = csv.DictWriter(file, list(names), delimiter=delimiter, lineterminator="\n")
         writer.writeheader()
@@ -92,4 +98,5 @@ def _table(delimiter: str) -> Callable[[IO[str], list[str]], Writer]:
 
 
 def _json_lines(file: IO[str], names: Iterable[str]) -> Writer:
+    """One JSON object per row; `names` are not needed, as every row carries them."""
     return lambda row: print(json.dumps(row, ensure_ascii=False, default=str), file=file)

@@ -1,11 +1,13 @@
 """Fixtures that all tests share."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from small import make_encoder_folder
 
+from trimtab.cli import main
 from trimtab.encoders.encoder import Encoder, load
 
 
@@ -34,3 +36,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("TRIMTAB_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs `trimtab` with arguments; returns exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["trimtab", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

@@ -1,5 +1,6 @@
 """Small encoders of every family with random weights, and small tasks that they can learn."""
 
+import csv
 import random
 from pathlib import Path
 
@@ -106,3 +107,12 @@ def make_task(kind: str = "single_label", n_train: int = 96, n_validation: int =
     names = ("text_a", "text_b") if pairs else ("text",)
     classes = () if kind == "regression" else ANIMALS
     return Task("animals", kind, classes, names, "label", metric, splits, source="animals")
+
+
+def write_csv(path: Path, rows: list[dict]) -> Path:
+    """Writes the rows with their keys as header."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path

@@ -9,36 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import ANIMALS, first_animal, sentences
+from small import ANIMALS, first_animal, sentences, write_csv
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from trimtab.cli import main
 from trimtab.training.use import Predictor
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs `trimtab` with arguments; returns exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trimtab", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
-def write_csv(path: Path, rows: list[dict]) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 def animal_rows(count: int = 120) -> list[dict]:

@@ -15,10 +15,12 @@ simple = st.one_of(
     st.builds(LayerNorms, st.sampled_from(["all", "attention", "output"]), st.sampled_from(["weight", "bias", "both"])),
     st.builds(Lora, st.integers(1, 64), st.floats(1, 64), st.floats(0, 0.9), st.sampled_from(["all", "query+value"])),
 )  # fmt: skip
-single = st.one_of(simple, st.builds(Random, count=st.integers(1, 9999), within=st.none() | simple))
+united = st.lists(simple, min_size=2, max_size=3).map(lambda many: Union(tuple(many)))
+single = st.one_of(simple, st.builds(Random, count=st.integers(1, 9999), within=st.none() | simple | united))
+nested = st.builds(Random, count=st.integers(1, 9999), within=united | single)
 
 
-@given(st.one_of(single, st.lists(simple, min_size=2, max_size=3).map(lambda many: Union(tuple(many)))))
+@given(st.one_of(single, nested, st.lists(single, min_size=2, max_size=3).map(lambda many: Union(tuple(many)))))
 def test_text_reads_back_as_the_same_method(method):
     assert parse_method(method_text(method)) == method
 
@@ -34,6 +36,7 @@ def test_text_reads_back_as_the_same_method(method):
         ("random:5", "must be written key=value"),
         ("full:k=1", "its options: none"),
         ("layer_norms+nonsense", "unknown method"),
+        ("random:count=3,within=(layer_norms+biases", "unknown method '\\(layer_norms"),
     ],
 )
 def test_bad_text_is_refused(text, message):

@@ -1,4 +1,7 @@
-"""Methods as text: `layer_norms`, `random:count=5000,within=layer_norms`, `layer_norms+biases`."""
+"""Methods as text: `layer_norms`, `random:count=5000,within=layer_norms`, `layer_norms+biases`.
+
+What a method chooses within is in parentheses where it is a union: `random:count=5000,within=(layer_norms+biases)`.
+"""
 
 import dataclasses
 import difflib
@@ -31,8 +34,20 @@ _JOIN = re.compile(r"\+(?=(?:" + "|".join(METHODS) + r")(?:[:+]|$))")
 
 def parse_method(text: str) -> Method:
     """The Method that `text` names; raises InputError for an unknown name, option or value."""
-    methods = tuple(_parse_one(piece) for piece in _JOIN.split(text.strip()))
+    methods = tuple(_parse_one(piece) for piece in _united(text.strip()))
     return methods[0] if len(methods) == 1 else Union(methods)
+
+
+def _united(text: str) -> list[str]:
+    """The texts of the methods that `text` joins, cut at every plus that stands outside of parentheses."""
+    pieces = [""]
+    for part in re.split(f"({_JOIN.pattern})", text):
+        inside = pieces[-1].count("(") > pieces[-1].count(")")
+        if part == "+" and not inside:
+            pieces.append("")
+        else:
+            pieces[-1] += part
+    return pieces
 
 
 def method_text(method: Method) -> str:
@@ -97,7 +112,7 @@ def _value(option: str, text: str, hint: Any) -> Any:
     # The type of an optional field without its None.
     wanted = next(each for each in (typing.get_args(hint) or (hint,)) if each is not type(None))
     if wanted is Method:
-        return parse_method(text)
+        return parse_method(text[1:-1] if text.startswith("(") and text.endswith(")") else text)
     try:
         return wanted(text)
     except ValueError:
@@ -105,6 +120,8 @@ def _value(option: str, text: str, hint: Any) -> Any:
 
 
 def _value_text(value: Any) -> str:
+    if isinstance(value, Union):
+        return f"({method_text(value)})"
     return method_text(value) if isinstance(value, Method) else str(value)
 
 

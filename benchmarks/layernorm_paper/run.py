@@ -50,7 +50,7 @@ SUBSETS = tuple(  # (d)
     for kind, within in (("fisher_top", ""), ("random", ",within=layer_norms"))
 )
 EVERYWHERE = (f"fisher_top:count={COUNT},within=full",)  # (f)
-BEYOND = (  # other ways to choose a tenth of LayerNorm (998 elements), to spend it on biases too, and LayerNorm's count on everything
+BEYOND = (  # other ways to choose a tenth of LayerNorm (998 elements) or as many among biases too, and its count of everything
     f"fisher_top:share=0.1,head_steps={HEAD_STEPS}", "fisher_top:share=0.1,per=layer", "fisher_top:share=0.1,per=parameter",
     "fisher_top:share=0.1,granularity=vector", "moved_top:share=0.1", "moved_top:share=0.1,by=gain",
     f"moved_top:count={COUNT},by=gain,within=full",

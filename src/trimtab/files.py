@@ -16,10 +16,15 @@ from .errors import InputError
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; moves it into place on success and removes it on any failure.
 
-    Raises InputError when the place cannot be written (read-only, full disk, not a folder).
+    Raises InputError when the place cannot be written (read-only, full disk, not a folder), or the path names no file.
     """
+    is_folder = InputError(f"cannot write {path}: it is a folder. Name a file in it.")
+    if path.name in ("", ".."):
+        raise is_folder
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if path.is_dir():  # said before the work, not after it
+            raise is_folder
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush_to_disk(temporary)

@@ -82,6 +82,10 @@ def test_an_epoch_holds_each_row_once(n_rows, batch_size, epoch):
     assert 1 <= len(batches[-1]) <= batch_size
 
 
+def test_no_rows_make_no_groups():
+    assert token_groups(np.array([3, 4]), [], 10) == []
+
+
 def test_epochs_and_seeds_differ():
     orders = [np.concatenate(shuffled_batches(50, 8, seed, epoch)).tolist() for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(order) for order in orders}) == 4

@@ -24,7 +24,8 @@ def task(n: int) -> Task:
 def test_held_out_rows_are_a_stratified_part_of_all(labels: list[int], share: float, seed: int) -> None:
     counts = Counter(labels)
     if max(counts.values()) == 1:
-        with pytest.raises(InputError, match="too few"):
+        said = f"each of the {len(labels)} labels occurs once" if len(labels) > 1 else "too few"
+        with pytest.raises(InputError, match=said):
             hold_out(rows(labels), "single_label", share, seed)
         return
     train, validation, note = hold_out(rows(labels), "single_label", share, seed)
@@ -36,6 +37,13 @@ def test_held_out_rows_are_a_stratified_part_of_all(labels: list[int], share: fl
     assert all(min(count * share, count - 1) - held[label] < 1 for label, count in counts.items())
     if all(count * share <= count - 1 for count in counts.values()):
         assert len(validation) == max(1, int(len(labels) * share + 0.5))
+
+
+def test_labels_that_occur_once_are_asked_about() -> None:
+    with pytest.raises(InputError, match=r"each of the 12 labels occurs once.*--label.*--kind regression"):
+        hold_out(rows(list(range(12))), "single_label", 0.1, 0)
+    with pytest.raises(InputError, match="1 training rows are too few"):
+        hold_out(rows([0.5]), "regression", 0.1, 0)
 
 
 def test_held_out_rows_depend_on_the_seed_and_keep_their_order() -> None:

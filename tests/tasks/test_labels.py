@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trimtab.errors import InputError
-from trimtab.tasks.read import read
+from trimtab.tasks.read import read, read_like
 from trimtab.tasks.task import Task
 
 WriteRows = Callable[[str, list[dict[str, Any]]], Path]
@@ -72,6 +73,21 @@ def test_words_and_whole_numbers_are_classes(
     assert task.train.labels == codes
 
 
+@pytest.mark.parametrize("labels", [["True", "FALSE", "true", " false"], [True, "False", "TRUE", False]])
+def test_true_and_false_are_one_label_in_any_case(read_labels: Reader, labels: list[Any]) -> None:
+    task = read_labels(labels)
+    assert (task.classes, task.train.labels) == (("false", "true"), [1, 0, 1, 0])
+    assert read_labels([[label] for label in labels]).classes == ("false", "true")
+
+
+def test_declared_true_and_false_are_found_in_any_case(write: Write) -> None:
+    write("task/labels.json", '["True", "False"]')
+    task = read(write("task/train.csv", "text,label\nx,true\ny,FALSE\n").parent, validation_share=0)
+    assert (task.classes, task.train.labels) == (("True", "False"), [0, 1])
+    scored = read_like(task, write("new.jsonl", '{"text": "x", "label": false}\n'))
+    assert (scored.classes, scored.test.labels) == (("True", "False"), [1])
+
+
 def test_whole_numbers_in_a_csv_are_sorted_as_numbers(read_cells: Reader) -> None:
     task = read_cells(["3", " 10", "1 "])
     assert (task.classes, task.train.labels) == (("1", "3", "10"), [1, 2, 0])
@@ -82,7 +98,7 @@ def test_floats_that_are_whole_are_classes_when_the_kind_says_so(read_cells: Rea
     assert (task.classes, task.train.labels) == (("0", "1"), [0, 1, 1])
 
 
-@pytest.mark.parametrize("labels", [["0.0", "1.0"], ["1", "2.5", "3"], ["1e3", "2"], ["nan", "1"]])
+@pytest.mark.parametrize("labels", [["0.0", "1.0"], ["1", "2.5", "3"], ["1e3", "2"], ["inf", "1"]])
 def test_floats_without_a_kind_are_refused(read_cells: Reader, labels: list[str]) -> None:
     refused(read_cells, labels, "written as a float", "--kind regression", 'kind="regression"', "--kind single_label")
 
@@ -93,13 +109,13 @@ def test_a_float_among_classes_is_refused_with_its_rows(read_labels: Reader) -> 
 
 
 def test_regression_takes_any_finite_number(read_labels: Reader) -> None:
-    task = read_labels([1, 2.5, "-3e-1", ".5"], kind="regression")
+    task = read_labels([1, 2.5, "-3e-1", ".5", "05", "-00.5", 3.4e38], kind="regression")
     assert (task.kind, task.metric, task.classes, task.n_outputs) == ("regression", "pearson", (), 1)
-    assert task.train.labels == [1.0, 2.5, -0.3, 0.5]
+    assert task.train.labels == [1.0, 2.5, -0.3, 0.5, 5.0, -0.5, 3.4e38]
     assert all(isinstance(label, float) for label in task.train.labels)
 
 
-@pytest.mark.parametrize("odd", ["inf", "-Infinity", "nan", "1e999", "great", "1,5"])
+@pytest.mark.parametrize("odd", ["inf", "-Infinity", "1e999", "3.5e38", "-1e39", "great", "1,5"])
 def test_regression_refuses_what_is_no_finite_number(read_cells: Reader, odd: str) -> None:
     refused(read_cells, ["1.5", odd, "2"], "rows.csv, line 3", odd, "not a finite number", kind="regression")
 
@@ -111,10 +127,51 @@ def test_very_many_different_labels_are_ambiguous(read_labels: Reader, form: typ
     assert len(read_labels([form(i % 101) for i in range(2100)]).classes) == 101, "at most one row in twenty is new"
 
 
+@pytest.mark.parametrize("form", [int, str, lambda i: f"id {i}"])
+def test_more_than_a_few_labels_of_few_rows_each_are_ambiguous(read_labels: Reader, form: Any) -> None:
+    refused(read_labels, [form(i % 21) for i in range(104)], "21 different values in 104 rows", "--kind single_label")
+    assert len(read_labels([form(i % 21) for i in range(104)], kind="single_label").classes) == 21
+    assert len(read_labels([form(i % 21) for i in range(105)]).classes) == 21, "five rows of each"
+    assert len(read_labels([form(i) for i in range(20)], kind=None).classes) == 20, "few classes may be rare"
+
+
 def test_lists_are_sets_of_classes(read_labels: Reader) -> None:
     task = read_labels([["red", "blue"], [], ["green"]])
     assert (task.kind, task.metric, task.classes) == ("multi_label", "f1_macro", ("blue", "green", "red"))
     assert task.train.labels == [[0, 2], [], [1]]
+
+
+def test_lists_of_very_many_different_items_are_ambiguous(read_labels: Reader) -> None:
+    items = [[i % 25, (i + 1) % 25] for i in range(62)]
+    refused(read_labels, items, "25 different items in 62 rows", "--kind multi_label", "--label")
+    assert len(read_labels(items, kind="multi_label").classes) == 25
+    assert len(read_labels([*items, [0]]).classes) == 25, "five occurrences of each"
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "multi_label"}])
+@pytest.mark.parametrize("scores", [[0.1, 0.9], ["joy", 0.9], [float("nan")]])
+def test_lists_of_scores_are_refused(read_labels: Reader, scores: list[Any], options: dict[str, Any]) -> None:
+    refused(read_labels, [["joy"], scores], "line 2", "holds the classes of a row, not scores", **options)
+
+
+def test_texts_of_scores_are_refused(read_cells: Reader) -> None:
+    refused(read_cells, ["1|2", "0.5|1"], "line 3", "0.5", "float in a classification task", kind="multi_label")
+    assert read_cells(["1.0|2", "1"], kind="multi_label").train.labels == [[0, 1], [0]]
+
+
+def test_items_of_lists_are_stripped_and_not_empty(read_labels: Reader) -> None:
+    task = read_labels([["red ", "blue"], [" red"], [2.0]])
+    assert (task.classes, task.train.labels) == (("2.0", "blue", "red"), [[1, 2], [2], [0]])
+    refused(read_labels, [["red"], ["blue", "  "]], "line 2", "empty item")
+
+
+@pytest.mark.parametrize("label", ["['a', 'b']", '["a"]', "[]", "[1, 2]", "[a, b]", " ['a|b'] "])
+def test_a_list_written_as_text_is_refused(read_labels: Reader, label: str) -> None:
+    refused(read_labels, ["a|b", label], "line 2", "list written as text", "a|b", "JSON Lines", kind="multi_label")
+
+
+def test_brackets_may_be_in_class_names(read_labels: Reader) -> None:
+    assert read_labels(["[a]|[b]", "[a];b"], kind="multi_label").classes == ("[a]", "[b]", "b")
 
 
 def test_lists_of_whole_numbers_are_sorted_as_numbers(read_labels: Reader) -> None:
@@ -182,6 +239,47 @@ def test_missing_labels_are_refused_or_left_out(read_labels: Reader, empty: Any)
     assert any(f"left out 2 of 4 rows (2 with {lack})" in note for note in task.notes)
 
 
+@pytest.mark.parametrize("gap", ["nan", "NaN", "n/a", "NA", "null", "None", " #N/A "])
+@pytest.mark.parametrize("kind", [None, "regression"])
+def test_a_word_for_a_gap_among_numbers_is_a_missing_label(read_cells: Reader, gap: str, kind: str | None) -> None:
+    refused(
+        read_cells, ["1", gap, "02" if kind else "2", gap], "2 with no label (lines 3, 5)", "--skip-bad-rows", kind=kind
+    )
+    task = read_cells(["1", gap, "2", gap], kind=kind, skip_bad_rows=True)
+    assert task.train.labels == ([1.0, 2.0] if kind else [0, 1])
+    assert any("left out 2 of 4 rows (2 with no label)" in note for note in task.notes)
+
+
+def test_a_word_for_a_gap_in_another_split_is_judged_by_training_too(write: Write) -> None:
+    write("task/train.csv", "text,label\nx,1\ny,2\n")
+    task = read(write("task/test.csv", "text,label\nx,nan\ny,NaN\n").parent, validation_share=0)
+    assert task.test.labels == [None, None]
+    write("task/train.csv", "text,label\nx,1\ny,two\nz,none\n")
+    task = read(write("task/test.csv", "text,label\nx,none\ny,1\n").parent, validation_share=0)
+    assert task.test.labels == [1, 0]
+
+
+def test_a_word_for_a_gap_among_words_is_a_class_with_a_note(read_cells: Reader) -> None:
+    task = read_cells(["yes", "None", "no"])
+    assert task.classes == ("None", "no", "yes")
+    assert "class 'None' looks like a missing label" in task.notes[0]
+    assert len(task.notes) == 1
+
+
+def test_a_declared_name_is_no_gap(write: Write) -> None:
+    write("task/labels.json", '["1", "none"]')
+    task = read(write("task/train.csv", "text,label\nx,1\ny,none\n").parent, validation_share=0)
+    assert (task.train.labels, task.notes) == ([0, 1], ())
+
+
+def test_classes_that_look_the_same_are_noted(read_cells: Reader) -> None:
+    task = read_cells(["Yes", "yes", "no", "\uff39\uff25\uff33"])
+    assert len(task.classes) == 4
+    (note,) = task.notes
+    assert "'Yes' and 'yes' and '\uff39\uff25\uff33' differ only in how they are written" in note
+    assert read_cells(["yes", "no"]).notes == ()
+
+
 def test_rows_cannot_all_be_left_out(read_labels: Reader) -> None:
     refused(read_labels, [None, None], "2 with no label", "No usable row is left", skip_bad_rows=True)
 
@@ -224,6 +322,24 @@ def test_labels_json_can_declare_a_regression_of_whole_numbers(write: Write) -> 
     assert (task.kind, task.train.labels) == ("regression", [1.0, 0.0])
 
 
+def test_labels_json_names_that_are_numbers_are_never_indices(write: Write) -> None:
+    write("task/labels.json", '["3", "1", "2"]')
+    write("task/validation.csv", "text,label\nx,2\ny,+3\n")
+    task = read(write("task/train.csv", "text,label\nx,1.0\ny,2.0\nz,3.0\n").parent)
+    assert (task.classes, task.train.labels) == (("3", "1", "2"), [1, 2, 0])
+    assert task.validation.labels == [2, 0]
+    write("task/train.csv", "text,label\nx,1\ny,0\n")
+    with pytest.raises(InputError, match=r"line 3: '0' is not among the declared classes '3', '1', '2'"):
+        read(write("task/validation.csv", "text,label\nx,2\n").parent)
+
+
+@pytest.mark.parametrize("names", [["1", "+1"], ["True", "true"]])
+def test_declared_names_that_are_one_label_are_refused(write: Write, names: list[str]) -> None:
+    write("task/train.csv", f"text,label\nx,{names[0]}\ny,{names[1]}\n")
+    with pytest.raises(InputError, match="one label in two spellings"):
+        read(write("task/labels.json", json.dumps(names)).parent)
+
+
 @pytest.mark.parametrize(
     "content", ["{", '"good"', "[]", "[1, 2]", '["a", "a"]', '{"0": "a"}', '{"type": "binary"}', "null", b"\xff"]
 )
@@ -239,6 +355,15 @@ def test_parquet_lists_and_nulls_are_labels_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1 with an empty text \(row 3\)"):
         read(tmp_path / "rows.parquet")
     assert read(tmp_path / "rows.parquet", skip_bad_rows=True, validation_share=0).train.labels == [[0, 1], []]
+
+
+def test_parquet_decimals_are_numbers(tmp_path: Path) -> None:
+    table = pa.table({"text": ["x", "y"], "label": [Decimal("1.50"), Decimal("-2.00")]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    task = read(tmp_path / "rows.parquet", kind="regression", validation_share=0)
+    assert task.train.labels == [1.5, -2.0]
+    pq.write_table(pa.table({"text": ["x", "y"], "label": [Decimal("1"), Decimal("2")]}), tmp_path / "rows.parquet")
+    assert read(tmp_path / "rows.parquet", validation_share=0).classes == ("1", "2")
 
 
 words = st.text(st.characters(codec="utf-8"), max_size=8).map(lambda text: f"a{text}z")  # nothing to strip, no number

@@ -73,6 +73,24 @@ def test_files_that_are_no_split_are_noted(write: Write) -> None:
     assert "did not read dev.csv" in task.notes[0]
 
 
+@pytest.mark.parametrize("name", ["val.csv", "Valid.jsonl", "dev.json", "test.txt", "validation.json.gz", "TEST"])
+def test_files_named_like_a_split_are_noted_whatever_their_ending(write: Write, name: str) -> None:
+    write("topics/train.csv", ROWS)
+    write("topics/notes.txt", "")
+    task = read(write(f"topics/{name}", ROWS).parent)
+    assert f"did not read {name};" in task.notes[0]
+    assert "train, validation, test with .csv, .csv.gz" in task.notes[0]
+
+
+def test_split_files_are_found_in_any_case(write: Write) -> None:
+    write("topics/Train.csv", ROWS)
+    write("topics/TEST.tsv", "text\tlabel\nz\tno\n")
+    task = read(write("topics/validation.CSV", ROWS).parent)
+    assert [len(rows) for rows in task.splits.values()] == [30, 30, 1]
+    assert task.notes == ()
+    assert "Train.csv and train.jsonl" in message(write("topics/train.jsonl", "{}").parent)
+
+
 @pytest.mark.parametrize(
     ("header", "columns"),
     [
@@ -100,9 +118,30 @@ def test_a_pair_of_columns_can_be_named(write: Write, text: Any) -> None:
     assert task.train[0] == {"text_a": "y", "text_b": "x", "label": 0}
 
 
+def test_one_item_with_commas_is_divided_like_a_text(write: Write) -> None:
+    path = write("rows.csv", "a,b,l,m\nx,y,1,0\nv,w,0,1\n")
+    task = read(path, text=("a, b",), label=("l,m",), validation_share=0)
+    assert (task.text_columns, task.classes) == (("a", "b"), ("l", "m"))
+
+
 def test_a_column_name_may_hold_a_comma(write: Write) -> None:
     path = write("rows.jsonl", '{"a,b": "x", "l,m": 1}\n{"a,b": "y", "l,m": 2}\n')
-    assert read(path, text="a,b", label="l,m", validation_share=0).train[1] == {"text": "y", "label": 1}
+    for text, label in (("a,b", "l,m"), (("a,b",), ("l,m",))):
+        task = read(path, text=text, label=label, validation_share=0)
+        assert task.train[1] == {"text": "y", "label": 1}
+
+
+def test_a_split_lacks_a_column_whose_name_holds_a_comma(write: Write) -> None:
+    write("topics/train.jsonl", '{"a,b": "x", "label": 1}\n{"a,b": "y", "label": 2}\n')
+    folder = write("topics/test.jsonl", '{"a": "x", "b": "y", "label": 2}\n').parent
+    assert "test.jsonl has no column 'a,b'" in message(folder, text="a,b")
+
+
+@pytest.mark.parametrize("columns", [{"text": "label"}, {"text": "a,b", "label": "b"}, {"text": "a", "label": "b,a"}])
+def test_a_column_is_not_both_text_and_label(write: Write, columns: dict[str, str]) -> None:
+    said = message(write("rows.csv", "a,b,label\n1,0,1\n0,1,2\n"), **columns)
+    assert "is named as text and as label" in said
+    assert "--label" in said
 
 
 @pytest.mark.parametrize(
@@ -175,6 +214,14 @@ def test_minus_one_is_a_label_where_training_has_it(write: Write) -> None:
     assert task.test.labels == [0]
 
 
+@pytest.mark.parametrize("label", ["-1", "-1.0"])
+def test_minus_one_is_a_label_where_it_is_declared(write: Write, label: str) -> None:
+    write("topics/labels.json", '["-1", "0", "1"]')
+    write("topics/train.csv", "text,label\nx,0\ny,1\n")
+    task = read(write("topics/test.csv", f"text,label\nx,{label}\n").parent, validation_share=0)
+    assert task.test.labels == [0]
+
+
 def test_a_test_split_may_not_lack_some_labels(write: Write) -> None:
     write("topics/train.csv", "text,label\nx,1\ny,0\n")
     said = message(write("topics/test.csv", "text,label\nx,\ny,1\n").parent)
@@ -217,6 +264,12 @@ def test_a_wrong_path_is_answered_with_the_closest_names(write: Write) -> None:
     path = write("reviews.csv", ROWS)
     assert f"Did you mean {path}?" in message(path.with_name("reveiws.csv"))
     assert "there is no folder" in message(path.parent / "nowhere" / "reviews.csv")
+
+
+def test_a_folder_is_not_a_file_of_rows(write: Write) -> None:
+    folder = write("topics/train.csv", ROWS).parent
+    with pytest.raises(InputError, match="is a folder, and a file is needed here"):
+        read_rows(folder)
 
 
 def test_a_relative_path_stays_relative(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,6 +440,63 @@ def test_classes_that_the_task_lacks_are_refused(task: Task, write: Write) -> No
         read_like(task, write("other/train.csv", "text,label\nx,0\n").parent)
 
 
+@pytest.mark.parametrize(
+    ("labels", "codes"), [(["1.0", "2.0", "5.0"], [0, 1, 4]), (["+5", "3"], [4, 2]), (["1", "2"], [0, 1])]
+)
+def test_class_names_that_are_numbers_are_never_indices(write: Write, labels: list[str], codes: list[int]) -> None:
+    trained = read(write("stars.csv", "text,label\n" + "".join(f"x,{i}\n" for i in range(1, 6))), validation_share=0)
+    assert trained.classes == ("1", "2", "3", "4", "5")
+    scored = read_like(trained, write("new.csv", "text,label\n" + "".join(f"x,{label}\n" for label in labels)))
+    assert scored.test.labels == codes
+    with pytest.raises(InputError, match=r"new.csv, line 3: '0' is not among"):
+        read_like(trained, write("new.csv", "text,label\nx,1.0\nx,0.0\n"))
+
+
+def test_a_split_without_labels_is_read_like_the_task(task: Task, write: Write) -> None:
+    write("other/train.csv", "text,label\nx,0\n")
+    write("other/validation.csv", "text,label\nx,high\n")
+    scored = read_like(task, write("other/test.csv", "text,label\nv,\nw,\n").parent)
+    assert (scored.validation.labels, scored.test.labels) == ([2], [None, None])
+    assert "test.csv: has no labels" in scored.notes[0]
+
+
+@pytest.mark.parametrize("content", ["text\nv\nw\n", "text,label\nv,\nw,\n", "text,label\nv,-1\nw,-1\n"])
+def test_a_file_without_labels_has_rows_without_labels(task: Task, write: Write, content: str) -> None:
+    scored = read_like(task, write("new.csv", content))
+    assert list(scored.test) == [{"text": "v", "label": None}, {"text": "w", "label": None}]
+    assert "new.csv: has no labels" in scored.notes[0]
+
+
+def test_a_label_column_of_another_name_is_not_taken_for_none(write: Write) -> None:
+    trained = read(write("a.csv", "text,verdict\nx,no\ny,yes\n"), label="verdict", validation_share=0)
+    assert "no column 'verdict'" in read_like(trained, write("b.csv", "text\nx\n")).notes[0]
+    with pytest.raises(InputError, match=r"no column 'verdict'.*--label"):
+        read_like(trained, write("b.csv", "text,label\nx,no\n"))
+    with pytest.raises(InputError, match="no column 'stars'"):
+        read_like(trained, write("b.csv", "text\nx\n"), label="stars")
+
+
+@pytest.mark.parametrize("name", ["new.csv", "new/test.csv"])
+def test_minus_one_is_a_label_where_the_task_has_it(write: Write, name: str) -> None:
+    trained = read(write("a.csv", "text,label\nx,-1\ny,1\n"), validation_share=0)
+    path = write(name, "text,label\nv,-1\n")
+    assert read_like(trained, path if name == "new.csv" else path.parent).test.labels == [0]
+
+
+def test_a_folder_of_test_rows_is_enough_to_score(task: Task, write: Write) -> None:
+    folder = write("other/test.csv", "text,label\nv,high\n").parent
+    assert read_like(task, folder).test.labels == [2]
+    assert "no training file" in message(folder)
+    (folder / "test.csv").rename(folder / "other.csv")
+    with pytest.raises(InputError, match=r"no split: expected train, validation, test.*found other.csv"):
+        read_like(task, folder)
+
+
+def test_rows_of_two_texts_do_not_fit_a_task_of_one(task: Task, write: Write) -> None:
+    with pytest.raises(InputError, match=r"takes 1 text\(s\) per row, not 2: text, more.*--text"):
+        read_like(task, write("new.csv", "text,more,label\nv,w,high\n"), text="text,more")
+
+
 def test_regression_rows_are_read_like_the_task(write: Write) -> None:
     trained = read(write("a.csv", "text,label\nx,1.5\ny,2\n"), kind="regression", validation_share=0)
     assert read_like(trained, write("b.csv", "text,label\nz,3\n")).test.labels == [3.0]
@@ -412,6 +522,36 @@ def test_rows_to_predict_come_one_at_a_time(write: Write) -> None:
     assert next(rows) == ({"text": "good"}, ("good",))
     with pytest.raises(InputError, match=r"new.jsonl, line 201: column 'text' holds 7"):
         list(rows)
+
+
+def test_rows_to_predict_have_the_names_of_all_lines(write: Write) -> None:
+    columns, _ = read_rows(write("new.jsonl", '{"text": "good"}\n' * 150 + '{"text": "bad", "late": 1}\n'))
+    assert columns == ("text", "late")
+
+
+@pytest.mark.parametrize(
+    ("header", "preferred", "found"),
+    [
+        ("said,text", ("said",), "x"),
+        ("sentence,text", ("said",), "y"),
+        ("body,sentence", ("said",), "y"),
+        ("sentence1,sentence2,text", ("a", "b"), "xy"),
+    ],
+)
+def test_preferred_columns_go_before_usual_ones_of_their_number(
+    write: Write, header: str, preferred: tuple[str, ...], found: str
+) -> None:
+    _, rows = read_rows(write("new.csv", f"{header}\n{'x,y,z'[: 2 * header.count(',') + 1]}\n"), preferred=preferred)
+    assert "".join(next(rows)[1]) == found
+
+
+def test_a_missing_preferred_column_is_named_with_its_option(write: Write) -> None:
+    path = write("new.csv", "body,text_a,text_b\nx,y,z\n")
+    with pytest.raises(InputError, match=r"no column 'said'; it has 'body'.*\(--columns\)"):
+        read_rows(path, preferred=("said",), option="--columns")
+    path = write("new.jsonl", '{"body": 3}\n')
+    with pytest.raises(InputError, match=r"line 1: column 'body' holds 3.*\(--columns\)"):
+        list(read_rows(path, "body", option="--columns")[1])
 
 
 def test_rows_to_predict_need_the_text_column_and_the_file(write: Write) -> None:

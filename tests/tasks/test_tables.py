@@ -134,6 +134,23 @@ def test_another_separator_in_the_header_is_found_and_noted(
     assert words in table.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "header", "columns"),
+    [
+        ("rows.csv", "id;text, long;label", ("id", "text, long", "label")),
+        ("rows.csv", 'text;"one, two, three"', ("text", "one, two, three")),
+        ("rows.csv", '"a;b;c",label', ("a;b;c", "label")),
+        ("rows.csv", "text,label;s", ("text", "label;s")),
+        ("rows.tsv", "text\tlabel, or none", ("text", "label, or none")),
+        ("rows.tsv", "text", ("text",)),
+    ],
+)
+def test_the_separator_cuts_the_header_into_most_fields(
+    write: Write, name: str, header: str, columns: tuple[str, ...]
+) -> None:
+    assert open_table(write(name, header + "\n")).columns == columns
+
+
 def test_a_record_over_several_lines_is_numbered_by_its_first(write: Write) -> None:
     table = open_table(write("rows.csv", 'text,label\n"one\ntwo",a\nthree,b\n'))
     assert [number for number, _ in table] == [2, 4]
@@ -161,6 +178,8 @@ def refused(path: Path, *words: str) -> None:
         ("a.csv", "\n\n", ["is empty"]),
         ("a.jsonl", "\n \n", ["is empty"]),
         ("a.jsonl.gz", "", ["is empty"]),
+        ("a.csv", "sep=;\r\ntext;label\r\na;b\r\n", ["line 1", "'sep=;'", "Delete that line"]),
+        ("a.tsv", '\n"SEP=,"\ntext,label\n', ["line 2", "Delete that line"]),
         ("a.csv", "text,label,text\n", ["several columns", "'text'"]),
         ("a.tsv", "text\ttext\n", ["several columns", "'text'"]),
         ("a.csv", "text,label\na,b\nc,d,e\n", ["line 3", "3 fields", "names 2", "double quotes"]),

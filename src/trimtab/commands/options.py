@@ -27,6 +27,7 @@ MaxLength = Annotated[int | None, typer.Option(help="Tokens per text; longer one
 HeadKind = Annotated[str | None, typer.Option(help="default (Hugging Face's own) or linear (compact).")]
 TrainLimit = Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")]
 Compute = Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows with no text or no label.")]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 
 

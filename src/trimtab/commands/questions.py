@@ -24,6 +24,7 @@ from .options import (
     Metric,
     Rate,
     RunFolder,
+    SkipBadRows,
     TaskName,
     TaskNames,
     Text,
@@ -58,6 +59,7 @@ def fisher(
     text: Text = None,
     label: Label = None,
     kind: Kind = None,
+    skip_bad_rows: SkipBadRows = False,
     within: Annotated[
         str, typer.Option(help="The elements to measure, as a method; full is all of them.")
     ] = "layer_norms",
@@ -99,8 +101,9 @@ def fisher(
     method, loaded, infos = parse_method(within), load(encoder), []
     for name in tasks:
         info = measure(
-            loaded, read(name, text=text, label=label, kind=kind), method, examples=examples, estimator=estimator,
-            seed=seed, head_steps=head_steps, max_length=max_length, compute=compute, progress=True,
+            loaded, read(name, text=text, label=label, kind=kind, skip_bad_rows=skip_bad_rows), method,
+            examples=examples, estimator=estimator, seed=seed, head_steps=head_steps, max_length=max_length,
+            compute=compute, progress=True,
         )  # fmt: skip
         say(f"{info.notes['task']}: {advice(info)}")
         infos.append(info)
@@ -140,6 +143,7 @@ def recommend(
     label: Label = None,
     kind: Kind = None,
     metric: Metric = None,
+    skip_bad_rows: SkipBadRows = False,
     rows: Annotated[int, typer.Option(help="Training rows of a trial; half as many others judge it.")] = 2000,
     seeds: Annotated[int, typer.Option(help="Fits of each of the three best candidates.")] = 3,
     epochs: Epochs = None,
@@ -160,7 +164,7 @@ def recommend(
     from ..tasks.read import read
     from ..terminal import trials_table
 
-    read_task = read(task, text=text, label=label, kind=kind, metric=metric)
+    read_task = read(task, text=text, label=label, kind=kind, metric=metric, skip_bad_rows=skip_bad_rows)
     out = out or Path("runs") / f"{read_task.name}-recommend"
     found = recommend_method(
         load(encoder), read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **_settings(given)
@@ -218,6 +222,7 @@ def compare(
     label: Label = None,
     kind: Kind = None,
     metric: Metric = None,
+    skip_bad_rows: SkipBadRows = False,
     out: Annotated[Path, typer.Option(help="Where the cells live; a study that was stopped goes on.")] = Path(
         "runs/compare"
     ),
@@ -246,7 +251,9 @@ def compare(
     methods = [parse_method(each) for each in method or ("full", "layer_norms", "biases", "lora", "head")]
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least one fit of each method is needed")
-    read_tasks = [read(name, text=text, label=label, kind=kind, metric=metric) for name in tasks]
+    read_tasks = [
+        read(name, text=text, label=label, kind=kind, metric=metric, skip_bad_rows=skip_bad_rows) for name in tasks
+    ]
     found = compare_methods(
         load(encoder), read_tasks, methods, seeds, out=out, progress=True,
         reference=None if reference is None else parse_method(reference), **_settings(given),

@@ -21,6 +21,7 @@ from .options import (
     Metric,
     Rate,
     RunFolder,
+    SkipBadRows,
     Text,
     TrainLimit,
     print_json,
@@ -62,7 +63,7 @@ def fit(
         float | None, typer.Option(help="Most GB of disk for tokens and frozen layers' outputs.")
     ] = None,
     compute: Compute = None,
-    skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows with no text or no label.")] = False,
+    skip_bad_rows: SkipBadRows = False,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
     as_json: Json = False,
@@ -84,7 +85,7 @@ def fit(
         )
     # Defaults < file < flags: what the user did not give is None and changes nothing.
     base = Recipe.load(Path(encoder)) if is_recipe else Recipe(encoder=encoder)
-    columns = None if text is None else tuple(text.split(","))
+    columns = None if text is None else (text,)  # "a,b" is a pair, or one column of that name: the reader will know
     settings = {field.name: given[field.name] for field in fields(Settings)}
     settings["tokens_per_batch"] = _token_count(tokens_per_batch)
     recipe = base.changed(
@@ -126,13 +127,14 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Default: test where labelled, else validation.")] = None,
     text: Text = None,
     label: Label = None,
+    skip_bad_rows: SkipBadRows = False,
     encoder: EncoderOption = None,
     as_json: Json = False,
 ) -> None:
     """Score a run on a task's test (or validation) rows."""
     from ..training.use import evaluate as evaluate_run
 
-    found = evaluate_run(run, task, split, encoder, text=text, label=label)
+    found = evaluate_run(run, task, split, encoder, text=text, label=label, skip_bad_rows=skip_bad_rows)
     say(f"{found['split']}, {found['rows']:,} rows")
     for name, value in found["scores"].items():
         say(f"  {name:<20} {value:.4f}")
@@ -161,7 +163,7 @@ def predict(
     if file is not None:
         if out is None:
             raise InputError("say where the answers go: --out scored.csv (or .tsv, .jsonl)")
-        count = predict_file(predictor, file, out, columns)
+        count = predict_file(predictor, file, out, columns, on_empty=_say_empty)
         say(f"{count:,} rows answered in {out}")
         return print_json({"rows": count, "out": str(out)}, as_json)
     assert text is not None
@@ -173,6 +175,11 @@ def predict(
         for answer in found:
             print(json.dumps(answer, ensure_ascii=False))
     print_json({"answers": found}, as_json)
+
+
+def _say_empty(count: int) -> None:
+    """Says that rows without a text were left without an answer."""
+    say(f"{count:,} rows have no text, and so no answer")
 
 
 def export(

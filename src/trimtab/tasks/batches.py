@@ -148,8 +148,11 @@ def shuffled_batches(n_rows: int, batch_size: int, seed: int, epoch: int) -> lis
 
 
 def token_groups(lengths: np.ndarray, rows: Sequence[int] | np.ndarray, most_tokens: int) -> list[np.ndarray]:
-    """Cuts `rows`, longest first, into groups of at most `most_tokens` tokens together (one row alone may exceed it)."""
-    numbers = np.asarray(rows)
+    """Cuts `rows`, longest first, into groups of at most `most_tokens` tokens together (one row alone may exceed it).
+
+    No rows make no groups: a rank's share of a small batch may be empty.
+    """
+    numbers = np.asarray(rows, dtype=np.int64)
     # Similar lengths together make few widths of attention; the longest first shows at once whether memory suffices.
     ordered = numbers[np.argsort(-lengths[numbers], kind="stable")]
     cuts, filled = [], 0
@@ -158,4 +161,4 @@ def token_groups(lengths: np.ndarray, rows: Sequence[int] | np.ndarray, most_tok
             cuts.append(i)
             filled = 0
         filled += length
-    return np.split(ordered, cuts)
+    return np.split(ordered, cuts) if len(ordered) else []

@@ -42,21 +42,43 @@ class Columns:
 
 
 def choose_columns(table: Table, text: str | Sequence[str] | None, label: str | Sequence[str] | None) -> Columns:
-    """The columns asked for, or the usual ones; raises InputError when the table has no such column."""
-    return Columns(choose_text_columns(table, text), _choose_label_columns(table, label))
+    """The columns asked for, or the usual ones; raises InputError when the table has no such column, or for one as both."""
+    texts, labels = choose_text_columns(table, text), _choose_label_columns(table, label)
+    if both := [name for name in texts if name in labels]:
+        raise InputError(
+            f"{table.place}: column {both[0]!r} is named as text and as label. Name another text column (--text) or "
+            "another label column (--label)."
+        )
+    return Columns(texts, labels)
 
 
-def choose_text_columns(table: Table, text: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The one or two text columns asked for, or the usual ones; raises InputError when the table lacks them."""
+def columns_like(table: Table, text: str | Sequence[str], label: str | Sequence[str]) -> Columns:
+    """What `choose_columns` gives, of a table that may lack labels: without any of `label` or a usual one, none is missed."""
+    labels = _split_names(table, label)
+    if {*labels, *LABEL_COLUMNS} & set(table.columns):
+        return choose_columns(table, text, label)
+    return Columns(choose_text_columns(table, text), labels)
+
+
+def choose_text_columns(
+    table: Table, text: str | Sequence[str] | None, *, preferred: Sequence[str] = (), option: str = "--text"
+) -> tuple[str, ...]:
+    """The one or two text columns asked for; without any the `preferred` ones, or else as many of the usual ones.
+
+    Raises InputError when the table lacks them; `option` is what names text columns on the command line.
+    """
     if text is None:
-        usual = next((names for names in TEXT_COLUMNS if set(names) <= set(table.columns)), None)
-        if usual is None:
-            raise missing_column(table, "text", "the text column (--text), or two of them for pairs (--text a,b)")
-        return usual
+        usual = [names for names in TEXT_COLUMNS if not preferred or len(names) == len(preferred)]
+        wanted = [tuple(preferred), *usual] if preferred else usual
+        found = next((names for names in wanted if set(names) <= set(table.columns)), None)
+        if found is None:
+            missed = next(name for name in wanted[0] if name not in table.columns)
+            raise missing_column(table, missed, f"the text column ({option}), or two of them for pairs ({option} a,b)")
+        return found
     names = _split_names(table, text)
     if len(names) not in (1, 2):
         raise InputError(f"a text is one column or a pair of two, but {len(names)} were named: {', '.join(names)}")
-    _require(table, names, "the text column (--text)")
+    require_columns(table, names, f"the text column ({option})")
     return names
 
 
@@ -67,20 +89,21 @@ def _choose_label_columns(table: Table, label: str | Sequence[str] | None) -> tu
         names = next(((name,) for name in LABEL_COLUMNS if name in table.columns), LABEL_COLUMNS[:1])
     else:
         names = _split_names(table, label)
-    _require(table, names, "the label column (--label)")
+    require_columns(table, names, "the label column (--label)")
     return names
 
 
 def _split_names(table: Table, names: str | Sequence[str]) -> tuple[str, ...]:
-    """Column names from "a,b" or a sequence; a name that is itself a column may hold commas."""
-    if isinstance(names, str):
-        names = (names,) if names in table.columns else tuple(name.strip() for name in names.split(","))
+    """Column names from "a,b", the one item ("a,b",), or a sequence; a name that is itself a column may hold commas."""
+    whole = names if isinstance(names, str) else names[0] if len(names) == 1 else None
+    if whole is not None:
+        names = (whole,) if whole in table.columns else tuple(name.strip() for name in whole.split(","))
     if not names or len(set(names)) < len(names):
         raise InputError(f"column names must be given once each, not {', '.join(names) or 'none'}")
     return tuple(names)
 
 
-def _require(table: Table, names: Sequence[str], wanted: str) -> None:
+def require_columns(table: Table, names: Sequence[str], wanted: str) -> None:
     """Raises InputError for the first of `names` that is no column of the table."""
     for name in names:
         if name not in table.columns:

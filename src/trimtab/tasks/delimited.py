@@ -16,6 +16,12 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 Record = tuple[int, list[str]]
 """The line a record starts on, and its fields."""
 
+QUOTED = re.compile(r'"[^"]*("|$)')
+"""What stands in double quotes on one line; an open quote goes on over the next."""
+
+SEPARATOR_LINE = re.compile(r'"?sep=.?"?', re.IGNORECASE)
+"""The first line by which a spreadsheet tells itself what separates the columns."""
+
 DOUBLED_QUOTES = re.compile(r'"[^"]*""(?:[^"]|"")*"')
 """A field in quotes that holds doubled quotes: only a writer that quotes makes one."""
 
@@ -35,13 +41,20 @@ class Dialect:
 
 
 def dialect_of(path: Path) -> Dialect:
-    """The dialect of the file: the separator its ending promises, unless its header holds only another one.
+    """The dialect of the file: the separator that cuts its header into most fields; of equals, the one its ending promises.
 
     Tab-separated files are written both without quoting (GLUE) and with it (spreadsheets); see `_quotes_quote`.
+    Raises InputError for a first line that names the separator instead of the columns.
     """
     usual = "\t" if ".tsv" in path.name.lower() else ","
-    header = next((line for _, line in read_lines(path) if line.strip("\r\n")), "")
-    delimiter = next((mark for mark in (usual, *SEPARATORS) if mark in header), usual)
+    number, header = next(((n, line) for n, line in read_lines(path) if line.strip("\r\n")), (1, ""))
+    if SEPARATOR_LINE.fullmatch(header.strip("\r\n")):
+        raise InputError(
+            f"{path}, line {number}: {header.strip()!r} tells a spreadsheet what separates the columns, but the first line "
+            "must name them. Delete that line; separators are found without it."
+        )
+    bare = QUOTED.sub("", header)
+    delimiter = max((usual, *SEPARATORS), key=bare.count)  # the first of equals
     return Dialect(delimiter, delimiter != "\t" or _quotes_quote(path), delimiter == usual)
 
 

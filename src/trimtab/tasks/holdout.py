@@ -28,6 +28,11 @@ def hold_out(train: Rows, kind: Kind, share: float, seed: int) -> tuple[Rows, Ro
     strata = _by_class(train.labels) if kind == "single_label" else [list(range(len(train)))]
     quotas = _quotas([len(rows) for rows in strata], share, chance)
     held = {int(i) for rows, quota in zip(strata, quotas, strict=True) for i in chance.permutation(rows)[:quota]}
+    if not held and kind == "single_label" and len(train) > 1:
+        raise InputError(
+            f"each of the {len(train)} labels occurs once, so no row can be held out for validation. Is that column the "
+            "label (--label), or a quantity (--kind regression)? If it is the label, add rows, or a validation file."
+        )
     if not held:
         raise InputError(
             f"{len(train)} training rows are too few to hold some out for validation. Add rows, or a validation file."

@@ -13,10 +13,13 @@ from dataclasses import dataclass, field, replace
 from ..errors import InputError
 from .raw import RawRows
 from .task import Kind, Label, Task
-from .words import WHOLE, as_whole, finite_numbers, form_of, in_quotes, words_by_row
+from .words import WHOLE, as_whole, finite_numbers, form_of, in_quotes, one_spelling, words_by_row
 
 MANY_CLASSES, MANY_CLASSES_SHARE = 100, 0.05
 """A label column with more different values than both of these is more likely an id, a measurement or a text."""
+
+SOME_CLASSES, FEW_ROWS = 20, 5
+"""So is one with more different values than the first of these, and on average fewer rows of each than the second."""
 
 
 @dataclass(frozen=True)
@@ -85,37 +88,49 @@ def coding_like(task: Task, raw: RawRows, declared: Declared) -> Coding:
 
     Indices count the classes the source declares, or else the task's. Raises InputError for classes the task lacks.
     """
-    if task.kind == "regression":
-        return Coding(task.kind)
+    if task.kind == "regression" or raw.unlabelled:  # without labels there is nothing to spell
+        return Coding(task.kind, task.classes)
     names = declared.classes or task.classes
-    if lacking := [name for name in names if name not in task.classes]:
+    of_task = {one_spelling(name): i for i, name in enumerate(task.classes)}
+    if lacking := [name for name in names if one_spelling(name) not in of_task]:
         raise InputError(
             f"{raw.table.place} declares the classes {in_quotes(lacking)}, which task {task.name!r} does not have; it "
             f"has {in_quotes(task.classes, limit=10)}."
         )
     coding = _class_coding(raw, task.kind, names)
-    index = {word: task.classes.index(names[i]) for word, i in coding.index.items()}
+    index = {word: of_task[one_spelling(names[i])] for word, i in coding.index.items()}
     return replace(coding, classes=task.classes, index=index)
 
 
 def _class_coding(raw: RawRows, kind: Kind, declared: tuple[str, ...] | None) -> Coding:
     """The coding by declared class names, or by indices of them; without a declaration, by the sorted labels."""
     words = {word for row in words_by_row(raw, kind) for word in row}
-    if declared and words <= set(declared):  # names first: the names may themselves be numbers, such as "1" to "5"
-        return Coding(kind, declared, {name: i for i, name in enumerate(declared)}, declared=True)
-    numbered = all(WHOLE.fullmatch(as_whole(word)) for word in words)
-    if form_of(words) == "numbers" and kind == "single_label":
-        _refuse_fractions(raw)
+    index = _index_of(declared or (), raw)
+    if declared and words <= set(index):  # names first: a label that is a name is never an index
+        return Coding(kind, declared, index, _all_whole(declared), declared=True)
+    form = form_of(words)
+    if form == "numbers":
+        _refuse_fractions(raw, kind)
+    numbered = form != "words"
     if declared:
-        index = {str(i) if numbered else name: i for i, name in enumerate(declared)}
+        # Where the names are "1" to "5", then 1.0 is the first name in another spelling; as an index it would be the second.
+        if numbered and not _all_whole(declared):
+            index = {str(i): i for i in range(len(declared))}
         return Coding(kind, declared, index, numbered, declared=True)
     classes = tuple(sorted({as_whole(word) for word in words}, key=int) if numbered else sorted(words))
     return Coding(kind, classes, {name: i for i, name in enumerate(classes)}, numbered)
 
 
+def _all_whole(names: Sequence[str]) -> bool:
+    """Whether every class is named by a whole number."""
+    return all(WHOLE.fullmatch(name) for name in names)
+
+
 def _guess_kind(raw: RawRows, declared: Declared) -> Kind:
     """The kind the labels can only mean; raises InputError when they could mean another."""
     if any(isinstance(label, list) for label in raw.labels):
+        if not declared.classes:
+            _refuse_many_items(raw)
         return "multi_label"
     if declared.classes:
         return "single_label"
@@ -130,7 +145,7 @@ def _guess_kind(raw: RawRows, declared: Declared) -> Kind:
             "with whole numbers or words."
         )
     n_different = len(set(words))
-    if n_different > max(MANY_CLASSES, MANY_CLASSES_SHARE * len(raw)):
+    if _too_many(n_different, len(words)):
         quantity = 'if it is a quantity, kind="regression" (--kind regression); ' if form == "whole numbers" else ""
         raise InputError(
             f"{raw.table.place}: column {raw.label_column!r} holds {n_different} different values in {len(raw)} rows, "
@@ -140,14 +155,50 @@ def _guess_kind(raw: RawRows, declared: Declared) -> Kind:
     return "single_label"
 
 
-def _refuse_fractions(raw: RawRows) -> None:
-    """Raises InputError listing the rows with a label such as 0.5, where classes are meant."""
-    words = [as_whole(word) for (word,) in words_by_row(raw, "single_label")]
-    wrong = [i for i, word in enumerate(words) if not WHOLE.fullmatch(word)]
-    if wrong:
+def _too_many(n_different: int, n_values: int) -> bool:
+    """Whether so many different values among `n_values` are hardly classes."""
+    return n_different > max(MANY_CLASSES, MANY_CLASSES_SHARE * n_values) or (
+        n_different > SOME_CLASSES and n_values < FEW_ROWS * n_different
+    )
+
+
+def _refuse_many_items(raw: RawRows) -> None:
+    """Raises InputError where lists hold so many different items that they are hardly classes."""
+    items = [word for words in words_by_row(raw, "multi_label") for word in words]
+    if _too_many(len(set(items)), len(items)):
         raise InputError(
-            f"{raw.at(wrong)}: the label {in_quotes(words[i] for i in wrong)} is a float in a classification task. "
-            'Use whole numbers or words, or pass kind="regression" (--kind regression).'
+            f"{raw.table.place}: the lists in column {raw.label_column!r} hold {len(set(items))} different items in "
+            f'{len(raw)} rows, which is ambiguous. If they are classes, pass kind="multi_label" (--kind multi_label); if '
+            "this is not the label, name the right column (--label)."
+        )
+
+
+def _index_of(names: Sequence[str], raw: RawRows) -> dict[str, int]:
+    """The index of each class by its name in one spelling; raises InputError where two names are the same label."""
+    whole = _all_whole(names)
+    index: dict[str, int] = {}
+    for i, name in enumerate(names):
+        first = index.setdefault(as_whole(name) if whole else one_spelling(name), i)
+        if first != i:
+            raise InputError(
+                f"{raw.table.place}: the classes {names[first]!r} and {name!r} are one label in two spellings. Keep one of them."
+            )
+    return index
+
+
+def _refuse_fractions(raw: RawRows, kind: Kind) -> None:
+    """Raises InputError listing the rows with a label such as 0.5, where classes are meant."""
+    fractions = {
+        i: word
+        for i, words in enumerate(words_by_row(raw, kind))
+        for word in words
+        if not WHOLE.fullmatch(as_whole(word))
+    }
+    if fractions:
+        quantity = ', or pass kind="regression" (--kind regression)' if kind == "single_label" else ""
+        raise InputError(
+            f"{raw.at(list(fractions))}: the label {in_quotes(fractions.values())} is a float in a classification task. "
+            f"Use whole numbers or words{quantity}."
         )
 
 

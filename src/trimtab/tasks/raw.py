@@ -6,7 +6,7 @@ This is where rows are judged one by one: is there a text, is there a label. Wha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from .tables import Row, Table
 
 # pandas writes whole numbers as floats when the column has gaps, and Parquet and JSON hold true booleans
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+
+MINUS_ONE = frozenset({"-1", "-1.0"})
+"""How unlabelled rows are marked in published test splits, such as those of GLUE."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class RawRows:
     def at(self, indices: Sequence[int]) -> str:
         """The place of these rows in words: "reviews.csv, lines 3, 5"."""
         return self.table.at(*(self.numbers[i] for i in indices))
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether no row has a label."""
+        return all(label is None for label in self.labels)
 
     def take(self, indices: Sequence[int]) -> RawRows:
         """The rows at `indices`, in that order."""
@@ -61,8 +69,11 @@ def collect(table: Table, columns: Columns) -> RawRows:
     return RawRows(table, columns.label, numbers, texts, labels)
 
 
-def text_in(row: Row, name: str, table: Table, number: int) -> str:
-    """The text in column `name` of `row`, "" where there is none; raises InputError when it is not a string."""
+def text_in(row: Row, name: str, table: Table, number: int, option: str = "--text") -> str:
+    """The text in column `name` of `row`, "" where there is none; raises InputError when it is not a string.
+
+    `option` is what names text columns on the command line.
+    """
     value = row.get(name)
     if isinstance(value, str):
         return value
@@ -70,7 +81,7 @@ def text_in(row: Row, name: str, table: Table, number: int) -> str:
         return ""
     raise InputError(
         f"{table.at(number)}: column {name!r} holds {value!r:.40} ({type(value).__name__}), not a text. "
-        "Name the column that holds the text (--text)."
+        f"Name the column that holds the text ({option})."
     )
 
 
@@ -79,11 +90,14 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip()) or value != value  # noqa: PLR0124 (NaN)
 
 
-def lacks_labels(raw: RawRows, train: RawRows | None) -> bool:
-    """Whether no row has a label: all are empty, or all are the -1 of GLUE's test splits and -1 is no label in `train`."""
+def lacks_labels(raw: RawRows, train: RawRows | None, classes: Collection[str] = ()) -> bool:
+    """Whether no row has a label: all are empty, or all are the -1 of GLUE's test splits.
+
+    A -1 that occurs in `train` or among the names of `classes` is a label.
+    """
     words = {"" if is_missing(label) else str(label).strip() for label in raw.labels}
-    known = {str(label).strip() for label in train.labels} if train else set()
-    return words == {""} or (words <= {"-1", "-1.0"} and not words & known)
+    known = {str(label).strip() for label in train.labels if label is not None} if train else set()
+    return words == {""} or (words <= MINUS_ONE and not MINUS_ONE & known.union(classes))
 
 
 def usable(raw: RawRows, *, skip: bool, labelled: bool, blank_label_is_none: bool = False) -> tuple[RawRows, list[str]]:

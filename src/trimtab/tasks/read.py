@@ -6,19 +6,20 @@ decides what the labels mean, holdout.py cuts a validation split where there is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
-from .columns import Columns, choose_columns, choose_text_columns
+from .columns import Columns, choose_columns, choose_text_columns, columns_like
+from .doubts import class_notes
 from .holdout import hold_out
 from .labels import Coding, Declared, coding_like, learn_coding
 from .metrics import check_metric
 from .raw import RawRows, text_in
 from .sources import Source, path_not_found
 from .splits import find_source, read_splits
-from .tables import Row, open_table
+from .tables import Row, Table, open_table, with_all_columns
 from .task import KINDS, SPLITS, Kind, Rows, Task
 
 METRICS = {"single_label": "accuracy", "multi_label": "f1_macro", "regression": "pearson"}
@@ -53,8 +54,12 @@ def read(
     found = find_source(str(source))
     columns = choose_columns(found.tables["train"], text, label)
     declared = _declared(found, columns, wanted)
-    raw, notes = read_splits(found.tables, columns, wanted or declared.kind, skip=skip_bad_rows)
+    raw, notes = read_splits(
+        found.tables, columns, wanted or declared.kind, skip=skip_bad_rows, classes=declared.classes or ()
+    )
     coding = learn_coding(raw["train"], wanted, declared)
+    if not coding.declared:  # names that the source declares are meant
+        notes += class_notes(coding.classes)
     splits = {split: _encoded(rows, coding) for split, rows in raw.items()}
     if "validation" not in splits and validation_share:
         splits["train"], splits["validation"], note = hold_out(splits["train"], coding.kind, validation_share, seed)
@@ -69,6 +74,8 @@ def read(
         splits={split: splits[split] for split in SPLITS if split in splits},
         source=str(source),
         skip_bad_rows=skip_bad_rows,
+        validation_share=validation_share,
+        split_seed=seed,
         notes=(*found.notes, *notes),
     )
 
@@ -83,33 +90,55 @@ def read_like(
 ) -> Task:
     """The task with the rows of `source`, labelled by the task's classes in the task's order: to score a trained model.
 
-    Columns are the task's unless named. Nothing is held out, and a single file becomes the test split.
-    Raises InputError as `read` does, and for labels that are none of the task's classes.
+    Columns are the task's unless named. Nothing is held out, and a single file becomes the test split, which may have no
+    labels. Raises InputError as `read` does, and for labels that are none of the task's classes.
     """
-    found = find_source(str(source))
-    tables = found.tables if len(found.tables) > 1 else {"test": found.tables["train"]}
-    first = next(iter(tables.values()))
-    columns = choose_columns(first, text or task.text_columns, label or task.label_column)
-    raw, notes = read_splits(tables, columns, task.kind, skip=skip_bad_rows)
+    found = find_source(str(source), to_train=False)
+    tables = {"test": found.tables["train"]} if set(found.tables) == {"train"} else found.tables
+    columns = _columns_like(task, tables, text, label)
     declared = _declared(found, columns, task.kind)
+    known = (*task.classes, *(declared.classes or ()))
+    raw, notes = read_splits(tables, columns, task.kind, skip=skip_bad_rows, classes=known)
     splits = {split: _encoded(rows, coding_like(task, rows, declared)) for split, rows in raw.items()}
     return replace(task, splits=splits, source=str(source), notes=(*found.notes, *notes))
 
 
 def read_rows(
-    path: str | Path, text: str | Sequence[str] | None = None
+    path: str | Path,
+    text: str | Sequence[str] | None = None,
+    *,
+    preferred: Sequence[str] = (),
+    option: str = "--text",
 ) -> tuple[tuple[str, ...], Iterator[tuple[Row, tuple[str, ...]]]]:
     """The column names of a file, and an iterator over its rows, each with its text or pair of texts.
 
-    The rows are read as they are asked for, whatever the size of the file. A missing text is "".
-    Raises InputError at once for a missing column, and on the way for a row that cannot be read.
+    Text columns are those named by `text`, or else the `preferred` ones, or else as many of the usual ones; `option` is
+    what names them on the command line. The rows are read as they are asked for, whatever the size of the file. A missing
+    text is "". Raises InputError at once for a missing column, and on the way for a row that cannot be read.
     """
     if not Path(path).is_file():
         raise path_not_found(str(path), Path(path))
-    table = open_table(Path(path))
-    names = choose_text_columns(table, text)
-    rows = ((row, tuple(text_in(row, name, table, number) for name in names)) for number, row in table)
+    table = with_all_columns(open_table(Path(path)))
+    names = choose_text_columns(table, text, preferred=preferred, option=option)
+    rows = ((row, tuple(text_in(row, name, table, number, option) for name in names)) for number, row in table)
     return table.columns, rows
+
+
+def _columns_like(
+    task: Task, tables: Mapping[str, Table], text: str | Sequence[str] | None, label: str | Sequence[str] | None
+) -> Columns:
+    """The columns named, or else the task's; raises InputError where they are missing, or not as many texts as the task has."""
+    split, first = next(iter(tables.items()))
+    # a label column that the user names must exist; that of the training data may be missing where nothing is labelled
+    optional = split == "test" and not label
+    choose = columns_like if optional else choose_columns
+    columns = choose(first, text or task.text_columns, label or task.label_column)
+    if len(columns.texts) != len(task.text_columns):
+        raise InputError(
+            f"task {task.name!r} takes {len(task.text_columns)} text(s) per row, not {len(columns.texts)}: "
+            f"{', '.join(columns.texts)}. Name as many columns (--text)."
+        )
+    return columns
 
 
 def _checked_kind(kind: str | None) -> Kind | None:
@@ -135,8 +164,7 @@ def _declared(found: Source, columns: Columns, kind: Kind | None) -> Declared:
 
 def _encoded(rows: RawRows, coding: Coding) -> Rows:
     """The rows with their labels as numbers, or as None where the split has no labels."""
-    unlabelled = all(label is None for label in rows.labels)
-    return Rows(rows.texts, rows.labels if unlabelled else coding.encode(rows))
+    return Rows(rows.texts, rows.labels if rows.unlabelled else coding.encode(rows))
 
 
 def _main_metric(metric: str | None, name: str, coding: Coding) -> str:

@@ -19,6 +19,9 @@ from .labels import UNDECLARED, Declared
 from .tables import FORMATS, NumberedRow, Table, format_of, open_table
 from .task import KINDS, SPLITS
 
+ALIASES = ("dev", "val", "valid")
+"""What validation splits are called elsewhere; such a file is named in a note, as it would be missed without a word."""
+
 PATH_LIKE = re.compile(r"^([./~\\]|[A-Za-z]:[/\\])|\.(csv|tsv|jsonl|parquet|json|txt|xlsx?|gz|zip)$", re.IGNORECASE)
 """What can only be meant as a path: an explicit start (./, ../, /, ~, C:\\) or the ending of a data file."""
 
@@ -58,35 +61,42 @@ def file_source(path: Path) -> Source:
     return Source(path.name[: -len(format_of(path) or "")], {"train": table}, notes=table.notes)
 
 
-def folder_source(path: Path) -> Source:
-    """A folder of split files, with labels.json where there is one.
+def folder_source(path: Path, *, to_train: bool = True) -> Source:
+    """A folder of split files, with labels.json where there is one; upper and lower case of file names are the same.
 
-    Raises InputError when there is no training file, or two files for one split.
+    Raises InputError when there is no training file (any split will do where `to_train` is false), or two files for one split.
     """
-    tables, notes = {}, []
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    tables: dict[str, Table] = {}
+    opened: list[Path] = []
+    notes: list[str] = []
     for split in SPLITS:
-        files = [path / f"{split}{ending}" for ending in FORMATS if (path / f"{split}{ending}").is_file()]
-        if len(files) > 1:
-            names = " and ".join(file.name for file in files)
+        found = [file for file in files if format_of(file) and _split_of(file) == split]
+        if len(found) > 1:
+            names = " and ".join(file.name for file in found)
             raise InputError(f"{path} holds {names}: two files for the split {split!r}. Keep one of them.")
-        if files:
-            tables[split] = open_table(files[0])
+        if found:
+            tables[split] = open_table(found[0])
+            opened += found
             notes += tables[split].notes
-    # a validation split under another name ("dev", "val") would otherwise be missed without a word
-    others = sorted(file.name for file in path.iterdir() if format_of(file) and _split_of(file) not in SPLITS)
-    if "train" not in tables:
-        found = shortened(sorted(file.name for file in path.iterdir())) or "nothing"
+    if "train" not in tables and (to_train or not tables):
+        present = shortened(sorted(file.name for file in path.iterdir())) or "nothing"
+        wanted = "no training file: expected train" if to_train else f"no split: expected {', '.join(SPLITS)},"
         raise InputError(
-            f"{path} has no training file: expected train with one of {', '.join(FORMATS)}, found {found}. "
+            f"{path} has {wanted} with one of {', '.join(FORMATS)}, found {present}. "
             "Rename the file, or give the path of a single file instead of the folder."
         )
-    if others:
-        notes.append(f"{path}: did not read {shortened(others)}; splits are named {', '.join(SPLITS)}")
+    if missed := [file.name for file in files if file not in opened and _may_be_split(file)]:
+        notes.append(
+            f"{path}: did not read {shortened(missed)}; splits are {', '.join(SPLITS)} with {', '.join(FORMATS)}"
+        )
     return Source(path.resolve().name, tables, _read_labels_file(path / "labels.json"), notes=tuple(notes))
 
 
 def path_not_found(source: str, path: Path) -> InputError:
-    """The InputError for a path that does not exist."""
+    """The InputError for a path that is no file: it does not exist, or is a folder."""
+    if path.is_dir():
+        return InputError(f"{source} is a folder, and a file is needed here. Give the path of a file in it.")
     folder = "" if path.parent.is_dir() else f" (there is no folder {path.parent})"
     return InputError(f"file not found: {source}{folder}. {closest_names(path) or 'Check the path.'}")
 
@@ -99,8 +109,13 @@ def closest_names(path: Path) -> str:
 
 
 def _split_of(file: Path) -> str:
-    """The name of the file without the ending of its format."""
-    return file.name[: -len(format_of(file) or "")]
+    """The name of the file in lower case, without the ending of its format."""
+    return file.name[: -len(format_of(file) or "")].lower()
+
+
+def _may_be_split(file: Path) -> bool:
+    """Whether the file can be read as a table, or is named like a split, whatever its ending."""
+    return format_of(file) is not None or file.name.lower().split(".")[0] in (*SPLITS, *ALIASES)
 
 
 def _read_labels_file(path: Path) -> Declared:

@@ -5,12 +5,13 @@ A name is looked for on this disk first and on the hub last, so that reading a f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
-from .columns import Columns, choose_columns, choose_text_columns
+from .columns import Columns, require_columns
+from .doubts import without_gaps
 from .hub import hub_source
 from .raw import RawRows, collect, lacks_labels, usable
 from .sources import PATH_LIKE, Source, embedded_source, file_source, folder_source, path_not_found
@@ -18,8 +19,11 @@ from .tables import Table
 from .task import Kind
 
 
-def find_source(source: str) -> Source:
-    """What `source` names; a file or folder that exists goes before a hub data set of the same name."""
+def find_source(source: str, *, to_train: bool = True) -> Source:
+    """What `source` names; a file or folder that exists goes before a hub data set of the same name.
+
+    A folder must have a training split, unless `to_train` says that it is only to be scored.
+    """
     if source == "helpdesk":
         return embedded_source()
     if not source.strip():
@@ -27,7 +31,7 @@ def find_source(source: str) -> Source:
     path = Path(source).expanduser()
     try:
         if path.is_dir():
-            return folder_source(path)
+            return folder_source(path, to_train=to_train)
         if path.exists():
             return file_source(path)
     except OSError as error:  # no permission, or a name that no file can have
@@ -38,19 +42,23 @@ def find_source(source: str) -> Source:
 
 
 def read_splits(
-    tables: Mapping[str, Table], columns: Columns, kind: Kind | None, *, skip: bool
+    tables: Mapping[str, Table], columns: Columns, kind: Kind | None, *, skip: bool, classes: Collection[str] = ()
 ) -> tuple[dict[str, RawRows], list[str]]:
-    """The usable rows of each split, and notes on what was left out; a test split may have no labels at all."""
+    """The usable rows of each split, and notes on what was left out; a test split may have no labels at all.
+
+    `classes` are the class names known beforehand: none of them is taken for a missing label.
+    """
     splits: dict[str, RawRows] = {}
     notes: list[str] = []
     for split, table in tables.items():
         _require_columns(table, columns, label_optional=split == "test")
-        rows = collect(table, columns)
+        rows = without_gaps(collect(table, columns), splits.get("train"), classes)
         # test splits are often published without labels; in the others a missing label is a mistake
-        unlabelled = split == "test" and lacks_labels(rows, splits.get("train"))
+        unlabelled = split == "test" and lacks_labels(rows, splits.get("train"), classes)
         if unlabelled:
             rows = replace(rows, labels=[None] * len(rows))
-            notes.append(f"{table.place}: has no labels, so its rows cannot be scored")
+            lack = "" if set(columns.labels) & set(table.columns) else f" (no column {columns.label!r})"
+            notes.append(f"{table.place}: has no labels{lack}, so its rows cannot be scored")
         splits[split], left_out = usable(
             rows, skip=skip, labelled=not unlabelled, blank_label_is_none=kind == "multi_label"
         )
@@ -60,7 +68,6 @@ def read_splits(
 
 def _require_columns(table: Table, columns: Columns, label_optional: bool) -> None:
     """Raises InputError unless this split, too, has the columns chosen on the first one."""
-    if label_optional and not set(columns.labels) & set(table.columns):
-        choose_text_columns(table, columns.texts)
-    else:
-        choose_columns(table, columns.texts, columns.labels)
+    require_columns(table, columns.texts, "the text column (--text)")
+    if set(columns.labels) & set(table.columns) or not label_optional:
+        require_columns(table, columns.labels, "the label column (--label)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,13 @@ def open_table(path: Path) -> Table:
     if repeated:
         raise InputError(f"{path}: several columns are named {shortened(repeated)}. Give each column its own name.")
     return table
+
+
+def with_all_columns(table: Table) -> Table:
+    """The table with the columns of all of its rows: JSON Lines may bring in a new name on any line, so they are read once."""
+    if "jsonl" not in (format_of(Path(table.place)) or ""):
+        return table
+    return replace(table, columns=tuple(dict.fromkeys(name for _, row in table for name in row)))
 
 
 def _open_delimited(path: Path) -> Table:

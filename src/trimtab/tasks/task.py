@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -38,6 +40,14 @@ class Rows:
         """The rows at `indices`, in that order."""
         return Rows(tuple([column[i] for i in indices] for column in self.texts), [self.labels[i] for i in indices])
 
+    def sha256(self) -> str:
+        """Of all texts and labels in their order, in hexadecimal: equal for equal rows and nothing else."""
+        return hashlib.sha256(json.dumps([*self.texts, self.labels]).encode()).hexdigest()
+
+
+_PLAIN = (  # fields of a Task that are JSON values as they are
+    "name", "kind", "label_column", "metric", "source", "skip_bad_rows", "validation_share", "split_seed",
+)  # fmt: skip
 
 EMPTY = Rows(([],), [])
 
@@ -55,6 +65,8 @@ class Task:
     splits: Mapping[str, Rows] = field(default_factory=dict, repr=False)
     source: str = ""  # what `read` was given, so that a recipe can read it again
     skip_bad_rows: bool = False  # whether rows without text or label were left out; reading again must do the same
+    validation_share: float = 0.1  # of the training rows held out where there is no validation split, and
+    split_seed: int = 0  # the seed they were drawn with; reading again must do the same
     notes: tuple[str, ...] = ()  # what the reader did to the rows, in plain words
 
     @property
@@ -85,16 +97,16 @@ class Task:
             "metric": self.metric,
             "source": self.source,
             "skip_bad_rows": self.skip_bad_rows,
+            "validation_share": self.validation_share,
+            "split_seed": self.split_seed,
+            "validation_sha256": self.validation.sha256(),
         }
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Task:
         """The task without rows that `description()` described; raises InputError when a field is missing or odd."""
         try:
-            values = {
-                name: description[name]
-                for name in ("name", "kind", "label_column", "metric", "source", "skip_bad_rows")
-            }
+            values = {name: description[name] for name in _PLAIN}
             classes, text_columns = description["classes"], description["text_columns"]
         except KeyError as error:
             raise InputError(

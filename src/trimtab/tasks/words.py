@@ -6,9 +6,9 @@ what the labels are is read off all of their spellings together.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -21,6 +21,15 @@ Form = Literal["whole numbers", "numbers", "words"]
 WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 """Neither takes a leading zero: "007" is a code, not a number."""
+
+QUANTITY = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+"""A number in a regression, where "05" can only be 5."""
+
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+"""About 3.4e38: labels become float32, and a larger one would become infinity there."""
+
+LIST_AS_TEXT = re.compile(r"\[\s*(?:[\"'].*|[^|;]*)\]", re.DOTALL)
+"""What str() or json.dumps() makes of a list; "[a]|[b]" is two classes with brackets in their names."""
 
 # not the comma, which occurs in class names
 CLASS_SEPARATORS = re.compile(r"[|;]")
@@ -42,6 +51,12 @@ def as_whole(word: str) -> str:
     return str(int(float(word))) if NUMBER.fullmatch(word) and float(word).is_integer() else word
 
 
+def one_spelling(word: str) -> str:
+    """The word without the spaces around it, and true and false in lower case: spreadsheets write TRUE, Python True."""
+    word = word.strip()
+    return word.lower() if word.lower() in ("true", "false") else word
+
+
 def words_by_row(raw: RawRows, kind: Kind) -> list[list[str]]:
     """The words of each label: one, or for multi_label those of a list or of a text divided by | or ;.
 
@@ -51,13 +66,13 @@ def words_by_row(raw: RawRows, kind: Kind) -> list[list[str]]:
 
 
 def finite_numbers(raw: RawRows) -> list[float]:
-    """The labels as floats; raises InputError listing the rows that hold something else, or NaN or infinity."""
+    """The labels as floats; raises InputError listing the rows that hold something else, or what no float32 can hold."""
     words = [word for (word,) in words_by_row(raw, "regression")]
-    wrong = [i for i, word in enumerate(words) if not (NUMBER.fullmatch(word) and math.isfinite(float(word)))]
+    wrong = [i for i, word in enumerate(words) if not (QUANTITY.fullmatch(word) and abs(float(word)) <= FLOAT32_MAX)]
     if wrong:
         raise InputError(
-            f"{raw.at(wrong)}: the label {in_quotes(words[i] for i in wrong)} is not a finite number, as a regression "
-            "task needs. Correct these rows or take them out."
+            f"{raw.at(wrong)}: the label {in_quotes(words[i] for i in wrong)} is not a finite number (at most 3.4e38), as "
+            "a regression task needs. Correct these rows or take them out."
         )
     return [float(word) for word in words]
 
@@ -72,20 +87,40 @@ def _words(label: Any, raw: RawRows, i: int, kind: Kind) -> list[str]:
     if kind != "multi_label":
         return [_word(label, raw, i)]
     if isinstance(label, str):
-        return [word.strip() for word in CLASS_SEPARATORS.split(label) if word.strip()]
+        if LIST_AS_TEXT.fullmatch(label.strip()):
+            raise InputError(
+                f"{raw.at([i])}: the label {label!r:.40} looks like a list written as text. Write its classes as a|b, or "
+                'save the rows as JSON Lines with true lists (["a", "b"]).'
+            )
+        return [one_spelling(word) for word in CLASS_SEPARATORS.split(label) if word.strip()]
     if not isinstance(label, list):
         raise InputError(
             f"{raw.at([i])}: the label is {label!r:.40}. A multi_label task needs a list of classes, a text such as "
             "'red|blue', or several columns of 0 and 1 (--label red,blue)."
         )
-    return [item if isinstance(item, str) else _word(item, raw, i) for item in label]
+    return [_item(item, raw, i) for item in label]
+
+
+def _item(item: Any, raw: RawRows, i: int) -> str:
+    """One item of the list in row `i` as a word; raises InputError for an empty one, and for a score."""
+    if isinstance(item, float | Decimal) and not float(item).is_integer():
+        raise InputError(
+            f"{raw.at([i])}: the list holds {item}, but a list holds the classes of a row, not scores. Write the names of "
+            "the classes that are present, or one column of 0 and 1 per class (--label red,blue)."
+        )
+    word = _word(item, raw, i)
+    if not word:
+        raise InputError(
+            f"{raw.at([i])}: the list holds an empty item. Take it out; a row of no class has an empty list."
+        )
+    return word
 
 
 def _word(value: Any, raw: RawRows, i: int) -> str:
-    """One label, or item of a list, as a word; spaces around it mean nothing, and booleans are "true" and "false"."""
+    """One label, or item of a list, as a word; booleans are "true" and "false"."""
     if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, bool | int | float):
+        return one_spelling(value)
+    if isinstance(value, bool | int | float | Decimal):  # Parquet has decimals
         return str(value).lower()
     hint = " Lists of classes make a multi_label task (--kind multi_label)." if isinstance(value, list) else ""
     raise InputError(

@@ -3,7 +3,7 @@
 import csv
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,34 +16,46 @@ from .use import Predictor
 
 CHUNK_ROWS = 4096  # held in memory at once; within a chunk, texts of similar length run together
 Row = dict[str, Any]
-Writer = Callable[[Row], None]
+Texts = tuple[str, ...]  # the text of a row, or its pair of texts
+Writer = Callable[[Row], Any]
 
 
-def predict_file(predictor: Predictor, source: Path, to: Path, columns: str | None = None) -> int:
+def predict_file(
+    predictor: Predictor,
+    source: Path,
+    to: Path,
+    columns: str | Sequence[str] | None = None,
+    *,
+    on_empty: Callable[[int], None] | None = None,
+) -> int:
     """Writes every row of `source` to `to` (.csv, .tsv or .jsonl) with the answer added, and returns how many there were.
 
     Added are `predicted_label` and `probability_CLASS` for each class, or `predicted_value` for a regression. `columns`
-    names the text column, or two as "a,b"; by default those of the task the run was trained on, where the file has them.
-    Raises InputError for a missing column, an unknown ending, or an output column that the file already has.
+    names the text column, or two as "a,b"; by default those of the task the run was trained on, where the file has them,
+    or else the usual ones. A row with an empty text is not answered; `on_empty` gets the count of such rows, if any.
+    Raises InputError for a missing column, an unknown ending, an output column that the file already has, or one file as both.
     """
     writer_of = _writer_for(to)
-    names, rows = read_rows(source, columns or _known_columns(predictor.task, source))
+    if to.resolve() == source.resolve():
+        raise InputError(f"{to} is the file to be answered. Name another file for the answers (--out).")
+    names, rows = read_rows(source, columns or None, preferred=predictor.task.text_columns, option="--columns")
     # Checked before anything is computed: an hour of answers should not end in a name clash.
     added = answer_columns(predictor.task)
     clash = [name for name in added if name in names]
     if clash:
         raise InputError(f"{source} already has the column {clash[0]!r}: rename it, so that nothing is overwritten")
-    count = 0
+    count = n_empty = 0
     # Written under another name and moved into place: a file that is there is whole.
     with replacing(to) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write = writer_of(file, [*names, *added])
         for chunk in _chunks(rows):
-            texts = tuple([row[1][k] for row in chunk] for k in range(len(chunk[0][1])))
-            if len(texts) != len(predictor.task.text_columns):
-                raise InputError(f"the run takes {len(predictor.task.text_columns)} text(s) per row, not {len(texts)}")
-            for (row, _), answer in zip(chunk, predictor.answers(Rows(texts, [None] * len(chunk))), strict=True):
-                write(row | dict(zip(added, answer_values(predictor.task, answer), strict=True)))
-            count += len(chunk)
+            answers = _answers(predictor, [texts for _, texts in chunk])
+            for (row, _), answer in zip(chunk, answers, strict=True):
+                cells = [None] * len(added) if answer is None else answer_values(predictor.task, answer)
+                write(row | dict(zip(added, cells, strict=True)))
+            count, n_empty = count + len(chunk), n_empty + answers.count(None)
+    if n_empty and on_empty is not None:
+        on_empty(n_empty)
     return count
 
 
@@ -63,16 +75,23 @@ def answer_values(task: Task, answer: Answer) -> list[Any]:
     return [label, *(round(p, 6) for p in answer.probabilities.values())]
 
 
-def _known_columns(task: Task, source: Path) -> tuple[str, ...] | None:
-    """The text columns of the training data where `source` has them all; None lets the reader find them by name."""
-    if not source.is_file():
-        return None
-    names, rows = read_rows(source, task.text_columns)
-    del rows
-    return task.text_columns if set(task.text_columns) <= set(names) else None
+def _answers(predictor: Predictor, rows: list[Texts]) -> list[Answer | None]:
+    """The answer to each row, or None where a text is empty: a model would answer that too, with a guess."""
+    if len(rows[0]) != len(predictor.task.text_columns):
+        raise InputError(
+            f"the run takes {len(predictor.task.text_columns)} text(s) per row, not {len(rows[0])}. Name as many columns "
+            "(--columns)."
+        )
+    full = [i for i, texts in enumerate(rows) if all(text.strip() for text in texts)]
+    found: list[Answer | None] = [None] * len(rows)
+    if full:
+        columns = tuple([rows[i][k] for i in full] for k in range(len(rows[0])))
+        for i, answer in zip(full, predictor.answers(Rows(columns, [None] * len(full))), strict=True):
+            found[i] = answer
+    return found
 
 
-def _chunks(rows: Iterator[tuple[Row, tuple[str, ...]]]) -> Iterator[list[tuple[Row, tuple[str, ...]]]]:
+def _chunks(rows: Iterator[tuple[Row, Texts]]) -> Iterator[list[tuple[Row, Texts]]]:
     """The rows in lists of CHUNK_ROWS, read as they are needed."""
     while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
         yield chunk
@@ -90,11 +109,21 @@ def _table(delimiter: str) -> Callable[[IO[str], list[str]], Writer]:
     """Lines of cells, quoted where they must be."""
 
     def start(file: IO[str], names: Iterable[str]) -> Writer:
-        writer = csv.DictWriter(file, list(names), delimiter=delimiter, lineterminator="\n")
+        writer = csv.DictWriter(_LineFeeds(file), list(names), delimiter=delimiter, lineterminator="\r\n")
         writer.writeheader()
         return writer.writerow
 
     return start
+
+
+class _LineFeeds:
+    """A file that ends rows with a line feed; csv quotes a lone carriage return only where it ends its rows with one too."""
+
+    def __init__(self, file: IO[str]):
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
 def _json_lines(file: IO[str], names: Iterable[str]) -> Writer:

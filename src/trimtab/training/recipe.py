@@ -60,6 +60,11 @@ class Settings:
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name}={value} must be above 0")
 
+    @property
+    def cache_bytes(self) -> int:
+        """`cache_gb` in bytes; without an end where that is infinite."""
+        return int(min(self.cache_gb * 1e9, 2**62))
+
     def for_method(self, method: Method, n_rows: int, width: int) -> "Settings":
         """These settings with the method's defaults for an encoder of `width` where they leave the choice to it.
 
@@ -94,6 +99,8 @@ class Recipe:
     kind: str | None = None
     metric: str | None = None
     skip_bad_rows: bool = False  # leave out rows without text or label
+    validation_share: float = 0.1  # of the training rows held out where there is no validation split
+    split_seed: int = 0  # that they are drawn with, whatever the seed of the run
     settings: Settings = field(default_factory=Settings)
 
     def save(self, path: Path) -> None:
@@ -111,7 +118,7 @@ class Recipe:
         if not isinstance(settings, dict):
             raise InputError(f"{path}: settings must be a table: write [settings] above them")
         if isinstance(values.get("text"), str):
-            values["text"] = values["text"].split(",")
+            values["text"] = [values["text"]]  # a pair is cut at its comma once the columns are known
         checked = _checked(settings, Settings, f"{path}, [settings]")
         return cls(**_checked(values, cls, str(path)), settings=Settings(**checked))
 
@@ -137,7 +144,7 @@ def _checked(values: Mapping[str, Any], of: type, where: str) -> dict[str, Any]:
             raise InputError(f"{where}: unknown setting {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
         kinds = tuple(kind for kind in (get_args(hints[name]) or (hints[name],)) if isinstance(kind, type))
         if name == "text":
-            value, kinds = tuple(value), (tuple,)
+            value, kinds = tuple(value) if isinstance(value, list | tuple) else value, (tuple,)
         if float in kinds and type(value) is int:
             value = float(value)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

@@ -36,6 +36,8 @@ def fit_recipe(
         kind=recipe.kind,
         metric=recipe.metric,
         skip_bad_rows=recipe.skip_bad_rows,
+        validation_share=recipe.validation_share,
+        seed=recipe.split_seed,
     )
     # A method's text has colons and commas, which some file systems refuse.
     folder = out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"{task.name}-{recipe.method}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..changes.delta import TENSORS, Delta
+from ..changes.delta import READABLE, TENSORS, Delta
 from ..changes.notation import method_text
 from ..changes.selection import Selection
 from ..encoders.parts import grid, layers_of
@@ -26,7 +26,7 @@ from .recipe import Recipe
 from .saved import check_saved
 from .workbench import Workbench
 
-RECIPE, HISTORY, SCORES, CARD = "recipe.toml", "history.jsonl", "scores.json", "README.md"
+RECIPE, HISTORY, SCORES, CARD, PAGE = "recipe.toml", "history.jsonl", "scores.json", "README.md", "report.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +71,15 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = T
         tried = folder / ".writable"
         tried.touch()
         tried.unlink()
-        # An old checkpoint would otherwise be resumed from by the next --resume.
-        if not resume:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from error
     return folder
+
+
+def clear(folder: Path) -> None:
+    """Deletes the files of an older run, so that those of two runs are never mixed."""
+    for name in (TENSORS, READABLE, SCORES, HISTORY, CARD, PAGE, CHECKPOINT):
+        (folder / name).unlink(missing_ok=True)
 
 
 def recipe_of(bench: Workbench) -> Recipe:
@@ -84,7 +87,8 @@ def recipe_of(bench: Workbench) -> Recipe:
     task, encoder = bench.task, bench.encoder
     return Recipe(
         encoder.name, task.source, method_text(bench.method), encoder.revision,
-        task.text_columns, task.label_column, task.kind, task.metric, task.skip_bad_rows, bench.settings,
+        task.text_columns, task.label_column, task.kind, task.metric, task.skip_bad_rows, task.validation_share,
+        task.split_seed, bench.settings,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from ..tasks.metrics import scores
 from ..tasks.read import read, read_like
 from ..tasks.task import Rows, Task
 from .forward import all_logits
+from .ranks import device
 from .run import Run
 
 TOKENS_PER_BATCH = 4096  # tokens in one forward pass
@@ -39,7 +40,7 @@ class Predictor:
         self.delta = delta_of(run)
         self.task = Task.from_description(self.delta.task)
         self.encoder = base_encoder(self.delta, encoder)
-        self.model = self.delta.attach(self.encoder)
+        self.model = self.delta.attach(self.encoder).to(device())
 
     def answers(self, rows: Rows) -> list[Answer]:
         """One Answer per row, in order."""
@@ -58,6 +59,8 @@ def predict(
 ) -> list[Answer]:
     """One Answer for each text, or pair of texts for a pair task; raises InputError when the shapes do not match."""
     predictor = run if isinstance(run, Predictor) else Predictor(run, encoder)
+    if isinstance(texts, str):
+        raise InputError("predict takes a list of texts; for one text write [text]")
     n_texts = len(predictor.task.text_columns)
     rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
     for i, row in enumerate(rows):
@@ -69,24 +72,32 @@ def predict(
 
 def evaluate(
     run: Trained, task: Task | str | None = None, split: str | None = None, encoder: Encoder | str | None = None,
-    *, text: str | None = None, label: str | None = None,
+    *, text: str | None = None, label: str | None = None, skip_bad_rows: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """{"split", "rows", "scores"} of `run` on a split of `task`: a Task, what `read` takes, or by default its own task.
 
     `split` defaults to test where it has labels, else validation; of a single file all rows are scored. `text` and `label`
-    name columns as in `read`. Raises InputError when the task or the split does not fit the run.
+    name columns as in `read`, `skip_bad_rows` leaves out rows without text or label. Raises InputError when the task or
+    the split does not fit the run, and when the run's own data has changed, so that rows it was trained on would be scored.
     """
     predictor = Predictor(run, encoder)
+    is_own = task is None
     if not isinstance(task, Task):
-        task = _read_for(predictor.task, task, text, label)
-    elif (task.kind, task.classes, len(task.text_columns)) != _shape(predictor.task):
-        raise InputError(
-            f"task {task.name!r} has another kind, other classes or another number of texts than the run's task"
-        )
+        task = _read_for(predictor.task, task, text, label, skip_bad_rows)
+    if _shape(task) != _shape(predictor.task):
+        changed = f"the data in {task.source} has changed since the run: it" if is_own else f"task {task.name!r}"
+        raise InputError(f"{changed} has another kind, other classes or another number of texts than the run's task")
     chosen = split or next((name for name in ("test", "validation", "train") if _labelled(task, name)), "test")
     if not _labelled(task, chosen):
-        raise InputError(f"task {task.name!r} has no labelled {chosen} rows; it has: {', '.join(task.splits)}")
+        said = "".join(f"; {note}" for note in task.notes if "no labels" in note)  # why there are none
+        raise InputError(f"task {task.name!r} has no labelled {chosen} rows; it has: {', '.join(task.splits)}{said}")
     rows = task.splits[chosen]
+    trained_beside = predictor.delta.task["validation_sha256"]  # the rows that the run was not trained on
+    if is_own and chosen == "validation" and rows.sha256() != trained_beside:
+        raise InputError(
+            f"the rows of {task.source} have changed since the run, so that other rows are held out now, some of which it may "
+            "have been trained on: name a file of rows that it has not seen (trimtab evaluate RUN FILE)"
+        )
     return {"split": chosen, "rows": len(rows), "scores": predictor.scores(rows)}
 
 
@@ -105,15 +116,17 @@ def _shape(task: Task) -> tuple[str, tuple[str, ...], int]:
     return task.kind, task.classes, len(task.text_columns)
 
 
-def _read_for(trained: Task, source: str | None, text: str | None, label: str | None) -> Task:
+def _read_for(trained: Task, source: str | None, text: str | None, label: str | None, skip_bad_rows: bool) -> Task:
     """The run's own task read again, or another source read with the run's classes."""
     if source is not None:
-        return read_like(trained, source, text=text, label=label)
+        return read_like(trained, source, text=text, label=label, skip_bad_rows=skip_bad_rows)
     return read(
         trained.source,
         text=trained.text_columns,
         label=trained.label_column,
         kind=trained.kind,
         metric=trained.metric,
-        skip_bad_rows=trained.skip_bad_rows,
+        skip_bad_rows=trained.skip_bad_rows or skip_bad_rows,
+        validation_share=trained.validation_share,
+        seed=trained.split_seed,
     )

@@ -1,0 +1,62 @@
+"""Labels that are hardly what they seem: gaps written as words, and one class under two spellings.
+
+Among numbers a "n/a" can only be a gap. Among words it may be a class, so there it stays and a note names it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from .raw import RawRows, is_missing
+from .words import QUANTITY
+
+GAPS = frozenset({"nan", "n/a", "na", "null", "none", "#n/a"})
+"""What programs write into an empty cell, in lower case."""
+
+
+def without_gaps(raw: RawRows, train: RawRows | None, classes: Collection[str]) -> RawRows:
+    """The rows with None for each label that is a gap, where all others here and in `train` are numbers.
+
+    A name among `classes` is no gap. Where no other label is left, `classes` tell whether labels are numbers.
+    """
+    gaps = {i for i, label in enumerate(raw.labels) if is_gap(label) and label.strip() not in classes}
+    if not gaps:
+        return raw
+    own = [label for i, label in enumerate(raw.labels) if i not in gaps and not is_missing(label)]
+    others = [*own, *(train.labels if train else ())] or list(classes)
+    if not others or not all(_is_number(label) for label in others):
+        return raw
+    return replace(raw, labels=[None if i in gaps else label for i, label in enumerate(raw.labels)])
+
+
+def is_gap(label: Any) -> bool:
+    """Whether the label is a text that stands for an empty cell in many programs."""
+    return isinstance(label, str) and label.strip().lower() in GAPS
+
+
+def class_notes(classes: Sequence[str]) -> list[str]:
+    """Notes on class names that look like missing values, and on names that differ only in how they are written."""
+    notes = [
+        f"the class {name!r} looks like a missing label; if it is one, empty those cells and leave the rows out with "
+        "skip_bad_rows (--skip-bad-rows)"
+        for name in classes
+        if is_gap(name)
+    ]
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), []).append(repr(name))
+    return notes + [
+        f"the classes {' and '.join(names)} differ only in how they are written; if they are one class, write it in one way"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+
+
+def _is_number(label: Any) -> bool:
+    if isinstance(label, str):
+        return QUANTITY.fullmatch(label.strip()) is not None
+    return isinstance(label, int | float | Decimal) and not isinstance(label, bool)

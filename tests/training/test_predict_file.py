@@ -1,0 +1,159 @@
+"""A file answered row by row: nothing of it is lost, and what cannot be answered is left empty."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trimtab.errors import InputError
+from trimtab.files import replacing
+from trimtab.tasks.answers import Answer
+from trimtab.tasks.task import Rows, Task
+from trimtab.training.predict_file import predict_file
+
+
+class Echo:
+    """In place of a Predictor: answers "b" to the texts that hold a b, and remembers what it was asked."""
+
+    def __init__(self, *text_columns: str, kind: str = "single_label"):
+        self.task = Task("echo", kind, ("a", "b"), text_columns, "label", "accuracy")
+        self.asked: list[str] = []
+
+    def answers(self, rows: Rows) -> list[Answer]:
+        assert len(rows), "no model takes an empty batch"
+        self.asked += map(" ".join, zip(*rows.texts, strict=True))
+        if self.task.kind == "regression":
+            return [Answer(value=float(len(text))) for text in rows.texts[0]]
+        return [Answer("b" if "b" in text else "a", {"a": 0.25, "b": 0.75}) for text in rows.texts[0]]
+
+
+def rows_of(path: Path) -> list[dict]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+
+
+@pytest.fixture
+def late_field(tmp_path: Path) -> Path:
+    """JSON Lines with a field that only the last of 151 rows has."""
+    path = tmp_path / "late.jsonl"
+    path.write_text('{"text": "x"}\n' * 150 + '{"text": "b", "note": "n"}\n')
+    return path
+
+
+def test_a_field_of_a_late_line_is_a_column(late_field: Path, tmp_path: Path) -> None:
+    assert predict_file(Echo("text"), late_field, tmp_path / "out.csv") == 151
+    rows = rows_of(tmp_path / "out.csv")
+    assert rows[0] == {
+        "text": "x",
+        "note": "",
+        "predicted_label": "a",
+        "probability_a": "0.25",
+        "probability_b": "0.75",
+    }
+    assert (rows[150]["note"], rows[150]["predicted_label"]) == ("n", "b")
+
+
+def test_a_late_field_is_not_overwritten(late_field: Path, tmp_path: Path) -> None:
+    late_field.write_text(late_field.read_text().replace("note", "predicted_label"))
+    with pytest.raises(InputError, match="already has the column 'predicted_label'"):
+        predict_file(Echo("text"), late_field, tmp_path / "out.jsonl")
+
+
+def test_usual_columns_are_found_where_those_of_the_task_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("id,text\n1,b\n")
+    echo = Echo("What they said")
+    assert predict_file(echo, tmp_path / "new.csv", tmp_path / "out.csv") == 1
+    assert echo.asked == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "words"),
+    [
+        ("body\nb\n", None, r"no column 'said'; it has 'body'.*Name the text column \(--columns\)"),
+        ("body\nb\n", "bdy", r"no column 'bdy'.*Did you mean 'body'.*\(--columns\)"),
+        ("body,more\nb,c\n", "body,more", r"the run takes 1 text\(s\) per row, not 2.*\(--columns\)"),
+    ],
+)
+def test_messages_name_the_option_that_chooses_columns(
+    tmp_path: Path, content: str, columns: str | None, words: str
+) -> None:
+    (tmp_path / "new.csv").write_text(content)
+    with pytest.raises(InputError, match=words) as caught:
+        predict_file(Echo("said"), tmp_path / "new.csv", tmp_path / "out.csv", columns)
+    assert "--text" not in str(caught.value)
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_a_lone_carriage_return_stays_in_its_cell(tmp_path: Path, ending: str) -> None:
+    texts = ["one\rtwo", "plain", "three\r\nfour", "ends\r"]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    to = tmp_path / f"out.{ending}"
+    predict_file(Echo("text"), tmp_path / "new.jsonl", to)
+    assert [row["text"] for row in rows_of(to)] == texts
+    mark = "\t" if ending == "tsv" else ","
+    assert to.read_bytes().startswith(
+        mark.join(["text", "predicted_label", "probability_a", "probability_b\n"]).encode()
+    )
+    assert f"\nplain{mark}a{mark}0.25{mark}0.75\n".encode() in to.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["single_label", "regression"])
+@pytest.mark.parametrize(("ending", "empty"), [("csv", ""), ("tsv", ""), ("jsonl", None)])
+def test_rows_without_a_text_have_no_answer(tmp_path: Path, kind: str, ending: str, empty: str | None) -> None:
+    (tmp_path / "new.csv").write_text("id,text\n1,b\n2,\n3,  \n4,x\n")
+    echo, counts, to = Echo("text", kind=kind), [], tmp_path / f"out.{ending}"
+    assert predict_file(echo, tmp_path / "new.csv", to, on_empty=counts.append) == 4
+    assert (echo.asked, counts) == (["b", "x"], [2])
+    added = [list(row.values())[2:] for row in rows_of(to)]
+    assert added[1] == added[2] == [empty] * len(added[0])
+    assert "" not in added[0] + added[3]
+    assert None not in added[0] + added[3]
+
+
+def test_a_pair_needs_both_texts_and_a_file_may_have_none(tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("text_a,text_b\nx,\n,y\n")
+    echo, counts = Echo("text_a", "text_b"), []
+    assert predict_file(echo, tmp_path / "new.csv", tmp_path / "out.csv", on_empty=counts.append) == 2
+    assert (echo.asked, counts) == ([], [2])
+
+
+def test_nothing_is_said_where_every_row_has_a_text(late_field: Path, tmp_path: Path) -> None:
+    counts: list[int] = []
+    predict_file(Echo("text"), late_field, tmp_path / "out.csv", on_empty=counts.append)
+    assert counts == []
+
+
+@pytest.mark.parametrize("same", [lambda path: path, lambda path: path.parent / ".." / path.parent.name / path.name])
+def test_a_file_is_not_answered_into_itself(tmp_path: Path, same: Callable[[Path], Path]) -> None:
+    (tmp_path / "new.csv").write_text("text\nb\n")
+    with pytest.raises(InputError, match=r"is the file to be answered.*--out"):
+        predict_file(Echo("text"), tmp_path / "new.csv", same(tmp_path / "new.csv"))
+    assert (tmp_path / "new.csv").read_text() == "text\nb\n"
+
+
+def test_a_link_to_the_file_is_the_file(tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("text\nb\n")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "new.csv")
+    with pytest.raises(InputError, match="is the file to be answered"):
+        predict_file(Echo("text"), tmp_path / "new.csv", tmp_path / "link.csv")
+
+
+def test_a_folder_is_not_answered(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder, and a file is needed here"):
+        predict_file(Echo("text"), tmp_path, tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize("name", [".", "..", "x/..", "folder"])
+def test_an_output_that_is_a_folder_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="is a folder. Name a file in it"), replacing(Path(name)):
+        pytest.fail("the work has begun")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -41,7 +41,7 @@ def rates(n_seeds: int, noise: float, draw: np.random.Generator) -> dict[str, An
     alarms = {"rows alone": 0, "seeds alone": 0, "compare": 0}
     for _ in range(TRIALS):
         labels, ours, theirs = runs(2, n_seeds, noise, draw)
-        found = difference("accuracy", labels, ours, theirs, seed=int(draw.integers(2**31)))
+        found = difference("accuracy", labels, ours, theirs, 2, seed=int(draw.integers(2**31)))
         alarms["rows alone"] += Difference(found.mean, found.row_variance, 0.0, n_seeds).p < 0.05
         alarms["compare"] += found.p < 0.05
         if n_seeds > 1:
@@ -59,7 +59,7 @@ def study_rate(n_seeds: int, noise: float, draw: np.random.Generator) -> dict[st
         ps = []
         for _ in range(3):
             labels, reference, *others = runs(6, n_seeds, noise, draw)
-            ps += [difference("accuracy", labels, each, reference).p for each in others]
+            ps += [difference("accuracy", labels, each, reference, 2).p for each in others]
         wrong += min(holm(ps)) < 0.05
     return {"seeds": n_seeds, "seed_noise": noise, "studies_that_err": wrong / STUDIES}
 

@@ -73,6 +73,15 @@ def foreseen_table(seen: dict[str, Any]) -> None:
         f"\nRank correlation of Fisher information and movement over {seen['elements']:,} elements: "
         f"{seen['rank_correlation']:.2f}"
     )
+    if seen["left_out"]:
+        console.print(
+            f"{seen['left_out']:,} more elements were left out: they have no information at all, like the embeddings of words "
+            "that do not occur."
+        )
+    within = _table("Rank correlation within each kind", "kind", "correlation")
+    for kind, correlation in seen["by_kind"].items():
+        within.add_row(kind, f"{correlation:.2f}")
+    console.print(within)
     table = Table(title="Of the elements that moved most, how many were among the most informative", box=None)
     for name in ("top share", "found", "by chance"):
         table.add_column(name, justify="right")

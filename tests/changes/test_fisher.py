@@ -1,23 +1,25 @@
 """Fisher information, against a loop of one backward pass per text and label."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from small import CONFIGS, make_task
 from torch import Tensor
 from torch.nn import functional
 
-from trimtab.changes.fisher import ESTIMATORS, Fisher, Meter, factors, mean_of
+from trimtab.changes.fisher import ESTIMATORS, Fisher, Meter, factors, mean_of, stability_of
 from trimtab.changes.fisher_top import Chosen, FisherTop
 from trimtab.changes.methods import Biases, Full, LayerNorms, Lora, Random
 from trimtab.changes.notation import method_text, parse_method
 from trimtab.changes.selection import Selection
 from trimtab.changes.short_training import head_started
 from trimtab.encoders.padded import padded_logits
-from trimtab.encoders.parts import parts_of
+from trimtab.encoders.parts import Part, parts_of
 from trimtab.errors import InputError
 from trimtab.tasks.batches import Tokens, tokenize
 from trimtab.tasks.losses import task_loss
@@ -236,6 +238,83 @@ def test_saved_and_read_again(encoder: Any, tmp_path: Path) -> None:
     assert not (info.top(count=7) - info.within)
 
 
+def test_millions_of_positions_are_saved(tmp_path: Path) -> None:
+    count = 12_000_000  # as text in the header of the file, more than the 100 MB that it may have
+    parts = {"w": Part(0, "query", "weight", 2 * count)}
+    within = Selection(parts, {"w": np.arange(10**7 - 1, 10**7 - 1 + count)})
+    Fisher({"w": torch.zeros(2 * count)}, within, "exact", np.arange(3), 1.0).save(tmp_path / "info")
+    assert Fisher.load(tmp_path / "info").within == within
+
+
+GOOD = {
+    "format": 2, "estimator": "exact", "stability": 0.5, "notes": {}, "whole": ["b"],
+    "parts": {"a": [0, "query", "weight", 4], "b": [1, "head", "bias", 2]},
+}  # fmt: skip
+TENSORS = {
+    "values/a": torch.zeros(2, 2), "positions/a": torch.tensor([0, 3]), "values/b": torch.zeros(2), "rows": torch.tensor([5]),
+}  # fmt: skip
+
+
+def test_a_file_by_hand_is_read(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "info", {"fisher": json.dumps(GOOD)})
+    assert Fisher.load(tmp_path / "info").within.count == 4
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        "[]", "7", "null", "{", "{}",
+        *(json.dumps(GOOD | change) for change in (
+            {"format": 1}, {"format": 3}, {"estimator": "true"}, {"estimator": []}, {"stability": None}, {"notes": 3},
+            {"whole": 3}, {"whole": []}, {"whole": ["b", "c"]}, {"whole": [["b"]]},
+            {"parts": []}, {"parts": {"a": [0, "query", "weight", 4]}},
+            {"parts": GOOD["parts"] | {"a": [0, "query", "weight", 5]}}, {"parts": GOOD["parts"] | {"a": [0, "query"]}},
+            {"parts": GOOD["parts"] | {"a": [0, "query", "weight", float("inf")]}}, {"parts": GOOD["parts"] | {"a": 3}},
+        )),
+    ],
+)  # fmt: skip
+def test_odd_descriptions_are_refused(described: str, tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "odd", {"fisher": described})
+    with pytest.raises(InputError, match="no file of Fisher information"):
+        Fisher.load(tmp_path / "odd")
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"values/a": torch.zeros(3)}, {"values/a": torch.zeros(4, dtype=torch.bfloat16)}, {"values/z": torch.zeros(3)},
+        {"positions/a": torch.tensor([4])}, {"positions/a": torch.tensor([-1])}, {"positions/a": torch.tensor([0.5])},
+        {"positions/a": torch.zeros(2, dtype=torch.bfloat16)}, {"positions/b": torch.tensor([0])},
+        {"rows": torch.zeros(2)}, {"rows": torch.tensor(3)}, {"rows": None}, {"values/a": None}, {"positions/a": None},
+    ],
+)  # fmt: skip
+def test_odd_tensors_are_refused(tensors: dict[str, Tensor | None], tmp_path: Path) -> None:
+    kept = {name: tensor for name, tensor in (TENSORS | tensors).items() if tensor is not None}
+    save_file(kept, tmp_path / "odd", {"fisher": json.dumps(GOOD)})
+    with pytest.raises(InputError, match="no file of Fisher information"):
+        Fisher.load(tmp_path / "odd")
+
+
+def test_an_older_file_is_told_what_to_do(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "old", {"fisher": json.dumps(GOOD | {"format": 1})})
+    with pytest.raises(InputError, match="format 1, and this version reads 2: measure again"):
+        Fisher.load(tmp_path / "old")
+
+
+def test_elements_without_information_say_nothing_of_stability() -> None:
+    draw = np.random.default_rng(0)
+    halves = torch.zeros(2, 3000)
+    halves[:, :1000] = torch.from_numpy(draw.random((2, 1000)))  # of which no half knows anything of the other
+    halves[0, 1000] = 5.0  # known to one half: not left out
+    within = Selection({"w": Part(0, "query", "weight", 3000)}, {"w": None})
+    assert abs(stability_of(within, {"w": halves})) < 0.1
+    assert np.isnan(stability_of(within, {"w": halves * 0}))
+    from scipy.stats import spearmanr
+
+    known = halves[:, :1001].numpy()
+    assert stability_of(within, {"w": halves}) == pytest.approx(spearmanr(*known).statistic)  # type: ignore[union-attr]
+
+
 def test_the_mean_of_tasks_gives_each_one_vote() -> None:
     model = two_vectors()
     one = fisher_of({"a.weight": [1.0, 0.0, 0.0]}, model)
@@ -328,6 +407,9 @@ class TestMethods:
             Chosen(str(tmp_path / "nothing")).attach(model)
         with pytest.raises(InputError, match="needs a file"):
             Chosen().attach(model)
+        chosen.save(tmp_path / "one,two")
+        with pytest.raises(InputError, match="rename the file"):
+            Chosen(str(tmp_path / "one,two")).attach(model)
         fisher_of({"a.weight": [1.0, 9.0, 3.0]}, two_vectors()).save(tmp_path / "info")
         with pytest.raises(InputError, match="holds Fisher information and no selection"):
             Chosen(str(tmp_path / "info")).attach(model)

@@ -1,10 +1,12 @@
 """What each method selects, on every family, and what it refuses."""
 
+import numpy as np
 import pytest
 import torch
 from small import FAMILIES, N_LAYERS
 from torch import nn
 
+from trimtab.changes.delta import Delta
 from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
 from trimtab.changes.selection import Selection
@@ -148,6 +150,22 @@ def test_union_with_lora_names_the_parameters_as_they_become(encoder):
     chosen = Union((Biases(), Lora(rank=2))).attach(model)
     assert names_of(chosen) <= {name for name, _ in model.named_parameters()}
     assert chosen.count == Biases().attach(encoder.with_head(TWO_CLASSES)).count + N_LAYERS * 2 * (2 * 32 * 2)
+
+
+def test_lora_within_a_union_of_unions_is_found_by_a_delta(encoder):
+    nested = Union((Biases(), Union((LayerNorms(), Lora(rank=2)))))
+    model = encoder.with_head(TWO_CLASSES)
+    task = {"kind": "single_label", "classes": ["a", "b"], "name": "two"}
+    delta = Delta.extract(model, nested.attach(model), encoder, task, nested)
+    assert delta.loras == (Lora(rank=2),)
+    assert delta.attach(encoder)
+
+
+@pytest.mark.parametrize("given", [{"rank": 2.5}, {"rank": "8"}, {"alpha": "much"}, {"dropout": None}, {"rank": True}])
+def test_lora_takes_numbers(given):
+    with pytest.raises(InputError, match=f"lora:{next(iter(given))}="):
+        Lora(**given)
+    assert isinstance(Lora(rank=np.int64(4)).rank, int)  # pyright: ignore[reportArgumentType]
 
 
 def test_methods_are_values():

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trimtab.changes.fisher_top import Chosen, FisherTop
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
 from trimtab.changes.notation import method_identity, method_text, parse_method
 from trimtab.errors import InputError
@@ -52,3 +53,28 @@ def test_the_identity_of_a_method_is_the_content_of_its_file_and_not_its_path(tm
     )
     assert a == b != c
     assert method_identity(LayerNorms()) == "layer_norms"
+
+
+def test_equal_methods_have_one_text_and_identity():
+    for whole, fraction in (
+        (Lora(alpha=8), Lora(alpha=8.0)),
+        (Lora(dropout=0, alpha=16), Lora()),
+        (Random(share=1, within=LayerNorms()), Random(share=1.0, within=LayerNorms())),
+        (FisherTop(share=1), FisherTop(share=1.0)),
+    ):
+        assert whole == fraction
+        assert method_text(whole) == method_text(fraction)
+        assert method_identity(whole) == method_identity(fraction)
+        assert method_text(parse_method(method_text(whole))) == method_text(whole)
+
+
+@pytest.mark.parametrize("name", ["a,b", "a+head", "a(1", "a)", "one,two (copy)"])
+def test_a_file_whose_name_cannot_be_read_back_is_refused(name):
+    for method in (Chosen(name), Random(count=3, within=Chosen(name)), Union((LayerNorms(), Chosen(name)))):
+        with pytest.raises(InputError, match="rename the file"):
+            method_text(method)
+
+
+def test_a_union_of_unions_reads_back():
+    nested = Union((Biases(), Union((LayerNorms(), Union((Lora(),))))))
+    assert nested == Union((Biases(), LayerNorms(), Lora())) == parse_method(method_text(nested))

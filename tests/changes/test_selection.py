@@ -1,12 +1,17 @@
-"""Set laws of selections, against plain Python sets."""
+"""Set laws of selections, against plain Python sets; and what was saved, read again."""
+
+import json
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
+from trimtab.changes.fisher_top import Chosen
 from trimtab.changes.selection import Selection
 from trimtab.encoders.parts import Part
+from trimtab.errors import InputError
 
 PARTS = {
     "a": Part(-1, "embedding", "weight", 5),
@@ -64,6 +69,7 @@ def test_a_whole_parameter_has_one_form():
         ({"b": np.array([4])}, "do not fit"),
         ({"b": np.array([-1])}, "do not fit"),
         ({"b": np.array([0.5])}, "must be integers"),
+        ({"b": np.array([[0, 1]])}, "in one dimension"),
     ],
 )
 def test_bad_elements_are_refused(elements, message):
@@ -79,3 +85,46 @@ def test_two_universes_do_not_combine():
 def test_an_empty_selection_has_no_first_layer():
     with pytest.raises(ValueError, match="empty"):
         _ = Selection(PARTS, {}).first_layer
+
+
+GOOD = {"whole": ["c"], "counts": {"b": 4, "c": 3}, "chosen": 5, "in_vectors": False}
+
+
+def test_saved_and_read_again(tmp_path):
+    some = Selection(PARTS, {"b": np.array([1, 3]), "c": None})
+    some.save(tmp_path / "some")
+    assert Selection.load(tmp_path / "some", PARTS) == some
+    save_file({"b": np.array([1, 3])}, tmp_path / "by hand", {"selection": json.dumps(GOOD)})
+    assert Selection.load(tmp_path / "by hand", PARTS) == some
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        "[]", "7", "null", "{", '"whole"', "{}",
+        *(json.dumps(GOOD | change) for change in (
+            {"whole": 3}, {"whole": ["b", "c"]}, {"whole": [["c"]]}, {"counts": ["b", "c"]}, {"counts": {"c": 3}},
+            {"counts": None}, {"chosen": "many"}, {"chosen": 0}, {"chosen": -1}, {"chosen": None},
+        )),
+    ],
+)  # fmt: skip
+def test_odd_descriptions_are_refused(described, tmp_path):
+    save_file({"b": np.array([1, 3])}, tmp_path / "odd", {"selection": described})
+    with pytest.raises(InputError, match=r"no saved selection|is damaged"):
+        Selection.load(tmp_path / "odd", PARTS)
+    with pytest.raises(InputError, match=r"no saved selection|is damaged"):
+        _ = Chosen(str(tmp_path / "odd")).defaults
+
+
+@pytest.mark.parametrize("positions", [[4], [-1], [0.5], [[0, 1]]])
+def test_positions_that_do_not_fit_are_damage(positions, tmp_path):
+    save_file({"b": np.array(positions)}, tmp_path / "odd", {"selection": json.dumps(GOOD)})
+    with pytest.raises(InputError, match="is damaged"):
+        Selection.load(tmp_path / "odd", PARTS)
+
+
+@pytest.mark.parametrize("counts", [{"b": 5, "c": 3}, {"b": "4", "c": 3}])
+def test_another_encoder_is_refused(counts, tmp_path):
+    save_file({"b": np.array([1])}, tmp_path / "other", {"selection": json.dumps(GOOD | {"counts": counts})})
+    with pytest.raises(InputError, match="another encoder"):
+        Selection.load(tmp_path / "other", PARTS)

@@ -6,19 +6,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small import make_task
 
 import trimtab
 from trimtab.changes.methods import Defaults
 from trimtab.errors import InputError
 from trimtab.studies import compare as module
-from trimtab.studies.compare import Cell, Comparison, compare, summarised
-from trimtab.studies.comparison_page import answer, markdown
+from trimtab.studies.compare import compare, finished_cells
+from trimtab.studies.comparison_page import answer, how_judged, markdown
+from trimtab.studies.summary import Cell, Comparison, summarised
+from trimtab.tasks.losses import label_tensor
+from trimtab.tasks.metrics import scores
+from trimtab.tasks.task import Task
 
 METHODS = [trimtab.Full(), trimtab.LayerNorms(), trimtab.Head()]
 
@@ -87,6 +93,43 @@ def test_a_method_that_refuses_marks_its_cells(encoder: Any) -> None:
     assert "last_layers:k=9 was refused" in found.markdown()
 
 
+def test_a_refused_cell_is_tried_again(encoder: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    def study() -> Comparison:
+        return compare(encoder, [make_task()], [trimtab.Head()], seeds=1, out=tmp_path, epochs=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "fit", lambda *args, **kwargs: (_ for _ in ()).throw(InputError("needs peft")))
+        assert study().refused == {"head": "needs peft"}
+    assert not finished_cells(tmp_path, encoder, make_task(), [trimtab.Head()], [0], epochs=1)
+    assert not study().refused  # as if peft had been installed
+    (path,) = tmp_path.glob("*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"refused": "an older version wrote this"}))
+    assert not study().refused
+
+
+class Unnamed:
+    """A user's own method, whose repr is its address in memory."""
+
+    def attach(self, model: Any, batches: Any = (), loss: Any = None) -> Any:
+        return trimtab.Head().attach(model)
+
+
+@dataclass(frozen=True)
+class Named(Unnamed):
+    part: int = 3
+
+
+def test_methods_without_a_lasting_name_are_not_kept(encoder: Any, tmp_path: Path) -> None:
+    for method in (Unnamed(), trimtab.Random(count=5, within=Unnamed()), trimtab.Union((trimtab.Head(), Unnamed()))):
+        with pytest.raises(InputError, match="make it a frozen dataclass"):
+            compare(encoder, [make_task()], [method], seeds=1, out=tmp_path, epochs=1)
+        with pytest.raises(InputError, match="make it a frozen dataclass"):
+            finished_cells(tmp_path, encoder, make_task(), [method], [0], epochs=1)
+    assert compare(encoder, [make_task()], [Unnamed()], seeds=1, epochs=1).overall
+    assert compare(encoder, [make_task()], [Named()], seeds=1, out=tmp_path, epochs=1).overall
+    assert len(finished_cells(tmp_path, encoder, make_task(), [Named()], [0], epochs=1)) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -104,38 +147,147 @@ def test_bad_choices(change: dict[str, Any], message: str, encoder: Any) -> None
         compare(encoder, [make_task()], given.pop("methods"), given.pop("seeds"), **given)
 
 
+def task_named(name: str, kind: str = "single_label", metric: str = "accuracy") -> Task:
+    return replace(make_task(kind, n_validation=150), name=name, metric=metric)
+
+
+def cell_of(task: Task, method: str, seed: int, answers: Any, elements: int = 10, **other: Any) -> Cell:
+    """A made-up cell with these answers to the validation rows, scored by the task's metric."""
+    logits = torch.tensor(answers)[:, None] if task.kind == "regression" else torch.eye(3)[torch.tensor(answers)]
+    found = scores(task, logits, label_tensor(task, task.validation))
+    baseline = dict.fromkeys(found, 0.3)
+    costs: dict[str, Any] = {"seconds": 100.0, "examples_per_second": 10.0, "delta_bytes": 1000, "share": 0.5} | other
+    counts = {"body": elements, "head": 9}
+    return Cell(
+        task.name, method, seed, task.metric, found, baseline, counts, answers=np.asarray(answers).tolist(), **costs
+    )
+
+
 def made_up(rates: dict[str, float], n_tasks: int = 2) -> Comparison:
-    """A comparison of methods that are right at the given rates."""
-    draw, cells, tasks = np.random.default_rng(0), [], []
-    for number in range(n_tasks):
-        task = make_task(n_validation=150)
-        task = type(task)(**{**vars(task), "name": f"animals {number}"})
-        tasks.append(task)
+    """A comparison of methods that are right at the given rates, each with a hundredth of the elements of the one before."""
+    draw, cells = np.random.default_rng(0), []
+    tasks = [task_named(f"animals {number}") for number in range(n_tasks)]
+    for task in tasks:
         truth = np.array(task.validation.labels)
         for seed in (0, 1, 2):
             for i, (method, rate) in enumerate(rates.items()):
                 right = np.random.default_rng(7).random(150) < rate + draw.normal(0, 0.004)
                 answers = np.where(right, truth, (truth + 1) % 3)
-                score = float((answers == truth).mean())
-                cells.append(
-                    Cell(
-                        task.name,
-                        method,
-                        seed,
-                        "accuracy",
-                        {"accuracy": score},
-                        {"accuracy": 0.3},
-                        {"body": 10 ** (6 - 2 * i), "head": 9},
-                        0.5,
-                        100.0 - i,
-                        10.0,
-                        10**9,
-                        10 ** (7 - i),
-                        {},
-                        answers.tolist(),
-                    )
-                )
+                costs = {"seconds": 100.0 - i, "delta_bytes": 10 ** (7 - i)}
+                cells.append(cell_of(task, method, seed, answers, 10 ** (6 - 2 * i), **costs))
     return summarised("bert", tasks, list(rates), [0, 1, 2], next(iter(rates)), cells)
+
+
+def by_error(errors: dict[str, float], *, also: dict[str, float] | None = None) -> Comparison:
+    """Methods by the mean absolute error of a regression, and by accuracy on a second task where rates are given."""
+    tasks = [task_named("counts", "regression", "mean_absolute_error")]
+    truth, cells = np.array(tasks[0].validation.labels), []
+    for i, (method, error) in enumerate(errors.items()):
+        noise = np.random.default_rng(1).normal(0, error, 150)
+        cells.append(cell_of(tasks[0], method, 0, truth + noise, 10 ** (6 - 2 * i)))
+    if also:
+        tasks.append(task_named("animals"))
+        truth = np.array(tasks[1].validation.labels)
+        for i, (method, rate) in enumerate(also.items()):
+            right = np.random.default_rng(7).random(150) < rate
+            cells.append(cell_of(tasks[1], method, 0, np.where(right, truth, (truth + 1) % 3), 10 ** (6 - 2 * i)))
+    return summarised("bert", tasks, list(errors), [0], next(iter(errors)), cells)
+
+
+def test_where_lower_is_better_the_lowest_error_is_best(tmp_path: Path) -> None:
+    found = by_error({"full": 0.5, "good": 0.1, "poor": 2.0})
+    assert found.higher_is_better is False
+    assert [s.method for s in found.best_first] == ["good", "full", "poor"]
+    assert found.front("elements") == ["poor", "good"]
+    assert {s.method: s.verdict for s in found.overall} == {"full": "", "good": "better", "poor": "worse"}
+    first, second, _ = answer(found)
+    assert first.startswith("good scores best: 0.0")
+    assert "(mean absolute error, lower is better)" in first
+    assert second.startswith("good is the smallest change that is better than full")
+    good = next(s for s in found.overall if s.method == "good")
+    assert good.difference is not None
+    assert good.difference.mean > 0.2  # positive is better, for an error too
+    assert "positive is better" in how_judged(found)
+    page = found.report(tmp_path / "page.html").read_text()
+    assert "no other method scores better for less (poor, good)" in page
+    assert "mean absolute error, lower is better" in page
+    assert found.as_json()["higher_is_better"] is False
+
+
+def test_scores_of_both_directions_are_ranked_by_task(tmp_path: Path) -> None:
+    # By a mean of scores, full would be best for its large error; by a mean of negated errors, that error alone would decide.
+    found = by_error({"full": 3.0, "second": 1.0, "first": 0.1}, also={"full": 0.9, "second": 0.4, "first": 0.6})
+    assert found.higher_is_better is None
+    assert {s.method: s.mean_rank for s in found.overall} == {"full": 2.0, "second": 2.5, "first": 1.5}
+    assert {s.method: s.rank for s in found.overall} == {"full": 2, "second": 3, "first": 1}
+    assert [s.mean_rank for s in found.by_task["animals"]] == [None, None, None]
+    assert found.front("elements") == ["first"]
+    lead = answer(found)[0]
+    assert lead.startswith("first ranks best: mean rank 1.50 over 2 tasks (of ranks, not of scores")
+    assert lead.endswith("full, the reference, has mean rank 2.00.")
+    assert "mean of unlike ones" in how_judged(found)
+    overall = found.as_json()["overall"]
+    assert [entry["mean"] for entry in overall] == [None, None, None]
+    assert json.dumps(found.as_json(), allow_nan=False)
+    page = found.report(tmp_path / "page.html").read_text()
+    assert "mean rank, 1 is best" in page
+    assert "the mean over tasks of the rank on each" in page
+
+
+def test_a_method_counts_where_every_seed_of_it_was_finished() -> None:
+    whole = made_up({"full": 0.9, "close": 0.89, "poor": 0.5})
+
+    def without(change: Any) -> Comparison:
+        cells = [each for each in map(change, whole.cells) if each is not None]
+        return summarised("bert", whole.tasks, whole.methods, whole.seeds, "full", cells)
+
+    def is_one(cell: Cell) -> bool:
+        return (cell.task, cell.method, cell.seed) == ("animals 1", "close", 1)
+
+    refused = without(lambda c: Cell(c.task, c.method, c.seed, c.metric, refused="no peft") if is_one(c) else c)
+    missing = without(lambda c: None if is_one(c) else c)
+    for found in (refused, missing):
+        assert [s.method for s in found.by_task["animals 0"]] == ["full", "close", "poor"]
+        assert [s.method for s in found.by_task["animals 1"]] == [s.method for s in found.overall] == ["full", "poor"]
+    assert refused.refused == {"close": "on animals 1 with seed 1: no peft"}
+    assert missing.refused == {"close": "on animals 1 with seed 1: there is no such cell"}
+    assert "close was refused: on animals 1 with seed 1: no peft" in refused.markdown()
+    on_one_task = without(
+        lambda c: (
+            Cell(*(c.task, c.method, c.seed, c.metric), refused="odd")
+            if (c.task, c.method) == ("animals 0", "poor")
+            else c
+        )
+    )
+    assert on_one_task.refused == {"poor": "on animals 0: odd"}
+    assert not whole.refused
+
+
+def test_what_is_said_where_nothing_was_compared() -> None:
+    assert answer(made_up({"full": 0.9}))[1] == "Nothing else was compared to full: there is no other method."
+    whole = made_up({"full": 0.9, "close": 0.89})
+    cells = [replace(cell, refused="no peft") if cell.method == "close" else cell for cell in whole.cells]
+    found = summarised("bert", whole.tasks, whole.methods, whole.seeds, "full", cells)
+    assert answer(found)[1] == "Nothing else was compared to full: the other methods were refused."
+    assert "worse beyond chance" in answer(made_up({"full": 0.9, "poor": 0.3}))[1]
+
+
+def test_a_reference_that_is_itself_the_smallest_is_said_to_be() -> None:
+    def second_line(rates: dict[str, float], reference: str) -> str:
+        whole = made_up(rates)
+        return answer(summarised("bert", whole.tasks, whole.methods, whole.seeds, reference, whole.cells))[1]
+
+    line = second_line({"full": 0.9, "norms": 0.89, "head": 0.89}, "head")
+    assert line.startswith("head itself is the smallest of the changes that keep up with it: 100 elements")
+    assert "better" not in line
+    assert second_line({"full": 0.99, "head": 0.6}, "head").endswith("but better than it: full.")
+    assert second_line({"full": 0.9, "norms": 0.89, "head": 0.3}, "norms").startswith("norms itself is the smallest")
+
+
+def test_how_steps_were_chosen_is_not_said_to_be_alike_for_every_method() -> None:
+    text = how_judged(made_up({"full": 0.9, "poor": 0.5}))
+    assert "alike" not in text
+    assert "more epochs" in text
 
 
 def test_summaries_and_the_three_lines() -> None:
@@ -145,9 +297,9 @@ def test_summaries_and_the_three_lines() -> None:
     verdicts = {s.method: s.verdict for s in found.overall}
     assert verdicts == {"full": "", "close": "not told apart", "poor": "worse"}
     close = found.by_task["animals 0"][1]
-    scores = [c.score for c in found.cells if c.method == "close" and c.task == "animals 0"]
-    assert close.mean == pytest.approx(np.mean(scores))
-    assert close.spread == pytest.approx(np.std(scores, ddof=1))
+    by_seed = [c.score for c in found.cells if c.method == "close" and c.task == "animals 0"]
+    assert close.mean == pytest.approx(np.mean(by_seed))
+    assert close.spread == pytest.approx(np.std(by_seed, ddof=1))
     assert found.front("elements") == ["poor", "close", "full"]
     first, second, third = answer(found)
     assert first.startswith("full scores best")

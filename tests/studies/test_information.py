@@ -94,5 +94,8 @@ def test_heat_map(encoder: Any, tmp_path: Path) -> None:
     assert np.nanmean(means[:, kinds.index("query")]) == pytest.approx(query)
     picture = draw_heat_map(layers, kinds, means, "title", "unit", tmp_path / "map.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
+    for nothing in (np.zeros((1, 2)), np.full((1, 2), np.nan), np.array([[0.0, np.nan]])):
+        picture = draw_heat_map(["0"], ["query", "key"], nothing, "title", "unit", tmp_path / "none.svg")
+        assert "no unit above 0" in picture.read_text()
     only = np.full((1, 1), 2.0)
     assert b"<svg" in draw_heat_map(["0"], ["query"], only, "title", "unit", tmp_path / "one.svg").read_bytes()

@@ -129,3 +129,16 @@ def test_recommending_leaves_the_random_generator_alone(encoder: Any) -> None:
     before = torch.get_rng_state()
     candidates(encoder, make_task(), Budget(elements=100))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_finalists_that_all_fail_with_some_seed_are_an_error_and_no_proposal(
+    encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(*args: Any, **kwargs: Any) -> Any:
+        if kwargs["seed"] == 1:
+            raise InputError("not this seed")
+        return trimtab.fit(*args, **kwargs)
+
+    monkeypatch.setattr("trimtab.studies.compare.fit", fit)
+    with pytest.raises(InputError, match=r"with every seed: on animals with seed 1: not this seed"):
+        recommend(encoder, make_task(n_train=60, n_validation=8), "300", rows=40, seeds=2, epochs=1, batch_size=8)

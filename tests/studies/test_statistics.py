@@ -1,5 +1,6 @@
 """Differences between methods: right scores of resamples, and no more false alarms than promised."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_scores_of_resamples_are_those_of_the_rows_drawn(kind: str, metric: str)
     }[kind]()
     rows = [np.arange(n), DRAW.integers(0, n, n), DRAW.integers(0, n, n)]
     weights = np.stack([np.bincount(each, minlength=n) for each in rows])
-    found = resampled_score(metric, labels, answers, weights)
+    found = resampled_score(metric, labels, answers, weights, len(task.classes))
     for each, value in zip(rows, found, strict=True):
         logits = as_logits(kind, answers[each], 3)
         expected = scores(
@@ -56,7 +57,37 @@ def test_binary_scores(metric: str) -> None:
     function = {"accuracy": metrics.accuracy_score, "f1": metrics.f1_score, "matthews": metrics.matthews_corrcoef}[
         metric
     ]
-    assert resampled_score(metric, labels, answers, np.ones((1, 80)))[0] == pytest.approx(function(labels, answers))
+    assert resampled_score(metric, labels, answers, np.ones((1, 80)), 2)[0] == pytest.approx(function(labels, answers))
+
+
+@pytest.mark.parametrize("metric", ["precision", "recall", "f1", "f1_macro", "matthews"])
+@pytest.mark.parametrize("said", [[0, 1], [0, 1, 2]])
+def test_classes_that_no_row_has_count_as_they_do_in_the_scores_of_a_fit(metric: str, said: list[int]) -> None:
+    task = make_task()  # of three classes, the last of which is in no validation row
+    labels, answers = DRAW.integers(0, 2, 60), DRAW.choice(said, 60)
+    expected = scores(task, as_logits("single_label", answers, 3), torch.tensor(labels))
+    found = resampled_score(metric, labels, answers, np.ones((1, 60)), len(task.classes))
+    assert found[0] == pytest.approx(expected[metric])
+    observed = difference(metric, labels, [answers], [labels], len(task.classes)).mean
+    own = scores(task, as_logits("single_label", labels, 3), torch.tensor(labels))
+    assert observed == pytest.approx(expected[metric] - own[metric])
+
+
+def test_many_rows_and_classes_take_little_memory() -> None:
+    labels, answers = DRAW.integers(0, 150, 30_000), DRAW.integers(0, 150, 30_000)
+    tracemalloc.start()
+    found = difference("f1", labels, [answers], [labels], 150)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.mean < -0.9
+    assert peak < 1e8  # all resamples at once are 240 MB, and a table of classes by classes for each row is 5 GB
+
+
+def test_resamples_are_the_same_however_many_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, answers = DRAW.integers(0, 3, 40), DRAW.integers(0, 3, 40)
+    whole = difference("f1", labels, [answers], [labels], 3)
+    monkeypatch.setattr("trimtab.studies.statistics._DRAWN_AT_ONCE", 40 * 7)
+    assert difference("f1", labels, [answers], [labels], 3) == whole
 
 
 def runs_of_one_method(n_rows: int, n_seeds: int, seed_noise: float, draw: Any) -> tuple[Any, list[Any], list[Any]]:
@@ -78,7 +109,7 @@ def test_two_identical_methods_are_rarely_told_apart(seed_noise: float, n_seeds:
     alarms = 0
     for trial in range(trials):
         labels, a, b = runs_of_one_method(300, n_seeds, seed_noise, draw)
-        alarms += difference("accuracy", labels, a, b, seed=trial).p < 0.05
+        alarms += difference("accuracy", labels, a, b, 2, seed=trial).p < 0.05
     assert alarms / trials < 0.05 + 3 * (0.05 * 0.95 / trials) ** 0.5  # three standard errors of a share
 
 
@@ -86,20 +117,20 @@ def test_methods_that_differ_are_told_apart() -> None:
     draw = np.random.default_rng(2)
     labels = draw.integers(0, 2, 500)
     good, poor = ([np.where(draw.random(500) < rate, labels, 1 - labels) for _ in range(3)] for rate in (0.9, 0.75))
-    found = difference("accuracy", labels, good, poor)
+    found = difference("accuracy", labels, good, poor, 2)
     assert found.mean == pytest.approx(0.15, abs=0.04)
     assert found.p < 0.01
     low, high = found.interval()
     assert 0 < low < found.mean < high
-    assert difference("accuracy", labels, poor, good).mean == pytest.approx(-found.mean)
+    assert difference("accuracy", labels, poor, good, 2).mean == pytest.approx(-found.mean)
     values = labels + draw.normal(0, 0.1, 500), labels + draw.normal(0, 2.0, 500)
-    errors = difference("mean_absolute_error", labels.astype(float), [values[0]], [values[1]])
+    errors = difference("mean_absolute_error", labels.astype(float), [values[0]], [values[1]], 0)
     assert errors.mean > 1  # less error is better
 
 
 def test_the_same_answers_do_not_differ() -> None:
     labels = DRAW.integers(0, 2, 50)
-    found = difference("accuracy", labels, [labels], [labels])
+    found = difference("accuracy", labels, [labels], [labels], 2)
     assert (found.mean, found.p) == (0, 1)
 
 

@@ -23,7 +23,7 @@ from .methods import Lora, Method, Union, inject_lora
 from .notation import method_text
 from .selection import Selection
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, READABLE = "delta.safetensors", "delta.json"
 _AT = "@"  # "@name" holds the positions of the values under "name"
 
@@ -141,7 +141,7 @@ class Delta:
             raise InputError(f"{path} is damaged or not a delta ({error}): copy it again or fit again") from error
         if described.get("format") != FORMAT:
             raise InputError(
-                f"{path} has delta format {described.get('format')}; this version reads {FORMAT}: upgrade trimtab"
+                f"{path} has delta format {described.get('format')}; this version reads {FORMAT}: use the version that wrote it"
             )
         if described.pop("values_sha256", None) != _hash(tensors):
             raise InputError(f"{path} is damaged: its values do not match their checksum; copy it again or fit again")

@@ -1,8 +1,10 @@
 """The diagonal Fisher information: how much a task's answers depend on each element of an encoder.
 
-F(e) is the mean over rows of E_y [(d loss(y) / d e)^2], where the loss of a row is what training minimises, read as the
-negative logarithm of a likelihood: cross-entropy (single_label), binary cross-entropy averaged over the C classes
-(multi_label), and (f - y)^2, which is a Gaussian of variance 1/2 (regression). Three estimators differ in y:
+F(e) is the mean over rows of E_y [(d loss(y) / d e)^2], where the loss of a row is read as the negative logarithm of a
+likelihood: cross-entropy (single_label), binary cross-entropy averaged over the C classes (multi_label), and (f - y)^2, which
+is a Gaussian of variance 1/2 (regression). It is always this plain loss, even for a fit with class weights or label
+smoothing: information is a property of the model and the task's labels, and not of how it is trained. Three estimators
+differ in y:
 
 - empirical: the label of the row (what FISH, arXiv 2111.09839, and arXiv 2403.20284 measure);
 - sampled: one label drawn from the model's own answer, so that its mean is the exact one;
@@ -41,7 +43,8 @@ from .squares import SquaredGradients
 ESTIMATORS = ("empirical", "sampled", "exact")
 
 _RANKED = 100_000  # elements whose ranks are compared: enough for a correlation to two digits
-_FORMAT = 1
+_FORMAT = 2
+_VALUES, _POSITIONS = "values/", "positions/"  # what names of tensors in a file begin with
 
 
 class TextBatch(Protocol):
@@ -63,7 +66,7 @@ class Fisher:
     within: Selection  # the elements that were asked about; `values` covers their parameters whole
     estimator: str
     rows: np.ndarray = field(repr=False)  # the training rows it was measured on, as numbers
-    stability: float  # rank correlation between the two halves of the rows, over the body's elements; 1 is perfect
+    stability: float  # rank correlation between the two halves of the rows, see `stability_of`; 1 is perfect
     notes: Mapping[str, Any] = field(default_factory=dict)  # encoder, task, seed, ...: JSON
 
     @property
@@ -116,37 +119,62 @@ class Fisher:
 
     def save(self, path: str | Path) -> None:
         """Writes it as one safetensors file, whole or not at all."""
-        elements = {name: None if at is None else at.tolist() for name, at in self.within.elements.items()}
+        chosen = self.within.elements
         described = {
             "format": _FORMAT, "estimator": self.estimator, "stability": self.stability, "notes": dict(self.notes),
             "parts": {name: [p.layer, p.kind, p.role, p.count] for name, p in self.parts.items()},
-            "elements": elements,
+            "whole": [name for name, at in chosen.items() if at is None],
         }  # fmt: skip
-        tensors = {f"values/{name}": value.contiguous() for name, value in self.values.items()}
+        tensors = {f"{_VALUES}{name}": value.contiguous() for name, value in self.values.items()}
+        # As tensors: there may be millions, and a safetensors header holds no more than 100 MB.
+        tensors |= {f"{_POSITIONS}{name}": torch.from_numpy(at) for name, at in chosen.items() if at is not None}
         tensors["rows"] = torch.from_numpy(np.asarray(self.rows, dtype=np.int64))
         with replacing(Path(path)) as temporary:
             save_file(tensors, temporary, {"fisher": json.dumps(described)})
 
     @classmethod
     def load(cls, path: str | Path) -> Fisher:
-        """What `save` wrote; raises InputError for any other file."""
+        """What `save` wrote; raises InputError for any other file, a damaged one, and one of another format."""
         try:
             with safe_open(path, framework="pt") as file:
                 described = json.loads((file.metadata() or {})["fisher"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            parts = {name: Part(*values) for name, values in described["parts"].items()}
-            elements = {n: None if at is None else np.array(at) for n, at in described["elements"].items()}
-            return cls(
-                {name.removeprefix("values/"): t for name, t in tensors.items() if name != "rows"},
-                Selection(parts, elements), described["estimator"], tensors["rows"].numpy(),
-                described["stability"], described["notes"],
-            )  # fmt: skip
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{path} is no file of Fisher information (trimtab fisher writes them): {error}") from None
+            if described["format"] != _FORMAT:
+                raise ValueError(
+                    f"it has format {described['format']}, and this version reads {_FORMAT}: measure again"
+                )
+            return cls._of(described, tensors)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            why = f"it lacks {error}" if isinstance(error, KeyError) else error
+            raise InputError(
+                f"{path} is no file of Fisher information that can be read (trimtab fisher writes them): {why}"
+            ) from None
+
+    @classmethod
+    def _of(cls, described: dict[str, Any], tensors: dict[str, Tensor]) -> Fisher:
+        """The Fisher of a file's description and tensors; raises what `load` puts in words where `save` did not write them."""
+        parts = {
+            name: Part(int(layer), str(kind), str(role), int(n))
+            for name, (layer, kind, role, n) in described["parts"].items()
+        }
+        values = {name.removeprefix(_VALUES): t for name, t in tensors.items() if name.startswith(_VALUES)}
+        positions = {n.removeprefix(_POSITIONS): t.numpy() for n, t in tensors.items() if n.startswith(_POSITIONS)}
+        if sorted([*described["whole"], *positions]) != sorted(values):
+            raise ValueError("its values are not of the parameters that it says were measured")
+        for name, value in values.items():
+            if value.dtype != torch.float32 or value.numel() != parts[name].count:
+                raise ValueError(
+                    f"{name} has {value.numel()} elements of {value.dtype}, and not {parts[name].count} of float32"
+                )
+        rows, notes, estimator = tensors["rows"], described["notes"], described["estimator"]
+        if rows.dtype != torch.int64 or rows.dim() != 1 or not isinstance(notes, dict) or estimator not in ESTIMATORS:
+            raise ValueError("its rows, notes or estimator are not what trimtab writes")
+        within = Selection(parts, positions | dict.fromkeys(described["whole"]))
+        return cls(values, within, estimator, rows.numpy(), float(described["stability"]), notes)
 
 
 class Meter:
-    """Measures the Fisher information of `within` on a model, batch by batch.
+    """Measures the Fisher information of `within` on a model, batch by batch: that of the plain loss of the task's `kind`.
 
     The model is run in evaluation mode with all parameters frozen, in the arithmetic that `compute` says; "float32" is exact up
     to rounding, "bfloat16" is faster and right to about 1% of an element. Use it inside `measuring`.
@@ -203,7 +231,7 @@ class Meter:
         bad = [name for name, value in values.items() if not bool(torch.isfinite(value).all())]
         if bad:
             raise InputError(f"the gradient of {bad[0]} is not a number (NaN) for some text: is the encoder damaged?")
-        stability = _rank_correlation(self._within.body, halves)
+        stability = stability_of(self._within.body, halves)
         rows = np.arange(self.count) if rows is None else rows
         return Fisher(values, self._within, self._estimator, rows, stability, dict(notes or {}))
 
@@ -299,14 +327,27 @@ def mean_of(infos: Sequence[Fisher]) -> Fisher:
     return Fisher(values, first, infos[0].estimator, np.empty(0, np.int64), stability, notes)
 
 
-def _rank_correlation(body: Selection, halves: Mapping[str, Tensor]) -> float:
-    """Spearman's, between the information of both halves of the texts; NaN where there is nothing to rank."""
-    from scipy.stats import spearmanr
+def stability_of(body: Selection, halves: Mapping[str, Tensor]) -> float:
+    """The rank correlation between the information of both halves of the texts (name -> (2, ...)), over elements of `body`.
 
+    Only of elements with information in either half: those without any (the embeddings of words that do not occur, which can be
+    half of an encoder) are tied in both, and would make any ranking look stable. NaN where there is nothing to rank.
+    """
     a, b = (scores_at(body, {name: sums[half] for name, sums in halves.items()}) for half in (0, 1))
-    if len(a) > _RANKED:
-        some = np.random.default_rng(0).choice(len(a), _RANKED, replace=False)
-        a, b = a[some], b[some]
+    informed = np.flatnonzero((a > 0) | (b > 0))
+    if len(informed) > _RANKED:
+        informed = np.random.default_rng(0).choice(informed, _RANKED, replace=False)
+    return rank_correlation(a[informed], b[informed])
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's; NaN where one side has fewer than two different values."""
+    from scipy.stats import rankdata
+
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
-    return float(spearmanr(a, b).statistic)  # type: ignore[union-attr]
+    # By hand: scipy's spearmanr copies both sides several times, which counts for tens of millions of elements.
+    x, y = rankdata(a), rankdata(b)
+    x -= x.mean()
+    y -= y.mean()
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))

@@ -22,8 +22,9 @@ class FisherTop:
     """The elements with the most Fisher information for the task (arXiv 2111.09839; inside LayerNorm: arXiv 2403.20284).
 
     By `share` or `count` of another method's elements, measured on the first `examples` training rows of the shuffled order, with
-    the head as initialised or after `head_steps` steps of training it alone. `granularity`: element, or vector for whole vectors;
-    `per`: the top of all, or the same share of each layer or parameter.
+    the head as initialised or after `head_steps` steps of training it alone. That training takes the loss of the fit;
+    the information is always that of the plain loss, without class weights or label smoothing (see fisher.py).
+    `granularity`: element, or vector for whole vectors; `per`: the top of all, or the same share of each layer or parameter.
     """
 
     share: float | None = None
@@ -64,6 +65,13 @@ class Chosen:
 
     file: str = ""
 
+    def check_name(self) -> None:
+        """Raises InputError for a file whose name means something else in the text of a method, which every delta carries."""
+        if set(",+()") & set(self.file):
+            raise InputError(
+                f"selection:file={self.file} has one of , + ( ) in its name, which join methods: rename the file"
+            )
+
     @property
     def defaults(self) -> Defaults:
         """Those of LayerNorm for elements of vectors, else those of scattered ones; raises InputError for a bad file."""
@@ -75,6 +83,8 @@ class Chosen:
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         if not self.file:
             raise InputError("selection needs a file: selection:file=PATH")
+        # Before training and not after it, when the delta's text is written.
+        self.check_name()
         return Selection.load(self.file, parts_of(model))
 
 

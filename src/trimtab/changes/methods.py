@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -37,9 +38,9 @@ class Defaults(NamedTuple):
 class Method(Protocol):
     """Chooses what may change.
 
-    `attach` may add modules to `model` (LoRA does), looks at `batches` and `loss` where the choice depends on data, draws
-    from torch's global generator where it is random, and returns a non-empty Selection of the model as it then is. An
-    attribute `defaults`, where it has one, says how this method is best trained.
+    `attach` may add modules to `model` (LoRA does), looks at `batches` (from the first at every walk) and `loss` where the
+    choice depends on data, draws from torch's global generator where it is random, and returns a non-empty Selection of the
+    model as it then is. An attribute `defaults`, where it has one, says how this method is best trained.
     """
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection: ...
@@ -167,6 +168,14 @@ class Lora:
     targets: str = "default"
     defaults: ClassVar[Defaults] = Defaults(lr=1e-3, head_lr=1e-2)
 
+    def __post_init__(self):
+        # 8 and 8.0 are one alpha, and so one text and one identity.
+        for name, kind in (("rank", int), ("alpha", float), ("dropout", float)):
+            value: Any = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool) or (kind is int and value % 1 != 0):
+                raise InputError(f"lora:{name}={value} is not a {'whole ' if kind is int else ''}number")
+            object.__setattr__(self, name, kind(float(value)))
+
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         inject_lora(model, self)
         return _found(parts_of(model), lambda part: part.kind == "lora", "LoRA added nothing to this encoder")
@@ -196,6 +205,11 @@ class Union:
     """What any of `methods` chooses; written `layer_norms+biases` on the command line."""
 
     methods: tuple[Method, ...]
+
+    def __post_init__(self):
+        # A union of unions is the union of their members: its text reads back as that, and LoRA within it is found.
+        nested = ((each.methods if isinstance(each, Union) else (each,)) for each in self.methods)
+        object.__setattr__(self, "methods", tuple(each for group in nested for each in group))
 
     @property
     def defaults(self) -> Defaults:

@@ -51,15 +51,21 @@ def _united(text: str) -> list[str]:
 
 
 def method_text(method: Method) -> str:
-    """The text that `parse_method` reads back as `method`; a user's own method is given by its repr."""
+    """The text that `parse_method` reads back as `method`; a user's own method is given by its repr.
+
+    Raises InputError for a selection in a file whose name cannot be read back.
+    """
     if isinstance(method, Union):
         return "+".join(method_text(each) for each in method.methods)
+    if isinstance(method, Chosen):
+        method.check_name()
     # Only what differs from the defaults is written, so that one method has one text.
     names = {kind: name for name, kind in METHODS.items()}
     if type(method) not in names:
         return repr(method)
     changed = [f for f in dataclasses.fields(method) if getattr(method, f.name) != f.default]  # type: ignore[arg-type]
-    options = ",".join(f"{f.name}={_value_text(getattr(method, f.name))}" for f in changed)
+    types = typing.get_type_hints(type(method))
+    options = ",".join(f"{f.name}={_value_text(getattr(method, f.name), types[f.name])}" for f in changed)
     return names[type(method)] + (f":{options}" if options else "")
 
 
@@ -119,7 +125,10 @@ def _value(option: str, text: str, hint: Any) -> Any:
         raise InputError(f"{option}={text} is not {'a number' if wanted is float else 'a whole number'}") from None
 
 
-def _value_text(value: Any) -> str:
+def _value_text(value: Any, hint: Any) -> str:
+    # A share of 1 is one of 1.0: equal methods have one text.
+    if isinstance(value, int) and float in (hint, *typing.get_args(hint)):
+        value = float(value)
     if isinstance(value, Union):
         return f"({method_text(value)})"
     return method_text(value) if isinstance(value, Method) else str(value)

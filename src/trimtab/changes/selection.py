@@ -112,10 +112,8 @@ class Selection:
 
     @classmethod
     def load(cls, path: str | Path, parts: Mapping[str, Part]) -> Selection:
-        """What `save` wrote, in the model of `parts`; raises InputError for another file or another encoder."""
+        """What `save` wrote, in the model of `parts`; raises InputError for another file, a damaged one, or another encoder."""
         described = described_in(path)
-        with safe_open(path, framework="np") as file:
-            elements = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         for name, count in described["counts"].items():
             found = parts[name].count if name in parts else None
             if found != count:
@@ -123,7 +121,12 @@ class Selection:
                 raise InputError(
                     f"{path} was made for another encoder: {name} has {count} elements in it; this one {there}"
                 )
-        return cls(parts, elements | dict.fromkeys(described["whole"]))
+        try:
+            with safe_open(path, framework="np") as file:
+                elements = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return cls(parts, elements | dict.fromkeys(described["whole"]))
+        except (OSError, SafetensorError, ValueError, TypeError) as error:
+            raise InputError(f"{path} is damaged ({error}): copy it again, or save the selection again") from None
 
     def __or__(self, other: Selection) -> Selection:
         return self._combined(other, _union)
@@ -173,15 +176,25 @@ def described_in(path: str | Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
+            metadata, names = file.metadata() or {}, list(file.keys())
         if "fisher" in metadata:
             raise InputError(
                 f"{path} holds Fisher information and no selection: trimtab fisher --share 0.2 --save-selection FILE makes one"
             )
         described = json.loads(metadata["selection"])
-        return {name: described[name] for name in ("whole", "counts", "chosen", "in_vectors")}
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        why = "it holds something else" if isinstance(error, KeyError) else error
+        found = {name: described[name] for name in ("whole", "counts", "chosen", "in_vectors")}
+        named = sorted([*found["whole"], *names])
+        whole = isinstance(found["counts"], dict) and isinstance(found["chosen"], int)
+        # Vectors need no count; the rate of scattered elements is divided by theirs.
+        if not whole or named != sorted(found["counts"]) or found["chosen"] < (not found["in_vectors"]):
+            raise InputError(
+                f"{path} is damaged: it does not describe what it holds; copy it again, or save the selection again"
+            )
+        return found
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        why = "it holds something else" if isinstance(error, KeyError | TypeError) else error
         raise InputError(f"{path} is no saved selection (trimtab fisher --save-selection writes them): {why}") from None
 
 
@@ -204,8 +217,8 @@ def _tidy(name: str, at: Chosen, count: int) -> Chosen:
     if at is None:
         return None
     at = np.asarray(at)
-    if at.size and not np.issubdtype(at.dtype, np.integer):
-        raise ValueError(f"positions in {name} must be integers, not {at.dtype}")
+    if at.ndim != 1 or (at.size and not np.issubdtype(at.dtype, np.integer)):
+        raise ValueError(f"positions in {name} must be integers in one dimension, not {at.dtype} in {at.ndim}")
     at = at.astype(np.int64)
     # np.unique sorts, which takes seconds for millions of positions that mostly are in order already.
     if not (np.diff(at) > 0).all():

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from .compare import ALPHA, Comparison, Summary
+from ..tasks.metrics import METRICS
+from ..tasks.task import Task
 from .report import environment
+from .summary import Comparison, Summary
 from .wording import count, duration, plain, score, share, size
 
 if TYPE_CHECKING:
@@ -26,13 +28,13 @@ _COLOURS = {_INK: "currentColor", _BLUE: "var(--blue)", _ORANGE: "var(--orange)"
 
 
 def answer(comparison: Comparison) -> list[str]:
-    """Three sentences: which method scores best, which is the smallest that keeps up with the reference, and what it costs."""
+    """Three sentences: which method is best, which is the smallest that keeps up with the reference, and what it costs."""
     found = comparison.best_first
     if not found:
         return ["No method could be used on every task, so there is nothing to compare.", "", ""]
     best, reference = found[0], next((s for s in found if s.method == comparison.reference), None)
-    where = _where(comparison)
-    first = f"{best.method} scores best: {_scored(best)} {where}"
+    verb = "scores" if comparison.higher_is_better is not None else "ranks"
+    first = f"{best.method} {verb} best: {_scored(best)} {_where(comparison)}"
     if reference is not None and reference is not best:
         first += f"; {reference.method}, the reference, has {_scored(reference)}"
     return [f"{first}.", _keeping_up(comparison, found, reference), _cheapest(comparison, found)]
@@ -42,7 +44,7 @@ def markdown(comparison: Comparison) -> str:
     """The answer, then a table over tasks, one per task, and what was refused."""
     lines = [*answer(comparison), ""]
     titled = [(f"Over {len(comparison.tasks)} tasks", comparison.overall)] if len(comparison.tasks) > 1 else []
-    titled += [(f"{task.name} ({plain(task.metric)})", comparison.by_task[task.name]) for task in comparison.tasks]
+    titled += [(f"{task.name} ({metric_name(task)})", comparison.by_task[task.name]) for task in comparison.tasks]
     for title, summaries in titled:
         lines += [f"**{title}**", "", *_table(comparison, summaries), ""]
     lines += [f"- {method} was refused: {why}" for method, why in comparison.refused.items()]
@@ -56,7 +58,7 @@ def page(comparison: Comparison) -> str:
         "comparison": comparison, "answer": answer(comparison), "rows": comparison.best_first,
         "charts": [(name, Markup(_svg(chart(comparison, cost)))) for cost, name in COSTS.items()] if comparison.overall else [],
         "fronts": {name: comparison.front(cost) for cost, name in COSTS.items()},
-        "how_judged": how_judged(comparison), "difference": difference_text, "spread": _scored, "alpha": ALPHA,
+        "how_judged": how_judged(comparison), "difference": difference_text, "spread": _scored, "metric_name": metric_name,
         "n_rows": {task.name: len(task.validation) for task in comparison.tasks},
     }  # fmt: skip
     text = environment().get_template("comparison.html.j2").render(contents)
@@ -65,18 +67,27 @@ def page(comparison: Comparison) -> str:
 
 
 def how_judged(comparison: Comparison) -> str:
-    """How differences were judged, in two sentences."""
+    """How differences were judged, in a few sentences."""
     seeds = len(comparison.seeds)
     spread = (
         "plus the variance over seeds"
         if seeds > 1
         else "with one seed, so what training again would change is not in them"
     )
-    return (
-        f"Differences from {comparison.reference} are on the same validation rows, {seeds} seed{'s' * (seeds != 1)} each. "
-        f"Intervals (95%) come from a paired bootstrap over rows, {spread}. p values are corrected for all comparisons of the "
-        "study (Holm); the best step of each run was chosen on these rows, for every method alike."
+    sentences = [
+        f"Differences from {comparison.reference} are on the same validation rows, {seeds} seed{'s' * (seeds != 1)} each; "
+        "positive is better, for errors too.",
+        f"Intervals (95%) come from a paired bootstrap over rows, {spread}; p values are corrected for all comparisons of the "
+        "study (Holm).",
+    ]
+    if comparison.higher_is_better is None:
+        sentences.append("Over tasks, a difference is the mean of unlike ones, each in the unit of its task's score.")
+    # A maximum over more looks is higher by luck alone: head, with 30 epochs by default, has six times those of others.
+    sentences.append(
+        "The best step of each run was chosen on these same rows, so scores flatter a little, and those of methods that are "
+        "validated more often (with more epochs, say) flatter more."
     )
+    return " ".join(sentences)
 
 
 def difference_text(summary: Summary) -> str:
@@ -88,26 +99,26 @@ def difference_text(summary: Summary) -> str:
 
 
 def chart(comparison: Comparison, cost: str) -> Figure:
-    """Mean score against a cost on a logarithmic axis, the Pareto front joined by a line."""
+    """Mean score (or mean rank) against a cost on a logarithmic axis, the Pareto front joined by a line."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
     front = comparison.front(cost)
     # A head alone trains 0 elements of the encoder, which a logarithmic axis cannot show.
-    places = {s.method: (max(1, getattr(s, cost)), s.mean) for s in comparison.overall}
+    places = {s.method: (max(1, getattr(s, cost)), _height(s)) for s in comparison.overall}
     line = sorted(places[method] for method in front)
     axes.plot(*zip(*line, strict=True), color=_RULE, linewidth=1, zorder=1)
     for summary in comparison.overall:
         x, y = places[summary.method]
         colour = _BLUE if summary.method in front else _ORANGE
-        axes.errorbar(x, y, yerr=summary.spread or 0, fmt="o", markersize=5, color=colour, capsize=2, linewidth=1)
+        spread = 0 if summary.mean_rank is not None else summary.spread or 0
+        axes.errorbar(x, y, yerr=spread, fmt="o", markersize=5, color=colour, capsize=2, linewidth=1)
         axes.annotate(_short(summary.method), (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8, color=_INK)
     axes.set_xscale("log")
     axes.margins(x=0.22, y=0.15)
     axes.set_xlabel(COSTS[cost], color=_INK, fontsize=9)
-    metrics = {task.metric for task in comparison.tasks}
-    axes.set_ylabel(plain(metrics.pop()) if len(metrics) == 1 else "mean main score", color=_INK, fontsize=9)
+    axes.set_ylabel(_axis_name(comparison), color=_INK, fontsize=9)
     axes.tick_params(colors=_INK, labelsize=8, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_INK)
@@ -132,14 +143,25 @@ def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary
     """One sentence: the smallest change that is not worse than the reference."""
     if reference is None:
         return f"The reference {comparison.reference} was refused, so nothing is compared to it."
+    name = reference.method
+    if len(found) == 1:
+        why = "the other methods were refused" if len(comparison.methods) > 1 else "there is no other method"
+        return f"Nothing else was compared to {name}: {why}."
     # Those that the data cannot tell apart from the reference, and the better ones: of these the smallest is the answer.
     level = [s for s in found if s.verdict in ("not told apart", "better")]
     if not level:
-        return f"No other method keeps up with {reference.method}: every one is worse beyond chance."
+        return f"No other method keeps up with {name}: every one is worse beyond chance."
     smallest = min(level, key=lambda s: s.elements)
+    if reference.elements <= smallest.elements:
+        better = [s.method for s in level if s.verdict == "better"]
+        but = f", but better than it: {', '.join(better)}" if better else ""
+        return (
+            f"{name} itself is the smallest of the changes that keep up with it: {count(reference.elements)} elements "
+            f"({_share(comparison, reference)} of the encoder){but}."
+        )
     verb = "is better than" if smallest.verdict == "better" else "cannot be told apart from"
     return (
-        f"{smallest.method} is the smallest change that {verb} {reference.method} here: {count(smallest.elements)} elements "
+        f"{smallest.method} is the smallest change that {verb} {name} here: {count(smallest.elements)} elements "
         f"({_share(comparison, smallest)} of the encoder), difference {difference_text(smallest)}."
     )
 
@@ -179,14 +201,34 @@ def _table(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
 
 def _where(comparison: Comparison) -> str:
     names = [task.name for task in comparison.tasks]
-    return (
-        f"on {names[0]} ({plain(comparison.tasks[0].metric)})"
-        if len(names) == 1
-        else f"on average over {len(names)} tasks"
-    )
+    if comparison.higher_is_better is None:
+        return f"over {len(names)} tasks (of ranks, not of scores, as some of these are better high and others low)"
+    if len(names) == 1:
+        return f"on {names[0]} ({metric_name(comparison.tasks[0])})"
+    return f"on average over {len(names)} tasks" + ("" if comparison.higher_is_better else " (lower is better)")
+
+
+def metric_name(task: Task) -> str:
+    """The task's main score in words, with its direction where that is not the usual one."""
+    return plain(task.metric) + ("" if METRICS[task.metric].higher_is_better else ", lower is better")
+
+
+def _axis_name(comparison: Comparison) -> str:
+    """What the methods are ordered by."""
+    if comparison.higher_is_better is None:
+        return "mean rank, 1 is best"
+    names = {metric_name(task) for task in comparison.tasks}
+    lower = "" if comparison.higher_is_better else ", lower is better"
+    return names.pop() if len(names) == 1 else f"mean main score{lower}"
+
+
+def _height(summary: Summary) -> float:
+    return summary.mean if summary.mean_rank is None else summary.mean_rank
 
 
 def _scored(summary: Summary) -> str:
+    if summary.mean_rank is not None:
+        return f"mean rank {summary.mean_rank:.2f}"
     return score(summary.mean) + ("" if summary.spread is None else f" ± {score(summary.spread)}")
 
 

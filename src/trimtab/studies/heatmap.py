@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..encoders.parts import KINDS, Part, layer_names
 from ..files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SPAN = 4.0  # orders of magnitude that the colours tell apart
 
@@ -37,29 +41,40 @@ def means_by_place(
 def draw_heat_map(layers: list[str], kinds: list[str], values: Any, title: str, unit: str, to: Path) -> Path:
     """Draws `values` (layers, kinds) on a logarithmic scale and writes the picture; the ending of `to` is its format.
 
-    Layers go up the page as they do through the encoder. Colours span at most SPAN orders of magnitude below the highest.
+    Layers go up the page as they do through the encoder. Colours span at most SPAN orders of magnitude below the highest. Where
+    no value is above 0 (a run that trained the head alone moved nothing) the picture says so.
     """
-    import matplotlib as mpl
-    from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
     values = np.asarray(values, float)
-    highest = np.nanmax(values)
-    lowest = max(np.nanmin(np.where(values > 0, values, np.nan)), highest / 10**SPAN)
-    figure = Figure(figsize=(2.2 + 0.85 * len(kinds), 1.8 + 0.42 * len(layers)), layout="constrained")
+    figure = Figure(figsize=(2.2 + 0.85 * max(3, len(kinds)), 1.8 + 0.42 * len(layers)), layout="constrained")
     axes = figure.add_subplot()
+    axes.set_title(title, fontsize=10)
+    if (values > 0).any():
+        _draw(figure, axes, layers, kinds, values, unit)
+    else:
+        axes.text(0.5, 0.5, f"nothing to show: no {unit} above 0", ha="center", va="center", fontsize=9)
+        axes.set_axis_off()
+    with replacing(to) as temporary:
+        figure.savefig(temporary, format=to.suffix.lstrip(".") or "png", dpi=150)
+    return to
+
+
+def _draw(figure: Figure, axes: Axes, layers: list[str], kinds: list[str], values: Any, unit: str) -> None:
+    """Draws `values` (layers, kinds), some of them above 0."""
+    import matplotlib as mpl
+    from matplotlib.colors import LogNorm
+
+    highest = np.nanmax(values)
+    lowest = max(values[values > 0].min(), highest / 10**SPAN)
     colours = mpl.colormaps["viridis"].with_extremes(bad="0.92", under=mpl.colormaps["viridis"](0.0))
     norm = LogNorm(lowest, highest) if highest > lowest else None
     image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, norm=norm, aspect="auto", origin="lower")
     axes.set_xticks(range(len(kinds)), [kind.replace("_", "\n") for kind in kinds], fontsize=8)
     axes.set_yticks(range(len(layers)), [name if name.isalpha() else f"layer {name}" for name in layers], fontsize=8)
-    axes.set_title(title, fontsize=10)
     for i, j in np.ndindex(values.shape):
         if np.isfinite(values[i, j]):
             dark = values[i, j] < lowest * (highest / lowest) ** 0.6
             axes.text(j, i, f"{values[i, j]:.0e}".replace("e-0", "e-"), ha="center", va="center", fontsize=7,
                       color="white" if dark else "black")  # fmt: skip
     figure.colorbar(image, label=unit)
-    with replacing(to) as temporary:
-        figure.savefig(temporary, format=to.suffix.lstrip(".") or "png", dpi=150)
-    return to

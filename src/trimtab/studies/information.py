@@ -35,10 +35,11 @@ def fisher(
 ) -> Fisher:  # fmt: skip
     """The diagonal Fisher information of the elements that `method` names (LayerNorms() by default), as float32.
 
-    `info.values[name]` is the mean over `examples` training rows, drawn by `seed`, of the squared gradient of each row's loss,
-    in evaluation mode; `estimator` says which labels (see changes/fisher.py). The head is the one that `fit` starts from with
-    this seed, after `head_steps` steps of training it alone. `compute` "auto" is faster, and right to about 1% of an
-    element. Raises InputError for a task without labels, an unknown estimator, or gradients that are not numbers.
+    `info.values[name]` is the mean over `examples` training rows, drawn by `seed`, of the squared gradient of each row's plain
+    loss (no class weights, no label smoothing: see changes/fisher.py), in evaluation mode; `estimator` says which labels.
+    The head is the one that `fit` starts from with this seed, after `head_steps` steps of training it alone. `compute`
+    "auto" is faster, and right to about 1% of an element. Raises InputError for a task without labels, an unknown
+    estimator, or gradients that are not numbers.
     """
     if examples < 1 or head_steps < 0:
         raise InputError(f"examples={examples} must be at least 1 and head_steps={head_steps} at least 0")
@@ -76,7 +77,9 @@ def advice(info: Fisher) -> str:
     if np.isnan(r):
         return f"measured on {rows:,} rows: too few elements differ to say how stable their ranking is"
     word = "stable" if r >= 0.9 else "fairly stable" if r >= 0.7 else "not stable: measure on more rows (--examples)"
-    return f"two halves of the {rows:,} rows rank the elements with a correlation of {r:.2f}: {word}"
+    return (
+        f"two halves of the {rows:,} rows rank the elements that have information with a correlation of {r:.2f}: {word}"
+    )
 
 
 def _rows(task: Task, examples: int, seed: int, *, labelled: bool) -> np.ndarray:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from .wording import duration
 
 if TYPE_CHECKING:
-    from .compare import Cell
+    from .summary import Cell
 
 
 class StudyDisplay:

@@ -18,8 +18,9 @@ from ..tasks.holdout import hold_out, limited
 from ..tasks.task import Task
 from ..training.recipe import Recipe, Settings, settings_from
 from .candidates import Budget, candidates
-from .compare import Comparison, Summary, compare, summarised
+from .compare import compare
 from .information import fisher
+from .summary import Comparison, Summary, summarised
 from .wording import count, duration, plain, score, share, size
 
 FINALISTS = 3  # methods that are tried with more than one seed
@@ -83,13 +84,17 @@ def recommend(
             raise InputError(f"no method can be tried on task {task.name!r}: {'; '.join(first.refused.values())}")
         finalists = [parse_method(summary.method) for summary in fitting[:FINALISTS]]
         tried = compare(encoder, [trial], finalists, seeds, out=folder, progress=progress, **settings)
+    if not tried.best_first:
+        raise InputError(
+            f"no method could be tried on task {task.name!r} with every seed: {'; '.join(tried.refused.values())}"
+        )
     winner = tried.best_first[0].method
     final = summarised(tried.encoder, tried.tasks, tried.methods, tried.seeds, winner, tried.cells)  # against the best
     best, *others = final.best_first
     recipe = Recipe(
         encoder=encoder.name, task=task.source or task.name, method=best.method, revision=encoder.revision,
         text=task.text_columns, label=task.label_column, kind=task.kind, metric=task.metric,
-        skip_bad_rows=task.skip_bad_rows, settings=chosen,
+        skip_bad_rows=task.skip_bad_rows, validation_share=task.validation_share, split_seed=task.split_seed, settings=chosen,
     )  # fmt: skip
     reasons = (
         _what_trials_say(final, first, trial),

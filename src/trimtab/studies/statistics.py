@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ..tasks.metrics import METRICS
 
 RESAMPLES = 1000
+_DRAWN_AT_ONCE = 2**21  # weights, one for each row of each resample: 16 MiB, however many rows there are
 
 
 @dataclass(frozen=True)
@@ -53,25 +55,37 @@ class Difference:
 
 
 def difference(
-    metric: str, labels: NDArray, ours: Sequence[NDArray], theirs: Sequence[NDArray], seed: int = 0
+    metric: str, labels: NDArray, ours: Sequence[NDArray], theirs: Sequence[NDArray], n_classes: int, seed: int = 0
 ) -> Difference:
     """The Difference of two methods' answers to the same rows, one array per seed, paired seed by seed.
 
-    The same resampled rows serve both methods and all seeds; what training again would change comes on top, as the
-    variance over seeds, because rows alone would call two runs of one method different.
+    `n_classes` is the task's (0 for regression), and positive is better for every metric. The same resampled rows serve both
+    methods and all seeds; what training again would change comes on top, as the variance over seeds, because rows alone
+    would call two runs of one method different.
     """
     sign = 1.0 if METRICS[metric].higher_is_better else -1.0
-    weights = np.random.default_rng(seed).multinomial(len(labels), np.full(len(labels), 1 / len(labels)), RESAMPLES)
+    pairs = list(zip(ours, theirs, strict=True))
+
+    def better_by(a: NDArray, b: NDArray, weights: NDArray) -> NDArray:
+        ours, theirs = (resampled_score(metric, labels, answers, weights, n_classes) for answers in (a, b))
+        return sign * (ours - theirs)
+
     whole = np.ones((1, len(labels)))
-    observed, resampled = [], np.zeros(RESAMPLES)
-    for a, b in zip(ours, theirs, strict=True):
-        observed.append(
-            sign * float((resampled_score(metric, labels, a, whole) - resampled_score(metric, labels, b, whole))[0])
-        )
-        resampled += sign * (resampled_score(metric, labels, a, weights) - resampled_score(metric, labels, b, weights))
+    observed = [float(better_by(a, b, whole)[0]) for a, b in pairs]
+    resampled = np.concatenate(
+        [np.mean([better_by(a, b, weights) for a, b in pairs], axis=0) for weights in _resamples(len(labels), seed)]
+    )
     n = len(observed)
     by_seed = float(np.var(observed, ddof=1)) / n if n > 1 else 0.0
-    return Difference(float(np.mean(observed)), float(np.var(resampled / n, ddof=1)), by_seed, n)
+    return Difference(float(np.mean(observed)), float(np.var(resampled, ddof=1)), by_seed, n)
+
+
+def _resamples(n_rows: int, seed: int) -> Iterator[NDArray]:
+    """How often each row is drawn in each of RESAMPLES resamples, a few (R, N) at a time."""
+    draw, at_once = np.random.default_rng(seed), max(1, _DRAWN_AT_ONCE // n_rows)
+    # One stream whatever the size of a piece: the draws are those of a single call.
+    for start in range(0, RESAMPLES, at_once):
+        yield draw.multinomial(n_rows, np.full(n_rows, 1 / n_rows), min(at_once, RESAMPLES - start))
 
 
 def over_tasks(differences: Sequence[Difference]) -> Difference:
@@ -92,11 +106,11 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def resampled_score(metric: str, labels: NDArray, answers: NDArray, weights: NDArray) -> NDArray:
-    """`metric` (R,) of answers to rows that count `weights` (R, N) times.
+def resampled_score(metric: str, labels: NDArray, answers: NDArray, weights: NDArray, n_classes: int) -> NDArray:
+    """`metric` (R,) of answers to rows that count `weights` (R, N) times, as tasks/metrics.py scores the rows drawn.
 
-    Answers are class numbers (N,), classes as 0 and 1 (N, C), or values (N,). Raises ValueError for a metric that depends
-    on more than the answers (the loss, the calibration error).
+    Answers are class numbers (N,), classes as 0 and 1 (N, C), or values (N,). `n_classes` is the task's, because some of its
+    classes may be in neither labels nor answers. Not for metrics that depend on more than the answers, see `usable`.
     """
     if metric in ("pearson", "spearman"):
         if metric == "spearman":  # of ranks in the whole sample, which resampling hardly changes
@@ -109,13 +123,12 @@ def resampled_score(metric: str, labels: NDArray, answers: NDArray, weights: NDA
         return _multi_label(metric, labels, answers, weights)
     if metric == "accuracy":
         return weights @ (labels == answers).astype(float) / weights.sum(1)
-    c = int(max(labels.max(), answers.max())) + 1
-    cells = np.eye(c * c)[labels * c + answers]  # (N, C * C)
-    table = (weights @ cells).reshape(-1, c, c)  # true by predicted
-    hits, true, said = np.einsum("rcc->rc", table), table.sum(2), table.sum(1)
+    of_labels, of_answers = _membership(labels, n_classes), _membership(answers, n_classes)
+    # Counts (R, C): no table of true by predicted class is needed.
+    hits, true, said = (weights @ each for each in (of_labels.multiply(of_answers), of_labels, of_answers))
     if metric == "matthews":
         return _matthews(hits, true, said)
-    return _of_classes(metric, hits, true, said, binary=c == 2)
+    return _of_classes(metric, hits, true, said, binary=n_classes == 2)
 
 
 def usable(metric: str) -> bool:
@@ -138,6 +151,14 @@ def _multi_label(metric: str, labels: NDArray, answers: NDArray, weights: NDArra
     if metric == "f1_micro":
         return _ratio(2 * hits.sum(1), true.sum(1) + said.sum(1))
     return _of_classes(metric, hits, true, said, binary=False)
+
+
+def _membership(classes: NDArray, n_classes: int) -> Any:
+    """(N, C): 1 where a row is of the class; sparse, as a dense one would be large for many classes."""
+    from scipy.sparse import csr_array
+
+    n = len(classes)
+    return csr_array((np.ones(n), classes, np.arange(n + 1)), shape=(n, n_classes))
 
 
 def _matthews(hits: NDArray, true: NDArray, said: NDArray) -> NDArray:

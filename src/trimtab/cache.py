@@ -2,16 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+import re
+import time
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
+
+_ABANDONED_SECONDS = 24 * 3600.0  # a file that has been in the writing for so long was left by a process that died
+_KINDS = ("tokens", "prefix")  # the folders in it
+_OURS = re.compile(r"\.?[0-9a-f]{40}(\.safetensors)?(\.[0-9]+\.part)?")  # a key, as a file or as one being written
 
 
 def cache_folder() -> Path:
     """Where the files are: $TRIMTAB_CACHE, else the user's cache folder."""
     stated = os.environ.get("TRIMTAB_CACHE")
     if stated:
-        return Path(stated)
+        return Path(stated).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trimtab"
 
 
@@ -24,22 +30,29 @@ def key_of(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()[:40]
 
 
-def make_room(n_bytes: int, most_bytes: int) -> bool:
-    """Deletes files, those longest unused first, until `n_bytes` more fit `most_bytes`; False where they never can."""
-    if n_bytes > most_bytes:
+def make_room(n_bytes: int, most_bytes: int, keep: Collection[Path] = ()) -> bool:
+    """Deletes files, those longest unused first, until `n_bytes` more fit `most_bytes`; False where they never can.
+
+    Only files in the folders of the cache that are named by a key, for whatever else lies there is not ours; and neither
+    those in `keep` nor those that somebody is writing.
+    """
+    kept = sum(path.stat().st_size for path in keep if path.is_file())
+    if kept + n_bytes > most_bytes:
         return False
     files = []
-    for path in cache_folder().rglob("*"):
+    for path in (path for kind in _KINDS for path in (cache_folder() / kind).glob("*")):
         try:
-            if path.is_file():
+            if _OURS.fullmatch(path.name) and path.is_file():
                 found = path.stat()
                 files.append((found.st_mtime, found.st_size, path))
         except OSError:  # another process has deleted it
             continue
     total = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
+    for time_used, size, path in sorted(files):
         if total + n_bytes <= most_bytes:
             break
+        if path in keep or (path.suffix == ".part" and time_used > time.time() - _ABANDONED_SECONDS):
+            continue
         delete(path)
         total -= size
     return True

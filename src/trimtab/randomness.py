@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -18,9 +18,15 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(stream_seed(seed, *names))
 
 
+def forked() -> AbstractContextManager[None]:
+    """Restores torch's global generators behind the block: the CPU's, and that of the GPU in use."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    return torch.random.fork_rng(devices=devices)
+
+
 @contextmanager
 def seeded(seed: int, *names: str | int) -> Iterator[None]:
     """Runs the block with torch's global generators set to the stream `names` of `seed`, and restores them after."""
-    with torch.random.fork_rng():
+    with forked():
         torch.manual_seed(stream_seed(seed, *names))
         yield

@@ -1,5 +1,6 @@
 """Loading: the same logits as transformers, the same head for a seed, and clear refusals."""
 
+import json
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ from small import FAMILIES, make_encoder_folder, make_task
 from transformers import AutoModelForSequenceClassification
 
 from trimtab.encoders.encoder import load
+from trimtab.encoders.head import TWO_CLASSES
 from trimtab.errors import InputError
 
 
@@ -63,6 +65,16 @@ def test_dropout_rate_can_be_set(encoder):
     model = encoder.with_head(make_task(), dropout=0.0)
     rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
     assert rates == {0.0}
+
+
+@pytest.mark.parametrize("head", ["default", "linear"])
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 9}, {"vocab_size": 999}], ids=["layers", "words"])
+def test_weights_that_do_not_fill_the_configuration_are_refused(change, head, encoder, tmp_path):
+    folder = shutil.copytree(encoder.folder, tmp_path / "changed")
+    config = json.loads((folder / "config.json").read_text()) | change
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="do not fit its config.json"):
+        load(folder).with_head(TWO_CLASSES, head=head)
 
 
 def test_unknown_head_is_refused(encoder):

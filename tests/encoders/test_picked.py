@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trimtab.encoders import picked as module
 from trimtab.encoders.picked import Picked, embedding_forward, pick, tapped
 
 
@@ -19,6 +20,11 @@ def test_a_linear_maps_elements_have_the_gradient_of_the_dense_product() -> None
     picked = Picked(nn.Parameter(weight.detach().flatten()[at]), at // 16, at % 16)
     (tapped(x @ weight.detach().t(), x, picked) * out).sum().backward()
     torch.testing.assert_close(picked.values.grad, dense.flatten()[at])
+
+
+def test_elements_are_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PIECE_VALUES", 40 * 7)  # 7 elements of 40 tokens at a time
+    test_a_linear_maps_elements_have_the_gradient_of_the_dense_product()
 
 
 @pytest.mark.parametrize("padding", [None, 0])

@@ -14,6 +14,7 @@ import torch
 from small import FAMILIES, make_task
 
 from trimtab.changes.delta import Delta
+from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
 from trimtab.encoders import frozen
 from trimtab.errors import InputError
@@ -124,6 +125,27 @@ def test_a_resumed_run_goes_on_in_the_arithmetic_it_began_with(encoder, tmp_path
     assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
 
 
+@pytest.mark.parametrize(
+    "method", [FisherTop(count=60), FisherTop(count=300, within=Full(), per="parameter")], ids=["few", "everywhere"]
+)
+def test_a_resumed_run_trains_the_elements_it_began_with(method, encoder, tmp_path, monkeypatch):
+    """Measured again in another arithmetic, other elements may come out on top."""
+    task = make_task(n_train=32, n_validation=16)
+    steps = fit_module.Workbench.train_step
+    monkeypatch.setattr(frozen, "bfloat16_pays", lambda device: True)
+    monkeypatch.setattr(fit_module.Workbench, "train_step", dying_at(5, steps))
+    with pytest.raises(Killed):
+        fit(encoder, task, method, out=tmp_path / "run", epochs=2, batch_size=8)
+    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
+    whole = fit(encoder, task, method, epochs=2, batch_size=8)
+    others = fit(encoder, task, dataclasses.replace(method, estimator="exact"), epochs=1, batch_size=8).selection
+    monkeypatch.setattr(FisherTop, "attach", lambda *args: others.body)
+    assert others != whole.selection
+    resumed = fit(encoder, task, method, out=tmp_path / "run", epochs=2, batch_size=8, resume=True)
+    assert resumed.selection == whole.selection
+    assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
+
+
 class Killed(Exception):
     pass
 
@@ -196,6 +218,8 @@ def test_resume_refuses_another_recipe(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(fit_module, "finished_run", lambda *args: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1)
+    with pytest.raises(InputError, match="metric='accuracy'"):
+        fit(encoder, dataclasses.replace(task, metric="loss"), LayerNorms(), out=tmp_path, epochs=1, resume=True)
     with pytest.raises(InputError, match=rf"lr={LayerNorms.defaults.lr:g} \(now 0.5\)"):
         fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1, lr=0.5, resume=True)
 
@@ -239,6 +263,32 @@ def test_early_stopping(encoder):
     assert run.stopped == "early"
     assert run.details["steps"] < 100
     assert run.details["best_step"] == run.history[-3]["step"]
+
+
+def test_a_run_killed_after_its_patience_was_lost_stops_there(encoder, tmp_path, monkeypatch):
+    task = dataclasses.replace(make_task(n_train=32, n_validation=16), metric="loss")
+    settings = {"epochs": 50, "lr": 0.1, "batch_size": 16, "patience": 2}
+    whole = fit(encoder, task, Full(), **settings)
+    finished = fit_module.finished_run
+    monkeypatch.setattr(fit_module, "finished_run", lambda *args: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        fit(encoder, task, Full(), out=tmp_path, **settings)
+    monkeypatch.setattr(fit_module, "finished_run", finished)
+    resumed = fit(encoder, task, Full(), out=tmp_path, resume=True, **settings)
+    assert resumed.details["steps"] == whole.details["steps"]
+    assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
+
+
+def test_a_killed_overwrite_leaves_nothing_of_the_old_run(encoder, tmp_path, monkeypatch):
+    task = make_task(n_train=16, n_validation=8)
+    fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1)
+    monkeypatch.setattr(fit_module.Workbench, "train_step", dying_at(0, fit_module.Workbench.train_step))
+    with pytest.raises(InputError, match="biases|method"):
+        fit(encoder, task, Biases(which="nonsense"), out=tmp_path, epochs=1, overwrite=True)
+    assert (tmp_path / "delta.safetensors").exists()  # a new run that cannot begin costs nothing
+    with pytest.raises(Killed):
+        fit(encoder, task, Biases(), out=tmp_path, epochs=1, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} <= {"recipe.toml", CHECKPOINT, "history.jsonl"}
 
 
 def test_run_folder_holds_what_the_design_says(encoder, tmp_path):
@@ -329,6 +379,24 @@ def test_regression_refuses_class_options(encoder):
 def test_a_diverging_run_says_so(encoder):
     with pytest.raises(InputError, match="not a number at step"):
         fit(encoder, make_task("regression"), Full(), lr=1e30, epochs=5)
+
+
+@pytest.mark.parametrize("kind", ["single_label", "multi_label"])
+def test_answers_that_are_no_numbers_say_so(kind, encoder):
+    with pytest.raises(InputError, match="not a number|not numbers"):
+        fit(encoder, make_task(kind), Full(), lr=1e30, epochs=5, eval_steps=1)
+
+
+def test_nothing_to_predict_and_a_bare_text(encoder):
+    run = fit(encoder, make_task(n_train=16, n_validation=8), Head(), epochs=1)
+    assert predict(run, [], encoder) == []
+    with pytest.raises(InputError, match="a list of texts"):
+        predict(run, "the cat", encoder)
+
+
+def test_a_part_of_lora_is_refused_before_training(encoder):
+    with pytest.raises(InputError, match="only a part of what LoRA adds"):
+        fit(encoder, make_task(n_train=16, n_validation=8), Random(count=40, within=Lora(rank=2)), epochs=1)
 
 
 def test_a_task_without_rows_or_labels_is_refused(encoder):

@@ -50,6 +50,19 @@ def test_two_ranks_reach_the_weights_of_one(method, places, tmp_path):
         assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+def test_a_rank_may_have_nothing_to_do(places, tmp_path):
+    """11 training rows in batches of 10, and one for validation."""
+    encoder, table = places
+    few = tmp_path / "few.csv"
+    few.write_text("\n".join(table.read_text().splitlines()[:13]))
+    for n_ranks in (1, 2):
+        options = ("--method", "fisher_top:share=0.5", "--batch-size", "10", "--patience", "9")
+        done = fit_with(n_ranks, (encoder, few), tmp_path / str(n_ranks), *options)
+        assert done.returncode == 0, done.stderr
+    one, two = (Delta.load(tmp_path / str(n)) for n in (1, 2))
+    torch.testing.assert_close(two.values, one.values, rtol=1e-3, atol=1e-5)
+
+
 def test_a_share_has_its_part_of_rows_and_tokens():
     sizes = np.random.default_rng(0).integers(1, 100, 50)
     rows = np.arange(5, 45)

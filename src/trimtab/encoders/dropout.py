@@ -1,9 +1,9 @@
 """Dropout whose masks cost little on a CPU.
 
 torch draws one mask value at a time on the CPU, and at p = 0.1 that costs as much as a matrix product. Here eight values
-come from each 64-bit draw: a value is kept where its byte is at least round(256 p), so the rate is p to 1/512, and
-kept values are divided by the true keeping rate, so the expectation is exact. The masks of one forward pass are slices
-of one pool of zeros and ones; once the pool is used up, slices start at random places in it.
+come from each 64-bit draw: a value is kept where its byte is at least round(256 p), so the rate is p to 1/512 (and never
+below 1/256), and kept values are divided by the true keeping rate, so the expectation is exact. The masks of one forward
+pass are slices of one pool of zeros and ones; once the pool is used up, slices start at random places in it.
 """
 
 from __future__ import annotations

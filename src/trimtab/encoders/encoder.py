@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,7 @@ class Encoder:
     revision: str | None  # the commit of a hub model
     folder: Path
     sha256: str  # of the weights
+    config_sha256: str  # of config.json, which decides what is computed with them
     config: Any = field(repr=False)  # transformers.PretrainedConfig
     tokenizer: Any = field(repr=False)  # transformers.PreTrainedTokenizerBase
 
@@ -68,16 +69,28 @@ class Encoder:
         config.label2id = {name: i for i, name in enumerate(classes)}
         config.problem_type = _PROBLEM_TYPES[outputs.kind]
         model, found = self._read(AutoModelForSequenceClassification, config, ignore_mismatched_sizes=True)
-        model.new_parameters = frozenset(found["missing_keys"]) | {key[0] for key in found["mismatched_keys"]}
+        model.new_parameters = self._new(found, f"{model.base_model_prefix}.")
         return model
 
     def _linear_head(self, outputs: Outputs, config: Any) -> Any:
-        body, _ = self._read(AutoModel, config)
+        body, found = self._read(AutoModel, config, ignore_mismatched_sizes=True)
+        self._new(found, "")
         if getattr(body, "pooler", None) is not None:
             body.pooler = None  # its output is not used, so it is neither stored nor counted
         model: Any = LinearHead(body, body.base_model_prefix, max(1, len(outputs.classes)))
         model.new_parameters = frozenset()
         return model
+
+    def _new(self, found: Mapping[str, Any], body: str) -> frozenset[str]:
+        """The parameters that the weights do not have; raises InputError where they are the body's, but for its pooler."""
+        new = frozenset(found["missing_keys"]) | {key[0] for key in found["mismatched_keys"]}
+        lacking = sorted(name for name in new if name.startswith(body) and "pooler" not in name)
+        if lacking:
+            raise InputError(
+                f"the weights of encoder {self.name!r} do not fit its config.json: {', '.join(lacking[:3])} and {len(lacking)} "
+                "parameters in all are missing or of another size, and would be random: correct config.json, or get both again"
+            )
+        return new
 
     def _read(self, auto_class: Any, config: Any, **options: Any) -> tuple[Any, dict]:
         try:
@@ -144,7 +157,7 @@ def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (ValueError, OSError, KeyError) as error:
         raise InputError(f"cannot read encoder {name!r} from {folder}: {_first_line(error)}") from error
-    return Encoder(name, revision, folder, sha256, config, tokenizer)
+    return Encoder(name, revision, folder, sha256, _hash([folder / "config.json"]), config, tokenizer)
 
 
 def _weight_files(name: str, folder: Path) -> list[Path]:

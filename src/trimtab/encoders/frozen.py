@@ -266,7 +266,7 @@ def bfloat16_pays(device: torch.device) -> bool:
     """Whether bfloat16 products are faster than float32 ones on `device`, measured once."""
     # Every card that has it in hardware is faster with it.
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         x, w = torch.randn(512, 768).to(dtype), torch.randn(768, 768).to(dtype)

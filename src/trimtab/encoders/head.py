@@ -30,6 +30,9 @@ class HeadShape:
 TWO_CLASSES = HeadShape("single_label", ("0", "1"))  # for looking at an encoder without a task
 
 
+_RATES = ("classifier_dropout", "hidden_dropout_prob", "dropout")  # where families write the rate of the head's dropout
+
+
 class LinearHead(nn.Module):
     """A pretrained body, the mean of its last token states over each text, dropout, and one linear map to C outputs.
 
@@ -42,8 +45,7 @@ class LinearHead(nn.Module):
         self.base_model_prefix = prefix
         self.config = body.config
         self.add_module(prefix, body)
-        rate = getattr(body.config, "hidden_dropout_prob", getattr(body.config, "dropout", 0.0))
-        self.dropout = nn.Dropout(rate)
+        self.dropout = nn.Dropout(_dropout_rate(body.config))
         self.classifier = nn.Linear(body.config.hidden_size, n_outputs)
         nn.init.normal_(self.classifier.weight, std=getattr(body.config, "initializer_range", 0.02))
         nn.init.zeros_(self.classifier.bias)
@@ -64,3 +66,9 @@ class LinearHead(nn.Module):
         weights = attention_mask.to(states.dtype)  # (B, L)
         means = torch.einsum("blh,bl->bh", states, weights) / weights.sum(1, keepdim=True)
         return SequenceClassifierOutput(logits=self.classifier(self.dropout(means)))
+
+
+def _dropout_rate(config: Any) -> float:
+    """The rate that the family gives its own head; 0 where it says nothing."""
+    stated = (getattr(config, name, None) for name in _RATES)
+    return next((rate for rate in stated if rate is not None), 0.0)

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..files import replacing
 
 CHECKPOINT = "checkpoint.safetensors"
+GROUPS = ("value", "moment", "best", "position")
 
 
 @dataclass
@@ -48,11 +49,13 @@ class Progress:
 
 
 def save_checkpoint(
-    folder: Path, identity: str, progress: Progress,
-    values: Mapping[str, Tensor], moments: Mapping[str, Tensor], best: Mapping[str, Tensor],
-) -> None:  # fmt: skip
-    """Writes the checkpoint of the run that `identity` names into `folder`, whole or not at all."""
-    groups = {"value": values, "moment": moments, "best": best}
+    folder: Path, identity: str, progress: Progress, groups: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Writes the checkpoint of the run that `identity` names into `folder`, whole or not at all.
+
+    `groups` are those of GROUPS: values, their moments, the best values so far, and the positions of values that are part
+    of a parameter, by parameter name.
+    """
     tensors = {f"{group}:{name}": t.contiguous().cpu() for group, named in groups.items() for name, t in named.items()}
     header = {"identity": identity, "progress": json.dumps(vars(progress))}
     with replacing(folder / CHECKPOINT) as temporary:
@@ -60,7 +63,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, identity: str) -> tuple[Progress, dict[str, dict[str, Tensor]]] | None:
-    """The progress and the tensors ("value", "moment", "best") saved in `folder`, or None where there are none.
+    """The progress and the tensors by group saved in `folder`, or None where there are none.
 
     Raises InputError when the checkpoint is damaged, or was made by a run with other data, settings or encoder.
     """
@@ -79,7 +82,7 @@ def load_checkpoint(folder: Path, identity: str) -> tuple[Progress, dict[str, di
             f"{path} belongs to a run with {_difference(header.get('identity', ''), identity)}: "
             "resume with the same recipe, or choose another --out"
         )
-    grouped: dict[str, dict[str, Tensor]] = {"value": {}, "moment": {}, "best": {}}
+    grouped: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
     for key, tensor in tensors.items():
         group, _, name = key.partition(":")
         grouped[group][name] = tensor

@@ -4,6 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from ..changes.delta import Delta
 from ..encoders.encoder import Encoder, quiet
 from ..errors import InputError
@@ -41,7 +43,7 @@ def export(
             delta.merged(base).save_pretrained(temporary)
             base.tokenizer.save_pretrained(temporary)
         temporary.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise unwritable(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

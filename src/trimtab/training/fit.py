@@ -15,13 +15,14 @@ from torch import Tensor
 from ..changes.methods import Method
 from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, restore
+from ..randomness import forked
 from ..tasks.metrics import METRICS
 from ..tasks.task import Task
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .display import Display
 from .ranks import joined
 from .recipe import settings_from
-from .run import RECIPE, Run, check_folder, finished_run, recipe_of, write_history
+from .run import RECIPE, Run, check_folder, clear, finished_run, recipe_of, write_history
 from .workbench import Workbench, set_up
 
 CHECKPOINT_SECONDS = 60.0  # a killed run loses at most about this much work
@@ -40,15 +41,18 @@ def fit(
     started = time.perf_counter()
     chosen = settings_from(settings)
     # The caller's random streams are left as they were, whatever is drawn in here.
-    with torch.random.fork_rng(), joined() as ranks:
+    with forked(), joined() as ranks:
         folder = None
         if out is not None:
             folder = check_folder(Path(out), resume=resume, overwrite=overwrite, probe=ranks.is_first)
         display = Display(progress and ranks.is_first)
         bench = set_up(encoder, task, method, chosen, ranks)
         sitting = _sit_down(bench, folder, resume, display, started)
-        # Before the first step: a run that is killed early can then be told from its folder and resumed.
+        # Before the first step: a run that is killed early can then be told from its folder and resumed. What an older run
+        # has left there goes only now that the new one is known to be possible.
         if folder is not None and ranks.is_first:
+            if not resume:
+                clear(folder)
             recipe_of(bench).save(folder / RECIPE)
         with _interruptible() as stop, display:
             display.announce(bench, sitting.state)
@@ -90,6 +94,9 @@ class _Sitting:
         if not state.history:
             self.validate()
         while state.step < bench.total_steps:
+            # First, so that a run that was killed after its last validation stops where it would have.
+            if bench.settings.patience is not None and state.since_best >= bench.settings.patience:
+                return "early"
             # Asked of all ranks, because Ctrl-C may reach only one of them and the others would wait for it forever.
             if bench.ranks.total(stop.is_set())[0]:
                 self.save()  # before judging, so that a resumed run does not know of it and goes on to the same bits
@@ -105,9 +112,6 @@ class _Sitting:
                 self.save()
             elif time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS:  # rank 0 alone writes: clocks may differ
                 self.save()
-            # Looked at after every step and not only after a validation, so that a resumed run stops where it would have.
-            if bench.settings.patience is not None and state.since_best >= bench.settings.patience:
-                return "early"
         return None
 
     def validate(self) -> None:
@@ -145,14 +149,21 @@ class _Sitting:
             self.state.seconds, self.saved_at = self.seconds(), time.perf_counter()
             optimizer = self.bench.optimizer
             write_history(self.folder, self.state.history)
-            save_checkpoint(self.folder, self.identity, self.state, optimizer.values(), optimizer.moments(), self.best)
+            positions = {
+                name: torch.from_numpy(at) for name, at in self.bench.selection.elements.items() if at is not None
+            }
+            groups = {
+                "value": optimizer.values(), "moment": optimizer.moments(), "best": self.best, "position": positions
+            }  # fmt: skip
+            save_checkpoint(self.folder, self.identity, self.state, groups)
 
 
 def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Display, started: float) -> _Sitting:
     """A fresh start, or the state in `folder`'s checkpoint put back into the workbench."""
     identity = bench.identity()
     # A checkpoint of other data, settings or weights is refused in there: its moments would fit no longer.
-    found = load_checkpoint(folder, identity) if folder is not None and resume else None
+    wanted = folder if resume and bench.ranks.is_first else None
+    found = bench.ranks.agreed(None if wanted is None else load_checkpoint(wanted, identity))  # one disk is enough
     if found is None:
         return _Sitting(
             bench,
@@ -165,7 +176,10 @@ def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Disp
         )
     state, tensors = found
     # As it began, even where this machine would now choose otherwise: both decide how sums are rounded.
-    bench.use(cast(Compute, state.compute), state.tokens_per_batch)
+    elements = {
+        name: tensors["position"][name].numpy() if name in tensors["position"] else None for name in tensors["value"]
+    }
+    bench.use(cast(Compute, state.compute), state.tokens_per_batch, elements)
     bench.optimizer.restore(tensors["value"])
     bench.optimizer.restore_moments(tensors["moment"])
     return _Sitting(bench, state, dict(tensors["best"]), identity, folder, display, started - state.seconds)

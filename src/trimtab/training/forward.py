@@ -30,10 +30,11 @@ def all_logits(
 
     Ranks compute a share of the rows each, and all get the logits of all.
     """
-    sizes = tokens.lengths if prefix is None else prefix.sizes
+    # By tokens, cached or not: the same groups come to the same bits.
+    lengths = tokens.lengths
     logits = torch.zeros(len(tokens), model.num_labels)
     with evaluating(model):
-        for rows in token_groups(sizes, ranks.share(np.arange(len(tokens)), sizes), tokens_per_batch):
+        for rows in token_groups(lengths, ranks.share(np.arange(len(tokens)), lengths), tokens_per_batch):
             logits[torch.from_numpy(rows)] = batch_logits(model, tokens, rows, prefix).cpu()
     if ranks.count > 1:
         everywhere = logits.to(next(model.parameters()).device)

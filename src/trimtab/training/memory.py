@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..encoders.dropout import POOL_VALUES
 from ..encoders.packed import copies_bytes
+from ..randomness import forked
 from ..tasks.batches import Tokens
 from .forward import batch_logits
 from .optimizer import SelectedAdamW
@@ -156,7 +157,7 @@ def _kept_per_token(model: Any, tokens: Tokens) -> tuple[float, float]:
 
     was_training, drops = model.training, any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
     model.train()
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with forked(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         batch_logits(model, tokens, rows)
     model.train(was_training)
     widest = max((m.out_features for m in model.modules() if isinstance(m, nn.Linear)), default=0)

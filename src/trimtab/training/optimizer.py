@@ -1,12 +1,13 @@
 """AdamW over the selected elements only: nothing else has a gradient kept, a moment or a decay."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..changes.selection import Selection
-from ..encoders.picked import pick
+from ..encoders.picked import is_engaged, pick, unpick
 
 
 class SelectedAdamW:
@@ -24,7 +25,8 @@ class SelectedAdamW:
             parameter.requires_grad_(False)
         self.masters: dict[str, nn.Parameter] = {}
         self._partial: list[tuple[nn.Parameter, nn.Parameter, Tensor]] = []  # (parameter, master, positions)
-        self._dense: list[nn.Parameter] = []  # those of them whose dense gradient is made
+        self._picking: list[nn.Module] = []  # modules whose engine picks the gradients of some elements
+        self._hooks: list[Any] = []
         for name, at in selection.elements.items():
             parameter = parameters[name]
             parameter.requires_grad_(True)
@@ -49,8 +51,18 @@ class SelectedAdamW:
         return float(norm)
 
     def largest_dense_bytes(self) -> int:
-        """Of the dense gradients of parameters selected in part and not picked; one is there at a time."""
-        return max((4 * parameter.numel() for parameter in self._dense), default=0)
+        """Of the dense gradients of parameters selected in part; one is there at a time, and none where they are picked."""
+        picked = {id(module.weight) for module in self._picking if is_engaged(module)}
+        return max(
+            (4 * parameter.numel() for parameter, _, _ in self._partial if id(parameter) not in picked), default=0
+        )
+
+    def release(self) -> None:
+        """Takes what this optimizer has set up on the model away, so that another may take its place."""
+        for hook in self._hooks:
+            hook.remove()
+        for module in self._picking:
+            unpick(module)
 
     def partial_bytes(self) -> int:
         """Of the masters of parameters selected in part, with their positions."""
@@ -94,9 +106,9 @@ class SelectedAdamW:
         master = nn.Parameter(parameter.detach().flatten()[positions].clone())
         self._partial.append((parameter, master, positions))
         path, _, role = name.rpartition(".")
-        if role != "weight" or not pick(model.get_submodule(path), positions, master):
-            self._dense.append(parameter)
-        parameter.register_post_accumulate_grad_hook(_collector(master, positions))
+        if role == "weight" and pick(model.get_submodule(path), positions, master):
+            self._picking.append(model.get_submodule(path))
+        self._hooks.append(parameter.register_post_accumulate_grad_hook(_collector(master, positions)))
         return master
 
     @torch.no_grad()

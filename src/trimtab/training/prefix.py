@@ -13,6 +13,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -59,12 +60,12 @@ class Prefix:
 
 
 def computed(
-    model: Any, tokens: Tokens, depth: int, named: str, most_bytes: int
+    model: Any, tokens: Tokens, depth: int, named: str, most_bytes: int, ours: set[Path]
 ) -> Iterator[tuple[int, Prefix | None]]:
     """Yields (rows done, None) while it computes, and last (rows, the Prefix), or (0, None) where it exceeds `most_bytes`.
 
     `model` is prepared and in evaluation mode; `named` says what the states depend on beside the tokens: the encoder, the
-    head's way of pooling and the arithmetic.
+    head's way of pooling and the arithmetic. Files in `ours` are not deleted to make room; that of this prefix is added.
     """
     lengths = tokens.lengths
     probe = states_before(model, pack([tokens.ids[0]], tokens.type_ids and [tokens.type_ids[0]], model), depth)
@@ -73,12 +74,13 @@ def computed(
     shape = (int(starts[-1]), probe.shape[1])
     n_bytes = math.prod(shape) * probe.element_size()
     path = cache_folder() / "prefix" / _key(tokens, depth, named)
-    found = _open(path, shape, probe.dtype)
+    found = _open(path, shape, probe.dtype) if n_bytes <= most_bytes else None  # a budget of 0 means no cache at all
     if found is not None:
         _log.info("the first %d layers' states are read from %s", depth, path)
+        ours.add(path)
         yield len(tokens), Prefix(depth, pooled, starts, found)
         return
-    if not make_room(n_bytes, most_bytes):
+    if not make_room(n_bytes, most_bytes, ours):
         _log.info("the states behind %d layers would take %.1f GB: computed at every visit", depth, n_bytes / 1e9)
         yield 0, None
         return
@@ -94,7 +96,9 @@ def computed(
             done += len(rows)
             yield done, None
         if in_file:
-            temporary.replace(path)
+            with suppress(OSError):  # another process has deleted it: the mapping is whole all the same
+                temporary.replace(path)
+                ours.add(path)
     finally:
         delete(temporary)
     yield len(tokens), Prefix(depth, pooled, starts, states)

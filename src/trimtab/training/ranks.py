@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,14 @@ class Ranks:
         sums = torch.tensor(values, dtype=torch.float64, device=device())
         dist.all_reduce(sums)
         return sums.tolist()
+
+    def agreed(self, value: Any) -> Any:
+        """What rank 0 has found: for whatever is measured or read, and could come out differently elsewhere."""
+        if self.count == 1:
+            return value
+        found = [value]
+        dist.broadcast_object_list(found, src=0, device=device())
+        return found[0]
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -53,9 +54,18 @@ class Workbench:
     ranks: Ranks
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
 
-    def use(self, compute: Compute, tokens_per_batch: int) -> None:
-        """Computes so from now on; a resumed run must go on as it began, or its bits would differ."""
+    def use(self, compute: Compute, tokens_per_batch: int, elements: Mapping[str, np.ndarray | None]) -> None:
+        """Computes so, and trains these elements, from now on; a resumed run must go on as it began, to the same bits.
+
+        The elements matter where they were chosen by a measurement, which another arithmetic rounds otherwise.
+        """
         self.memory = replace(self.memory, tokens=tokens_per_batch)
+        selection = Selection(self.selection.parts, elements)
+        if selection != self.selection:
+            self.optimizer.release()
+            self.selection = selection
+            lr, head_lr, decay = self.optimizer.lr, self.optimizer.head_lr, self.settings.weight_decay
+            self.optimizer = SelectedAdamW(self.model, selection, lr, head_lr, decay)
         # The engine patches modules for one arithmetic, so another one means preparing anew.
         if compute != self.compute:
             self.compute = compute
@@ -86,9 +96,11 @@ class Workbench:
             self._train_mode()
         labels, prefix, total = self.train.labels, self.prefixes.get("train"), 0.0
         assert labels is not None
-        sizes = self.train.lengths if prefix is None else prefix.sizes
+        lengths = (
+            self.train.lengths
+        )  # also where a prefix is cached: groups, and so the noise of each row, are the same
         # Gradient accumulation: how many groups a batch falls into depends on memory and must not matter.
-        for group in token_groups(sizes, self.ranks.share(rows, sizes), self.memory.tokens):
+        for group in token_groups(lengths, self.ranks.share(rows, lengths), self.memory.tokens):
             logits = batch_logits(self.model, self.train, group, prefix)
             losses = self.loss.per_row(logits, labels[torch.from_numpy(group)].to(logits.device))
             (losses.sum() / len(rows)).backward()  # of the whole batch's rows, so that groups add up to its mean
@@ -116,6 +128,8 @@ class Workbench:
         """Scores on the validation split, and the logits (N, C) they were computed from."""
         prefix = self.prefixes.get("validation")
         logits = all_logits(self.model, self.validation, self.memory.tokens, prefix, self.ranks)
+        if not bool(torch.isfinite(logits).all()):
+            raise InputError("the model's answers are not numbers any more: use a lower --lr, or check the labels")
         return self.scores(logits), logits
 
     def scores(self, logits: Tensor) -> dict[str, float]:
@@ -133,17 +147,19 @@ class Workbench:
         if depth < 1 or not can_split(self.model) or self._trains_norm_behind_layers():
             return
         # A cached prefix is read once per visit: training rows of a single epoch would be written for nothing.
-        splits = {"validation": self.validation} | ({"train": self.train} if self.settings.epochs != 1 else {})
-        most_bytes = int(self.settings.cache_gb * 1e9)
-        named = f"{self.encoder.sha256} {type(self.model).__name__} {self.compute}"
+        splits = ({"train": self.train} if self.settings.epochs != 1 else {}) | {"validation": self.validation}
+        most_bytes = self.settings.cache_bytes
+        encoder = self.encoder
+        named = f"{encoder.sha256} {encoder.config_sha256} {type(self.model).__name__} {self.compute}"
         done, total = 0, sum(map(len, splits.values()))
+        ours: set[Path] = set()  # files that this run reads, which must not make room for its own next one
         self.model.eval()
         with self.ranks.first_alone():  # the others read its file, or where there is none compute their own
             for split, tokens in splits.items():
-                for rows, prefix in computed(self.model, tokens, depth, named, most_bytes):
-                    yield done + rows, total
+                for rows, prefix in computed(self.model, tokens, depth, named, most_bytes, ours):
                     if prefix is not None:
                         self.prefixes[split] = prefix
+                    yield done + rows, total
                 done += len(tokens)
 
     @cached_property
@@ -181,7 +197,13 @@ class Workbench:
             assert tokens.labels is not None
             data.update(np.concatenate([np.empty(0, np.int32), *tokens.ids]).tobytes())
             data.update(tokens.labels.numpy().tobytes())
-        named = {"encoder": self.encoder.sha256, "method": method_identity(self.method), "data": data.hexdigest()}
+            data.update(tokens.lengths.tobytes())
+            data.update(np.concatenate([np.empty(0, np.int32), *(tokens.type_ids or [])]).tobytes())
+        named = {
+            "encoder": self.encoder.sha256, "configuration": self.encoder.config_sha256,
+            "method": method_identity(self.method), "data": data.hexdigest(), "kind": self.task.kind,
+            "classes": list(self.task.classes), "metric": self.task.metric, "ranks": self.ranks.count,
+        }  # fmt: skip
         return json.dumps(named | asdict(self.settings))
 
 
@@ -196,21 +218,24 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
         task = limited(task, settings.train_limit, settings.seed)
     settings = settings.for_method(method, len(task.train), encoder.config.hidden_size)
     max_length = min(settings.max_length, encoder.max_length)
-    most_bytes = int(settings.cache_gb * 1e9)
+    most_bytes = settings.cache_bytes
     train, validation = (
         tokenized(task, rows, encoder.tokenizer, max_length, most_bytes) for rows in (task.train, task.validation)
     )
     loss = task_loss(task, settings.class_weights, settings.label_smoothing)
     model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(device())
     selection = _attach(method, model, train, loss, settings)
+    # A choice that was measured may differ in an element between two machines, and gradients are added up by position.
+    selection = Selection(selection.parts, ranks.agreed(dict(selection.elements)))
     assert settings.lr is not None
     assert settings.head_lr is not None
     # It sets requires_grad, which tells the engine what is frozen; hence before `prepare`.
     optimizer = SelectedAdamW(model, selection, settings.lr, settings.head_lr, settings.weight_decay)
-    compute = resolved(cast(Compute, settings.compute), next(model.parameters()).device)
+    compute = ranks.agreed(resolved(cast(Compute, settings.compute), next(model.parameters()).device))
     model.eval()
     prepare(model, compute=compute)  # after the optimizer has decided what is frozen
     memory = estimated(model, optimizer, train, settings.tokens_per_batch, process)
+    memory = replace(memory, tokens=ranks.agreed(memory.tokens))
     return Workbench(
         encoder, task, method, settings, model, selection, optimizer, loss,
         train, validation, task.validation, max_length, compute, memory, ranks,
@@ -221,15 +246,27 @@ def _attach(method: Method, model: Any, train: Tokens, loss: TaskLoss, settings:
     """What `method` chooses, and the head, which is new and so always trained."""
     with seeded(settings.seed, "method"):
         # A method may draw (random subsets, LoRA's start) or train a little: from a stream of its own.
-        chosen = method.attach(model, _batches(train, settings), loss)
+        chosen = method.attach(model, _FirstEpoch(train, settings), loss)
     if not chosen:
         raise InputError(f"{method_text(method)} chose nothing to train on this encoder")
+    # A part of LoRA's matrices would be lost with the rest of them, which is drawn at random and belongs to no encoder.
+    if any(part.kind == "lora" and chosen.elements.get(name, ()) is not None for name, part in chosen.parts.items()):
+        raise InputError(
+            f"{method_text(method)} trains only a part of what LoRA adds: take lora with a lower rank instead"
+        )
     return chosen | Selection.where(chosen.parts, lambda name, part: part.is_head)
 
 
-def _batches(train: Tokens, settings: Settings) -> Iterator[Any]:
-    for rows in shuffled_batches(len(train), settings.batch_size, settings.seed, 0):
-        yield train.take(rows.tolist())
+@dataclass(frozen=True)
+class _FirstEpoch:
+    """The batches of the first epoch, from the first one at every walk: each part of a union measures on the same rows."""
+
+    train: Tokens
+    settings: Settings
+
+    def __iter__(self) -> Iterator[Any]:
+        for rows in shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, 0):
+            yield self.train.take(rows.tolist())
 
 
 def _check_rows(task: Task) -> None:

@@ -18,8 +18,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting thr
 from trimtab.changes.notation import parse_method
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.files import write_json, write_text
-from trimtab.studies.compare import Cell, compare, finished_cells, summarised
+from trimtab.studies.compare import compare, finished_cells
 from trimtab.studies.comparison_page import markdown
+from trimtab.studies.summary import Cell, summarised
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
 

@@ -26,10 +26,11 @@ from trimtab.changes.methods import Full, LayerNorms
 from trimtab.changes.notation import parse_method
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.files import write_json, write_text
-from trimtab.studies.compare import Comparison, compare, finished_cells, summarised
+from trimtab.studies.compare import compare, finished_cells
 from trimtab.studies.comparison_page import markdown
 from trimtab.studies.information import fisher
 from trimtab.studies.movement import movement
+from trimtab.studies.summary import Comparison, summarised
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task

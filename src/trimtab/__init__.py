@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from .changes.selection import Selection
     from .encoders.encoder import Encoder, load
     from .errors import InputError
-    from .studies.compare import Comparison, compare
+    from .studies.compare import compare
     from .studies.information import fisher
     from .studies.movement import Movement, movement
     from .studies.recommend import Recommendation, recommend
     from .studies.report import report
+    from .studies.summary import Comparison
     from .tasks.read import read
     from .tasks.task import Task
     from .training.export import export
@@ -45,11 +46,12 @@ _HOMES = {
     "changes.selection": ("Selection",),
     "encoders.encoder": ("Encoder", "load"),
     "errors": ("InputError",),
-    "studies.compare": ("Comparison", "compare"),
+    "studies.compare": ("compare",),
     "studies.information": ("fisher",),
     "studies.movement": ("Movement", "movement"),
     "studies.recommend": ("Recommendation", "recommend"),
     "studies.report": ("report",),
+    "studies.summary": ("Comparison",),
     "tasks.read": ("read",),
     "tasks.task": ("Task",),
     "training.export": ("export",),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -114,7 +114,6 @@ def chart(comparison: Comparison, cost: str) -> Figure:
         colour = _BLUE if summary.method in front else _ORANGE
         spread = 0 if summary.mean_rank is not None else summary.spread or 0
         axes.errorbar(x, y, yerr=spread, fmt="o", markersize=5, color=colour, capsize=2, linewidth=1)
-        axes.annotate(_short(summary.method), (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8, color=_INK)
     axes.set_xscale("log")
     axes.margins(x=0.22, y=0.15)
     axes.set_xlabel(COSTS[cost], color=_INK, fontsize=9)
@@ -122,7 +121,22 @@ def chart(comparison: Comparison, cost: str) -> Figure:
     axes.tick_params(colors=_INK, labelsize=8, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_INK)
+    _label(figure, axes, places)
     return figure
+
+
+def _label(figure: Figure, axes: Any, places: Mapping[str, tuple[float, float]]) -> None:
+    """Writes each method's name beside its point, and lower where another name is in the way."""
+    figure.draw_without_rendering()  # lays the axes out, so that places in points are known
+    points = 72 / figure.dpi
+    taken: list[tuple[float, float, float]] = []  # left, right and height of the names so far, in points
+    for method, place in sorted(places.items(), key=lambda item: -item[1][1]):
+        x, y = axes.transData.transform(place) * points
+        left, right, height = x + 6, x + 6 + 4.6 * len(_short(method)), y + 4
+        while any(left < end and right > start and abs(height - other) < 9 for start, end, other in taken):
+            height -= 9
+        taken.append((left, right, height))
+        axes.annotate(_short(method), place, xytext=(6, height - y), textcoords="offset points", fontsize=8, color=_INK)
 
 
 def _svg(figure: Figure) -> str:

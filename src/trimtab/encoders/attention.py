@@ -60,7 +60,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
     if q.device.type == "cpu":
         return _Attention.apply(q, k, v, call)  # pyright: ignore[reportReturnType]
     q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
-    # Its kernels know no dropout and no float32.
+    # The kernels of varlen_attn know no dropout and no float32.
     varlen = call.rate == 0 and q.dtype in (torch.bfloat16, torch.float16) and _has_varlen(q.device)
     return (_attend_varlen if varlen else attend_blocks)(q, k, v, call)[None]
 

@@ -8,6 +8,7 @@ forward one, is never made: element (o, i) of it is the sum over tokens of (grad
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,9 @@ class Picked:
     values: nn.Parameter  # (K,) float32
     rows: Tensor  # (K,) int64, ascending
     columns: Tensor  # (K,) int64
+
+
+GradientOf = Callable[[Tensor, Tensor, Picked], Tensor]
 
 
 def pick(module: nn.Module, positions: Tensor, values: nn.Parameter) -> bool:
@@ -63,55 +67,55 @@ def picked_of(module: nn.Module) -> Picked | None:
     return vars(module).get("picked") if torch.is_grad_enabled() else None
 
 
-class _LinearTap(torch.autograd.Function):
-    """y, whose gradient on its way back also becomes that of the picked elements of W in y = x W'."""
+class _Tap(torch.autograd.Function):
+    """y, whose gradient on its way back also becomes that of the picked elements of the weight that y was computed with.
+
+    `gradient_of` says how, from y's gradient and from `source`, what the weight was applied to.
+    """
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, values: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        ctx.save_for_backward(x, rows, columns)
+    def forward(ctx: Any, y: Tensor, values: Tensor, source: Tensor, picked: Picked, gradient_of: GradientOf) -> Tensor:
+        ctx.save_for_backward(source)
+        ctx.picked, ctx.gradient_of = picked, gradient_of
         return y.view_as(y)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, rows, columns = ctx.saved_tensors
-        outputs, inputs = grads[0].t().contiguous(), x.t().contiguous()  # (O, T), (I, T)
-        sums = torch.empty(len(rows), device=x.device)
-        step = max(
-            1, _PIECE_VALUES // len(x)
-        )  # some elements at a time, or many elements of a long batch would take gigabytes
-        for start in range(0, len(rows), step):
-            part = slice(start, start + step)
-            products = outputs.index_select(0, rows[part]).mul_(inputs.index_select(0, columns[part]))
-            torch.sum(products, 1, dtype=torch.float32, out=sums[part])
-        return grads[0], sums, None, None, None
+        (source,) = ctx.saved_tensors
+        return grads[0], ctx.gradient_of(grads[0], source, ctx.picked), None, None, None
 
 
-class _EmbeddingTap(torch.autograd.Function):
-    """y, whose gradient on its way back also becomes that of the picked elements of the table that y was looked up in."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, values: Tensor, ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        ctx.save_for_backward(ids, rows, columns)
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (ids, rows, columns), grad = ctx.saved_tensors, grads[0]
-        flat = ids.flatten()  # (T,)
-        first, last = torch.searchsorted(rows, flat), torch.searchsorted(rows, flat, right=True)
-        counts = last - first  # picked elements in the row of each token
-        tokens = torch.arange(len(flat), device=flat.device).repeat_interleave(counts)
-        before = counts.cumsum(0) - counts
-        elements = torch.arange(len(tokens), device=flat.device) + (first - before)[tokens]
-        gradients = grad.reshape(len(flat), -1)[tokens, columns[elements]].float()
-        return grad, gradients.new_zeros(len(rows)).index_add_(0, elements, gradients), None, None, None
+def _of_product(grad: Tensor, x: Tensor, picked: Picked) -> Tensor:
+    """(K,): of elements of W in y = x W', from the gradient (T, O) of y and x (T, I)."""
+    outputs, inputs = grad.t().contiguous(), x.t().contiguous()  # (O, T), (I, T)
+    sums = torch.empty(len(picked.rows), device=x.device)
+    step = max(
+        1, _PIECE_VALUES // len(x)
+    )  # some elements at a time, or many elements of a long batch would take gigabytes
+    for start in range(0, len(sums), step):
+        part = slice(start, start + step)
+        products = outputs.index_select(0, picked.rows[part]).mul_(inputs.index_select(0, picked.columns[part]))
+        torch.sum(products, 1, dtype=torch.float32, out=sums[part])
+    return sums
 
 
-def tapped(y: Tensor, x: Tensor, picked: Picked | None) -> Tensor:
+def _of_lookup(grad: Tensor, ids: Tensor, picked: Picked) -> Tensor:
+    """(K,): of elements of a table, from the gradient of what was looked up in it and the ids, of which -1 counts for nothing."""
+    flat = ids.flatten()  # (T,)
+    first, last = torch.searchsorted(picked.rows, flat), torch.searchsorted(picked.rows, flat, right=True)
+    counts = last - first  # picked elements in the row of each token
+    tokens = torch.arange(len(flat), device=flat.device).repeat_interleave(counts)
+    before = counts.cumsum(0) - counts
+    elements = torch.arange(len(tokens), device=flat.device) + (first - before)[tokens]
+    gradients = grad.reshape(len(flat), -1)[tokens, picked.columns[elements]].float()
+    return gradients.new_zeros(len(picked.rows)).index_add_(0, elements, gradients)
+
+
+def tapped(y: Tensor, x: Tensor, picked: Picked | None, gradient_of: GradientOf = _of_product) -> Tensor:
     """`y` (T, O), the product of `x` (T, I) with a weight of which `picked` is trained; itself where that is None."""
     if picked is None:
         return y
-    return _LinearTap.apply(y, picked.values, x, picked.rows, picked.columns)  # pyright: ignore[reportReturnType]
+    return _Tap.apply(y, picked.values, x, picked, gradient_of)  # pyright: ignore[reportReturnType]
 
 
 def embedding_forward(module: nn.Embedding) -> Any:
@@ -124,6 +128,6 @@ def embedding_forward(module: nn.Embedding) -> Any:
             return own(ids)
         y = functional.embedding(ids, module.weight.detach())
         wanted = ids if module.padding_idx is None else ids.masked_fill(ids == module.padding_idx, -1)
-        return _EmbeddingTap.apply(y, picked.values, wanted, picked.rows, picked.columns)  # pyright: ignore[reportReturnType]
+        return tapped(y, wanted, picked, _of_lookup)
 
     return forward

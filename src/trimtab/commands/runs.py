@@ -163,9 +163,12 @@ def predict(
     if file is not None:
         if out is None:
             raise InputError("say where the answers go: --out scored.csv (or .tsv, .jsonl)")
-        count = predict_file(predictor, file, out, columns, on_empty=_say_empty)
-        say(f"{count:,} rows answered in {out}")
-        return print_json({"rows": count, "out": str(out)}, as_json)
+        count, n_empty = predict_file(predictor, file, out, columns)
+        say(
+            f"{count:,} rows in {out}"
+            + (f", {n_empty:,} of them without a text and so without an answer" if n_empty else "")
+        )
+        return print_json({"rows": count, "unanswered": n_empty, "out": str(out)}, as_json)
     assert text is not None
     if text_pair is not None and len(text_pair) != len(text):
         raise InputError(f"{len(text)} --text but {len(text_pair)} --text-pair: give one of each for every pair")
@@ -175,11 +178,6 @@ def predict(
         for answer in found:
             print(json.dumps(answer, ensure_ascii=False))
     print_json({"answers": found}, as_json)
-
-
-def _say_empty(count: int) -> None:
-    """Says that rows without a text were left without an answer."""
-    say(f"{count:,} rows have no text, and so no answer")
 
 
 def export(

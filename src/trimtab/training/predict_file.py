@@ -25,14 +25,13 @@ def predict_file(
     source: Path,
     to: Path,
     columns: str | Sequence[str] | None = None,
-    *,
-    on_empty: Callable[[int], None] | None = None,
-) -> int:
-    """Writes every row of `source` to `to` (.csv, .tsv or .jsonl) with the answer added, and returns how many there were.
+) -> tuple[int, int]:
+    """Writes every row of `source` to `to` (.csv, .tsv or .jsonl) with the answer added; returns how many rows, and how many
+    of them have no text and so no answer.
 
     Added are `predicted_label` and `probability_CLASS` for each class, or `predicted_value` for a regression. `columns`
     names the text column, or two as "a,b"; by default those of the task the run was trained on, where the file has them,
-    or else the usual ones. A row with an empty text is not answered; `on_empty` gets the count of such rows, if any.
+    or else the usual ones.
     Raises InputError for a missing column, an unknown ending, an output column that the file already has, or one file as both.
     """
     writer_of = _writer_for(to)
@@ -54,9 +53,7 @@ def predict_file(
                 cells = [None] * len(added) if answer is None else answer_values(predictor.task, answer)
                 write(row | dict(zip(added, cells, strict=True)))
             count, n_empty = count + len(chunk), n_empty + answers.count(None)
-    if n_empty and on_empty is not None:
-        on_empty(n_empty)
-    return count
+    return count, n_empty
 
 
 def answer_columns(task: Task) -> list[str]:

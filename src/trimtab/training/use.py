@@ -89,8 +89,8 @@ def evaluate(
         raise InputError(f"{changed} has another kind, other classes or another number of texts than the run's task")
     chosen = split or next((name for name in ("test", "validation", "train") if _labelled(task, name)), "test")
     if not _labelled(task, chosen):
-        said = "".join(f"; {note}" for note in task.notes if "no labels" in note)  # why there are none
-        raise InputError(f"task {task.name!r} has no labelled {chosen} rows; it has: {', '.join(task.splits)}{said}")
+        why = "".join(f"; {note}" for note in task.notes)
+        raise InputError(f"task {task.name!r} has no labelled {chosen} rows; it has: {', '.join(task.splits)}{why}")
     rows = task.splits[chosen]
     trained_beside = predictor.delta.task["validation_sha256"]  # the rows that the run was not trained on
     if is_own and chosen == "validation" and rows.sha256() != trained_beside:

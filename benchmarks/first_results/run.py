@@ -4,14 +4,13 @@
     python benchmarks/first_results/run.py --summary                 (the summary from the cells there are)
 
 The random control trains as many elements of the encoder as layer_norms does. Seeds change the head, the data order, dropout,
-the training rows where they are limited, and the random subset; the validation rows stay. A summary needs whole seeds:
-it is made of those seeds that every method has finished on a task.
+the training rows where they are limited, and the random subset; the validation rows stay. A summary is made of
+the seeds that every method has finished on every task.
 """
 
 import argparse
 import os
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads sleep, which a shared machine needs
 
@@ -20,7 +19,7 @@ from trimtab.encoders.encoder import Encoder, load
 from trimtab.files import write_json, write_text
 from trimtab.studies.compare import compare, finished_cells
 from trimtab.studies.comparison_page import markdown
-from trimtab.studies.summary import Cell, summarised
+from trimtab.studies.summary import Comparison, summarised
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
 
@@ -60,49 +59,28 @@ def run_cells(
 
 
 def summarise(encoder: Encoder, tasks: dict[str, Task]) -> None:
-    """Writes results.json and table.md from the cells there are."""
-    chosen = [parse_method(method) for method in METHODS]
-    results, tables, every = {}, [], []
+    """Writes results.json, table.md and methods.html from the seeds that every method has finished on every task."""
+    chosen, cells = [parse_method(method) for method in METHODS], []
     for name, task in tasks.items():
-        settings = {"train_limit": LIMITS[name], "max_length": MAX_LENGTH}
-        cells = finished_cells(CELLS, encoder, task, chosen, SEEDS, **settings)
-        every.append(cells)
-        seeds = whole_seeds(cells)
-        if seeds:
-            found = summarised("minilm", [task], list(METHODS), seeds, "full", [c for c in cells if c.seed in seeds])
-            results[name] = found.as_json()
-            tables.append(markdown(found))
-    done = [task for task, cells in zip(tasks.values(), every, strict=True) if whole_seeds(cells) == list(SEEDS)]
-    if len(done) == len(tasks):
-        cells = [cell for each in every for cell in each]
-        found = summarised("minilm", done, list(METHODS), list(SEEDS), "full", cells)
-        results["all"] = found.as_json()
-        tables.insert(0, markdown(found))
+        cells += finished_cells(CELLS, encoder, task, chosen, SEEDS, train_limit=LIMITS[name], max_length=MAX_LENGTH)
+    seeds = [seed for seed in SEEDS if sum(cell.seed == seed for cell in cells) == len(METHODS) * len(tasks)]
+    if seeds:
+        whole = [cell for cell in cells if cell.seed in seeds]
+        found = summarised("minilm", list(tasks.values()), list(METHODS), seeds, "full", whole)
+        write_json(HERE / "results.json", found.as_json())
+        write_text(HERE / "table.md", "\n".join([pivot(found), SECONDS, markdown(found)]))
         found.report(HERE / "methods.html")
-    write_json(HERE / "results.json", results)
-    write_text(HERE / "table.md", "\n".join([pivot(results, tasks), SECONDS, *tables]))
 
 
-def pivot(results: dict[str, Any], tasks: dict[str, Task]) -> str:
+def pivot(found: Comparison) -> str:
     """Methods down, tasks across: the mean main score in percent, with its spread over seeds where there are several."""
-    names = [name for name in tasks if name in results]
-    heads = [f"{name} ({METRICS_SHORT.get(tasks[name].metric, tasks[name].metric)})" for name in names]
-    lines = [f"| method | elements | {' | '.join(heads)} | seeds |", "|---" * (len(names) + 3) + "|"]
-    for method in METHODS:
-        cells, elements = [], 0
-        for name in names:
-            found = next(s for s in results[name]["by_task"][tasks[name].name] if s["method"] == method)
-            spread = "" if found["spread"] is None else f" ± {100 * found['spread']:.1f}"
-            cells.append(f"{100 * found['mean']:.1f}{spread}")
-            elements = found["elements"]
-        seeds = min((len(results[name]["seeds"]) for name in names), default=0)
-        lines.append(f"| {method} | {elements:,} | {' | '.join(cells)} | {seeds} |")
+    heads = [f"{task.name} ({METRICS_SHORT.get(task.metric, task.metric)})" for task in found.tasks]
+    lines = [f"| method | elements | {' | '.join(heads)} | mean |", "|---" * (len(heads) + 3) + "|"]
+    for number, method in enumerate(found.methods):
+        of_method = [*(found.by_task[task.name][number] for task in found.tasks), found.overall[number]]
+        scores = (f"{100 * s.mean:.1f}" + ("" if s.spread is None else f" ± {100 * s.spread:.1f}") for s in of_method)
+        lines.append(f"| {method} | {of_method[0].elements:,} | {' | '.join(scores)} |")
     return "\n".join(lines) + "\n"
-
-
-def whole_seeds(cells: list[Cell]) -> list[int]:
-    """The seeds that every method has finished."""
-    return [seed for seed in SEEDS if {c.method for c in cells if c.seed == seed} == set(METHODS)]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def main(train_limit: int | None = None) -> None:
     print(f"{run.delta.count_body:,} of the encoder's elements trained, {run.delta.count_head:,} in the head")
 
     answer = trimtab.predict("runs/example", ["I cannot sign in since the update."])[0]
-    print(answer.label, f"{answer.probabilities[answer.label]:.2f}")
+    print(answer.label, answer.probabilities)
 
     model = trimtab.merge(encoder, "runs/example")  # a plain Hugging Face model
     model.save_pretrained("runs/example/plain")

@@ -42,11 +42,11 @@ def rates(n_seeds: int, noise: float, draw: np.random.Generator) -> dict[str, An
     for _ in range(TRIALS):
         labels, ours, theirs = runs(2, n_seeds, noise, draw)
         found = difference("accuracy", labels, ours, theirs, 2, seed=int(draw.integers(2**31)))
-        alarms["rows alone"] += Difference(found.mean, found.row_variance, 0.0, n_seeds).p < 0.05
+        alarms["rows alone"] += Difference(found.mean, found.row_variance, 0.0, n_seeds - 1).p < 0.05
         alarms["compare"] += found.p < 0.05
         if n_seeds > 1:
             scores = [[np.mean(labels == run) for run in each] for each in (ours, theirs)]
-            alarms["seeds alone"] += bool(ttest_rel(*scores).pvalue < 0.05)
+            alarms["seeds alone"] += bool(ttest_rel(scores[0], scores[1]).pvalue < 0.05)
     if n_seeds == 1:
         del alarms["seeds alone"]
     return {"seeds": n_seeds, "seed_noise": noise} | {way: count / TRIALS for way, count in alarms.items()}

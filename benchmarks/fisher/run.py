@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn import functional
@@ -22,6 +22,7 @@ from torch.nn import functional
 from trimtab.changes.fisher import Meter
 from trimtab.changes.methods import Full, LayerNorms
 from trimtab.encoders.encoder import load
+from trimtab.encoders.packed import Compute
 from trimtab.encoders.padded import padded_logits
 from trimtab.files import write_json
 from trimtab.tasks.batches import Tokens, token_groups, tokenize
@@ -73,7 +74,7 @@ def cell(data: Path, task_name: str, method: str, way: str) -> dict[str, Any]:
         seconds = (time.perf_counter() - started) / LOOP_ROWS
         return {"seconds_per_row": seconds, "rows": LOOP_ROWS, "peak_bytes": peak(), "peak_bytes_before": before}
     meter = Meter(model, within, task.kind, "empirical", 0)
-    with meter.measuring(way):
+    with meter.measuring(cast(Compute, way)):
         for rows in token_groups(tokens.lengths, range(ROWS), TOKENS_PER_BATCH):
             meter.add(tokens.take(rows.tolist()))
     info = meter.result()
@@ -105,7 +106,7 @@ def loop(model: Any, names: list[str], tokens: Tokens, rows: range) -> dict[str,
 def difference(model: Any, within: Any, kind: str, tokens: Tokens, way: str) -> float:
     """The largest difference between both sides on the first rows, over the largest value."""
     meter = Meter(model, within, kind, "empirical", 0)
-    with meter.measuring(way):
+    with meter.measuring(cast(Compute, way)):
         meter.add(tokens.take(range(16)))
     found, expected = meter.result().values, loop(model, list(within.elements), tokens, range(16))
     highest = max(float(value.max()) for value in expected.values())

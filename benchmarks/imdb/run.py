@@ -39,12 +39,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/imdb"))
     options = parser.parse_args()
     encoder, task = load("minilm"), read(options.data)
-    if not (options.out / "delta.safetensors").exists():
+    finished = options.out / "scores.json"  # also of a run that was interrupted, which says so
+    if not finished.exists() or json.loads(finished.read_text())["stopped"]:
         fit(
             encoder, task, Lora(), out=options.out, resume=True, progress=True, max_length=MAX_LENGTH,
             epochs=options.epochs,
         )  # fmt: skip
-    details = json.loads((options.out / "scores.json").read_text())
+    details = json.loads(finished.read_text())
     result = {key: details[key] for key in KEPT}
     result |= {
         "validation_before": details["baseline"], "validation": details["scores"],

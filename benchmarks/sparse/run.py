@@ -8,6 +8,7 @@ AdamW's moments and of the masters, of a checkpoint and of a delta, after one st
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def main() -> None:
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, encoder in (("minilm", minilm), ("BERT-base", random_bert(minilm, Path(folder)))):
-            methods: list[Method] = [Random(count=count) for count in COUNTS] + [Full()]
+            methods: Sequence[Method] = [Random(count=count) for count in COUNTS] + [Full()]
             result[name] = [measured(encoder, task, method) for method in methods]
             for each in result[name]:
                 print(name, each, flush=True)
@@ -65,7 +66,7 @@ def measured(encoder: Encoder, task: Task, method: Method) -> dict[str, int]:
     values, moments = bench.optimizer.values(), bench.optimizer.moments()
     folder = Path(tempfile.mkdtemp())
     try:
-        save_checkpoint(folder, bench.identity(), Progress(), values, moments, {})
+        save_checkpoint(folder, bench.identity(), Progress(), {"value": values, "moment": moments})
         delta = Delta.extract(bench.model, bench.selection, encoder, task.description(), method)
         return {
             "elements": delta.count_body, "head": delta.count_head,

@@ -158,7 +158,7 @@ def trainer_seconds(folder: str, task: Task, method: str, batch_size: int, steps
 
 def make_encoder(folder: Path, sizes: dict[str, int]) -> None:
     """A BERT of these sizes with random weights, and a tokenizer of whole words."""
-    config = BertConfig(**sizes)
+    config = BertConfig.from_dict(sizes)
     words = [f"w{i}" for i in range(config.vocab_size - len(SPECIAL))]
     BertModel(config).save_pretrained(folder)
     plain = Tokenizer(models.WordLevel({word: i for i, word in enumerate(SPECIAL + words)}, unk_token="[UNK]"))

@@ -74,7 +74,7 @@ def _adapted(model: Any, work: Work) -> Any:
         return peft.get_peft_model(model, peft.LNTuningConfig(task_type="SEQ_CLS", target_modules=["LayerNorm"]))
     if work.method == "lora":
         targets = ["query", "value"]
-        config = peft.LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.1, target_modules=targets)
+        config = peft.LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=targets)
         return peft.get_peft_model(model, config)
     if work.method == "full":
         return model

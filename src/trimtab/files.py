@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +22,13 @@ def replacing(path: Path) -> Iterator[Path]:
     is_folder = InputError(f"cannot write {path}: it is a folder. Name a file in it.")
     if path.name in ("", ".."):
         raise is_folder
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = part_of(path)
     try:
         if path.is_dir():  # said before the work, not after it
             raise is_folder
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _flush_to_disk(temporary)
+        flush_to_disk(temporary)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         if path.parent.is_dir():
@@ -36,6 +37,11 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def part_of(path: Path) -> Path:
+    """A name beside `path` to write it under: no other process has it, on this machine or one that shares the folder."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
 def unwritable(path: Path, error: Exception) -> InputError:
@@ -56,6 +62,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Returns when the file's content will survive a power cut: before that, a rename may."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())

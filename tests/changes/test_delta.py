@@ -1,13 +1,16 @@
 """Deltas: saved and read back whole, refused where they do not belong, merged to the same logits."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from small import FAMILIES, make_task
 
-from trimtab.changes.delta import TENSORS, Delta, selection_of
+from trimtab.changes.delta import TENSORS, Delta
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
+from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
 
 METHODS = (
@@ -42,7 +45,9 @@ def test_saved_applied_and_merged_give_the_same_logits(method, encoder, tmp_path
     model, selection, delta = changed_model(encoder, method)
     delta.save(tmp_path)
     again = Delta.load(tmp_path)
-    assert selection_of(again, model) == selection
+    for name, at in selection.elements.items():
+        assert at is None if name not in again.positions else np.array_equal(again.positions[name], at)
+    assert again.values.keys() == selection.elements.keys()
     assert (again.count_body, again.count_head) == (selection.body.count, selection.head.count)
     expected = logits_of(model, encoder)
     torch.testing.assert_close(logits_of(again.attach(encoder), encoder), expected, rtol=0, atol=0)
@@ -74,6 +79,37 @@ def test_another_encoder_is_refused(encoder_of):
     delta = changed_model(encoder_of("bert"), LayerNorms())[2]
     with pytest.raises(InputError, match="load the encoder it was trained on"):
         delta.attach(encoder_of("roberta"))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("config.json", '"hidden_act": "gelu"', '"hidden_act": "relu"', "hidden_act='gelu' in its configuration"),
+        ("config.json", '"transformers_version": "', '"transformers_version": "0.', None),
+        ("tokenizer.json", '"old"', '"new"', "another tokenizer"),
+    ],
+)
+def test_an_encoder_that_answers_otherwise_is_refused(file, old, new, message, encoder, tmp_path):
+    delta = changed_model(encoder, LayerNorms())[2]
+    delta.save(tmp_path / "delta")
+    shutil.copytree(encoder.folder, tmp_path / "encoder")
+    text = (encoder.folder / file).read_text()
+    assert old in text
+    (tmp_path / "encoder" / file).write_text(text.replace(old, new))
+    changed, again = load(tmp_path / "encoder"), Delta.load(tmp_path / "delta")
+    if message is None:
+        again.attach(changed)
+    else:
+        with pytest.raises(InputError, match=message):
+            again.attach(changed)
+
+
+def test_a_description_that_was_changed_is_refused(encoder, tmp_path):
+    changed_model(encoder, LayerNorms())[2].save(tmp_path)
+    path = tmp_path / TENSORS
+    path.write_bytes(path.read_bytes().replace(b'\\"cat\\"', b'\\"cot\\"'))
+    with pytest.raises(InputError, match="does not match its checksum"):
+        Delta.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Attention in blocks against attention one text at a time."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -74,7 +75,43 @@ def test_the_way_of_other_devices(window: int | None) -> None:
     lengths = [3, 90, 17, 1, 64, 40, 2, 2]
     inputs, call = random_inputs(sum(lengths)), Call(layout_of(lengths), 0.4, window=window)
     rows = [x[0].transpose(0, 1) for x in inputs]
-    torch.testing.assert_close(attend_blocks(*rows, call)[None], one_by_one(*inputs, call))
+    found, expected = attend_blocks(*rows, call)[None], one_by_one(*inputs, call)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(found)
+    gradients = [torch.autograd.grad((y * weights).sum(), inputs) for y in (found, expected)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_what_the_kernels_for_texts_of_any_length_are_asked(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call of varlen_attn, answered by plain arithmetic that reads its arguments as torch documents them."""
+    from torch.nn.attention import varlen
+
+    def plain(
+        q: Tensor, k: Tensor, v: Tensor, *ends_and_most: Any, scale: float, window_size: tuple[int, int]
+    ) -> Tensor:
+        ends, ends_k, most, most_k = ends_and_most
+        assert torch.equal(ends, ends_k)
+        assert ends.dtype == torch.int32
+        assert most == most_k == int(ends.diff().max())
+        answers = []
+        for start, end in itertools.pairwise(ends.tolist()):
+            scores = torch.einsum("qnd,knd->nqk", q[start:end], k[start:end]) * scale
+            distance = torch.arange(end - start) - torch.arange(end - start)[:, None]  # of a key from its query
+            for side, reach in zip((-1, 1), window_size, strict=True):
+                if reach >= 0:
+                    scores = scores.masked_fill(side * distance > reach, float("-inf"))
+            answers.append(torch.einsum("nqk,knd->qnd", scores.softmax(-1), v[start:end]))
+        return torch.cat(answers)
+
+    monkeypatch.setattr(varlen, "varlen_attn", plain)
+    lengths = [3, 90, 17, 1, 64, 40, 2, 2]
+    inputs, call = random_inputs(sum(lengths)), Call(layout_of(lengths), 0.4, window=window)
+    rows = [x[0].transpose(0, 1) for x in inputs]
+    torch.testing.assert_close(attention._attend_varlen(*rows, call)[None], one_by_one(*inputs, call))
 
 
 def test_dropout_scales_and_has_the_gradient_of_its_draw() -> None:

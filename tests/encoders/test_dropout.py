@@ -77,8 +77,7 @@ def test_no_dropout_where_none_is_asked_for() -> None:
     x, module = torch.ones(1000), torch.nn.Dropout(0.5)
     assert dropout(x, 0.5, training=False) is x
     assert dropout(x, 0.0, training=True) is x
-    assert dropout_forward(module, 0.0)(x) is x
-    assert dropout_forward(module.eval(), None)(x) is x
-    assert (dropout_forward(module.train(), None)(x) == 0).any()  # torch's own, outside of a forward pass
-    assert dropout_forward(torch.nn.Dropout(0.0), 0.5)(x) is x
+    assert dropout_forward(module.eval())(x) is x
+    assert (dropout_forward(module.train())(x) == 0).any()  # torch's own, outside of a forward pass
+    assert dropout_forward(torch.nn.Dropout(0.0))(x) is x
     assert (dropped(x, 1.0) == 0).all()

@@ -135,11 +135,11 @@ def test_the_same_answers_do_not_differ() -> None:
 
 
 def test_over_tasks() -> None:
-    one = Difference(0.02, 1e-4, 1e-4, 3)
+    one = Difference(0.02, 1e-4, 1e-4, 2)
     same = over_tasks([one, one, one, one])
     assert same.mean == pytest.approx(0.02)
     assert same.standard_error == pytest.approx(one.standard_error / 2)
-    assert same.n_seeds == 1 + 8  # four tasks of two degrees of freedom each
+    assert same.seed_freedom == pytest.approx(8)  # four tasks of two degrees of freedom each
     assert over_tasks([one]).p == pytest.approx(one.p)
 
 

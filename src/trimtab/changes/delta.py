@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from ..encoders.encoder import Encoder
 from ..encoders.head import HeadShape
-from ..encoders.parts import parts_of
 from ..errors import InputError
 from ..files import replacing, write_json
 from .methods import Lora, Method, Union, inject_lora
 from .notation import method_text
 from .selection import Selection
 
-FORMAT = 2
+FORMAT = 3
 TENSORS, READABLE = "delta.safetensors", "delta.json"
 _AT = "@"  # "@name" holds the positions of the values under "name"
 
@@ -36,7 +35,7 @@ class Delta:
     of the flattened parameter.
     """
 
-    base: Mapping[str, Any]  # name, revision, sha256, model_type of the encoder
+    base: Mapping[str, Any]  # name, revision, sha256, model_type and behaviour of the encoder
     task: Mapping[str, Any]  # Task.description()
     method: str  # as written on the command line
     head: str  # "default" or "linear"
@@ -66,7 +65,7 @@ class Delta:
                 values[name] = value.flatten()[torch.from_numpy(at)].clone()
         # Name and revision tell a person which encoder it was; the hash alone decides whether another is the same.
         base = {"name": encoder.name, "revision": encoder.revision, "sha256": encoder.sha256}
-        base["model_type"] = encoder.config.model_type
+        base |= {"model_type": encoder.config.model_type, "behaviour": encoder.behaviour}
         # LoRA alone adds parameters, so it alone must be repeated before values can be set.
         methods = method.methods if isinstance(method, Union) else (method,)
         return cls(
@@ -77,11 +76,7 @@ class Delta:
 
     def attach(self, encoder: Encoder) -> Any:
         """A new model on `encoder` with this delta applied; raises InputError when `encoder` is not the delta's base."""
-        if encoder.sha256 != self.base["sha256"]:
-            raise InputError(
-                f"this delta belongs to {_named(self.base)} with weights {self.base['sha256'][:12]}..., not to "
-                f"{encoder.name!r} with weights {encoder.sha256[:12]}...: load the encoder it was trained on"
-            )
+        self._check_base(encoder)
         outputs = HeadShape(kind=self.task["kind"], classes=tuple(self.task["classes"]))
         model = encoder.with_head(outputs, head=self.head)
         for lora in self.loras:
@@ -107,7 +102,7 @@ class Delta:
                 target.view(-1)[at.long()] = value.to(target)
 
     def merged(self, encoder: Encoder) -> Any:
-        """A plain Hugging Face model with the delta applied and LoRA folded into the weights it adapted."""
+        """A new model with the delta applied and LoRA folded into the weights it adapted: Hugging Face's own, or a LinearHead."""
         model = self.attach(encoder)
         if self.loras:
             _fold_lora(model)
@@ -119,7 +114,8 @@ class Delta:
         tensors = dict(self.values) | {_AT + name: at for name, at in self.positions.items()}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         # Over names, shapes and bytes: a flipped bit or a lost tensor is found at loading, not in the answers.
-        described = self._described() | {"values_sha256": _hash(tensors)}
+        described = self._described()
+        described["sha256"] = _hash(described, tensors)
         with replacing(folder / TENSORS) as temporary:
             save_file(tensors, temporary, metadata={"trimtab": json.dumps(described, ensure_ascii=False)})
         write_json(folder / READABLE, described)
@@ -137,14 +133,17 @@ class Delta:
             with safe_open(path, "pt") as file:
                 described = json.loads((file.metadata() or {})["trimtab"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, KeyError, ValueError) as error:
+            written_in = described["format"]
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path} is damaged or not a delta ({error}): copy it again or fit again") from error
-        if described.get("format") != FORMAT:
+        if written_in != FORMAT:
             raise InputError(
-                f"{path} has delta format {described.get('format')}; this version reads {FORMAT}: use the version that wrote it"
+                f"{path} has delta format {written_in}; this version reads {FORMAT}: use the version that wrote it"
             )
-        if described.pop("values_sha256", None) != _hash(tensors):
-            raise InputError(f"{path} is damaged: its values do not match their checksum; copy it again or fit again")
+        if described.pop("sha256", None) != _hash(described, tensors):
+            raise InputError(
+                f"{path} is damaged: what it holds does not match its checksum; copy it again or fit again"
+            )
         # What is left is exactly the constructor's arguments.
         described.pop("format")
         described["loras"] = tuple(Lora(**lora) for lora in described["loras"])
@@ -152,16 +151,34 @@ class Delta:
         positions = {name[1:]: tensor for name, tensor in tensors.items() if name.startswith(_AT)}
         return cls(**described, values=values, positions=positions)
 
+    def _check_base(self, encoder: Encoder) -> None:
+        """Raises InputError unless `encoder` is the one that the delta was trained on, and would answer as it did."""
+        if encoder.sha256 != self.base["sha256"]:
+            raise InputError(
+                f"this delta belongs to {_named(self.base)} with weights {self.base['sha256'][:12]}..., not to "
+                f"{encoder.name!r} with weights {encoder.sha256[:12]}...: load the encoder it was trained on"
+            )
+        was, now = self.base["behaviour"], encoder.behaviour
+        # What only one of them states is a matter of versions.
+        changed = [
+            name for name in was["config"].keys() & now["config"].keys() if was["config"][name] != now["config"][name]
+        ]
+        if changed:
+            name = min(changed)
+            raise InputError(
+                f"this delta was trained on {_named(self.base)} with {name}={was['config'][name]!r} in its configuration, and "
+                f"{encoder.name!r} has {now['config'][name]!r}: put its config.json back"
+            )
+        if any(was[name] != now[name] for name in ("tokens", "vocabulary_sha256")):
+            raise InputError(
+                f"this delta was trained on {_named(self.base)} with another tokenizer than {encoder.name!r} has now: put the "
+                "files of its tokenizer back"
+            )
+
     def _described(self) -> dict[str, Any]:
         kept = ("base", "task", "method", "head", "max_length", "count_body", "count_head", "notes")
         described = {name: getattr(self, name) for name in kept}
         return {"format": FORMAT} | described | {"loras": [asdict(lora) for lora in self.loras]}
-
-
-def selection_of(delta: Delta, model: nn.Module) -> Selection:
-    """The Selection of `model` that `delta` holds values for."""
-    at = {name: delta.positions[name].numpy() if name in delta.positions else None for name in delta.values}
-    return Selection(parts_of(model), at)
 
 
 def _fold_lora(model: nn.Module) -> None:
@@ -178,8 +195,8 @@ def _fold_lora(model: nn.Module) -> None:
         del model.peft_config
 
 
-def _hash(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _hash(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].numpy().tobytes())

@@ -308,14 +308,20 @@ def mean_of(infos: Sequence[Fisher]) -> Fisher:
 
     The scale of a task's information is that of its loss (how unsure the model is, how many classes there are), and says
     nothing about which elements matter; after the division every task has one vote. Heads are left out: they are
-    different parameters. Raises InputError for information about different elements or encoders.
+    different parameters. Raises InputError for information about different elements or encoders, or of different estimators.
     """
     first = infos[0].within.body
     for info in infos[1:]:
-        body = info.within.body
-        same = body.elements.keys() == first.elements.keys() and body.counts() == first.counts()
-        if not same or info.notes.get("encoder_sha256") != infos[0].notes.get("encoder_sha256"):
+        # By name and position: parts may differ, because they hold the head of each task.
+        if not info.within.body.same_elements(first) or info.notes.get("encoder_sha256") != infos[0].notes.get(
+            "encoder_sha256"
+        ):
             raise InputError("these measurements are of different elements or encoders, so they have no mean")
+        if info.estimator != infos[0].estimator:
+            raise InputError(
+                f"these measurements are of different estimators ({infos[0].estimator} and {info.estimator}), so they have no "
+                "mean: measure all tasks with the same one"
+            )
     totals = [sum(v for name, (v, _) in info.sums().items() if name in first.elements) for info in infos]
     values = {
         name: torch.stack([i.values[name] / (t or 1.0) for i, t in zip(infos, totals, strict=True)]).mean(0)

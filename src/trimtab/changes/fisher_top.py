@@ -89,10 +89,10 @@ class Chosen:
 
 
 def _first(batches: Iterable[Any], examples: int) -> Iterator[Any]:
-    """Whole batches until there are at least `examples` texts."""
-    count = 0
+    """The batches of the first `examples` texts, the last one cut where it has more."""
+    left = examples
     for batch in batches:
-        yield batch
-        count += len(batch.ids)
-        if count >= examples:
+        yield batch if len(batch) <= left else batch.take(range(left))
+        left -= len(batch)
+        if left <= 0:
             return

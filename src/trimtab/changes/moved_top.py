@@ -73,13 +73,12 @@ class MovedTop:
                 if gradient is not None and at is not None:
                     gradient.view(-1)[_others(at, gradient.numel()).to(gradient.device)] = 0
             # Gain needs the change of every single step, distance only that of all of them.
-            old = {name: p.detach().clone() for name, p in parameters.items()} if self.by == "gain" else {}
+            trained = [(name, p) for name, p in parameters.items() if p.grad is not None and self.by == "gain"]
+            old = {name: (p.detach().clone(), p.grad.clone()) for name, p in trained if p.grad is not None}
             step()
-            for name, value in old.items():
-                p = parameters[name]
-                if p.grad is not None:
-                    # To first order, what this element took off the loss in this step.
-                    gains[name] -= p.grad * (p.detach() - value)
+            for name, (value, gradient) in old.items():
+                # To first order, what this element took off the loss in this step: by its own gradient, before clipping.
+                gains[name] -= gradient * (parameters[name].detach() - value)
 
         # The fit that follows starts from the pretrained values, and its head from its own draw.
         with put_back(model, rates) as before:

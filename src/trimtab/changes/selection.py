@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..files import replacing
 
 Indices = np.ndarray  # sorted, distinct int64 positions in the flattened parameter
-Chosen = Indices | None  # what is chosen of one parameter; None is all of it
+Elements = Indices | None  # what is chosen of one parameter; None is all of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +90,22 @@ class Selection:
         """The elements at `places`, distinct numbers that count the chosen elements from 0 through the parameters in order."""
         # Positions within a parameter must ascend, and sorting once keeps them so in each.
         places = np.sort(places)
-        elements, start = {}, 0
-        for name, count in self.counts().items():
-            inside = places[(places >= start) & (places < start + count)] - start
+        counts = self.counts()
+        ends = np.cumsum([*counts.values()], dtype=np.int64)
+        cuts = np.searchsorted(places, ends)
+        elements, begin = {}, 0
+        for name, end, cut in zip(counts, ends, cuts, strict=True):
+            inside = places[begin:cut] - (end - counts[name])
             at = self.elements[name]
             elements[name] = inside if at is None else at[inside]
-            start += count
+            begin = cut
         return Selection(self.parts, elements)
+
+    def same_elements(self, other: Selection) -> bool:
+        """Whether both choose the same positions of the parameters of the same names, whatever else their models have."""
+        if self.elements.keys() != other.elements.keys():
+            return False
+        return all(_same(self.elements[name], other.elements[name]) for name in self.elements)
 
     def save(self, path: str | Path) -> None:
         """Writes it as one safetensors file, whole or not at all; `selection:file=` reads it."""
@@ -141,10 +150,9 @@ class Selection:
         return Selection.where(self.parts, lambda name, part: True) - self
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Selection) or self.elements.keys() != other.elements.keys():
-            return NotImplemented if not isinstance(other, Selection) else False
-        same = all(_same(self.elements[name], other.elements[name]) for name in self.elements)
-        return same and dict(self.parts) == dict(other.parts)
+        if not isinstance(other, Selection):
+            return NotImplemented
+        return self.same_elements(other) and dict(self.parts) == dict(other.parts)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -157,7 +165,7 @@ class Selection:
     def _restricted(self, wanted: Callable[[Part], bool]) -> Selection:
         return Selection(self.parts, {name: at for name, at in self.elements.items() if wanted(self.parts[name])})
 
-    def _combined(self, other: Selection, operation: Callable[[Chosen, Chosen, int], Chosen]) -> Selection:
+    def _combined(self, other: Selection, operation: Callable[[Elements, Elements, int], Elements]) -> Selection:
         """Applies a set operation to what both have chosen of each parameter."""
         if self.parts.keys() != other.parts.keys():
             raise ValueError("selections of two different models do not combine")
@@ -212,7 +220,7 @@ def wanted_count(name: str, available: int, count: int | None, share: float | No
 _NONE: Indices = np.empty(0, dtype=np.int64)
 
 
-def _tidy(name: str, at: Chosen, count: int) -> Chosen:
+def _tidy(name: str, at: Elements, count: int) -> Elements:
     """Sorted distinct int64 positions, or None when they cover the whole parameter."""
     if at is None:
         return None
@@ -228,19 +236,19 @@ def _tidy(name: str, at: Chosen, count: int) -> Chosen:
     return None if len(at) == count else at
 
 
-def _union(a: Chosen, b: Chosen, count: int) -> Chosen:
+def _union(a: Elements, b: Elements, count: int) -> Elements:
     if a is None or b is None:
         return None
     return np.union1d(a, b) if len(a) and len(b) else a if len(a) else b
 
 
-def _intersection(a: Chosen, b: Chosen, count: int) -> Chosen:
+def _intersection(a: Elements, b: Elements, count: int) -> Elements:
     if a is None or b is None:
         return b if a is None else a
     return np.intersect1d(a, b, assume_unique=True)
 
 
-def _difference(a: Chosen, b: Chosen, count: int) -> Chosen:
+def _difference(a: Elements, b: Elements, count: int) -> Elements:
     if b is None:
         return _NONE
     if a is None:
@@ -253,5 +261,5 @@ def _difference(a: Chosen, b: Chosen, count: int) -> Chosen:
     return np.setdiff1d(a, b, assume_unique=True)
 
 
-def _same(a: Chosen, b: Chosen) -> bool:
+def _same(a: Elements, b: Elements) -> bool:
     return a is b if a is None or b is None else np.array_equal(a, b)

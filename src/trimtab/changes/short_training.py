@@ -24,8 +24,8 @@ def train_briefly(
 ) -> None:  # fmt: skip
     """Runs `steps` steps of AdamW, one batch each, on the parameters that `rates` names, each at its constant rate.
 
-    Without dropout and weight decay; gradients are there when `stepping` is called with what changes the parameters. The
-    model is left in the mode it was in, with the new values.
+    Without dropout and weight decay. Gradients are there, as backward made them, when `stepping` is called with what clips
+    them and changes the parameters. The model is left in the mode it was in, with the new values.
     """
     # Whoever calls may have decided already what is trained: that is restored below.
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -34,6 +34,11 @@ def train_briefly(
         parameter.requires_grad_(name in rates)
     groups = [{"params": [parameters[name]], "lr": rate} for name, rate in rates.items()]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+
+    def step() -> None:
+        nn.utils.clip_grad_norm_([parameters[name] for name in rates], CLIP)
+        optimizer.step()
+
     try:
         # No dropout: a measurement should not depend on its noise.
         model.eval()
@@ -41,8 +46,7 @@ def train_briefly(
         for batch in islice(cycle(batches), steps):
             logits = Texts(model, batch.ids, batch.type_ids).logits()
             loss(logits, batch.labels.to(logits.device)).backward()
-            nn.utils.clip_grad_norm_([parameters[name] for name in rates], CLIP)
-            stepping(optimizer.step)
+            stepping(step)
             optimizer.zero_grad()
     finally:
         restore(model)

@@ -1,6 +1,7 @@
 """What subcommands share: options, and the two ways of talking to the user."""
 
 import json
+import math
 import sys
 from typing import Annotated, Any
 
@@ -39,4 +40,13 @@ def say(line: str) -> None:
 def print_json(values: dict[str, Any], as_json: bool) -> None:
     """Prints `values` as one line of JSON on stdout, where it was asked for."""
     if as_json:
-        print(json.dumps(values, ensure_ascii=False))
+        print(json.dumps(_without_nan(values), ensure_ascii=False, allow_nan=False))
+
+
+def _without_nan(value: Any) -> Any:
+    """`value` with null for what is not a number, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -61,14 +61,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
         return _Attention.apply(q, k, v, call)  # pyright: ignore[reportReturnType]
     q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
     # The kernels of varlen_attn know no dropout and no float32.
-    varlen = call.rate == 0 and q.dtype in (torch.bfloat16, torch.float16) and _has_varlen(q.device)
+    varlen = call.rate == 0 and q.dtype in (torch.bfloat16, torch.float16) and _has_varlen(q.device, q.shape[-1])
     return (_attend_varlen if varlen else attend_blocks)(q, k, v, call)[None]
 
 
 @functools.cache
-def _has_varlen(device: torch.device) -> bool:
-    """Whether the card has the kernels of varlen_attn: from compute capability 8.0 on."""
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+def _has_varlen(device: torch.device, width: int) -> bool:
+    """Whether the card has the kernels of varlen_attn, from compute capability 8.0 on, and they take heads of that width."""
+    return torch.cuda.get_device_capability(device) >= (8, 0) and width % 8 == 0 and width <= 256
 
 
 def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from ..errors import InputError
 from ..randomness import seeded
 from .head import HEADS, LinearHead, Outputs
+from .positions import most_positions
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -25,6 +27,11 @@ _PROBLEM_TYPES = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
+_HARD_TEXT = "Déjà vu: the NAÏVE co-worker paid 1,250.75€ (not £99) for unputdownable\tbooks… 東京 #1 don't \U0001f600!"
+_DECIDE_NOTHING = frozenset({  # entries of a configuration
+    "architectures", "transformers_version", "torch_dtype", "dtype", "id2label", "label2id", "num_labels", "problem_type",
+    "finetuning_task", "use_cache", "return_dict", "output_attentions", "output_hidden_states", "gradient_checkpointing",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,7 @@ class Encoder:
 
         "default" is Hugging Face's own sequence-classification model; "linear" is the compact LinearHead. The names of
         the parameters that the checkpoint lacked are kept in `model.new_parameters`. `dropout` replaces every dropout rate of
-        the configuration. Raises InputError for an unknown head
-        or an encoder that has no such model.
+        the configuration. Raises InputError for an unknown head or an encoder that has no such model.
         """
         if head not in HEADS:
             raise InputError(f"unknown head {head!r}; known heads: {', '.join(HEADS)}")
@@ -53,15 +59,25 @@ class Encoder:
             config = _with_dropout(self.config, dropout)
             return self._default_head(outputs, config) if head == "default" else self._linear_head(outputs, config)
 
-    @property
+    @cached_property
     def max_length(self) -> int:
         """The most tokens a text may have: the tokenizer's limit or that of the position table, whichever is less."""
-        # Families with relative positions have no table and no limit of their own.
-        positions = getattr(self.config, "max_position_embeddings", None) or 10**9
-        pad = getattr(self.config, "pad_token_id", None)
-        if self.config.model_type in _POSITIONS_AFTER_PADDING and pad is not None:
-            positions -= pad + 1
-        return min(self.tokenizer.model_max_length, positions)
+        # Families with relative positions have no table, and some of them no limit of their own.
+        stated = getattr(self.config, "max_position_embeddings", None) or 10**9
+        return min(self.tokenizer.model_max_length, most_positions(self.config) or stated)
+
+    @cached_property
+    def behaviour(self) -> dict[str, Any]:
+        """What decides the answers beside the weights, as JSON: configuration, vocabulary, tokens of a text that is hard to cut.
+
+        Not the bytes of the files, which another version of transformers writes otherwise.
+        """
+        config = {name: value for name, value in self.config.to_dict().items() if _decides(name)}
+        words = json.dumps(sorted(self.tokenizer.get_vocab().items()))
+        return {
+            "config": json.loads(json.dumps(config, default=str)), "tokens": self.tokenizer(_HARD_TEXT)["input_ids"],
+            "vocabulary_sha256": hashlib.sha256(words.encode()).hexdigest(),
+        }  # fmt: skip
 
     def _default_head(self, outputs: Outputs, config: Any) -> Any:
         classes = outputs.classes or ("LABEL_0",)
@@ -100,9 +116,6 @@ class Encoder:
             )  # fmt: skip
         except (ValueError, OSError, RuntimeError, SafetensorError) as error:
             raise InputError(f"cannot load encoder {self.name!r} from {self.folder}: {_first_line(error)}") from error
-
-
-_POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"})
 
 
 def load(name: str | Path, revision: str | None = None) -> Encoder:
@@ -168,7 +181,12 @@ def _weight_files(name: str, folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / WEIGHTS_INDEX).is_file():
-        shards = sorted(set(json.loads((folder / WEIGHTS_INDEX).read_text())["weight_map"].values()))
+        try:
+            shards = sorted(set(json.loads((folder / WEIGHTS_INDEX).read_text())["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{WEIGHTS_INDEX} of encoder folder {name!r} is damaged ({error}): get it again"
+            ) from error
         if all((folder / shard).is_file() for shard in shards):
             return [folder / shard for shard in shards]
     if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
@@ -197,6 +215,11 @@ def _with_dropout(config: Any, rate: float | None) -> Any:
             if "dropout" in name and (value is None or isinstance(value, float | int)):
                 setattr(config, name, rate)
     return config
+
+
+def _decides(name: str) -> bool:
+    """Whether the entry of a configuration can change what an encoder answers."""
+    return not (name in _DECIDE_NOTHING or name.startswith("_") or "dropout" in name)
 
 
 def _first_line(error: Exception) -> str:

@@ -38,12 +38,15 @@ class Block:
         """
         key = (window, dtype, device)
         if key not in self.masks:
-            blocked = self.query_texts[:, :, None] != self.texts[:, None, :]
+            # The small index arrays travel and the large mask is made where it is used.
+            query_texts, texts = (torch.from_numpy(of).to(device) for of in (self.query_texts, self.texts))
+            blocked = query_texts[:, :, None] != texts[:, None, :]
             if window is not None:
-                blocked |= np.abs(self.queries[:, :, None] - self.tokens[:, None, :]) >= window
-            blocked &= (self.query_texts != EMPTY)[:, :, None]
-            mask = torch.zeros(blocked.shape, dtype=dtype).masked_fill_(torch.from_numpy(blocked), float("-inf"))
-            self.masks[key] = mask[:, None].to(device) if blocked.any() else None
+                queries, tokens = (torch.from_numpy(of).to(device) for of in (self.queries, self.tokens))
+                blocked |= (queries[:, :, None] - tokens[:, None, :]).abs() >= window
+            blocked &= (query_texts != EMPTY)[:, :, None]
+            mask = torch.zeros(blocked.shape, dtype=dtype, device=device).masked_fill_(blocked, float("-inf"))
+            self.masks[key] = mask[:, None] if blocked.any() else None
         return self.masks[key]
 
     def with_first_queries(self) -> Block:
@@ -171,11 +174,14 @@ def _first_fit(texts: list[int], lengths: list[int], width: int) -> list[list[in
     """Bins of `width` tokens: each text, longest first, goes into the first bin with room."""
     bins: list[list[int]] = []
     room: list[int] = []
+    first = 0  # bins before it have no room left for the shortest text: a group on a GPU has thousands of bins
+    shortest = min((lengths[text] for text in texts), default=0)
     for text in texts:
         length = lengths[text]
-        # Quadratic in the bins of one width, of which a batch has tens.
-        for i, free in enumerate(room):
-            if free >= length:
+        while first < len(bins) and room[first] < shortest:
+            first += 1
+        for i in range(first, len(bins)):
+            if room[i] >= length:
                 bins[i].append(text)
                 room[i] -= length
                 break

@@ -73,11 +73,9 @@ def tail_forward(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
     def forward(hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
         run = RUN.get()
         if run is not None and run.firsts_only and input_tensor.shape[1] != hidden_states.shape[1]:
-            input_tensor = run.firsts(
-                input_tensor
-            )  # the attention's answer has first tokens only; so must what it is added to
+            # The attention's answer has first tokens only; so must what it is added to.
+            input_tensor = run.firsts(input_tensor)
         rate = module.dropout.p if module.dropout.training else 0.0
-        rate = rate if run is None else run.rate(rate)
         if run is not None and run.observed:
             hidden = module.dense(hidden_states)
             return module.LayerNorm(input_tensor.to(hidden.dtype) + dropout(hidden, rate, training=True))

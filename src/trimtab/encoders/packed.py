@@ -11,7 +11,9 @@ padded instead.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -29,6 +31,7 @@ from .head import LinearHead
 from .layout import Layout
 from .parts import layers_of
 from .picked import embedding_forward
+from .positions import first_position
 from .probe import evaluating, observe, probe_ids
 from .running import Run
 
@@ -56,7 +59,6 @@ class _Plan:
     """What `prepare` decided for a model and did to it."""
 
     attention: str | None  # the model's attention implementation before
-    dropout: float | None
     packed: bool = False
     halved: bool = False  # whether its layers compute in bfloat16
     n_layers: int = 0
@@ -91,14 +93,6 @@ def pack(ids: Sequence[np.ndarray], type_ids: Sequence[np.ndarray] | None, model
         lengths,
         starts,
     )
-
-
-def first_position(model: nn.Module) -> int:
-    """The position id of a text's first token: padding_idx + 1 in the RoBERTa family, whose position table has one."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return 0 if module.padding_idx is None else module.padding_idx + 1
-    return 0
 
 
 def forward(model: Any, batch: PackedBatch) -> Tensor:
@@ -157,17 +151,17 @@ def copies_bytes(model: Any) -> int:
     return sum(2 * 2 * module.weight.numel() for module in layers.modules() if isinstance(module, nn.Linear))
 
 
-def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = None) -> None:
+def prepare(model: Any, *, compute: Compute = "auto") -> None:
     """Makes `forward` run packed on `model`, its layers in bfloat16 where that pays; `restore` undoes it.
 
     Parameters are not touched: `model.state_dict()` stays float32 and exact, and which are trained is looked up at every
-    call. `dropout` replaces the model's dropout rates (0 turns dropout off); None keeps them.
+    call.
     """
     restore(model)
     expected, groups = observe(model)
     if not bool(torch.isfinite(expected).all()):
         raise InputError(f"the answers of this {type(model).__name__} are not numbers (NaN): its weights are damaged")
-    plan = _PLANS[model] = _Plan(model.config._attn_implementation, dropout)
+    plan = _PLANS[model] = _Plan(model.config._attn_implementation)
     layers = model.get_submodule(layers_of(model).path)
     plan.n_layers = len(layers)
     plan.packed = _try_packed(model, plan, layers, expected)
@@ -176,7 +170,7 @@ def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = No
         warn_padded(model)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
-            plan.patch(module, dropout_forward(module, dropout))
+            plan.patch(module, dropout_forward(module))
         elif isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward:
             plan.patch(module, embedding_forward(module))
     if resolved(compute, next(model.parameters()).device) == "bfloat16":
@@ -184,8 +178,22 @@ def prepare(model: Any, *, compute: Compute = "auto", dropout: float | None = No
         _use_bfloat16(plan, layers, groups)
 
 
+_AUTO: ContextVar[Compute] = ContextVar("auto", default="auto")
+
+
+@contextmanager
+def computing(compute: Compute) -> Iterator[None]:
+    """Within the block "auto" stands for `compute`: what a method measures is computed like the fit that it chooses for."""
+    token = _AUTO.set(compute)
+    try:
+        yield
+    finally:
+        _AUTO.reset(token)
+
+
 def resolved(compute: Compute, device: torch.device) -> Compute:
-    """What "auto" stands for on `device`, measured once per process; anything else is itself."""
+    """What "auto" stands for: what `computing` says, else the faster on `device`, measured once per process."""
+    compute = _AUTO.get() if compute == "auto" else compute
     if compute != "auto":
         return compute
     return "bfloat16" if frozen.bfloat16_pays(device) else "float32"
@@ -217,7 +225,7 @@ def _run(model: Any, batch: PackedBatch, plan: _Plan, **part: Any) -> tuple[Tens
         inputs["token_type_ids"] = batch.token_type_ids
     if isinstance(model, LinearHead):  # its mean is over B texts of one token each
         inputs["attention_mask"] = torch.ones(len(batch), 1, device=batch.input_ids.device)
-    with running.running(Run(layout, plan.dropout, plan.firsts_from, n_layers=plan.n_layers, **part)) as run:
+    with running.running(Run(layout, plan.firsts_from, n_layers=plan.n_layers, **part)) as run:
         return model(**inputs).logits.float()[:n_texts], run
 
 

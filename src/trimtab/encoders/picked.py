@@ -89,9 +89,8 @@ def _of_product(grad: Tensor, x: Tensor, picked: Picked) -> Tensor:
     """(K,): of elements of W in y = x W', from the gradient (T, O) of y and x (T, I)."""
     outputs, inputs = grad.t().contiguous(), x.t().contiguous()  # (O, T), (I, T)
     sums = torch.empty(len(picked.rows), device=x.device)
-    step = max(
-        1, _PIECE_VALUES // len(x)
-    )  # some elements at a time, or many elements of a long batch would take gigabytes
+    # Some elements at a time, or many elements of a long batch would take gigabytes.
+    step = max(1, _PIECE_VALUES // len(x))
     for start in range(0, len(sums), step):
         part = slice(start, start + step)
         products = outputs.index_select(0, picked.rows[part]).mul_(inputs.index_select(0, picked.columns[part]))

@@ -31,7 +31,6 @@ class Run:
     """One forward pass over a packed batch."""
 
     layout: Layout
-    dropout: float | None = None  # in place of the model's rates; None keeps them
     firsts_from: nn.Module | None = None  # the attention module behind which only first tokens matter
     firsts_only: bool = False  # whether the pass is behind it
     n_layers: int = -1
@@ -41,10 +40,6 @@ class Run:
     observed: bool = False  # whether every norm is to be computed by its own module
     last_layer_calls: int = 0
     attention_modules: list[nn.Module] = field(default_factory=list)  # in the order of their calls
-
-    def rate(self, rate: float) -> float:
-        """The dropout rate to use where the model says `rate`."""
-        return rate if self.dropout is None or rate == 0 else self.dropout
 
     def firsts(self, hidden: Tensor) -> Tensor:
         """The first tokens' rows (1, B, ...) of `hidden` (1, T, ...), in the order of the texts."""
@@ -93,7 +88,7 @@ def _attention(
     call = Call(
         run.layout,
         query.shape[-1] ** -0.5 if scaling is None else scaling,
-        run.rate(dropout),
+        dropout,
         sliding_window,
         first=module is run.firsts_from,
     )
@@ -190,7 +185,7 @@ def _behind_layers(run: Run, texts: Tensor) -> Tensor:
 
 def segment_mean(hidden: Tensor, lengths: Tensor) -> Tensor:
     """The mean (B, H) of each text's rows of `hidden` (T, H); texts lie one after the other."""
+    text = torch.arange(len(lengths)).repeat_interleave(lengths).to(hidden.device)
     lengths = lengths.to(hidden.device)
-    text = torch.arange(len(lengths), device=hidden.device).repeat_interleave(lengths)
     sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, text, hidden)
     return sums / lengths[:, None]

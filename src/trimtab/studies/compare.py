@@ -22,14 +22,14 @@ from ..files import write_json
 from ..tasks.metrics import probabilities
 from ..tasks.task import Task
 from ..training.fit import fit
-from ..training.recipe import Settings, settings_from
+from ..training.ranks import started
+from ..training.recipe import DECIDE_NOTHING, Settings, settings_from
 from ..training.run import Run
 from .progress import StudyDisplay
 from .statistics import usable
 from .summary import Cell, Comparison, summarised
 
 _FORMAT = 2
-_DECIDE_NOTHING = ("cache_gb", "tokens_per_batch")  # settings of how a fit is computed, not of what comes of it
 
 
 def compare(
@@ -49,6 +49,11 @@ def compare(
     names = [method_text(method) for method in methods]
     base = settings_from(settings)
     _check(names, [task.name for task in tasks], numbers)
+    if started() > 1:  # each rank would decide for itself which cells are there, and wait for others that are elsewhere
+        raise InputError(
+            "a study runs its cells one by one in one process: start it without torchrun (several processes that are given "
+            "different methods or tasks can share one folder of cells)"
+        )
     # Methods are compared as texts: a value of a method and its text on the command line are the same one.
     chosen = names[0] if reference is None else method_text(reference)
     if chosen not in names:
@@ -150,7 +155,7 @@ def _identity(encoder: Encoder, task: Task, method: Method, settings: Settings) 
     # Settings that the method's defaults fill are hashed as filled: a new default makes new cells.
     n_rows = min(len(task.train), settings.train_limit or len(task.train))
     resolved = asdict(settings.for_method(method, n_rows, encoder.config.hidden_size))
-    for name in _DECIDE_NOTHING:
+    for name in DECIDE_NOTHING:
         del resolved[name]
     parts = (
         _FORMAT, encoder.sha256, encoder.config_sha256, method_identity(method), task.name, task.kind, task.classes, task.metric,

@@ -15,7 +15,7 @@ from ..changes.methods import LayerNorms, Method
 from ..changes.notation import method_text
 from ..changes.short_training import head_started
 from ..encoders.encoder import Encoder
-from ..encoders.packed import Compute
+from ..encoders.packed import Compute, computing
 from ..errors import InputError
 from ..randomness import generator, seeded, stream_seed
 from ..tasks.batches import Tokens, token_groups, tokenize
@@ -55,10 +55,11 @@ def fisher(
     loss = task_loss(task)
     # The head and the method's own draws are those of a fit with this seed: what is measured is what training starts from.
     model = encoder.with_head(task, seed, head).to(device())
-    with seeded(seed, "method"):
+    with seeded(seed, "method"), computing(cast(Compute, compute)):
         within = method.attach(model, _batches(tokens), loss)
     meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"))
     with (
+        computing(cast(Compute, compute)),
         head_started(model, _batches(tokens) if head_steps else [], loss, head_steps),
         meter.measuring(cast(Compute, compute)),
     ):

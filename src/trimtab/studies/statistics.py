@@ -25,7 +25,7 @@ class Difference:
     mean: float
     row_variance: float  # of the mean, from which rows were drawn
     seed_variance: float  # of the mean, from training again; 0 where there is one seed
-    n_seeds: int
+    seed_freedom: float  # degrees of freedom of `seed_variance`: seeds - 1 for one task
 
     @property
     def standard_error(self) -> float:
@@ -34,9 +34,9 @@ class Difference:
     @property
     def freedom(self) -> float:
         """Degrees of freedom by Welch and Satterthwaite: the seeds are few, the resamples many."""
-        if self.seed_variance == 0 or self.n_seeds < 2:
+        if self.seed_variance == 0 or self.seed_freedom == 0:
             return math.inf
-        return (self.row_variance + self.seed_variance) ** 2 / (self.seed_variance**2 / (self.n_seeds - 1))
+        return (self.row_variance + self.seed_variance) ** 2 / (self.seed_variance**2 / self.seed_freedom)
 
     @property
     def p(self) -> float:
@@ -77,7 +77,7 @@ def difference(
     )
     n = len(observed)
     by_seed = float(np.var(observed, ddof=1)) / n if n > 1 else 0.0
-    return Difference(float(np.mean(observed)), float(np.var(resampled, ddof=1)), by_seed, n)
+    return Difference(float(np.mean(observed)), float(np.var(resampled, ddof=1)), by_seed, n - 1)
 
 
 def _resamples(n_rows: int, seed: int) -> Iterator[NDArray]:
@@ -92,9 +92,9 @@ def over_tasks(differences: Sequence[Difference]) -> Difference:
     """The mean of the differences on several tasks, each with the same weight; the tasks are these, not a sample of tasks."""
     n = len(differences)
     rows, seeds = (sum(getattr(d, part) for d in differences) / n**2 for part in ("row_variance", "seed_variance"))
-    squares = sum((d.seed_variance / n**2) ** 2 / max(1, d.n_seeds - 1) for d in differences)
-    freedom = seeds**2 / squares if squares else 0.0  # what seeds - 1 is for one task
-    return Difference(float(np.mean([d.mean for d in differences])), rows, seeds, 1 + round(freedom))
+    squares = sum((d.seed_variance / n**2) ** 2 / max(1.0, d.seed_freedom) for d in differences)
+    freedom = seeds**2 / squares if squares else 0.0
+    return Difference(float(np.mean([d.mean for d in differences])), rows, seeds, freedom)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

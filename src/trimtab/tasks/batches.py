@@ -74,6 +74,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def take(self, rows: Sequence[int]) -> "Batch":
+        """The rows at `rows` of it."""
+        types = None if self.type_ids is None else [self.type_ids[i] for i in rows]
+        return Batch([self.ids[i] for i in rows], types, None if self.labels is None else self.labels[list(rows)])
+
 
 def tokenize(task: Task, rows: Rows, tokenizer: Any, max_length: int, *, labelled: bool = True) -> Tokens:
     """The Tokens of `rows`, cut to `max_length` tokens (of a pair, the longer text is cut first)."""

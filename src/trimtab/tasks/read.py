@@ -22,7 +22,7 @@ from .splits import find_source, read_splits
 from .tables import Row, Table, open_table, with_all_columns
 from .task import KINDS, SPLITS, Kind, Rows, Task
 
-METRICS = {"single_label": "accuracy", "multi_label": "f1_macro", "regression": "pearson"}
+MAIN_METRICS = {"single_label": "accuracy", "multi_label": "f1_macro", "regression": "pearson"}
 GLUE_METRICS = {
     "cola": ("single_label", "matthews"),
     "mrpc": ("single_label", "f1"),
@@ -173,4 +173,4 @@ def _main_metric(metric: str | None, name: str, coding: Coding) -> str:
         return check_metric(metric, coding.kind)
     # the name alone is not enough: a file may be called cola and hold something else
     kind, usual = GLUE_METRICS.get(name.lower().replace("-", ""), (None, ""))
-    return usual if kind == coding.kind and len(coding.classes) in (0, 2) else METRICS[coding.kind]
+    return usual if kind == coding.kind and len(coding.classes) in (0, 2) else MAIN_METRICS[coding.kind]

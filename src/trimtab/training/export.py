@@ -1,6 +1,5 @@
 """A run in a form that other programs load."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -9,8 +8,8 @@ from safetensors import SafetensorError
 from ..changes.delta import Delta
 from ..encoders.encoder import Encoder, quiet
 from ..errors import InputError
-from ..files import unwritable
-from .use import base_encoder
+from ..files import part_of, unwritable
+from .use import base_encoder, check_plain
 
 FORMS = ("merged",)
 
@@ -27,16 +26,13 @@ def export(
         raise InputError(f"cannot export to {to!r}; known forms: {', '.join(FORMS)}")
     # Refused before the encoder is loaded, which takes seconds.
     delta = Delta.load(run)
-    if delta.head != "default":
-        raise InputError(
-            f"{run} has the {delta.head} head, which no Hugging Face class has: fit with --head default to merge"
-        )
+    check_plain(delta)
     folder = Path(out) if out is not None else Path(run) / to
     if folder.exists():
         raise InputError(f"{folder} exists: choose another --out, or remove it first")
     base = base_encoder(delta, encoder)
     # Beside its place, so that the last step is a rename within one file system: all of the folder or none.
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    temporary = part_of(folder)
     try:
         temporary.mkdir(parents=True)
         with quiet():

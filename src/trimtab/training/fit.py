@@ -40,8 +40,8 @@ def fit(
     """
     started = time.perf_counter()
     chosen = settings_from(settings)
-    # The caller's random streams are left as they were, whatever is drawn in here.
-    with forked(), joined() as ranks:
+    # The caller's random streams are left as they were, whatever is drawn in here; those of this rank's own GPU among them.
+    with joined() as ranks, forked():
         folder = None
         if out is not None:
             folder = check_folder(Path(out), resume=resume, overwrite=overwrite, probe=ranks.is_first)

@@ -118,7 +118,9 @@ class Tidy:
 
 
 def give_back() -> None:
-    """Has C's allocator hand what it keeps free back to the system; only glibc can."""
+    """Has the allocators hand what they keep free back to the system: CUDA's, and of C's that of glibc."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

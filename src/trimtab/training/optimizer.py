@@ -42,9 +42,8 @@ class SelectedAdamW:
             group["lr"] = group["peak_lr"] * rate
         norm = nn.utils.clip_grad_norm_(self.masters.values(), clip)
         self._adamw.step()
-        for (
-            master
-        ) in self.masters.values():  # the fused step does not, and copies of trained weights are made by version
+        # The fused step does not, and copies of trained weights are made anew by version.
+        for master in self.masters.values():
             torch.autograd.graph.increment_version(master)
         self._adamw.zero_grad()
         self._write_back()
@@ -68,14 +67,21 @@ class SelectedAdamW:
         """Of the masters of parameters selected in part, with their positions."""
         return sum(12 * master.numel() for _, master, _ in self._partial)
 
-    def gradients(self) -> list[Tensor]:
-        """The gathered gradient of every master, to be changed in place; 0 where nothing was gathered."""
-        found = []
-        for master in self.masters.values():
+    def add_up(self, total: Callable[[list[Tensor]], None]) -> None:
+        """Has `total` replace the gathered gradients by sums over ranks, in place.
+
+        A master without a gradient on any rank has none behind it, as with one rank, where AdamW leaves it alone.
+        """
+        masters = list(self.masters.values())
+        device = masters[0].device
+        has = torch.tensor([float(master.grad is not None) for master in masters], device=device)
+        for master in masters:
             if master.grad is None:
                 master.grad = torch.zeros_like(master)
-            found.append(master.grad)
-        return found
+        total([has, *(master.grad for master in masters if master.grad is not None)])
+        for master, ranks in zip(masters, has.tolist(), strict=True):
+            if not ranks:
+                master.grad = None
 
     def values(self) -> dict[str, Tensor]:
         """Copies of the selected values, by parameter name."""

@@ -27,6 +27,7 @@ from torch import Tensor
 from ..cache import cache_folder, delete, key_of, make_room, mark_used
 from ..encoders.packed import forward_from, pack, states_before
 from ..encoders.parts import layers_of
+from ..files import flush_to_disk, part_of
 from ..tasks.batches import Tokens, token_groups
 
 TOKENS_PER_BATCH = 4096  # tokens in one forward pass while it is computed
@@ -84,7 +85,7 @@ def computed(
         _log.info("the states behind %d layers would take %.1f GB: computed at every visit", depth, n_bytes / 1e9)
         yield 0, None
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = part_of(path)
     states, in_file = _created(temporary, shape, probe.dtype)
     try:
         done = 0
@@ -97,6 +98,7 @@ def computed(
             yield done, None
         if in_file:
             with suppress(OSError):  # another process has deleted it: the mapping is whole all the same
+                flush_to_disk(temporary)
                 temporary.replace(path)
                 ours.add(path)
     finally:

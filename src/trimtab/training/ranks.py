@@ -88,22 +88,27 @@ ALONE = Ranks()
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """The Ranks that torchrun has started, joined for the block; a single one where there is no torchrun."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    # Some schedulers set WORLD_SIZE alone, for purposes of their own.
-    if count == 1 or "RANK" not in os.environ:
+    if started() == 1:
         yield Ranks()
         return
     # A caller that made the process group keeps it.
     ours = not dist.is_initialized()
-    if ours:
-        if torch.cuda.is_available():
-            torch.cuda.set_device(device())
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    if ours and torch.cuda.is_available():
+        torch.cuda.set_device(device())
+        dist.init_process_group("nccl", timeout=TIMEOUT, device_id=device())
+    elif ours:
+        dist.init_process_group("gloo", timeout=TIMEOUT)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:
         if ours:
             dist.destroy_process_group()
+
+
+def started() -> int:
+    """How many processes torchrun has started together; 1 where there is no torchrun."""
+    # Some schedulers set WORLD_SIZE alone, for purposes of their own.
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 def device() -> torch.device:

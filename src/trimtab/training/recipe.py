@@ -79,6 +79,7 @@ class Settings:
 
 
 COMPUTES = get_args(Compute)
+DECIDE_NOTHING = ("cache_gb", "tokens_per_batch")  # settings of how a fit is computed, not of what comes of it
 _LOWEST = {
     "epochs": 1, "batch_size": 1, "weight_decay": 0, "max_length": 3, "seed": 0, "eval_steps": 1, "patience": 1,
     "train_limit": 1, "tokens_per_batch": 0,
@@ -88,7 +89,7 @@ _LOWEST = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to do (encoder, task, method) and how (settings); the same recipe and versions give the same bits."""
+    """What to do (encoder, task, method) and how (settings); the same recipe and versions give the same bits on one CPU."""
 
     encoder: str = "minilm"
     task: str = ""

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..changes.delta import Delta
 from ..encoders.encoder import Encoder, load
 from ..errors import InputError
 from ..tasks.answers import Answer, answers
-from ..tasks.batches import tokenize
+from ..tasks.batches import Tokens, tokenize
 from ..tasks.metrics import scores
 from ..tasks.read import read, read_like
 from ..tasks.task import Rows, Task
@@ -45,13 +48,20 @@ class Predictor:
     def answers(self, rows: Rows) -> list[Answer]:
         """One Answer per row, in order."""
         tokens = tokenize(self.task, rows, self.encoder.tokenizer, self.delta.max_length, labelled=False)
-        return answers(self.task, all_logits(self.model, tokens, TOKENS_PER_BATCH))
+        return answers(self.task, self._logits(tokens))
 
     def scores(self, rows: Rows) -> dict[str, float]:
         """Every metric of the task on labelled rows."""
         tokens = tokenize(self.task, rows, self.encoder.tokenizer, self.delta.max_length)
         assert tokens.labels is not None
-        return scores(self.task, all_logits(self.model, tokens, TOKENS_PER_BATCH), tokens.labels)
+        return scores(self.task, self._logits(tokens), tokens.labels)
+
+    def _logits(self, tokens: Tokens) -> Tensor:
+        """Float32 logits (N, C); raises InputError where they are no numbers."""
+        logits = all_logits(self.model, tokens, TOKENS_PER_BATCH)
+        if not bool(torch.isfinite(logits).all()):
+            raise InputError("the model's answers are not numbers (NaN): the run or its encoder is damaged")
+        return logits
 
 
 def predict(
@@ -102,8 +112,18 @@ def evaluate(
 
 
 def merge(encoder: Encoder, run: Trained) -> Any:
-    """A plain Hugging Face model: `encoder` with the run's delta applied."""
-    return delta_of(run).merged(encoder)
+    """A plain Hugging Face model: `encoder` with the run's delta applied; raises InputError for a compact head."""
+    delta = delta_of(run)
+    check_plain(delta)
+    return delta.merged(encoder)
+
+
+def check_plain(delta: Delta) -> None:
+    """Raises InputError where no class of transformers has the delta's head."""
+    if delta.head != "default":
+        raise InputError(
+            f"the run has the {delta.head} head, which no Hugging Face class has: fit with --head default to merge"
+        )
 
 
 def _labelled(task: Task, split: str) -> bool:

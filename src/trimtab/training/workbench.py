@@ -16,7 +16,7 @@ from ..changes.methods import Method
 from ..changes.notation import method_identity, method_text
 from ..changes.selection import Selection
 from ..encoders.encoder import Encoder
-from ..encoders.packed import Compute, can_split, prepare, resolved
+from ..encoders.packed import Compute, can_split, computing, prepare, resolved
 from ..errors import InputError
 from ..randomness import seeded, stream_seed
 from ..tasks.batches import Tokens, shuffled_batches, token_groups
@@ -30,7 +30,7 @@ from .memory import TIDY_STEPS, Memory, Tidy, estimated, forget_peak, give_back,
 from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
 from .ranks import ALONE, Ranks, device
-from .recipe import Settings
+from .recipe import DECIDE_NOTHING, Settings
 
 
 @dataclass(eq=False)
@@ -96,9 +96,8 @@ class Workbench:
             self._train_mode()
         labels, prefix, total = self.train.labels, self.prefixes.get("train"), 0.0
         assert labels is not None
-        lengths = (
-            self.train.lengths
-        )  # also where a prefix is cached: groups, and so the noise of each row, are the same
+        # Of the tokens also where a prefix is cached: groups, and so the noise of each row, are then the same.
+        lengths = self.train.lengths
         # Gradient accumulation: how many groups a batch falls into depends on memory and must not matter.
         for group in token_groups(lengths, self.ranks.share(rows, lengths), self.memory.tokens):
             logits = batch_logits(self.model, self.train, group, prefix)
@@ -106,7 +105,7 @@ class Workbench:
             (losses.sum() / len(rows)).backward()  # of the whole batch's rows, so that groups add up to its mean
             total += float(losses.detach().sum())
         if self.ranks.count > 1:
-            self.ranks.add_up(self.optimizer.gradients())
+            self.optimizer.add_up(self.ranks.add_up)
             (total,) = self.ranks.total(total)
         norm = self.optimizer.step(self.rate(step), self.settings.clip)
         # Checked after the step, with numbers that are there anyway; the values before it are in the checkpoint.
@@ -150,7 +149,7 @@ class Workbench:
         splits = ({"train": self.train} if self.settings.epochs != 1 else {}) | {"validation": self.validation}
         most_bytes = self.settings.cache_bytes
         encoder = self.encoder
-        named = f"{encoder.sha256} {encoder.config_sha256} {type(self.model).__name__} {self.compute}"
+        named = f"{encoder.sha256} {encoder.config_sha256} {type(self.model).__name__} {self.compute} {device().type}"
         done, total = 0, sum(map(len, splits.values()))
         ours: set[Path] = set()  # files that this run reads, which must not make room for its own next one
         self.model.eval()
@@ -190,7 +189,7 @@ class Workbench:
         return [self.model.get_submodule(path) for path, layers in lowest.items() if layers and max(layers) < first]
 
     def identity(self) -> str:
-        """JSON of all that decides the bits of the run: a checkpoint belongs to one identity."""
+        """JSON of all that decides the bits of the run, beside what a checkpoint says itself, which belongs to one identity."""
         # The content of the rows and not their file's name: a table that changed under a checkpoint is another run.
         data = hashlib.sha256()
         for tokens in (self.train, self.validation):
@@ -204,7 +203,8 @@ class Workbench:
             "method": method_identity(self.method), "data": data.hexdigest(), "kind": self.task.kind,
             "classes": list(self.task.classes), "metric": self.task.metric, "ranks": self.ranks.count,
         }  # fmt: skip
-        return json.dumps(named | asdict(self.settings))
+        decided = {name: value for name, value in asdict(self.settings).items() if name not in DECIDE_NOTHING}
+        return json.dumps(named | decided)
 
 
 def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ranks: Ranks = ALONE) -> Workbench:
@@ -224,14 +224,15 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     )
     loss = task_loss(task, settings.class_weights, settings.label_smoothing)
     model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(device())
-    selection = _attach(method, model, train, loss, settings)
+    compute = ranks.agreed(resolved(cast(Compute, settings.compute), next(model.parameters()).device))
+    with computing(compute):
+        selection = _attach(method, model, train, loss, settings)
     # A choice that was measured may differ in an element between two machines, and gradients are added up by position.
     selection = Selection(selection.parts, ranks.agreed(dict(selection.elements)))
     assert settings.lr is not None
     assert settings.head_lr is not None
     # It sets requires_grad, which tells the engine what is frozen; hence before `prepare`.
     optimizer = SelectedAdamW(model, selection, settings.lr, settings.head_lr, settings.weight_decay)
-    compute = ranks.agreed(resolved(cast(Compute, settings.compute), next(model.parameters()).device))
     model.eval()
     prepare(model, compute=compute)  # after the optimizer has decided what is frozen
     memory = estimated(model, optimizer, train, settings.tokens_per_batch, process)

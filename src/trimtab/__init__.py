@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .training.fit import fit
     from .training.recipe import Recipe, Settings
     from .training.run import Run
-    from .training.use import evaluate, merge, predict
+    from .training.use import Predictor, evaluate, merge, predict
 
 __version__ = "0.1.0.dev0"
 
@@ -58,7 +58,7 @@ _HOMES = {
     "training.fit": ("fit",),
     "training.recipe": ("Recipe", "Settings"),
     "training.run": ("Run",),
-    "training.use": ("evaluate", "merge", "predict"),
+    "training.use": ("Predictor", "evaluate", "merge", "predict"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

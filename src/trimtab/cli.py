@@ -1,5 +1,6 @@
 """The command line: one subcommand per library verb, of the same name. Progress goes to stderr, answers to stdout."""
 
+import io
 import sys
 import warnings
 
@@ -23,6 +24,9 @@ for verb in (
 def main() -> None:
     """Runs the command line; InputError becomes one message and exit code 2."""
     warnings.showwarning = lambda message, *place: say(f"trimtab: {message}")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # class names may be in letters that the terminal lacks
     try:
         app()
     except InputError as error:

@@ -1,10 +1,11 @@
 """Writing files so that a reader sees the whole file or none: a temporary name first, then one rename."""
 
+import errno
 import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,19 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.is_dir():  # said before the work, not after it
             raise is_folder
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask gives; safetensors would let nobody else read
         yield temporary
+        temporary.chmod(mode)
         flush_to_disk(temporary)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        if path.parent.is_dir():
+        with suppress(OSError):  # on a file system that has become read-only
             temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -46,8 +51,15 @@ def part_of(path: Path) -> Path:
 
 def unwritable(path: Path, error: Exception) -> InputError:
     """The InputError that says why `path` could not be written and what to do."""
+    code = (error.errno if isinstance(error, OSError) else None) or 0
+    advice = {
+        errno.ENOSPC: "Free some space, or choose another place (--out).",
+        errno.EEXIST: "Something else has that name: choose another one (--out).",
+        errno.ENOTDIR: "A part of the path is a file and no folder: choose another place (--out).",
+    }
+    why = getattr(error, "strerror", None) or error
     return InputError(
-        f"cannot write {path}: {getattr(error, 'strerror', None) or error}. Free some space or choose another folder with --out."
+        f"cannot write {path}: {why}. {advice.get(code, 'Choose a place that you may write to (--out).')}"
     )
 
 

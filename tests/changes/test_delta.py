@@ -77,7 +77,7 @@ def test_size_follows_the_selection(encoder, tmp_path):
 
 def test_another_encoder_is_refused(encoder_of):
     delta = changed_model(encoder_of("bert"), LayerNorms())[2]
-    with pytest.raises(InputError, match="load the encoder it was trained on"):
+    with pytest.raises(InputError, match="give the encoder it was trained on"):
         delta.attach(encoder_of("roberta"))
 
 

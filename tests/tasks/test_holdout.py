@@ -33,7 +33,8 @@ def test_held_out_rows_are_a_stratified_part_of_all(labels: list[int], share: fl
     assert f"{len(validation)} of {len(labels)} training rows held out, stratified, seed {seed}" in note
     held = Counter(validation.labels)
     assert all(held[label] <= count - 1 for label, count in counts.items()), "every class stays in training"
-    assert all(held[label] - count * share < 1 for label, count in counts.items())
+    # A class that can spare none leaves its part to others, which then may give a whole row more.
+    assert all(held[label] - count * share <= 1 for label, count in counts.items())
     assert all(min(count * share, count - 1) - held[label] < 1 for label, count in counts.items())
     if all(count * share <= count - 1 for count in counts.values()):
         assert len(validation) == max(1, int(len(labels) * share + 0.5))

@@ -293,8 +293,8 @@ def test_labels_json_names_the_classes_of_indices(write: Write) -> None:
 @pytest.mark.parametrize(
     ("declared", "label", "words"),
     [
-        (["bad", "good"], "2", ["train.csv, line 4", "'2'", "declared classes"]),
-        (["bad", "good"], "fine", ["train.csv, lines 2, 3, 4", "declared classes", "'bad', 'good'"]),
+        (["bad", "good"], "2", ["train.csv, line 4", "'2'", "none of the classes"]),
+        (["bad", "good"], "fine", ["train.csv, lines 2, 3, 4", "none of the classes", "'bad', 'good'"]),
         (["bad", "good"], "0.5", ["train.csv, line 4", "0.5", "float in a classification task"]),
         ({"type": "single_label"}, "0.5", ["train.csv, line 4", "0.5", "float in a classification task"]),
     ],
@@ -329,7 +329,7 @@ def test_labels_json_names_that_are_numbers_are_never_indices(write: Write) -> N
     assert (task.classes, task.train.labels) == (("3", "1", "2"), [1, 2, 0])
     assert task.validation.labels == [2, 0]
     write("task/train.csv", "text,label\nx,1\ny,0\n")
-    with pytest.raises(InputError, match=r"line 3: '0' is not among the declared classes '3', '1', '2'"):
+    with pytest.raises(InputError, match=r"line 3: '0' is none of the classes '3', '1', '2'"):
         read(write("task/validation.csv", "text,label\nx,2\n").parent)
 
 

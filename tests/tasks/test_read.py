@@ -118,10 +118,12 @@ def test_a_pair_of_columns_can_be_named(write: Write, text: Any) -> None:
     assert task.train[0] == {"text_a": "y", "text_b": "x", "label": 0}
 
 
-def test_one_item_with_commas_is_divided_like_a_text(write: Write) -> None:
+def test_names_with_commas_are_divided_where_they_are_a_text_and_not_in_a_sequence(write: Write) -> None:
     path = write("rows.csv", "a,b,l,m\nx,y,1,0\nv,w,0,1\n")
-    task = read(path, text=("a, b",), label=("l,m",), validation_share=0)
+    task = read(path, text="a, b", label="l,m", validation_share=0)
     assert (task.text_columns, task.classes) == (("a", "b"), ("l", "m"))
+    with pytest.raises(InputError, match="no column 'a, b'"):
+        read(path, text=("a, b",), label="l,m")
 
 
 def test_a_column_name_may_hold_a_comma(write: Write) -> None:
@@ -433,7 +435,7 @@ def test_other_class_orders_are_mapped_by_name(task: Task, write: Write) -> None
 
 
 def test_classes_that_the_task_lacks_are_refused(task: Task, write: Write) -> None:
-    with pytest.raises(InputError, match=r"new.csv, line 3: 'huge' is not among the declared classes 'low', 'middle'"):
+    with pytest.raises(InputError, match=r"new.csv, line 3: 'huge' is none of the classes 'low', 'middle'"):
         read_like(task, write("new.csv", "text,label\nv,low\nw,huge\n"))
     write("other/labels.json", '["low", "huge"]')
     with pytest.raises(InputError, match="declares the classes 'huge', which task 'trained' does not have"):
@@ -448,7 +450,7 @@ def test_class_names_that_are_numbers_are_never_indices(write: Write, labels: li
     assert trained.classes == ("1", "2", "3", "4", "5")
     scored = read_like(trained, write("new.csv", "text,label\n" + "".join(f"x,{label}\n" for label in labels)))
     assert scored.test.labels == codes
-    with pytest.raises(InputError, match=r"new.csv, line 3: '0' is not among"):
+    with pytest.raises(InputError, match=r"new.csv, line 3: '0' is none of"):
         read_like(trained, write("new.csv", "text,label\nx,1.0\nx,0.0\n"))
 
 

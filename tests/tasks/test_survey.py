@@ -32,7 +32,9 @@ def test_rows_classes_and_repeated_texts_are_counted() -> None:
         "train: texts that occur with different labels: 1",
         "validation: rows whose text is also in train: 1",
         "test: rows whose text is also in train: 2",
-        "train: no row of class never, so it cannot be learned",
+        "train: no row of 'never': what has none cannot be learned",
+        "validation: no row of 'never': what has none cannot be judged",
+        "validation: 3 rows are few to judge by; scores are rough",
         "a note",
     ]
 

@@ -192,7 +192,7 @@ from trimtab.encoders.encoder import load
 from trimtab.changes.methods import LayerNorms
 from trimtab.training import fit as module
 module.CHECKPOINT_SECONDS = 0.0
-module.fit(load({encoder!r}), make_task(), LayerNorms(), out={out!r}, resume=True, epochs=12, batch_size=8)
+module.fit(load({encoder!r}), make_task(), LayerNorms(), out={out!r}, resume=True, epochs=12, batch_size=8, compute="bfloat16")
 """
 
 
@@ -206,7 +206,7 @@ def test_resume_after_kill_9(encoder, tmp_path):
             assert process.poll() is None, "the run ended before its first checkpoint"
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-    settings = {"epochs": 12, "batch_size": 8}
+    settings = {"epochs": 12, "batch_size": 8, "compute": "bfloat16"}  # "auto" is timed in each process anew
     resumed = fit(encoder, make_task(), LayerNorms(), out=tmp_path / "a", resume=True, **settings)
     whole = fit(encoder, make_task(), LayerNorms(), out=tmp_path / "b", **settings)
     assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
@@ -279,16 +279,66 @@ def test_a_run_killed_after_its_patience_was_lost_stops_there(encoder, tmp_path,
     assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
 
 
-def test_a_killed_overwrite_leaves_nothing_of_the_old_run(encoder, tmp_path, monkeypatch):
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "error"),
+    [(Biases(which="nonsense"), {}, InputError), (Biases(), {}, Killed), (Biases(), {"lr": 1e30}, InputError)],
+)
+def test_an_overwrite_that_comes_to_nothing_leaves_the_old_run(method, settings, error, encoder, tmp_path, monkeypatch):
     task = make_task(n_train=16, n_validation=8)
     fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1)
-    monkeypatch.setattr(fit_module.Workbench, "train_step", dying_at(0, fit_module.Workbench.train_step))
-    with pytest.raises(InputError, match="biases|method"):
-        fit(encoder, task, Biases(which="nonsense"), out=tmp_path, epochs=1, overwrite=True)
-    assert (tmp_path / "delta.safetensors").exists()  # a new run that cannot begin costs nothing
-    with pytest.raises(Killed):
-        fit(encoder, task, Biases(), out=tmp_path, epochs=1, overwrite=True)
-    assert {path.name for path in tmp_path.iterdir()} <= {"recipe.toml", CHECKPOINT, "history.jsonl"}
+    before = contents(tmp_path)
+    if error is Killed:
+        monkeypatch.setattr(fit_module.Workbench, "train_step", dying_at(0, fit_module.Workbench.train_step))
+    with pytest.raises(error):
+        fit(encoder, task, method, out=tmp_path, epochs=9, batch_size=4, overwrite=True, **settings)
+    assert contents(tmp_path) == before
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_the_old_run_waits_for_an_overwrite_that_can_be_resumed(encoder, tmp_path, monkeypatch):
+    task, steps = make_task(n_train=16, n_validation=8), fit_module.Workbench.train_step
+    settings = {"out": tmp_path, "epochs": 3, "batch_size": 8}
+    fit(encoder, task, LayerNorms(), **settings)
+    before = contents(tmp_path)
+    monkeypatch.setattr(fit_module.Workbench, "train_step", dying_at(3, steps))
+    for _ in range(2):  # the second one starts anew; what is set aside stays the finished run
+        with pytest.raises(Killed):
+            fit(encoder, task, Biases(), overwrite=True, **settings)
+        assert {*contents(tmp_path)} == {"recipe.toml", CHECKPOINT, "history.jsonl"}
+        assert contents(tmp_path / ".replaced") == before
+    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
+    with pytest.raises(InputError, match="give one of them"):
+        fit(encoder, task, Biases(), overwrite=True, resume=True, **settings)
+    resumed = fit(encoder, task, Biases(), resume=True, **settings)
+    assert Delta.load(tmp_path).method == resumed.delta.method == "biases"
+    assert not (tmp_path / ".replaced").exists()
+
+
+def test_a_run_that_fails_before_a_checkpoint_leaves_no_folder(encoder, tmp_path):
+    with pytest.raises(InputError, match="not a number"):
+        fit(encoder, make_task(), Full(), out=tmp_path / "new", epochs=9, lr=1e30)
+    assert not (tmp_path / "new").exists()
+
+
+def test_ctrl_c_before_the_first_step_keeps_nothing(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_module.Workbench, "validate", lambda bench: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        fit(encoder, make_task(), LayerNorms(), out=tmp_path / "run", epochs=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(encoder, tmp_path, monkeypatch, capfd):
+    def full_disk(*arguments):
+        raise InputError("cannot write it: No space left on device")
+
+    monkeypatch.setattr(fit_module, "save_checkpoint", full_disk)
+    run = fit(encoder, make_task(n_train=16, n_validation=8), LayerNorms(), out=tmp_path, epochs=1, progress=True)
+    assert "no checkpoint: cannot write it: No space left" in capfd.readouterr().err
+    assert Delta.load(tmp_path).values.keys() == run.delta.values.keys()
 
 
 def test_run_folder_holds_what_the_design_says(encoder, tmp_path):
@@ -304,6 +354,7 @@ def test_run_folder_holds_what_the_design_says(encoder, tmp_path):
     assert scores["delta_bytes"] == (tmp_path / "delta.safetensors").stat().st_size
     assert set(run.as_json()) == {
         "run", "scores", "baseline", "elements", "share", "seconds", "examples_per_second", "peak_memory_bytes", "delta_bytes",
+        "steps", "best_step", "stopped",
     }  # fmt: skip
 
 

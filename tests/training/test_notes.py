@@ -1,5 +1,7 @@
 """What the curves say, in plain words."""
 
+import pytest
+
 from trimtab.training.checkpoint import Progress
 from trimtab.training.notes import plain_notes
 
@@ -35,3 +37,13 @@ def test_why_it_stopped():
     state = progress([(0.6, 0.5, 0.8)], best_step=10)
     assert "Interrupted after step 10 of 30" in plain_notes(state, "interrupted", "accuracy", 30)[0]
     assert "Stopped early" in plain_notes(state, "early", "accuracy", 30)[0]
+
+
+@pytest.mark.parametrize(("after", "said"), [([0.4, 0.3], True), ([0.4, 0.5], False), ([0.6, 0.4], False)])
+def test_scores_that_fell_below_the_start(after: list[float], said: bool) -> None:
+    history = [
+        {"step": step, "scores": {"accuracy": score}, "train_loss": 1.0, "validation_loss": 1.0}
+        for step, score in enumerate([0.5, *after])
+    ]
+    state = Progress(step=2, best_step=1, history=history)
+    assert any("worse than it was before" in note for note in plain_notes(state, None, "accuracy", 2)) == said

@@ -28,8 +28,8 @@ def test_toml_there_and_back(tmp_path_factory, recipe):
 
 def test_flags_go_over_the_file():
     recipe = Recipe(task="a.csv", settings=Settings(epochs=5, lr=0.1))
-    changed = recipe.changed(task=None, method="biases", epochs=2, lr=None)
-    assert (changed.task, changed.method, changed.settings.epochs, changed.settings.lr) == ("a.csv", "biases", 2, 0.1)
+    changed = recipe.changed(task=None, label="stars", epochs=2, lr=None)
+    assert (changed.task, changed.label, changed.settings.epochs, changed.settings.lr) == ("a.csv", "stars", 2, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,11 @@ def test_the_rate_of_matrices_falls_with_the_width():
     assert Settings().for_method(LayerNorms(), 9999, 768).lr == LayerNorms().defaults.lr
     union = Union((Full(), LayerNorms()))
     assert Settings().for_method(union, 9999, 768).lr == Full().defaults.lr / 2
+
+
+def test_another_method_brings_its_own_rates_and_epochs():
+    recipe = Recipe(settings=Settings(lr=3e-3, head_lr=1e-2, epochs=5, batch_size=8))
+    same, other = recipe.changed(method=recipe.method, seed=1), recipe.changed(method="full", epochs=2)
+    assert (same.settings.lr, same.settings.epochs) == (3e-3, 5)
+    assert (other.settings.lr, other.settings.head_lr, other.settings.epochs) == (None, None, 2)
+    assert other.settings.batch_size == 8

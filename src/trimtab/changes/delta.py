@@ -35,7 +35,7 @@ class Delta:
     of the flattened parameter.
     """
 
-    base: Mapping[str, Any]  # name, revision, sha256, model_type and behaviour of the encoder
+    base: Mapping[str, Any]  # name, place, revision, sha256, model_type and behaviour of the encoder
     task: Mapping[str, Any]  # Task.description()
     method: str  # as written on the command line
     head: str  # "default" or "linear"
@@ -64,7 +64,7 @@ class Delta:
                 positions[name] = torch.from_numpy(at).to(torch.int32)
                 values[name] = value.flatten()[torch.from_numpy(at)].clone()
         # Name and revision tell a person which encoder it was; the hash alone decides whether another is the same.
-        base = {"name": encoder.name, "revision": encoder.revision, "sha256": encoder.sha256}
+        base = {"name": encoder.name, "place": encoder.place, "revision": encoder.revision, "sha256": encoder.sha256}
         base |= {"model_type": encoder.config.model_type, "behaviour": encoder.behaviour}
         # LoRA alone adds parameters, so it alone must be repeated before values can be set.
         methods = method.methods if isinstance(method, Union) else (method,)
@@ -125,10 +125,13 @@ class Delta:
     def load(cls, folder: str | Path) -> Delta:
         """The Delta saved in `folder`; raises InputError when there is none, or it is damaged or of a newer format."""
         path = Path(folder) / TENSORS
-        if not path.is_file():
-            raise InputError(
-                f"no delta in {folder}: {TENSORS} is missing (an unfinished run? give a finished run's folder)"
-            )
+        try:
+            path.open("rb").close()  # safetensors says of a file that it may not read that there is none
+        except (FileNotFoundError, NotADirectoryError):
+            there = f"{TENSORS} is missing (an unfinished run?)" if Path(folder).is_dir() else "there is no such folder"
+            raise InputError(f"no delta in {folder}: {there}. Give a finished run's folder.") from None
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
         try:
             with safe_open(path, "pt") as file:
                 described = json.loads((file.metadata() or {})["trimtab"])
@@ -156,7 +159,7 @@ class Delta:
         if encoder.sha256 != self.base["sha256"]:
             raise InputError(
                 f"this delta belongs to {_named(self.base)} with weights {self.base['sha256'][:12]}..., not to "
-                f"{encoder.name!r} with weights {encoder.sha256[:12]}...: load the encoder it was trained on"
+                f"{encoder.name!r} with weights {encoder.sha256[:12]}...: give the encoder it was trained on (--encoder)"
             )
         was, now = self.base["behaviour"], encoder.behaviour
         # What only one of them states is a matter of versions.

@@ -31,6 +31,8 @@ Compute = Annotated[str | None, typer.Option(help="Frozen matrices in auto, floa
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows with no text or no label.")]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 
+INTERRUPTED = 130  # the exit code of what Ctrl-C has ended
+
 
 def say(line: str) -> None:
     """Tells the user, on stderr."""
@@ -40,7 +42,13 @@ def say(line: str) -> None:
 def print_json(values: dict[str, Any], as_json: bool) -> None:
     """Prints `values` as one line of JSON on stdout, where it was asked for."""
     if as_json:
-        print(json.dumps(_without_nan(values), ensure_ascii=False, allow_nan=False))
+        print(json_line(values))
+
+
+def json_line(values: dict[str, Any]) -> str:
+    """`values` as one line of JSON that stdout can show: letters that its encoding lacks are escaped."""
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(_without_nan(values), ensure_ascii=not is_utf8, allow_nan=False)
 
 
 def _without_nan(value: Any) -> Any:

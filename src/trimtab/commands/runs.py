@@ -1,6 +1,5 @@
 """Subcommands of one run: fit it, judge it, use it."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 
 from ..errors import InputError
 from .options import (
+    INTERRUPTED,
     BatchSize,
     Compute,
     EncoderOption,
@@ -24,6 +24,7 @@ from .options import (
     SkipBadRows,
     Text,
     TrainLimit,
+    json_line,
     print_json,
     say,
 )
@@ -92,7 +93,15 @@ def fit(
         task=task, text=columns, label=label, kind=kind, metric=metric, method=method,
         skip_bad_rows=skip_bad_rows or None, **settings,
     )  # fmt: skip
-    run = fit_recipe(recipe, out, resume=resume, overwrite=overwrite, progress=True)
+    if is_recipe and resume and out is None:
+        out = Path(encoder).parent  # the recipe of a run lies in its folder
+    if is_first():
+        say(f"reading {recipe.task}")
+    try:
+        run = fit_recipe(recipe, out, resume=resume, overwrite=overwrite, progress=True)
+    except KeyboardInterrupt:
+        say("stopped at once: what a checkpoint holds is kept, and the same command with --resume goes on from it")
+        raise
     if not is_first():
         return  # under torchrun one process writes and talks
     assert run.folder is not None
@@ -110,6 +119,8 @@ def fit(
     if run.stopped == "interrupted":
         say("to go on: the same command with --resume")
     print_json(run.as_json(), as_json)
+    if run.stopped == "interrupted":
+        raise typer.Exit(INTERRUPTED)  # or a script would go on as if the run were whole
 
 
 def _token_count(text: str | None) -> int | None:
@@ -146,7 +157,7 @@ def predict(
     text: Annotated[list[str] | None, typer.Option(help="A text to answer; repeat for more.")] = None,
     text_pair: Annotated[list[str] | None, typer.Option(help="The second text of each pair.")] = None,
     file: Annotated[Path | None, typer.Option(help="A file of texts, answered row by row.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the answers go: .csv, .tsv or .jsonl.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the answers go: .csv, .tsv or .jsonl, also with .gz.")] = None,
     columns: Annotated[str | None, typer.Option(help="Text column(s) of the file, if named otherwise.")] = None,
     encoder: EncoderOption = None,
     as_json: Json = False,
@@ -158,12 +169,16 @@ def predict(
 
     if (file is None) == (not text):
         raise InputError('give --text "..." (once or more) or --file FILE, and not both')
+    if file is not None and text_pair:
+        raise InputError("--text-pair goes with --text; the texts of --file are in its columns (--columns a,b)")
+    if file is None and (out is not None or columns is not None):
+        raise InputError("--out and --columns go with --file; the answers to --text are printed")
     # The encoder is loaded once, whichever way the texts come.
     predictor = Predictor(run, encoder)
     if file is not None:
         if out is None:
             raise InputError("say where the answers go: --out scored.csv (or .tsv, .jsonl)")
-        count, n_empty = predict_file(predictor, file, out, columns)
+        count, n_empty = predict_file(predictor, file, out, columns, progress=True)
         say(
             f"{count:,} rows in {out}"
             + (f", {n_empty:,} of them without a text and so without an answer" if n_empty else "")
@@ -176,7 +191,7 @@ def predict(
     found = [answer.as_json() for answer in predict_texts(predictor, texts)]
     if not as_json:
         for answer in found:
-            print(json.dumps(answer, ensure_ascii=False))
+            print(json_line(answer))
     print_json({"answers": found}, as_json)
 
 

@@ -59,6 +59,11 @@ class Encoder:
             config = _with_dropout(self.config, dropout)
             return self._default_head(outputs, config) if head == "default" else self._linear_head(outputs, config)
 
+    @property
+    def place(self) -> str:
+        """What `load` finds it by from any working directory."""
+        return self.name if self.name == "minilm" or self.revision else str(self.folder.absolute())
+
     @cached_property
     def max_length(self) -> int:
         """The most tokens a text may have: the tokenizer's limit or that of the position table, whichever is less."""

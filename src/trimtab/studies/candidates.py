@@ -27,7 +27,7 @@ _FAMILIES: tuple[tuple[Method, ...], ...] = (  # of each, the first that fits is
 )
 _SUBSETS: tuple[Method, ...] = (LayerNorms(), Full())  # where Fisher information chooses as many elements as fit
 _VALUE_BYTES, _PLACED_BYTES = 4, 8  # float32, and with an int32 position
-_NAME_BYTES, _HEADER_BYTES = 120, 1500  # of a delta: per tensor, and for its description
+_NAME_BYTES, _HEADER_BYTES = 120, 2200  # of a delta: per tensor, and for its description
 _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 

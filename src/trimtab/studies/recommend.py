@@ -92,7 +92,7 @@ def recommend(
     final = summarised(tried.encoder, tried.tasks, tried.methods, tried.seeds, winner, tried.cells)  # against the best
     best, *others = final.best_first
     recipe = Recipe(
-        encoder=encoder.name, task=task.source or task.name, method=best.method, revision=encoder.revision,
+        encoder=encoder.place, task=task.source or task.name, method=best.method, revision=encoder.revision,
         text=task.text_columns, label=task.label_column, kind=task.kind, metric=task.metric,
         skip_bad_rows=task.skip_bad_rows, validation_share=task.validation_share, split_seed=task.split_seed, settings=chosen,
     )  # fmt: skip

@@ -82,7 +82,9 @@ SCORES = {
     "per_class": [{"class": str, "precision": SCORE, "recall": SCORE, "f1": SCORE, "rows": int}],
     # The hardest first; `row` counts from 0 and `probability` is that of the predicted class. Beside these: "text", or
     # "text_a" and "text_b".
-    "mistakes": [{"row": int, "label": ANSWER, "predicted": ANSWER, "probability": (float, None), "loss": SCORE}],
+    "mistakes": [
+        {"row": int, "unit": (str, None), "label": ANSWER, "predicted": ANSWER, "probability": (float, None), "loss": SCORE}
+    ],
 }
 
 

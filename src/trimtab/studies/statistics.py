@@ -137,11 +137,14 @@ def usable(metric: str) -> bool:
 
 
 def _of_classes(metric: str, hits: NDArray, true: NDArray, said: NDArray, binary: bool) -> NDArray:
-    """Precision, recall or F1 from counts (R, C): of the second of two classes, else the mean over classes; 0 where undefined."""
+    """Precision, recall or F1 from counts (R, C): of the second of two classes, else the mean over those that occur; 0 where
+    undefined."""
     by_class = {
         "precision": _ratio(hits, said), "recall": _ratio(hits, true),
     }.get(metric, _ratio(2 * hits, true + said))  # fmt: skip
-    return by_class[:, 1] if binary and metric != "f1_macro" else by_class.mean(1)
+    if binary and metric != "f1_macro":
+        return by_class[:, 1]
+    return _ratio(by_class.sum(1), (true + said > 0).sum(1))
 
 
 def _multi_label(metric: str, labels: NDArray, answers: NDArray, weights: NDArray) -> NDArray:

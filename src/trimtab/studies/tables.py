@@ -135,5 +135,6 @@ def class_counts(rows: Mapping[str, Any], classes: Sequence[str]) -> Iterator[tu
 
 
 def weakest(per_class: Sequence[Mapping[str, Any]], most: int = 15) -> list[Mapping[str, Any]]:
-    """The `most` classes with the lowest F1, the lowest first; an undefined F1 counts as 0."""
-    return sorted(per_class, key=lambda row: row["f1"] if defined(row["f1"]) else 0.0)[:most]
+    """The `most` classes with the lowest F1 of those that have rows, the lowest first; an undefined F1 counts as 0."""
+    judged = [row for row in per_class if row["rows"]]
+    return sorted(judged, key=lambda row: row["f1"] if defined(row["f1"]) else 0.0)[:most]

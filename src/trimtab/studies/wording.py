@@ -135,9 +135,7 @@ def price(scores: Mapping[str, Any]) -> str:
 
 def notes(scores: Mapping[str, Any]) -> Iterator[str]:
     """What a reader should know before trusting the scores, in plain words."""
-    if better(scores, scores["metric"]) is False:
-        yield f"Training made {plain(scores['metric'])} worse than it was before."
-    yield from scores["notes"]  # on overfitting, and on why the run stopped
+    yield from scores["notes"]  # on scores that fell, on overfitting, and on why the run stopped
     for split, cut in scores["truncation"].items():
         if cut["rows_cut"]:
             yield (

@@ -94,10 +94,9 @@ def _choose_label_columns(table: Table, label: str | Sequence[str] | None) -> tu
 
 
 def _split_names(table: Table, names: str | Sequence[str]) -> tuple[str, ...]:
-    """Column names from "a,b", the one item ("a,b",), or a sequence; a name that is itself a column may hold commas."""
-    whole = names if isinstance(names, str) else names[0] if len(names) == 1 else None
-    if whole is not None:
-        names = (whole,) if whole in table.columns else tuple(name.strip() for name in whole.split(","))
+    """Column names from "a,b" or a sequence of them; a name that is itself a column may hold commas."""
+    if isinstance(names, str):
+        names = (names,) if names in table.columns else tuple(name.strip() for name in names.split(","))
     if not names or len(set(names)) < len(names):
         raise InputError(f"column names must be given once each, not {', '.join(names) or 'none'}")
     return tuple(names)

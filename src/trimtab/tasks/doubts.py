@@ -12,7 +12,9 @@ from decimal import Decimal
 from typing import Any
 
 from .raw import RawRows, is_missing
-from .words import QUANTITY
+from .words import NUMBER, QUANTITY
+
+_LONG = 100
 
 GAPS = frozenset({"nan", "n/a", "na", "null", "none", "#n/a"})
 """What programs write into an empty cell, in lower case."""
@@ -46,9 +48,16 @@ def class_notes(classes: Sequence[str]) -> list[str]:
         for name in classes
         if is_gap(name)
     ]
+    long = [name for name in classes if len(name) > _LONG]
+    if long:
+        notes.append(
+            f"{len(long)} of {len(classes)} class names have more than {_LONG} letters, such as {long[0][:40]!r}...; is that "
+            "the column of the label (--label)?"
+        )
     alike: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), []).append(repr(name))
+        plain = unicodedata.normalize("NFKC", name).casefold().strip()
+        alike.setdefault(str(float(plain)) if NUMBER.fullmatch(plain) else plain, []).append(repr(name))
     return notes + [
         f"the classes {' and '.join(names)} differ only in how they are written; if they are one class, write it in one way"
         for names in alike.values()

@@ -62,7 +62,10 @@ class Coding:
         """The InputError for labels (by row) that are no class."""
         place, words, known = raw.at(list(unknown)), in_quotes(unknown.values()), in_quotes(self.index, limit=10)
         if self.declared:
-            return InputError(f"{place}: {words} is not among the declared classes {known}. Correct one or the other.")
+            return InputError(
+                f"{place}: {words} is none of the classes {known}, which the data declares or the run was trained with. "
+                "Correct these labels."
+            )
         return InputError(
             f"{place}: {words} is not among the labels of the training rows, {known}. Correct these labels, or add "
             "training rows that have them."

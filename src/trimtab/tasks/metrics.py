@@ -74,10 +74,11 @@ def probabilities(kind: str, logits: Tensor) -> Tensor:
 def scores(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Every metric of the task's kind, for logits (N, C) and labels as `label_tensor` makes them.
 
-    With two classes precision, recall and F1 are those of the second class; with more they are macro averages. For
-    multi_label, accuracy asks that all classes of a row be right. The calibration error is the expected calibration error
-    of Guo et al. 2017 (arXiv 1706.04599): over 15 equal bins of confidence, the mean of |accuracy - confidence|, weighted
-    by rows. The loss is the plain one, without class weights or smoothing. Raises ValueError for no rows.
+    With two classes precision, recall and F1 are those of the second class; with more they are macro averages over the classes
+    that occur among the labels or the answers. For multi_label, accuracy asks that all classes of a row be right. The
+    calibration error is the expected calibration error of Guo et al. 2017 (arXiv 1706.04599): over 15 equal bins of confidence,
+    the mean of |accuracy - confidence|, weighted by rows. The loss is the plain one, without class weights or smoothing. Raises
+    ValueError for no rows.
     """
     if len(labels) == 0:
         raise ValueError("no rows to score")
@@ -175,8 +176,9 @@ def calibration_error(confidence: NDArray, correct: NDArray, n_bins: int = 15) -
 def _averaged(truth: NDArray, predicted: NDArray, average: str, n_classes: int) -> tuple[float, float, float, Any]:
     from sklearn.metrics import precision_recall_fscore_support
 
-    # All classes of the task, or one that a small split lacks would drop out of the macro average.
-    labels = None if average == "binary" else list(range(n_classes))
+    # A class that is neither in the rows nor among the answers has no score, and counts for nothing.
+    present = truth.any(0) | predicted.any(0) if truth.ndim == 2 else np.isin(np.arange(n_classes), [truth, predicted])
+    labels = None if average == "binary" or not present.any() else np.flatnonzero(present)
     return precision_recall_fscore_support(truth, predicted, labels=labels, average=average, zero_division=0.0)  # type: ignore[arg-type,return-value]
 
 

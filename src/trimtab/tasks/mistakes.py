@@ -12,7 +12,8 @@ from .task import Rows, Task
 def hardest_mistakes(task: Task, rows: Rows, logits: Tensor, labels: Tensor, limit: int = 20) -> list[dict[str, Any]]:
     """The wrongly answered rows of highest loss (all rows count as wrong in a regression), as JSON values.
 
-    `row` is the 0-based number in the split; logits are (N, C) and labels as `label_tensor` makes them.
+    `row` is the number in the source, where that is known, as `unit` counts it, else the one in the split, from 1; logits are
+    (N, C) and labels as `label_tensor` makes them.
     """
     losses = TaskLoss(task.kind).per_row(logits, labels)
     found = []
@@ -20,7 +21,8 @@ def hardest_mistakes(task: Task, rows: Rows, logits: Tensor, labels: Tensor, lim
     for i in losses.argsort(descending=True).tolist():
         mistake = _mistake(task, rows[i], logits[i : i + 1])
         if mistake["label"] != mistake["predicted"]:
-            found.append({"row": i, **mistake, "loss": float(losses[i])})
+            number = i + 1 if rows.numbers is None else rows.numbers[i]
+            found.append({"row": number, "unit": rows.unit, **mistake, "loss": float(losses[i])})
         if len(found) == limit:
             break
     return found

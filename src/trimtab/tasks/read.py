@@ -164,7 +164,7 @@ def _declared(found: Source, columns: Columns, kind: Kind | None) -> Declared:
 
 def _encoded(rows: RawRows, coding: Coding) -> Rows:
     """The rows with their labels as numbers, or as None where the split has no labels."""
-    return Rows(rows.texts, rows.labels if rows.unlabelled else coding.encode(rows))
+    return Rows(rows.texts, rows.labels if rows.unlabelled else coding.encode(rows), rows.numbers, rows.table.unit)
 
 
 def _main_metric(metric: str | None, name: str, coding: Coding) -> str:

@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .task import Rows, Task
+from .words import in_quotes, plainly
+
+_FEW = 30  # validation rows: with so many an accuracy is known to about a tenth
 
 Texts = tuple[str, ...]
 """The text of a row, or its pair of texts."""
@@ -60,9 +63,19 @@ class Survey:
             "validation: rows whose text is also in train": self.repeated.get("validation", 0),
             "test: rows whose text is also in train": self.repeated.get("test", 0),
         }
-        trained = self.splits["train"].classes if "train" in self.splits else {}
-        unseen = [f"train: no row of class {name}, so it cannot be learned" for name, n in trained.items() if n == 0]
-        return [f"{finding}: {n}" for finding, n in found.items() if n] + unseen
+        lines = [f"{finding}: {n}" for finding, n in found.items() if n]
+        consequences = {"train": "cannot be learned", "validation": "cannot be judged"}
+        for split, consequence in consequences.items():
+            count = self.splits.get(split)
+            absent = [name for name, n in count.classes.items() if n == 0] if count and count.labelled else []
+            if absent:
+                lines.append(f"{split}: no row of {in_quotes(absent)}: what has none {consequence}")
+        judged = self.splits.get("validation")
+        if judged and 0 < judged.rows < _FEW:
+            lines.append(
+                f"validation: {judged.rows} row{'s' * (judged.rows != 1)} are few to judge by; scores are rough"
+            )
+        return lines
 
 
 def survey(task: Task) -> Survey:
@@ -106,6 +119,6 @@ def _count_in_words(count: SplitCount, limit: int = 12) -> str:
     if not count.labelled:
         return rows
     if len(count.classes) <= limit:
-        return f"{rows}: {', '.join(f'{name} {n}' for name, n in count.classes.items())}"
+        return f"{rows}: {', '.join(f'{plainly(name)} {n}' for name, n in count.classes.items())}"
     (most, n_most), *_, (least, n_least) = Counter(count.classes).most_common()
-    return f"{rows}, {len(count.classes)} classes: from {most} {n_most} to {least} {n_least}"
+    return f"{rows}, {len(count.classes)} classes: from {plainly(most)} {n_most} to {plainly(least)} {n_least}"

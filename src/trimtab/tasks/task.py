@@ -24,6 +24,10 @@ class Rows:
 
     texts: tuple[list[str], ...]
     labels: list[Any]  # of Label, one per row
+    numbers: list[int] | None = field(
+        default=None, repr=False, compare=False
+    )  # of the rows in the source, counted from 1
+    unit: str = field(default="row", compare=False)  # what they count there: a "row", or a "line" of a text file
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,7 +42,9 @@ class Rows:
 
     def take(self, indices: Sequence[int]) -> Rows:
         """The rows at `indices`, in that order."""
-        return Rows(tuple([column[i] for i in indices] for column in self.texts), [self.labels[i] for i in indices])
+        numbers = None if self.numbers is None else [self.numbers[i] for i in indices]
+        texts = tuple([column[i] for i in indices] for column in self.texts)
+        return Rows(texts, [self.labels[i] for i in indices], numbers, self.unit)
 
     def sha256(self) -> str:
         """Of all texts and labels in their order, in hexadecimal: equal for equal rows and nothing else."""

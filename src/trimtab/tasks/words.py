@@ -82,6 +82,11 @@ def in_quotes(words: Iterable[str], limit: int = 5) -> str:
     return shortened([repr(word[:40]) for word in dict.fromkeys(words)], limit)
 
 
+def plainly(name: str) -> str:
+    """A class name for a list of them: as it is, or quoted and cut where it is long or would be taken for several."""
+    return name if len(name) <= 40 and name.isprintable() and not set(name) & set(",:;") else repr(name[:40])
+
+
 def _words(label: Any, raw: RawRows, i: int, kind: Kind) -> list[str]:
     """The words of the label of row `i`."""
     if kind != "multi_label":

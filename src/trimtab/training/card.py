@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..changes.delta import Delta
+from ..errors import shortened
 
 
 def model_card(details: Mapping[str, Any], delta: Delta) -> str:
@@ -13,7 +14,7 @@ def model_card(details: Mapping[str, Any], delta: Delta) -> str:
     the length limit cut, and which commands use it.
     """
     task, base = details["task"], delta.base
-    classes = ", ".join(task["classes"]) or "a number"
+    classes = shortened([f"`{name[:40]!r}`" for name in task["classes"]], limit=50) or "a number"
     scores = "\n".join(
         f"| {name} | {details['baseline'][name]:.4f} | {value:.4f} |" for name, value in details["scores"].items()
     )

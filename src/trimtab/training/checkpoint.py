@@ -14,6 +14,9 @@ from ..errors import InputError
 from ..files import replacing
 
 CHECKPOINT = "checkpoint.safetensors"
+_HASHED = {  # fields of an identity that say nothing to a person
+    "data": "other training or validation rows", "encoder": "other weights", "configuration": "another config.json",
+}  # fmt: skip
 GROUPS = ("value", "moment", "best", "position")
 
 
@@ -95,5 +98,6 @@ def _difference(old: str, new: str) -> str:
         before, now = json.loads(old), json.loads(new)
     except ValueError:
         return "another identity"
-    changed = [f"{key}={before.get(key)!r} (now {now[key]!r})" for key in now if before.get(key) != now[key]]
-    return ", ".join(changed[:3]) or "other fields"
+    changed = [key for key in now if before.get(key) != now[key]]
+    said = [_HASHED.get(key) or f"{key}={before.get(key)!r} (now {now[key]!r})" for key in changed]
+    return ", ".join(said[:3]) or "other fields"

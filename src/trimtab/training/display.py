@@ -39,8 +39,8 @@ class Display:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
 
-    def announce(self, bench: Workbench, state: checkpoint.Progress) -> None:
-        """Says what will be trained on what, and what truncation cuts, and starts the bar."""
+    def announce(self, bench: Workbench, state: checkpoint.Progress, resume: bool) -> None:
+        """Says what will be trained on what, what truncation cuts and whether it goes on from a checkpoint; starts the bar."""
         self._bench = bench
         # All that may be wrong with the data, before an hour is spent on it.
         lines = survey(bench.task).lines()
@@ -54,9 +54,23 @@ class Display:
         lines.append(bench.memory.line())
         if state.step:
             lines.append(f"resuming after step {state.step} of {bench.total_steps}")
+        else:
+            lines.append(f"first the score before training, on {len(bench.validation):,} validation rows")
+        if resume and not state.step:
+            lines.append(
+                "there is no checkpoint to resume from in the run folder (--out): starting from the first step"
+            )
         for line in lines:
             self._console.print(line, markup=False, soft_wrap=True)
         self._bar.start()
+
+    def stopping(self) -> None:
+        """Answers the first Ctrl-C."""
+        self._console.print("stopping: the best so far is judged and kept; Ctrl-C again stops at once", soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Says what went wrong without ending the run."""
+        self._console.print(f"trimtab: {text}", markup=False, soft_wrap=True)
 
     def cached(self, rows: int, total: int) -> None:
         """Moves the bar of the frozen layers' states."""

@@ -1,7 +1,9 @@
 """A run in a form that other programs load."""
 
+import copy
 import shutil
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -37,10 +39,25 @@ def export(
         temporary.mkdir(parents=True)
         with quiet():
             delta.merged(base).save_pretrained(temporary)
-            base.tokenizer.save_pretrained(temporary)
+            _cutting_at(base.tokenizer, delta.max_length).save_pretrained(temporary)
+        for path in temporary.iterdir():  # safetensors would let nobody else read the weights
+            path.chmod(temporary.stat().st_mode & 0o666)
         temporary.rename(folder)
     except (OSError, SafetensorError) as error:
         raise unwritable(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _cutting_at(tokenizer: Any, max_length: int) -> Any:
+    """A copy of the tokenizer whose limit is that of the run, and which states no other."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_max_length = max_length
+    for name in (
+        "max_length",
+        "truncation_strategy",
+        "stride",
+    ):  # left in some published tokenizers from their training
+        tokenizer.init_kwargs.pop(name, None)
+    return tokenizer

@@ -3,8 +3,8 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -15,6 +15,7 @@ from torch import Tensor
 from ..changes.methods import Method
 from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, restore
+from ..errors import InputError
 from ..randomness import forked
 from ..tasks.metrics import METRICS
 from ..tasks.task import Task
@@ -22,7 +23,7 @@ from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .display import Display
 from .ranks import joined
 from .recipe import settings_from
-from .run import RECIPE, Run, check_folder, clear, finished_run, recipe_of, write_history
+from .run import RECIPE, Run, check_folder, finished_run, recipe_of, set_aside, taking_place, write_history
 from .workbench import Workbench, set_up
 
 CHECKPOINT_SECONDS = 60.0  # a killed run loses at most about this much work
@@ -35,8 +36,9 @@ def fit(
     """Trains what `method` chooses of `encoder` on `task` and returns the Run, with the values of the best validation.
 
     `settings` are the fields of Settings. With `out`, the run folder is written there (delta, recipe, history, scores) and
-    checkpoints make `resume` possible after any interruption. Ctrl-C stops after the current step and keeps the best so
-    far. Raises InputError when the parts do not fit together or `out` holds another run.
+    checkpoints make `resume` possible after any interruption; a run that is overwritten is deleted when the new one is
+    whole. Ctrl-C stops after the current step and keeps the best so far; before the first step, and when pressed again, it is
+    a KeyboardInterrupt. Raises InputError when the parts do not fit together or `out` holds another run.
     """
     started = time.perf_counter()
     chosen = settings_from(settings)
@@ -48,25 +50,32 @@ def fit(
         display = Display(progress and ranks.is_first)
         bench = set_up(encoder, task, method, chosen, ranks)
         sitting = _sit_down(bench, folder, resume, display, started)
-        # Before the first step: a run that is killed early can then be told from its folder and resumed. What an older run
-        # has left there goes only now that the new one is known to be possible.
-        if folder is not None and ranks.is_first:
-            if not resume:
-                clear(folder)
-            recipe_of(bench).save(folder / RECIPE)
-        with _interruptible() as stop, display:
-            display.announce(bench, sitting.state)
-            # What frozen first layers make of every row, where that is worth keeping; nothing to do for most methods.
-            for rows, total in bench.cache_prefixes():
-                display.cached(rows, total)
-                if stop.is_set():
-                    break
-            stopped = sitting.train(stop)
-        # The last values are seldom the best ones: what is reported, saved and returned is the best validation.
-        bench.optimizer.restore(sitting.best)
-        run = finished_run(bench, sitting.state, stopped, sitting.best_logits, folder, sitting.seconds)
+        written = folder if ranks.is_first else None
+        with nullcontext() if written is None else taking_place(written):
+            if written is not None:
+                # Before the first step: a run that is killed early can then be told from its folder and resumed.
+                if not resume:
+                    set_aside(written)
+                recipe_of(bench).save(written / RECIPE)
+            stopped = _train(sitting, resume)
+            # The last values are seldom the best ones: what is reported, saved and returned is the best validation.
+            bench.optimizer.restore(sitting.best)
+            run = finished_run(bench, sitting.state, stopped, sitting.best_logits, folder, sitting.seconds)
         restore(bench.model)  # or its modules and our closures would wait for the garbage collector together
         return run
+
+
+def _train(sitting: "_Sitting", resume: bool) -> str | None:
+    """Runs the sitting to its end, as `_Sitting.train` says."""
+    bench, display, state = sitting.bench, sitting.display, sitting.state
+    with display, _interruptible(lambda: state.step > 0, display.stopping) as stop:
+        display.announce(bench, state, resume)
+        # What frozen first layers make of every row, where that is worth keeping; nothing to do for most methods.
+        for rows, total in bench.cache_prefixes():
+            display.cached(rows, total)
+            if stop.is_set():
+                break
+        return sitting.train(stop)
 
 
 @dataclass
@@ -148,14 +157,17 @@ class _Sitting:
         if self.folder is not None and self.bench.ranks.is_first:
             self.state.seconds, self.saved_at = self.seconds(), time.perf_counter()
             optimizer = self.bench.optimizer
-            write_history(self.folder, self.state.history)
             positions = {
                 name: torch.from_numpy(at) for name, at in self.bench.selection.elements.items() if at is not None
             }
             groups = {
                 "value": optimizer.values(), "moment": optimizer.moments(), "best": self.best, "position": positions
             }  # fmt: skip
-            save_checkpoint(self.folder, self.identity, self.state, groups)
+            try:
+                write_history(self.folder, self.state.history)
+                save_checkpoint(self.folder, self.identity, self.state, groups)
+            except InputError as error:  # a full disk may have room again when the delta, which is smaller, is written
+                self.display.warn(f"no checkpoint: {error}")
 
 
 def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Display, started: float) -> _Sitting:
@@ -186,8 +198,8 @@ def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Disp
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets; a second Ctrl-C interrupts at once."""
+def _interruptible(worth_keeping: Callable[[], bool], say: Callable[[], None]) -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, which it says; a second Ctrl-C, or one with nothing worth keeping, interrupts at once."""
     stop = threading.Event()
     # Python lets only the main thread handle signals; a fit elsewhere ends with its process.
     if threading.current_thread() is not threading.main_thread():
@@ -195,9 +207,10 @@ def _interruptible() -> Iterator[threading.Event]:
         return
 
     def on_interrupt(signum: int, frame: object) -> None:
-        if stop.is_set():
+        if stop.is_set() or not worth_keeping():
             raise KeyboardInterrupt
         stop.set()
+        say()
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:

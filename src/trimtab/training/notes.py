@@ -7,9 +7,22 @@ _RISE = 1.05  # a validation loss this many times its lowest counts as risen: sm
 
 
 def plain_notes(state: Progress, stopped: str | None, metric: str, total_steps: int) -> list[str]:
-    """Sentences on overfitting, on scores that still rose at the end, and on why training stopped."""
-    found = [_overfitting(state), _still_rising(state, metric, total_steps), _why_stopped(state, stopped, total_steps)]
+    """Sentences on scores that fell, on overfitting, on scores that still rose at the end, and on why training stopped."""
+    found = [
+        _worse(state, metric), _overfitting(state), _still_rising(state, metric, total_steps),
+        _why_stopped(state, stopped, total_steps),
+    ]  # fmt: skip
     return [note for note in found if note]
+
+
+def _worse(state: Progress, metric: str) -> str | None:
+    before, *after = [entry["scores"][metric] for entry in state.history]
+    if not after or not all(METRICS[metric].better(before, score) for score in after):
+        return None
+    return (
+        f"Training made the {metric} worse than it was before. Look at the labels, and at what the rows of a class share; try a "
+        "lower rate (--lr), or more rows."
+    )
 
 
 def _overfitting(state: Progress) -> str | None:

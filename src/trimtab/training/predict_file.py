@@ -1,11 +1,17 @@
 """Answer a file row by row into another file, in bounded memory: columns and row order kept, answers added."""
 
 import csv
+import gzip
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from ..errors import InputError
 from ..files import replacing
@@ -25,14 +31,15 @@ def predict_file(
     source: Path,
     to: Path,
     columns: str | Sequence[str] | None = None,
+    *,
+    progress: bool = False,
 ) -> tuple[int, int]:
-    """Writes every row of `source` to `to` (.csv, .tsv or .jsonl) with the answer added; returns how many rows, and how many
-    of them have no text and so no answer.
+    """Writes every row of `source` to `to` with the answer added; returns how many rows, and how many of them have no answer.
 
-    Added are `predicted_label` and `probability_CLASS` for each class, or `predicted_value` for a regression. `columns`
-    names the text column, or two as "a,b"; by default those of the task the run was trained on, where the file has them,
-    or else the usual ones.
-    Raises InputError for a missing column, an unknown ending, an output column that the file already has, or one file as both.
+    A row without a text has none. `to` ends in .csv, .tsv or .jsonl, or in one of them and .gz. Added are `predicted_label` and
+    `probability_CLASS` for each class, or `predicted_value` for a regression. `columns` names the text column, or two as "a,b";
+    by default those of the task the run was trained on, where the file has them, or else the usual ones. Raises InputError for
+    a missing column, an unknown ending, an output column that the file already has, or one file as both.
     """
     writer_of = _writer_for(to)
     if to.resolve() == source.resolve():
@@ -45,7 +52,12 @@ def predict_file(
         raise InputError(f"{source} already has the column {clash[0]!r}: rename it, so that nothing is overwritten")
     count = n_empty = 0
     # Written under another name and moved into place: a file that is there is whole.
-    with replacing(to) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    opened = gzip.open if to.suffix.lower() == ".gz" else open
+    with (
+        replacing(to) as temporary,
+        opened(temporary, "wt", encoding="utf-8", newline="") as file,
+        _bar(progress) as advance,
+    ):
         write = writer_of(file, [*names, *added])
         for chunk in _chunks(rows):
             answers = _answers(predictor, [texts for _, texts in chunk])
@@ -53,6 +65,7 @@ def predict_file(
                 cells = [None] * len(added) if answer is None else answer_values(predictor.task, answer)
                 write(row | dict(zip(added, cells, strict=True)))
             count, n_empty = count + len(chunk), n_empty + answers.count(None)
+            advance(len(chunk))
     return count, n_empty
 
 
@@ -97,9 +110,19 @@ def _chunks(rows: Iterator[tuple[Row, Texts]]) -> Iterator[list[tuple[Row, Texts
 def _writer_for(to: Path) -> Callable[[IO[str], list[str]], Writer]:
     """What starts a file of the kind that the name of `to` asks for; raises InputError for an unknown ending."""
     writers = {".csv": _table(","), ".tsv": _table("\t"), ".jsonl": _json_lines}
-    if to.suffix not in writers:
-        raise InputError(f"cannot write {to}: its name must end in {', '.join(writers)}")
-    return writers[to.suffix]
+    ending = Path(to.name.lower().removesuffix(".gz")).suffix
+    if ending not in writers:
+        raise InputError(f"cannot write {to}: its name must end in {', '.join(writers)}, or in one of them and .gz")
+    return writers[ending]
+
+
+@contextmanager
+def _bar(shown: bool) -> Iterator[Callable[[int], None]]:
+    """Shows how many rows are answered, on a terminal; the block tells of each chunk."""
+    columns = (TextColumn("[bold]answered"), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not (shown and sys.stderr.isatty())) as bar:
+        row = bar.add_task("", total=None)
+        yield lambda count: bar.advance(row, count)
 
 
 def _table(delimiter: str) -> Callable[[IO[str], list[str]], Writer]:

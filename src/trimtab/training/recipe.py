@@ -79,6 +79,7 @@ class Settings:
 
 
 COMPUTES = get_args(Compute)
+_OF_METHOD = ("lr", "head_lr", "epochs")  # settings whose defaults are the method's
 DECIDE_NOTHING = ("cache_gb", "tokens_per_batch")  # settings of how a fit is computed, not of what comes of it
 _LOWEST = {
     "epochs": 1, "batch_size": 1, "weight_decay": 0, "max_length": 3, "seed": 0, "eval_steps": 1, "patience": 1,
@@ -124,8 +125,13 @@ class Recipe:
         return cls(**_checked(values, cls, str(path)), settings=Settings(**checked))
 
     def changed(self, **values: Any) -> "Recipe":
-        """This recipe with every value that is not None put in, fields of the recipe and of its settings alike."""
+        """This recipe with every value that is not None put in, fields of the recipe and of its settings alike.
+
+        Another method brings its own rates and epochs where none are given: those of the old one would spoil it.
+        """
         values = {name: value for name, value in values.items() if value is not None}
+        if values.get("method", self.method) != self.method:
+            values = dict.fromkeys(_OF_METHOD) | values
         own = {name: values.pop(name) for name in list(values) if name in {f.name for f in dataclasses.fields(self)}}
         return dataclasses.replace(self, **own, settings=dataclasses.replace(self.settings, **values))
 

@@ -31,7 +31,7 @@ def fit_recipe(
     method = parse_method(recipe.method)  # first, because it fails fastest
     task = read(
         recipe.task,
-        text=recipe.text or None,
+        text=recipe.text[0] if len(recipe.text) == 1 else recipe.text or None,  # one name may stand for two, as "a,b"
         label=recipe.label,
         kind=recipe.kind,
         metric=recipe.metric,

@@ -1,7 +1,9 @@
 """Run: what came of a fit, and the folder that keeps it."""
 
 import json
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +29,8 @@ from .saved import check_saved
 from .workbench import Workbench
 
 RECIPE, HISTORY, SCORES, CARD, PAGE = "recipe.toml", "history.jsonl", "scores.json", "README.md", "report.html"
+_FILES = (TENSORS, READABLE, SCORES, HISTORY, CARD, PAGE, RECIPE, CHECKPOINT)
+_OLDER = ".replaced"  # the finished run that is being replaced, in the folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,15 +54,29 @@ class Run:
 
     def as_json(self) -> dict[str, Any]:
         """What `trimtab fit --json` prints."""
-        keys = ("run", "scores", "baseline", "elements", "share", "seconds", "examples_per_second")
+        keys = (
+            "run",
+            "scores",
+            "baseline",
+            "elements",
+            "share",
+            "seconds",
+            "examples_per_second",
+            "steps",
+            "best_step",
+            "stopped",
+        )
         return {key: self.details[key] for key in (*keys, "peak_memory_bytes", "delta_bytes")}
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = True) -> Path:
     """`folder`, made and found writable where `probe`; raises InputError when it holds a run that would be lost."""
     finished, unfinished = (folder / TENSORS).exists(), (folder / CHECKPOINT).exists()
+    if resume and overwrite:
+        raise InputError("--resume goes on with the run in --out and --overwrite replaces it: give one of them")
     if resume and finished and not unfinished:
         raise InputError(f"the run in {folder} is finished: there is nothing to resume")
+    finished = finished or (folder / _OLDER / TENSORS).exists()
     if not resume and not overwrite and (finished or unfinished):
         state = "an unfinished run (--resume goes on with it)" if unfinished else "a finished run"
         raise InputError(f"{folder} holds {state}: choose another --out, or replace it with --overwrite")
@@ -76,9 +94,46 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = T
     return folder
 
 
-def clear(folder: Path) -> None:
-    """Deletes the files of an older run, so that those of two runs are never mixed."""
-    for name in (TENSORS, READABLE, SCORES, HISTORY, CARD, PAGE, CHECKPOINT):
+@contextmanager
+def taking_place(folder: Path) -> Iterator[None]:
+    """The block makes a new run in `folder`, or goes on with one; the finished run that it replaces is there until it is done.
+
+    Where it fails before there is anything to resume, nothing of it stays and the older run is put back.
+    """
+    aside = folder / _OLDER
+    try:
+        yield
+    except BaseException:
+        if not (folder / CHECKPOINT).exists():
+            _clear(folder)
+            _move(aside, folder)
+            with suppress(OSError):
+                folder.rmdir()  # where it was made for this run
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def set_aside(folder: Path) -> None:
+    """Makes room for a new run: a finished one goes into a folder of its own, what is left of an unfinished one is deleted."""
+    if (folder / TENSORS).exists() and not (folder / CHECKPOINT).exists():
+        shutil.rmtree(folder / _OLDER, ignore_errors=True)
+        (folder / _OLDER).mkdir()
+        _move(folder, folder / _OLDER)
+    _clear(folder)
+
+
+def _move(source: Path, to: Path) -> None:
+    """Moves the files of a run that are in `source`, and deletes that folder where it is empty then."""
+    for name in _FILES:
+        if (source / name).exists():
+            (source / name).replace(to / name)
+    with suppress(OSError):
+        source.rmdir()
+
+
+def _clear(folder: Path) -> None:
+    """Deletes the files of a run, so that those of two runs are never mixed."""
+    for name in _FILES:
         (folder / name).unlink(missing_ok=True)
 
 
@@ -86,7 +141,7 @@ def recipe_of(bench: Workbench) -> Recipe:
     """The recipe that repeats this run."""
     task, encoder = bench.task, bench.encoder
     return Recipe(
-        encoder.name, task.source, method_text(bench.method), encoder.revision,
+        encoder.place, task.source, method_text(bench.method), encoder.revision,
         task.text_columns, task.label_column, task.kind, task.metric, task.skip_bad_rows, task.validation_share,
         task.split_seed, bench.settings,
     )  # fmt: skip

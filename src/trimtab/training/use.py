@@ -32,7 +32,12 @@ def base_encoder(delta: Delta, encoder: Encoder | str | None = None) -> Encoder:
     """`encoder`, loaded where it is a name; by default the encoder that `delta` names."""
     if isinstance(encoder, Encoder):
         return encoder
-    return load(encoder) if encoder else load(delta.base["name"], delta.base["revision"])
+    if encoder:
+        return load(encoder)
+    try:
+        return load(delta.base["place"], delta.base["revision"])
+    except InputError as error:
+        raise InputError(f"{error} (the encoder of this run; --encoder FOLDER says where it is now)") from error
 
 
 class Predictor:
@@ -76,6 +81,11 @@ def predict(
     for i, row in enumerate(rows):
         if len(row) != n_texts:
             raise InputError(f"text {i + 1} has {len(row)} part(s); task {predictor.task.name!r} takes {n_texts}")
+        for part in row:
+            if not part.strip():
+                raise InputError(f"text {i + 1} is empty: an answer to it would be a guess")
+            if not part.isascii() and any("\ud800" <= letter <= "\udfff" for letter in part):
+                raise InputError(f"text {i + 1} is not UTF-8: {part!r:.60}")
     columns = tuple([row[k] for row in rows] for k in range(n_texts))
     return predictor.answers(Rows(columns, [None] * len(rows)))
 
@@ -86,10 +96,13 @@ def evaluate(
 ) -> dict[str, Any]:  # fmt: skip
     """{"split", "rows", "scores"} of `run` on a split of `task`: a Task, what `read` takes, or by default its own task.
 
-    `split` defaults to test where it has labels, else validation; of a single file all rows are scored. `text` and `label`
-    name columns as in `read`, `skip_bad_rows` leaves out rows without text or label. Raises InputError when the task or
-    the split does not fit the run, and when the run's own data has changed, so that rows it was trained on would be scored.
+    `split` defaults to test where it has labels, else validation; of a single file all rows are scored, as its test split.
+    `text` and `label` name columns as in `read`, `skip_bad_rows` leaves out rows without text or label. Raises InputError when
+    the task or the split does not fit the run, and when the run's own data has changed, so that rows it was trained on would be
+    scored.
     """
+    if task is None and (text is not None or label is not None):
+        raise InputError("text and label name columns of another task: name its file too (trimtab evaluate RUN FILE)")
     predictor = Predictor(run, encoder)
     is_own = task is None
     if not isinstance(task, Task):
@@ -97,10 +110,14 @@ def evaluate(
     if _shape(task) != _shape(predictor.task):
         changed = f"the data in {task.source} has changed since the run: it" if is_own else f"task {task.name!r}"
         raise InputError(f"{changed} has another kind, other classes or another number of texts than the run's task")
-    chosen = split or next((name for name in ("test", "validation", "train") if _labelled(task, name)), "test")
+    chosen = split or next((name for name in ("test", "validation") if _labelled(task, name)), "test")
     if not _labelled(task, chosen):
         why = "".join(f"; {note}" for note in task.notes)
-        raise InputError(f"task {task.name!r} has no labelled {chosen} rows; it has: {', '.join(task.splits)}{why}")
+        wanted = f"labelled {chosen} rows" if split else "labelled test or validation rows"
+        raise InputError(
+            f"task {task.name!r} has no {wanted}; it has: {', '.join(task.splits)}{why}. Name another split (--split), or the "
+            "column of the labels (--label)."
+        )
     rows = task.splits[chosen]
     trained_beside = predictor.delta.task["validation_sha256"]  # the rows that the run was not trained on
     if is_own and chosen == "validation" and rows.sha256() != trained_beside:
@@ -140,6 +157,11 @@ def _read_for(trained: Task, source: str | None, text: str | None, label: str | 
     """The run's own task read again, or another source read with the run's classes."""
     if source is not None:
         return read_like(trained, source, text=text, label=label, skip_bad_rows=skip_bad_rows)
+    if Path(trained.source).suffix and not Path(trained.source).exists():  # and not the name of a data set
+        raise InputError(
+            f"the run's own data {trained.source} is not to be found from {Path.cwd()}: name the file to score "
+            "(trimtab evaluate RUN FILE)"
+        )
     return read(
         trained.source,
         text=trained.text_columns,

@@ -12,7 +12,7 @@ from ..tasks.metrics import METRICS
 from ..tasks.task import Task
 from .report import environment
 from .summary import Comparison, Summary
-from .wording import count, duration, plain, score, share, size
+from .wording import count, duration, p_value, plain, score, share, size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -185,9 +185,10 @@ def _cheapest(comparison: Comparison, found: list[Summary]) -> str:
     quickest = min(found, key=lambda s: s.seconds)
     smallest = min(found, key=lambda s: s.delta_bytes)
     worse = f", at {_scored(quickest)}" if quickest.rank > 1 else ""
+    makes = "makes" if smallest is quickest else f"{smallest.method} makes"
     return (
-        f"{quickest.method} is quickest ({duration(quickest.seconds)} a fit{worse}), and {smallest.method} makes the smallest "
-        f"delta ({size(smallest.delta_bytes)})."
+        f"{quickest.method} is quickest ({duration(quickest.seconds)} a fit{worse}), and {makes} the smallest delta "
+        f"({size(smallest.delta_bytes)})."
     )
 
 
@@ -198,7 +199,7 @@ def _table(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for s in summaries:
-        p = "" if s.p is None else f"{s.p:.3f}"
+        p = p_value(s.p)
         cells = [
             s.method,
             f"{s.elements:,}",

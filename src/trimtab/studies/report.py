@@ -46,7 +46,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = ("compact", "count", "duration", "opening", "plain", "score", "setting", "share", "size")
+    words = ("compact", "count", "duration", "opening", "p_value", "plain", "score", "setting", "share", "size")
     templates.filters.update({name: getattr(wording, name) for name in words})
     templates.tests["finite"] = wording.defined
     return templates

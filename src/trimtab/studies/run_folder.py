@@ -83,7 +83,14 @@ SCORES = {
     # The hardest first; `row` counts from 0 and `probability` is that of the predicted class. Beside these: "text", or
     # "text_a" and "text_b".
     "mistakes": [
-        {"row": int, "unit": (str, None), "label": ANSWER, "predicted": ANSWER, "probability": (float, None), "loss": SCORE}
+        {
+            "row": int,
+            "unit": (str, None),
+            "label": ANSWER,
+            "predicted": ANSWER,
+            "probability": (float, None),
+            "loss": SCORE,
+        }
     ],
 }
 

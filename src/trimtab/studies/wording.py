@@ -89,6 +89,11 @@ def answer(value: str | float) -> str:
     return value if isinstance(value, str) else f"{round(value, 3):,.10g}".replace("-", "−")
 
 
+def p_value(p: float | None) -> str:
+    """To three decimals, "< 0.001" below; "" where there is none."""
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def setting(value: Any) -> str:
     """A hyperparameter as text: 0.0003, yes, none, 0.9, 0.98."""
     if isinstance(value, bool) or value is None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,13 +25,40 @@ def places(tmp_path):
     return make_encoder_folder("bert", tmp_path / "encoder"), tmp_path / "task.csv"
 
 
-def fit_with(n_ranks, places, out, *options):
-    """`trimtab fit` under torchrun, or plainly for one rank."""
+DYING = """
+import os, signal
+from trimtab import cli
+from trimtab.training import fit as module
+
+save = module.save_checkpoint
+
+def save_and_die(*arguments):
+    save(*arguments)
+    if "KILLED_AFTER" in os.environ and arguments[2].step >= int(os.environ["KILLED_AFTER"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+module.save_checkpoint = save_and_die
+cli.main()
+"""
+
+
+def launched(n_ranks, *arguments, **environment):
+    """`trimtab` with these arguments under torchrun, or plainly for one rank."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_ranks}"] if n_ranks > 1 else []
-    fixed = ["--epochs", "2", "--batch-size", "7", "--dropout", "0", "--compute", "float32", "--json"]
-    command = [sys.executable, *launch, "-m", "trimtab", "fit", *map(str, places), "--out", str(out), *fixed, *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    program = ["-m", "trimtab"]
+    if "KILLED_AFTER" in environment:
+        Path(environment["SCRIPT"]).write_text(DYING)
+        program = [environment["SCRIPT"]]
+    command = [sys.executable, *launch, *program, *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
+
+
+def fit_with(n_ranks, places, out, *options, **environment):
+    """`trimtab fit` of these places with fixed settings, see `launched`."""
+    fixed = ["--epochs", "2", "--batch-size", "7", "--dropout", "0", "--compute", "float32", "--json"]
+    script = {"SCRIPT": f"{out}-dying.py"} if environment else {}
+    return launched(n_ranks, "fit", *places, "--out", out, *fixed, *options, **environment, **script)
 
 
 @pytest.mark.parametrize("method", ["layer_norms", "random:count=200", "last_layers:k=1"])
@@ -61,6 +89,29 @@ def test_a_rank_may_have_nothing_to_do(places, tmp_path):
         assert done.returncode == 0, done.stderr
     one, two = (Delta.load(tmp_path / str(n)) for n in (1, 2))
     torch.testing.assert_close(two.values, one.values, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["head", "last_layers:k=1"])
+def test_two_ranks_read_one_prefix_cache_and_go_on_where_they_were_killed(method, places, tmp_path, monkeypatch):
+    """Killed for real after the first checkpoint; the resumed run ends as the uninterrupted one."""
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
+    options = ("--method", method, "--eval-steps", "2")
+    whole = fit_with(2, places, tmp_path / "whole", *options)
+    assert whole.returncode == 0, whole.stderr
+    assert len(list((tmp_path / "cache" / "prefix").iterdir())) == 2  # of training and validation rows, made once
+    killed = fit_with(2, places, tmp_path / "killed", *options, KILLED_AFTER="1")
+    assert killed.returncode != 0
+    assert (tmp_path / "killed" / "checkpoint.safetensors").is_file()
+    resumed = fit_with(2, places, tmp_path / "killed", *options, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    values = [Delta.load(tmp_path / name).values for name in ("whole", "killed")]
+    assert all(torch.equal(values[0][name], values[1][name]) for name in values[0])
+
+
+def test_a_study_under_torchrun_is_refused(places, tmp_path):
+    done = launched(2, "compare", *places, "--method", "head", "--method", "biases", "--out", tmp_path / "study")
+    assert done.returncode != 0
+    assert "start it without torchrun" in done.stderr
 
 
 def test_a_share_has_its_part_of_rows_and_tokens():

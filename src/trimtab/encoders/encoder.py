@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..randomness import seeded
 from .head import HEADS, LinearHead, Outputs
 from .positions import most_positions
@@ -120,7 +120,7 @@ class Encoder:
                 trust_remote_code=False, output_loading_info=True, **options,
             )  # fmt: skip
         except (ValueError, OSError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"cannot load encoder {self.name!r} from {self.folder}: {_first_line(error)}") from error
+            raise InputError(f"cannot load encoder {self.name!r} from {self.folder}: {first_line(error)}") from error
 
 
 def load(name: str | Path, revision: str | None = None) -> Encoder:
@@ -160,7 +160,7 @@ def _download(name: str, revision: str | None) -> Path:
     except (OSError, ValueError) as error:  # the hub's own errors derive from both
         at = f" at revision {revision!r}" if revision else ""
         raise InputError(
-            f"cannot get encoder {name!r}{at} from the hub, and no folder has that name: {_first_line(error)}"
+            f"cannot get encoder {name!r}{at} from the hub, and no folder has that name: {first_line(error)}"
         ) from error
 
 
@@ -174,7 +174,7 @@ def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"cannot read encoder {name!r} from {folder}: {_first_line(error)}") from error
+        raise InputError(f"cannot read encoder {name!r} from {folder}: {first_line(error)}") from error
     return Encoder(name, revision, folder, sha256, _hash([folder / "config.json"]), config, tokenizer)
 
 
@@ -225,10 +225,6 @@ def _with_dropout(config: Any, rate: float | None) -> Any:
 def _decides(name: str) -> bool:
     """Whether the entry of a configuration can change what an encoder answers."""
     return not (name in _DECIDE_NOTHING or name.startswith("_") or "dropout" in name)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -67,9 +67,9 @@ def compare(
     # One seed of everything before the next: a study that is stopped early can be read already.
     todo = [(seed, task, method) for seed in numbers for task in tasks for method in methods]
     cells = []
-    with StudyDisplay(progress, len(todo)) as display:
+    with StudyDisplay(progress, [method_text(method) for _, _, method in todo]) as display:
         for seed, task, method in todo:
-            cell, was_there = _cell(folder, encoder, task, method, seed, base, settings, display)
+            cell, was_there = _cell(folder, encoder, task, method, replace(base, seed=seed), display)
             cells.append(cell)
             display.finished(cell, was_there)
     return summarised(encoder.name, list(tasks), names, numbers, chosen, cells)
@@ -96,19 +96,18 @@ def finished_cells(
 
 
 def _cell(
-    folder: Path | None, encoder: Encoder, task: Task, method: Method, seed: int, base: Settings,
-    settings: Mapping[str, object], display: StudyDisplay,
-) -> tuple[Cell, bool]:  # fmt: skip
+    folder: Path | None, encoder: Encoder, task: Task, method: Method, settings: Settings, display: StudyDisplay
+) -> tuple[Cell, bool]:
     """The cell, and whether it was there already."""
-    name = method_text(method)
-    path, identity = _place(folder or Path(), encoder, task, method, replace(base, seed=seed))
+    name, seed = method_text(method), settings.seed
+    path, identity = _place(folder or Path(), encoder, task, method, settings)
     found = None if folder is None else _read(path, identity)
     if found is not None:
         return found, True
     display.starts(task.name, name, seed)
     try:
         # No run folder: a cell is its scores and answers, and models of hundreds of cells would fill a disk.
-        run = fit(encoder, task, method, out=None, **{**settings, "seed": seed})
+        run = fit(encoder, task, method, out=None, **asdict(settings))
         cell = _finished(run, task, name, seed)
         # Ctrl-C ends the study; the half-trained cell is not kept.
         if run.stopped == "interrupted":

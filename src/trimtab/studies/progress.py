@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
+from statistics import mean
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -19,15 +22,17 @@ if TYPE_CHECKING:
 class StudyDisplay:
     """Draws on stderr when `shown`; otherwise does nothing."""
 
-    def __init__(self, shown: bool, n_cells: int):
+    def __init__(self, shown: bool, methods: Sequence[str]):
+        """`methods` are those of all cells, one for each."""
         self._console = Console(stderr=True, quiet=not shown, highlight=False)
         self._bar = Progress(
             TextColumn("[bold]{task.completed}/{task.total} cells"), BarColumn(), TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"), TextColumn("{task.description}"),
             console=self._console, disable=not (shown and sys.stderr.isatty()),
         )  # fmt: skip
-        self._row = self._bar.add_task("", total=n_cells, left="")
-        self._n_cells, self._done, self._seen = n_cells, 0, 0
+        self._row = self._bar.add_task("", total=len(methods), left="")
+        self._todo = Counter(methods)  # cells by method
+        self._done = 0
         self._started = time.perf_counter()
         self._seconds: dict[str, list[float]] = {}  # of finished cells by method
 
@@ -46,6 +51,7 @@ class StudyDisplay:
     def finished(self, cell: Cell, was_there: bool) -> None:
         """A cell is done, now or in an earlier sitting."""
         self._done += 1
+        self._todo[cell.method] -= 1
         if not was_there:
             self._seconds.setdefault(cell.method, []).append(time.perf_counter() - self._started)
             # Before and after, so that a method that learns nothing is seen at once.
@@ -56,8 +62,10 @@ class StudyDisplay:
         self._bar.update(self._row, completed=self._done, left=self._left())
 
     def _left(self) -> str:
-        """The time the other cells will take, if they are like those so far."""
+        """The time the other cells will take, each being like those of its method so far, or of all where it has none."""
         # Cells that were there already took no time and say nothing of the others.
         every = [seconds for each in self._seconds.values() for seconds in each]
-        left = self._n_cells - self._done
-        return f"about {duration(sum(every) / len(every) * left)} left" if every and left else ""
+        if not every or not self._todo.total():
+            return ""
+        seconds = sum(n * mean(self._seconds.get(method, every)) for method, n in self._todo.items())
+        return f"about {duration(seconds)} left"

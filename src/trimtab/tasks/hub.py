@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, shortened
+from ..errors import InputError, first_line, shortened
 from .sources import Source, closest_names
 from .tables import NumberedRow, Table
 
@@ -62,10 +62,9 @@ def _load(source: str, path: str, config: str | None) -> Any:
 
         return datasets.load_dataset(path, config)
     except Exception as error:  # the network, the hub, the id or the files: whichever it is, no rows can be had
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         guess = closest_names(Path(source)) or "Check the spelling and the network, or give the path of a local copy."
         raise InputError(
-            f"there is no file or folder {source!r}, and loading it as a hub data set failed: {reason}. {guess}"
+            f"there is no file or folder {source!r}, and loading it as a hub data set failed: {first_line(error)}. {guess}"
         ) from error
 
 

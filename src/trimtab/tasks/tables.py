@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, shortened
+from ..errors import InputError, first_line, shortened
 from .delimited import dialect_of, records
 from .lines import read_lines
 
@@ -166,5 +166,6 @@ def _parquet_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read as Parquet ({reason}). Write or copy the file again.") from None
+        raise InputError(
+            f"{path}: cannot be read as Parquet ({first_line(error)}). Write or copy the file again."
+        ) from None

@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from small import ANIMALS, first_animal, sentences, write_csv
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from trimtab.training.use import Predictor
+from trimtab.training.workbench import Workbench
 
 
 def animal_rows(count: int = 120) -> list[dict]:
@@ -50,6 +53,29 @@ def test_fit_writes_a_page(run_folder):
     page = (run_folder / "report.html").read_text()
     assert "animals" in page
     assert "http" not in page.split("<body")[0].lower().replace("http-equiv", "")
+
+
+def test_ctrl_c_ends_with_130_and_goes_on_with_resume(command, encoder, table, tmp_path, monkeypatch):
+    whole_step = Workbench.train_step
+
+    def interrupted(bench, step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return whole_step(bench, step)
+
+    arguments = [
+        "fit", encoder.folder, table, "--text", "What they said", "--label", "Verdict", "--method", "layer_norms",
+        "--epochs", "2", "--batch-size", "16", "--out", tmp_path / "run", "--json",
+    ]  # fmt: skip
+    monkeypatch.setattr(Workbench, "train_step", interrupted)
+    code, out, err = command(*arguments)
+    stopped = json.loads(out.splitlines()[-1])
+    assert (code, stopped["stopped"], stopped["steps"]) == (130, "interrupted", 4)
+    assert "the same command with --resume" in err
+    monkeypatch.setattr(Workbench, "train_step", whole_step)
+    code, out, err = command(*arguments, "--resume")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["stopped"] is None
 
 
 def test_predict_texts(command, run_folder):

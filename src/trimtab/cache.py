@@ -10,9 +10,8 @@ from pathlib import Path
 
 _ABANDONED_SECONDS = 24 * 3600.0  # a file that has been in the writing for so long was left by a process that died
 _KINDS = ("tokens", "prefix")  # the folders in it
-_OURS = re.compile(
-    r"\.?[0-9a-f]{40}(\.safetensors)?(\.[0-9]+-[0-9a-f]+\.part)?"
-)  # a key, as a file or as one being written
+# A key, as a file or as one being written.
+_OURS = re.compile(r"\.?[0-9a-f]{40}(\.safetensors)?(\.[0-9]+-[0-9a-f]+\.part)?")
 
 
 def cache_folder() -> Path:

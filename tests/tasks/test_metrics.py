@@ -28,6 +28,14 @@ def test_single_label_by_hand():
     assert table[1]["precision"] == pytest.approx(2 / 3)
 
 
+def test_averages_over_classes_leave_out_those_neither_asked_for_nor_answered():
+    """Three classes of which the split holds two: a perfect model scores 1, and not 2/3."""
+    found = scores(make_task(), logits_for([0, 1, 1]), torch.tensor([0, 1, 1]))
+    assert found["precision"] == found["recall"] == found["f1_macro"] == 1.0
+    answered = scores(make_task(), logits_for([0, 1, 2]), torch.tensor([0, 1, 1]))
+    assert answered["f1_macro"] == pytest.approx((1 + 2 / 3 + 0) / 3), "a class that was only answered counts"
+
+
 def test_two_classes_score_the_second():
     import dataclasses
 

@@ -67,6 +67,27 @@ def test_no_decay_on_biases_and_norms():
     assert moved == {"0.weight"}
 
 
+def test_a_master_without_gradient_on_any_rank_stays_where_it_is():
+    """Two ranks, the other played by `total`: neither saw the first weight, only the other one the second."""
+    model = nn.ModuleList([nn.Linear(2, 2, bias=False) for _ in range(3)])
+    optimizer = SelectedAdamW(model, Full().attach(model), lr=0.1, head_lr=0.1, weight_decay=0.5)
+    before = [p.detach().clone() for p in model.parameters()]
+    model[2].weight.grad = torch.ones(2, 2)
+
+    def total(values: list[torch.Tensor]) -> None:
+        counts, *gradients = values
+        counts += torch.tensor([0.0, 1, 1])
+        for gradient, other in zip(gradients, (0, 2, 2), strict=True):
+            gradient += other
+
+    optimizer.add_up(total)
+    assert optimizer.masters["0.weight"].grad is None
+    assert optimizer.masters["1.weight"].grad.flatten().tolist() == [2.0] * 4
+    assert optimizer.masters["2.weight"].grad.flatten().tolist() == [3.0] * 4
+    optimizer.step(1.0, clip=100.0)
+    assert [torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True)] == [True, False, False]
+
+
 def test_half_precision_masters_are_refused():
     model = nn.Sequential(nn.Linear(4, 3)).to(torch.bfloat16)
     with pytest.raises(ValueError, match="must be float32"):

@@ -63,7 +63,7 @@ class Delta:
                 # Half the bytes of int64; no parameter of an encoder has 2**31 elements.
                 positions[name] = torch.from_numpy(at).to(torch.int32)
                 values[name] = value.flatten()[torch.from_numpy(at)].clone()
-        # Name and revision tell a person which encoder it was; the hash alone decides whether another is the same.
+        # Name, place and revision find the encoder; weights and behaviour decide whether another is the same.
         base = {"name": encoder.name, "place": encoder.place, "revision": encoder.revision, "sha256": encoder.sha256}
         base |= {"model_type": encoder.config.model_type, "behaviour": encoder.behaviour}
         # LoRA alone adds parameters, so it alone must be repeated before values can be set.

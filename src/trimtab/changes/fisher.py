@@ -313,9 +313,8 @@ def mean_of(infos: Sequence[Fisher]) -> Fisher:
     first = infos[0].within.body
     for info in infos[1:]:
         # By name and position: parts may differ, because they hold the head of each task.
-        if not info.within.body.same_elements(first) or info.notes.get("encoder_sha256") != infos[0].notes.get(
-            "encoder_sha256"
-        ):
+        encoders = {each.notes.get("encoder_sha256") for each in (infos[0], info)}
+        if len(encoders) > 1 or not info.within.body.same_elements(first):
             raise InputError("these measurements are of different elements or encoders, so they have no mean")
         if info.estimator != infos[0].estimator:
             raise InputError(

@@ -73,8 +73,11 @@ class MovedTop:
                 if gradient is not None and at is not None:
                     gradient.view(-1)[_others(at, gradient.numel()).to(gradient.device)] = 0
             # Gain needs the change of every single step, distance only that of all of them.
-            trained = [(name, p) for name, p in parameters.items() if p.grad is not None and self.by == "gain"]
-            old = {name: (p.detach().clone(), p.grad.clone()) for name, p in trained if p.grad is not None}
+            old: dict[str, tuple[Tensor, Tensor]] = {}
+            if self.by == "gain":
+                old = {
+                    name: (p.detach().clone(), p.grad.clone()) for name, p in parameters.items() if p.grad is not None
+                }
             step()
             for name, (value, gradient) in old.items():
                 # To first order, what this element took off the loss in this step: by its own gradient, before clipping.

@@ -28,7 +28,7 @@ _PROBLEM_TYPES = {
     "regression": "regression",
 }
 _HARD_TEXT = "Déjà vu: the NAÏVE co-worker paid 1,250.75€ (not £99) for unputdownable\tbooks… 東京 #1 don't \U0001f600!"
-_DECIDE_NOTHING = frozenset({  # entries of a configuration
+_OF_NO_MATTER = frozenset({  # entries of a configuration
     "architectures", "transformers_version", "torch_dtype", "dtype", "id2label", "label2id", "num_labels", "problem_type",
     "finetuning_task", "use_cache", "return_dict", "output_attentions", "output_hidden_states", "gradient_checkpointing",
 })  # fmt: skip
@@ -224,7 +224,7 @@ def _with_dropout(config: Any, rate: float | None) -> Any:
 
 def _decides(name: str) -> bool:
     """Whether the entry of a configuration can change what an encoder answers."""
-    return not (name in _DECIDE_NOTHING or name.startswith("_") or "dropout" in name)
+    return not (name in _OF_NO_MATTER or name.startswith("_") or "dropout" in name)
 
 
 @contextmanager

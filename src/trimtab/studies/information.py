@@ -55,15 +55,12 @@ def fisher(
     loss = task_loss(task)
     # The head and the method's own draws are those of a fit with this seed: what is measured is what training starts from.
     model = encoder.with_head(task, seed, head).to(device())
-    with seeded(seed, "method"), computing(cast(Compute, compute)):
-        within = method.attach(model, _batches(tokens), loss)
-    meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"))
-    with (
-        computing(cast(Compute, compute)),
-        head_started(model, _batches(tokens) if head_steps else [], loss, head_steps),
-        meter.measuring(cast(Compute, compute)),
-    ):
-        _measure(meter, tokens, shown=progress)
+    with computing(cast(Compute, compute)):
+        with seeded(seed, "method"):
+            within = method.attach(model, _batches(tokens), loss)
+        meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"))
+        with head_started(model, _batches(tokens) if head_steps else [], loss, head_steps), meter.measuring("auto"):
+            _measure(meter, tokens, shown=progress)
     notes = {
         "encoder": encoder.name, "revision": encoder.revision, "encoder_sha256": encoder.sha256, "task": task.name,
         "method": method_text(method), "head": head, "head_steps": head_steps, "seed": seed, "max_length": max_length,

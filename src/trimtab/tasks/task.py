@@ -24,10 +24,9 @@ class Rows:
 
     texts: tuple[list[str], ...]
     labels: list[Any]  # of Label, one per row
-    numbers: list[int] | None = field(
-        default=None, repr=False, compare=False
-    )  # of the rows in the source, counted from 1
-    unit: str = field(default="row", compare=False)  # what they count there: a "row", or a "line" of a text file
+    # Of the rows in their source, counted from 1, and what is counted there: a "row", or a "line" of a text file.
+    numbers: list[int] | None = field(default=None, repr=False, compare=False)
+    unit: str = field(default="row", compare=False)
 
     def __len__(self) -> int:
         return len(self.labels)

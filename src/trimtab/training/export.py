@@ -54,10 +54,7 @@ def _cutting_at(tokenizer: Any, max_length: int) -> Any:
     """A copy of the tokenizer whose limit is that of the run, and which states no other."""
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.model_max_length = max_length
-    for name in (
-        "max_length",
-        "truncation_strategy",
-        "stride",
-    ):  # left in some published tokenizers from their training
+    # Left in some published tokenizers from their training.
+    for name in ("max_length", "truncation_strategy", "stride"):
         tokenizer.init_kwargs.pop(name, None)
     return tokenizer

@@ -55,18 +55,10 @@ class Run:
     def as_json(self) -> dict[str, Any]:
         """What `trimtab fit --json` prints."""
         keys = (
-            "run",
-            "scores",
-            "baseline",
-            "elements",
-            "share",
-            "seconds",
-            "examples_per_second",
-            "steps",
-            "best_step",
-            "stopped",
-        )
-        return {key: self.details[key] for key in (*keys, "peak_memory_bytes", "delta_bytes")}
+            "run", "scores", "baseline", "elements", "share", "seconds", "examples_per_second", "peak_memory_bytes",
+            "delta_bytes", "steps", "best_step", "stopped",
+        )  # fmt: skip
+        return {key: self.details[key] for key in keys}
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = True) -> Path:

@@ -84,8 +84,10 @@ def predict(
         for part in row:
             if not part.strip():
                 raise InputError(f"text {i + 1} is empty: an answer to it would be a guess")
-            if not part.isascii() and any("\ud800" <= letter <= "\udfff" for letter in part):
-                raise InputError(f"text {i + 1} is not UTF-8: {part!r:.60}")
+            try:
+                part.encode()
+            except UnicodeEncodeError:  # half a character, as the shell hands over bytes of another encoding
+                raise InputError(f"text {i + 1} is not UTF-8: {part!r:.60}") from None
     columns = tuple([row[k] for row in rows] for k in range(n_texts))
     return predictor.answers(Rows(columns, [None] * len(rows)))
 

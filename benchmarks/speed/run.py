@@ -106,7 +106,8 @@ def summary_of(name: str) -> dict | None:
         "seconds": {who: statistics.median(c["seconds"] for c in found) for who, found in cells.items() if found},
         "ratios": ratios,
         "wanted": {"trainer": WORKS[name].as_it_comes, "expert": WORKS[name].expert},
-        "scores": {who: [cell["score"] for cell in found] for who, found in cells.items()},
+        "scores": {who: [c["score"] for c in found if c["score"] is not None] for who, found in cells.items()},
+        "peer_epochs": [WORKS[name].peers().epochs, WORKS[name].epochs],
         "peak_memory_bytes": memory,
         "floor_seconds": statistics.median(cell["floor"]["seconds"] for cell in cells["trimtab"]),
         "matmul_flops": statistics.median(cell["matmul_flops"] for cell in cells["trimtab"]),
@@ -121,8 +122,9 @@ def table(results: dict) -> str:
     )  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, found in results.items():
+        run, of = found.get("peer_epochs", (1, 1))
         cells = [
-            name,
+            name if run == of else f"{name} (peers: {run} of {of} epochs run, the others reckoned)",
             f"{found['seconds']['trimtab']:.1f}",
             f"{found.get('floor_seconds', 0):.1f}" if "floor_seconds" in found else "-",
         ]

@@ -17,6 +17,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -30,6 +31,7 @@ from trimtab.studies.compare import compare, finished_cells
 from trimtab.studies.comparison_page import markdown
 from trimtab.studies.information import fisher
 from trimtab.studies.movement import movement
+from trimtab.studies.recommend import Recommendation, recommend
 from trimtab.studies.summary import Comparison, summarised
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
@@ -67,7 +69,8 @@ BEYOND = (  # other ways to choose a tenth of LayerNorm, or as many elements (99
 )  # fmt: skip
 GLOBAL = f"global:share={GLOBAL_SHARE}"  # what the tables call a selection file, which is another one for each task
 RELATED = {"mrpc": "stsb", "stsb": "mrpc"}  # tasks that share sentences
-PARTS = ("measured", "methods", "subsets", "global", "everywhere", "beyond")
+TRIALS = Path("benchmarks/layernorm_paper/trials")  # what `recommend` tries before it proposes
+PARTS = ("measured", "methods", "subsets", "global", "everywhere", "beyond", "recommended")
 
 
 def main() -> None:
@@ -89,18 +92,70 @@ def main() -> None:
         wanted = [method for part in parts if part != "measured" for method in methods_of(part)]
         if "global" in parts:
             choose_globally(encoder, {name: read(options.data / name) for name in LIMITS})
+        for name, task in tasks.items():
+            if "recommended" in parts:
+                ask(encoder, name, task)
         for seed in seeds:
             for name, task in tasks.items():
-                run(encoder, name, task, wanted + global_methods(name, parts), seed)
+                named = global_methods(name, parts) + recommended_methods(name, parts)
+                run(encoder, name, task, wanted + named, seed)
 
 
 def methods_of(part: str) -> tuple[str, ...]:
-    return {"methods": METHODS, "subsets": SUBSETS, "global": (), "everywhere": EVERYWHERE, "beyond": BEYOND}[part]
+    return {"methods": METHODS, "subsets": SUBSETS, "everywhere": EVERYWHERE, "beyond": BEYOND}.get(part, ())
 
 
 def global_methods(task: str, parts: list[str] | tuple[str, ...]) -> list[str]:
     """The global subset that was chosen without `task`."""
     return [f"selection:file={selection_path(task)}"] if "global" in parts else []
+
+
+def recommended_methods(task: str, parts: list[str] | tuple[str, ...]) -> list[str]:
+    """What `recommend` proposed for `task`, once it was asked."""
+    path = HERE / "recommended" / f"{task}.json"
+    return [json.loads(path.read_text())["method"]] if "recommended" in parts and path.is_file() else []
+
+
+def ask(encoder: Encoder, name: str, task: Task) -> None:
+    """Has `recommend` propose what to train within the budget of all LayerNorms, from trials on training rows of one seed."""
+    path = HERE / "recommended" / f"{name}.json"
+    if path.is_file():
+        return
+    seen = limited(task, LIMITS[name], seed=0)
+    found = recommend(encoder, seen, str(COUNT), seeds=1, out=TRIALS / name, max_length=MAX_LENGTH)
+    write_json(path, {"budget": str(found.budget), "tried": found.as_json()["first"], **reasoned(found)})
+    print(f"{name}: {found.method}", flush=True)
+
+
+def reasoned(found: Recommendation) -> dict[str, Any]:
+    """The proposal and why, for a file."""
+    whole = found.as_json()
+    return {key: whole[key] for key in ("method", "runner_up", "reasons")}
+
+
+def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | None:
+    """A table: what was recommended for each task against the best and the rest within the same budget, by the study's cells."""
+    lines = [
+        "| task | recommended | its score | LayerNorms | random subset | best within the budget |",
+        "|---|---|---|---|---|---|",
+    ]
+    within = ("layer_norms", f"random:count={COUNT}", *EVERYWHERE, "head")
+    for name, task in tasks.items():
+        proposed = recommended_methods(name, PARTS)
+        chosen = [parse_method(method) for method in dict.fromkeys([*proposed, *within])]
+        cells = finished_cells(CELLS, encoder, task, chosen, seeds, train_limit=LIMITS[name], max_length=MAX_LENGTH)
+        scores = {
+            method: mean([cell.score for cell in cells if cell.method == method and cell.score is not None])
+            for method in dict.fromkeys(cell.method for cell in cells)
+        }
+        if not proposed or proposed[0] not in scores:
+            continue
+        best = max(scores, key=lambda method: scores[method])
+        plain = [format(scores[method], ".3f") if method in scores else "-" for method in within[:2]]
+        lines.append(
+            f"| {name} | {proposed[0]} | {scores[proposed[0]]:.3f} | {' | '.join(plain)} | {best} {scores[best]:.3f} |"
+        )
+    return "\n".join(lines) + "\n" if len(lines) > 2 else None
 
 
 def selection_path(task: str) -> Path:
@@ -183,6 +238,9 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
             write_json(HERE / f"{question}.json", found.as_json())
             write_text(HERE / f"{question}.md", markdown(found))
             found.report(HERE / f"{question}.html")
+    table = judged(encoder, tasks, seeds)
+    if table is not None:
+        write_text(HERE / "recommended.md", table)
     measured = {path.stem: json.loads(path.read_text()) for path in sorted((HERE / "measured").glob("*.json"))}
     if measured:
         write_json(HERE / "measured.json", measured)

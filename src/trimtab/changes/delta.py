@@ -22,8 +22,8 @@ from .methods import Lora, Method, Union, inject_lora
 from .notation import method_text
 from .selection import Selection
 
-FORMAT = 3
-TENSORS, READABLE = "delta.safetensors", "delta.json"
+FORMAT = 3  # of the tensor file; `load` reads no other
+TENSORS, READABLE = "delta.safetensors", "delta.json"  # in a run's folder
 _AT = "@"  # "@name" holds the positions of the values under "name"
 
 
@@ -40,8 +40,8 @@ class Delta:
     method: str  # as written on the command line
     head: str  # "default" or "linear"
     max_length: int  # tokens; longer texts are cut
-    values: Mapping[str, Tensor] = field(repr=False)
-    positions: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    values: Mapping[str, Tensor] = field(repr=False)  # by parameter name, float32, on the CPU
+    positions: Mapping[str, Tensor] = field(default_factory=dict, repr=False)  # int32, ascending
     loras: tuple[Lora, ...] = ()  # what must be injected before the values fit
     count_body: int = 0  # elements
     count_head: int = 0
@@ -54,6 +54,7 @@ class Delta:
     ) -> Delta:  # fmt: skip
         """The Delta of `model`, trained from `encoder` at `selection`: copies, so that further training changes nothing."""
         parameters = dict(model.named_parameters())
+        # In float32 whatever the model is in, and on the CPU wherever it is: a delta is read on any machine.
         values, positions = {}, {}
         for name, at in selection.elements.items():
             value = parameters[name].detach().to("cpu", torch.float32)
@@ -91,11 +92,13 @@ class Delta:
         for name, value in self.values.items():
             at = self.positions.get(name)
             target = parameters.get(name)
+            # Of a part no more can be seen than that its positions exist there.
             fits = target is not None and (
                 target.shape == value.shape if at is None else int(at.max()) < target.numel()
             )
             if target is None or not fits:
                 raise InputError(f"the delta holds {name} {tuple(value.shape)}, which does not fit this encoder")
+            # In place, and so in the dtype and on the device that the model has.
             if at is None:
                 target.copy_(value)
             else:
@@ -103,16 +106,20 @@ class Delta:
 
     def merged(self, encoder: Encoder) -> Any:
         """A new model with the delta applied and LoRA folded into the weights it adapted: Hugging Face's own, or a LinearHead."""
+        # Without LoRA the new values stand in the model's own parameters: there is nothing to fold.
         model = self.attach(encoder)
         if self.loras:
             _fold_lora(model)
         return model
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the delta into `folder` and returns its tensor file, which holds everything; delta.json is for reading."""
+        """Writes the delta into `folder` and returns its tensor file, which holds all; delta.json is for reading.
+
+        Raises InputError where `folder` cannot be written to.
+        """
         folder = Path(folder)
         tensors = dict(self.values) | {_AT + name: at for name, at in self.positions.items()}
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}  # safetensors takes no others
         # Over names, shapes and bytes: a flipped bit or a lost tensor is found at loading, not in the answers.
         described = self._described()
         described["sha256"] = _hash(described, tensors)
@@ -139,6 +146,7 @@ class Delta:
             written_in = described["format"]
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path} is damaged or not a delta ({error}): copy it again or fit again") from error
+        # Before the checksum, which another format may form otherwise.
         if written_in != FORMAT:
             raise InputError(
                 f"{path} has delta format {written_in}; this version reads {FORMAT}: use the version that wrote it"
@@ -156,6 +164,7 @@ class Delta:
 
     def _check_base(self, encoder: Encoder) -> None:
         """Raises InputError unless `encoder` is the one that the delta was trained on, and would answer as it did."""
+        # Weights first: with others, a difference in the rest says nothing more.
         if encoder.sha256 != self.base["sha256"]:
             raise InputError(
                 f"this delta belongs to {_named(self.base)} with weights {self.base['sha256'][:12]}..., not to "
@@ -172,6 +181,7 @@ class Delta:
                 f"this delta was trained on {_named(self.base)} with {name}={was['config'][name]!r} in its configuration, and "
                 f"{encoder.name!r} has {now['config'][name]!r}: put its config.json back"
             )
+        # With one vocabulary a text can be cut in two ways, so the tokens of a hard one are compared as well.
         if any(was[name] != now[name] for name in ("tokens", "vocabulary_sha256")):
             raise InputError(
                 f"this delta was trained on {_named(self.base)} with another tokenizer than {encoder.name!r} has now: put the "
@@ -179,6 +189,7 @@ class Delta:
             )
 
     def _described(self) -> dict[str, Any]:
+        """The format and all fields but the tensors, ready for JSON."""
         kept = ("base", "task", "method", "head", "max_length", "count_body", "count_head", "notes")
         described = {name: getattr(self, name) for name in kept}
         return {"format": FORMAT} | described | {"loras": [asdict(lora) for lora in self.loras]}
@@ -199,6 +210,8 @@ def _fold_lora(model: nn.Module) -> None:
 
 
 def _hash(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256, in hexadecimal, of the description and of each tensor's name, shape and bytes."""
+    # Sorted, because neither JSON nor safetensors promises an order.
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
@@ -207,4 +220,5 @@ def _hash(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
 
 
 def _named(base: Mapping[str, Any]) -> str:
+    """The encoder that `base` describes, as messages name it."""
     return f"encoder {base['name']!r}" + (f" at revision {base['revision'][:12]}" if base.get("revision") else "")

@@ -43,7 +43,7 @@ from .squares import SquaredGradients
 ESTIMATORS = ("empirical", "sampled", "exact")
 
 _RANKED = 100_000  # elements whose ranks are compared: enough for a correlation to two digits
-_FORMAT = 2
+_FORMAT = 2  # of the file that `save` writes; `load` reads no other
 _VALUES, _POSITIONS = "values/", "positions/"  # what names of tensors in a file begin with
 
 
@@ -64,13 +64,14 @@ class Fisher:
 
     values: Mapping[str, Tensor] = field(repr=False)  # name -> float32, shaped like the parameter
     within: Selection  # the elements that were asked about; `values` covers their parameters whole
-    estimator: str
+    estimator: str  # one of ESTIMATORS
     rows: np.ndarray = field(repr=False)  # the training rows it was measured on, as numbers
     stability: float  # rank correlation between the two halves of the rows, see `stability_of`; 1 is perfect
     notes: Mapping[str, Any] = field(default_factory=dict)  # encoder, task, seed, ...: JSON
 
     @property
     def parts(self) -> Mapping[str, Part]:
+        """All parameters of the model that was measured, by name."""
         return self.within.parts
 
     def top(
@@ -184,6 +185,7 @@ class Meter:
         if estimator not in ESTIMATORS:
             raise InputError(f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}")
         self._model, self._within, self._kind, self._estimator = model, within, kind, estimator
+        # Texts go to two groups by turns: how far these agree is the stability of the ranking.
         self._squares = SquaredGradients(model, list(within.elements), n_groups=2)
         self._generator = torch.Generator().manual_seed(seed)
         self.count = 0  # texts so far
@@ -193,6 +195,7 @@ class Meter:
         """The model set up for it within the block, and as it was behind it."""
         model, trained = self._model, [p for p in self._model.parameters() if p.requires_grad]
         with ExitStack() as stack:
+            # Frozen, so that backward forms no gradient of a parameter: the squares come from those of activations.
             for parameter in model.parameters():
                 parameter.requires_grad_(False)
             stack.callback(lambda: [parameter.requires_grad_(True) for parameter in trained])
@@ -200,6 +203,7 @@ class Meter:
             stack.callback(restore, model)
             stack.enter_context(evaluating(model))
             stack.enter_context(self._squares.watching())
+            # What the hooks cannot tell apart by text is found before anything is counted.
             probe = Texts(model, probe_ids(model), None)
             self._squares.probe(probe, probe.logits)
             yield self
@@ -217,6 +221,7 @@ class Meter:
         found = factors(logits.detach().cpu(), labels, self._kind, self._estimator, self._generator).to(logits.device)
         if not bool(torch.isfinite(found).all()):
             raise InputError("the model's answers are not numbers (NaN), so there is no gradient to measure")
+        # The squares of all K passes add up in the sums.
         for k, factor in enumerate(found):
             logits.backward(factor, retain_graph=k + 1 < len(found))
             self._squares.end()
@@ -260,7 +265,7 @@ def factors(
     """(K, B, C): gradients of the loss by the logits (B, C), whose squares, pulled back to a parameter and added up, are F.
 
     For `exact` and one label of C they are the columns of the Cholesky factor of diag(p) - p p' (Tanabe and Sagae 1992), so
-    C - 1 passes give what an expectation over C labels would.
+    C - 1 passes give what an expectation over C labels would. Raises InputError for `empirical` without labels.
     """
     c = logits.shape[1]
     if estimator == "empirical" and labels is None:
@@ -270,11 +275,13 @@ def factors(
         if estimator == "empirical":
             assert labels is not None
             return (2 * (answers - labels))[None, :, None]
+        # With y of variance 1/2 around f, the derivative 2 (f - y) has variance 2.
         if estimator == "sampled":
             return 2**0.5 * torch.randn(1, len(answers), 1, generator=generator)
         return torch.full((1, len(answers), 1), 2**0.5)
     if kind == "multi_label":
         p = torch.sigmoid(logits)
+        # The classes are independent, of variance p (1 - p) each: one pass per class.
         if estimator == "exact":
             return torch.diag_embed((p * (1 - p)).sqrt()).transpose(0, 1) / c
         targets = labels if estimator == "empirical" else torch.bernoulli(p, generator=generator)
@@ -290,7 +297,7 @@ def factors(
 
 def _cholesky_columns(p: Tensor) -> Tensor:
     """(C - 1, B, C) with sum_k b_k b_k' = diag(p) - p p', for probabilities p (B, C)."""
-    tiny = torch.finfo(p.dtype).tiny
+    tiny = torch.finfo(p.dtype).tiny  # where a probability is 0, its column is 0 and not NaN
     behind = p.flip(1).cumsum(1).flip(1)  # (B, C): p_k + p_{k+1} + ...
     columns = []
     for k in range(p.shape[1] - 1):

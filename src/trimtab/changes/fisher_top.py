@@ -27,11 +27,11 @@ class FisherTop:
     `granularity`: element, or vector for whole vectors; `per`: the top of all, or the same share of each layer or parameter.
     """
 
-    share: float | None = None
-    count: int | None = None
-    estimator: str = "empirical"
-    examples: int = 1024
-    head_steps: int = 0
+    share: float | None = None  # above 0, at most 1
+    count: int | None = None  # elements
+    estimator: str = "empirical"  # see fisher.py
+    examples: int = 1024  # rows; all of them where there are fewer
+    head_steps: int = 0  # steps of one batch each
     granularity: str = "element"
     per: str = "all"
     within: Method = ALL_NORMS
@@ -53,6 +53,7 @@ class FisherTop:
         # For the labels of the estimator "sampled"; from the method's own stream, which the caller seeds.
         seed = int(torch.randint(2**62, (), dtype=torch.int64))
         meter = Meter(model, within, kind, self.estimator, seed)
+        # "auto": the arithmetic of the fit that this is for (see `computing`). Behind the block the head is as it was.
         with head_started(model, needed, loss, self.head_steps), meter.measuring("auto"):
             for batch in needed:
                 meter.add(batch)

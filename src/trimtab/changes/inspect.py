@@ -28,12 +28,13 @@ SHOWN: tuple[Method, ...] = (
 class Inspection:
     """Element counts by layer and kind, and by method; the head is that of a task with two classes."""
 
-    layers: list[str]
-    kinds: list[str]
+    layers: list[str]  # "embeddings", "0", "1", ..., "after"
+    kinds: list[str]  # those that the encoder has, in the order of KINDS
     counts: list[list[int]]  # layers x kinds
     methods: dict[str, dict[str, Any]]  # method -> {"body", "head", "share"} or {"refused": why}
 
     def as_json(self) -> dict[str, Any]:
+        """All of it, for `--json`."""
         return {"layers": self.layers, "kinds": self.kinds, "counts": self.counts, "methods": self.methods}
 
 
@@ -46,9 +47,12 @@ def inspect(encoder: Encoder, head: str = "default") -> Inspection:
 
 
 def _chosen(encoder: Encoder, method: Method, head: str) -> dict[str, Any]:
+    """What `method` would train: elements of body and head, and the body's share; or why this encoder refuses it."""
     # A model for each, since LoRA adds modules to the one it is attached to.
     model = encoder.with_head(TWO_CLASSES, head=head)
+    # Of the model and not of the selection, since a fit trains the head with every method.
     heads = sum(part.count for part in parts_of(model).values() if part.is_head)
+    # A refusal is an answer too: ModernBERT has no biases, ALBERT no last layers.
     try:
         selection = method.attach(model)
     except InputError as error:

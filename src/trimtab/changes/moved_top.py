@@ -20,7 +20,7 @@ from .ranking import top_of
 from .selection import Selection
 from .short_training import put_back, train_briefly
 
-SCORES = ("distance", "gain")
+SCORES = ("distance", "gain")  # what `by` may be
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class MovedTop:
     steps of gradient times change (loss change allocation, arXiv 1909.01440). `per` and `granularity`: as in FisherTop.
     """
 
-    share: float | None = None
-    count: int | None = None
-    steps: int = 100
+    share: float | None = None  # above 0, at most 1
+    count: int | None = None  # elements
+    steps: int = 100  # of one batch each
     by: str = "distance"
     granularity: str = "element"
     per: str = "all"
@@ -62,11 +62,13 @@ class MovedTop:
         # At the rates that the fit itself would begin with, without its warm-up.
         defaults = defaults_of(self.within).for_width(model.config.hidden_size)
         rates = dict.fromkeys(within.elements, defaults.lr)
+        # The head learns along with them, as it will in the fit.
         rates |= {name: defaults.head_lr for name, part in parts_of(model).items() if part.is_head}
         parameters = {name: p for name, p in model.named_parameters() if name in within.elements}
         gains = {name: torch.zeros_like(p) for name, p in parameters.items()}
 
         def stepping(step: Callable[[], None]) -> None:
+            """Takes the step, less what `within` leaves out of its parameters; adds to `gains` where they decide."""
             for name, at in within.elements.items():
                 gradient = parameters[name].grad
                 # AdamW without decay leaves elements alone whose gradient has always been 0.

@@ -16,7 +16,7 @@ from .fisher_top import Chosen, FisherTop
 from .methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method, Random, Union
 from .moved_top import MovedTop
 
-METHODS: dict[str, type] = {
+METHODS: dict[str, type] = {  # by name, as written on the command line
     "full": Full,
     "head": Head,
     "last_layers": LastLayers,
@@ -40,6 +40,7 @@ def parse_method(text: str) -> Method:
 
 def _united(text: str) -> list[str]:
     """The texts of the methods that `text` joins, cut at every plus that stands outside of parentheses."""
+    # The pattern is in a group, so that `split` gives the pluses too.
     pieces = [""]
     for part in re.split(f"({_JOIN.pattern})", text):
         inside = pieces[-1].count("(") > pieces[-1].count(")")
@@ -78,6 +79,7 @@ def _pinned(method: Method) -> Method:
     """`method` with the SHA-256 of every file's content where it named the file."""
     if isinstance(method, Union):
         return Union(tuple(map(_pinned, method.methods)))
+    # Content, not name: a file that was written over is another choice, one that was moved is not.
     if isinstance(method, Chosen) and Path(method.file).is_file():
         return Chosen(hashlib.sha256(Path(method.file).read_bytes()).hexdigest())
     # A method may choose within another one, which may name a file in turn.
@@ -86,11 +88,13 @@ def _pinned(method: Method) -> Method:
 
 
 def _parse_one(text: str) -> Method:
+    """The Method of `text`, which is no union; raises InputError as `parse_method` does."""
     name, _, options = text.partition(":")
     if name not in METHODS:
         raise InputError(f"unknown method {name!r}{_closest(name, METHODS)}; known methods: {', '.join(METHODS)}")
     kind = METHODS[name]
     # The dataclass fields are the options, with their types: a new method needs no parser of its own.
+    # Less `defaults`, which has a type there too.
     types = {name: hint for name, hint in typing.get_type_hints(kind).items() if name != "defaults"}
     values = {}
     for key, value in _options(name, options):
@@ -117,6 +121,7 @@ def _value(option: str, text: str, hint: Any) -> Any:
     """`text` as the type of the option's field; raises InputError where it is no such thing."""
     # The type of an optional field without its None.
     wanted = next(each for each in (typing.get_args(hint) or (hint,)) if each is not type(None))
+    # Parentheses hold a union together and mean nothing around a single method.
     if wanted is Method:
         return parse_method(text[1:-1] if text.startswith("(") and text.endswith(")") else text)
     try:
@@ -126,6 +131,7 @@ def _value(option: str, text: str, hint: Any) -> Any:
 
 
 def _value_text(value: Any, hint: Any) -> str:
+    """The text that `_value` reads back as `value`, the option of a field of type `hint`."""
     # A share of 1 is one of 1.0: equal methods have one text.
     if isinstance(value, int) and float in (hint, *typing.get_args(hint)):
         value = float(value)

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..errors import InputError
 from .selection import Selection, wanted_count
 
-GRANULARITIES = ("element", "vector")
-PER = ("all", "layer", "parameter")
+GRANULARITIES = ("element", "vector")  # what is ranked and chosen as a whole
+PER = ("all", "layer", "parameter")  # within what the ranking is made
 
 
 def top_of(
@@ -63,6 +63,10 @@ def scores_at(pool: Selection, scores: Mapping[str, Tensor]) -> np.ndarray:
 
 
 def _top_vectors(pool: Selection, scores: Mapping[str, Tensor], wanted: int) -> Selection:
+    """The vectors with the highest mean scores, of `wanted` elements at most.
+
+    Raises InputError where not one fits, or where `pool` has a parameter only in part.
+    """
     # One entry per vector: its parameter, where it starts in it, how wide it is, its mean score.
     names: list[str] = []
     starts: list[np.ndarray] = []
@@ -72,6 +76,7 @@ def _top_vectors(pool: Selection, scores: Mapping[str, Tensor], wanted: int) -> 
         score = scores[name]
         if at is not None:
             raise InputError(f"granularity vector needs whole parameters, and {name} is there in part")
+        # A matrix has a vector per row, (V, E / V); a 1-D parameter is one.
         rows = score.reshape(-1, score.shape[-1]) if score.dim() > 1 else score.reshape(1, -1)
         names += [name] * len(rows)
         starts.append(rows.shape[1] * np.arange(len(rows)))

@@ -30,8 +30,8 @@ class Selection:
     `a | b`, `a & b`, `a - b`, `~a`. Raises ValueError for unknown names, positions out of range, or two universes.
     """
 
-    parts: Mapping[str, Part]
-    elements: Mapping[str, Indices | None]
+    parts: Mapping[str, Part]  # by parameter name
+    elements: Mapping[str, Indices | None]  # by parameter name, in the order of `parts`
 
     def __post_init__(self):
         unknown = set(self.elements) - set(self.parts)
@@ -90,11 +90,13 @@ class Selection:
         """The elements at `places`, distinct numbers that count the chosen elements from 0 through the parameters in order."""
         # Positions within a parameter must ascend, and sorting once keeps them so in each.
         places = np.sort(places)
+        # `ends`: where each parameter's elements end in that numbering; `cuts`: how many places lie before it.
         counts = self.counts()
         ends = np.cumsum([*counts.values()], dtype=np.int64)
         cuts = np.searchsorted(places, ends)
         elements, begin = {}, 0
         for name, end, cut in zip(counts, ends, cuts, strict=True):
+            # From numbers in the selection to numbers among what is chosen here, and to positions.
             inside = places[begin:cut] - (end - counts[name])
             at = self.elements[name]
             elements[name] = inside if at is None else at[inside]
@@ -112,6 +114,7 @@ class Selection:
         # A whole parameter is a name, not a list of all positions: a selection of everything takes a few kilobytes.
         positions = {name: torch.from_numpy(at) for name, at in self.elements.items() if at is not None}
         whole = [name for name, at in self.elements.items() if at is None]
+        # `counts` tell another encoder; `chosen` and `in_vectors` are for the defaults of a method without a model.
         described = {
             "whole": whole, "counts": {name: self.parts[name].count for name in self.elements}, "chosen": self.body.count,
             "in_vectors": all(self.parts[name].is_vector for name in self.body.elements),
@@ -122,6 +125,7 @@ class Selection:
     @classmethod
     def load(cls, path: str | Path, parts: Mapping[str, Part]) -> Selection:
         """What `save` wrote, in the model of `parts`; raises InputError for another file, a damaged one, or another encoder."""
+        # The names and sizes of parameters tell another encoder before any position is read.
         described = described_in(path)
         for name, count in described["counts"].items():
             found = parts[name].count if name in parts else None
@@ -138,15 +142,19 @@ class Selection:
             raise InputError(f"{path} is damaged ({error}): copy it again, or save the selection again") from None
 
     def __or__(self, other: Selection) -> Selection:
+        """What either has chosen."""
         return self._combined(other, _union)
 
     def __and__(self, other: Selection) -> Selection:
+        """What both have chosen."""
         return self._combined(other, _intersection)
 
     def __sub__(self, other: Selection) -> Selection:
+        """What this one has chosen and `other` has not."""
         return self._combined(other, _difference)
 
     def __invert__(self) -> Selection:
+        """All that is not chosen, head included."""
         return Selection.where(self.parts, lambda name, part: True) - self
 
     def __eq__(self, other: object) -> bool:
@@ -154,19 +162,22 @@ class Selection:
             return NotImplemented
         return self.same_elements(other) and dict(self.parts) == dict(other.parts)
 
+    # Equal by content, which is in arrays and dictionaries: no hash goes with that.
     __hash__ = None  # type: ignore[assignment]
 
     def __bool__(self) -> bool:
+        """Whether anything is chosen."""
         return bool(self.elements)
 
     def __repr__(self) -> str:
         return f"Selection({self.body.count:,} body + {self.head.count:,} head elements in {len(self.elements)} parameters)"
 
     def _restricted(self, wanted: Callable[[Part], bool]) -> Selection:
+        """What is chosen in the parameters whose Part is wanted."""
         return Selection(self.parts, {name: at for name, at in self.elements.items() if wanted(self.parts[name])})
 
     def _combined(self, other: Selection, operation: Callable[[Elements, Elements, int], Elements]) -> Selection:
-        """Applies a set operation to what both have chosen of each parameter."""
+        """Applies a set operation to what both have chosen of each parameter; raises ValueError for two universes."""
         if self.parts.keys() != other.parts.keys():
             raise ValueError("selections of two different models do not combine")
         # Names that neither has cannot come out of a union, intersection or difference.
@@ -191,6 +202,7 @@ def described_in(path: str | Path) -> dict[str, Any]:
             )
         described = json.loads(metadata["selection"])
         found = {name: described[name] for name in ("whole", "counts", "chosen", "in_vectors")}
+        # Each parameter with a count is there once: whole, by name, or in part, as a tensor.
         named = sorted([*found["whole"], *names])
         whole = isinstance(found["counts"], dict) and isinstance(found["chosen"], int)
         # Vectors need no count; the rate of scattered elements is divided by theirs.
@@ -200,7 +212,7 @@ def described_in(path: str | Path) -> dict[str, Any]:
             )
         return found
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
+        if isinstance(error, InputError):  # which is a ValueError
             raise
         why = "it holds something else" if isinstance(error, KeyError | TypeError) else error
         raise InputError(f"{path} is no saved selection (trimtab fisher --save-selection writes them): {why}") from None
@@ -214,10 +226,11 @@ def wanted_count(name: str, available: int, count: int | None, share: float | No
         raise InputError(f"{name}:share={share} must be above 0 and at most 1")
     if count is not None and not 0 < count <= available:
         raise InputError(f"{name}:count={count} must be from 1 to the {available} elements there are to choose from")
+    # At least one, however small the share: an empty selection trains nothing.
     return count if count is not None else max(1, round(available * share))  # type: ignore[operator]
 
 
-_NONE: Indices = np.empty(0, dtype=np.int64)
+_NONE: Indices = np.empty(0, dtype=np.int64)  # what an absent name has chosen
 
 
 def _tidy(name: str, at: Elements, count: int) -> Elements:
@@ -237,18 +250,21 @@ def _tidy(name: str, at: Elements, count: int) -> Elements:
 
 
 def _union(a: Elements, b: Elements, count: int) -> Elements:
+    """The positions in either; `count`, of the parameter's elements, is not needed."""
     if a is None or b is None:
         return None
     return np.union1d(a, b) if len(a) and len(b) else a if len(a) else b
 
 
 def _intersection(a: Elements, b: Elements, count: int) -> Elements:
+    """The positions in both; `count` is not needed."""
     if a is None or b is None:
         return b if a is None else a
     return np.intersect1d(a, b, assume_unique=True)
 
 
 def _difference(a: Elements, b: Elements, count: int) -> Elements:
+    """The positions in `a` and not in `b`, of a parameter of `count` elements."""
     if b is None:
         return _NONE
     if a is None:
@@ -262,4 +278,5 @@ def _difference(a: Elements, b: Elements, count: int) -> Elements:
 
 
 def _same(a: Elements, b: Elements) -> bool:
+    """Whether both are the same positions; all of a parameter is always None (see `_tidy`)."""
     return a is b if a is None or b is None else np.array_equal(a, b)

@@ -32,10 +32,12 @@ def train_briefly(
     training, parameters = model.training, dict(model.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in rates)
+    # A group for each, because rates differ by parameter.
     groups = [{"params": [parameters[name]], "lr": rate} for name, rate in rates.items()]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
 
     def step() -> None:
+        """Clips all gradients together and changes the parameters."""
         nn.utils.clip_grad_norm_([parameters[name] for name in rates], CLIP)
         optimizer.step()
 
@@ -43,10 +45,12 @@ def train_briefly(
         # No dropout: a measurement should not depend on its noise.
         model.eval()
         prepare(model, compute="auto")
+        # From the first batch again, where there are fewer than steps.
         for batch in islice(cycle(batches), steps):
             logits = Texts(model, batch.ids, batch.type_ids).logits()
             loss(logits, batch.labels.to(logits.device)).backward()
             stepping(step)
+            # Here and not in `step`, behind which `stepping` may still read the gradients.
             optimizer.zero_grad()
     finally:
         restore(model)
@@ -65,6 +69,7 @@ def put_back(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tenso
     try:
         yield before
     finally:
+        # In place, so that they stay the tensors that others hold; behind an error too.
         with torch.no_grad():
             for name, value in before.items():
                 parameters[name].copy_(value)

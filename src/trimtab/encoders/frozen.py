@@ -26,7 +26,8 @@ from .strips import joined
 
 _log = logging.getLogger(__name__)
 
-COMPUTE = torch.bfloat16
+COMPUTE = torch.bfloat16  # the dtype of products and of what leaves a linear map
+# Whether oneDNN is there, and torch's private operator that arranges a weight for it.
 _PACKS = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
@@ -47,6 +48,7 @@ class Copies:
         if not biases:
             return None
         if torch.is_grad_enabled() and any(bias.requires_grad for bias in biases):
+            # In the graph and no copy that is kept, so that the parameters get their gradients.
             return biases[0] if len(biases) == 1 else torch.cat(biases)
         return self._copy("bias", biases, lambda b: b)
 
@@ -69,9 +71,11 @@ class Copies:
         return any(map(is_picked, self._modules))
 
     def _weights(self) -> list[Tensor]:
+        """The maps' own weights (O, I), the masters of the copies."""
         return [module.weight for module in self._modules]
 
     def _copy(self, name: str, sources: Sequence[Tensor], arrange: Callable[[Tensor], Tensor]) -> Tensor:
+        """The copy called `name`: what `arrange` makes of the `sources`, in bfloat16 and one above the other."""
         # Memory and version: torch counts every change in place, and a parameter that was moved lies elsewhere.
         stamp = [(source.data_ptr(), source._version) for source in sources]
         made = self._made.get(name)
@@ -99,6 +103,7 @@ class _Frozen(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, bias: Tensor | None, copies: Copies, widths: list[int]
     ) -> Tensor | tuple[Tensor, ...]:
+        # Nothing of x is saved: the gradient of a frozen map needs its weight alone.
         ctx.copies = copies
         y = copies.times(x, bias)
         return y if len(widths) == 1 else y.split(widths, 1)
@@ -132,7 +137,7 @@ class _Trained(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         (x, weight), grad = ctx.saved_tensors, grads[0].contiguous()
         dx = grad @ weight if ctx.needs_input_grad[0] else None
-        dw = (grad.t() @ x).float() if ctx.needs_input_grad[1] else None
+        dw = (grad.t() @ x).float() if ctx.needs_input_grad[1] else None  # (O, I)
         db = grad.sum(0, dtype=torch.float32) if ctx.needs_input_grad[2] else None
         return dx, dw, db, None
 
@@ -163,7 +168,7 @@ def linear_forward(module: nn.Linear, copies: Copies | None = None) -> Callable[
     copies = copies or Copies([module])
 
     def forward(x: Tensor) -> Tensor:
-        flat = x.to(COMPUTE).reshape(-1, x.shape[-1])
+        flat = x.to(COMPUTE).reshape(-1, x.shape[-1])  # (T, I)
         if _is_trained(module):
             y: Any = _Trained.apply(flat, module.weight, module.bias, copies)
         else:
@@ -179,6 +184,7 @@ def is_intermediate(module: Any) -> bool:
     children = dict(module.named_children())
     if children.keys() != {"dense", "intermediate_act_fn"} or not isinstance(children["dense"], nn.Linear):
         return False
+    # By its answers and not its class: one function has several, and its tanh form is further off than this.
     activation, probe = children["intermediate_act_fn"], torch.linspace(-4, 4, 65)
     return torch.allclose(activation(probe), functional.gelu(probe), rtol=0, atol=1e-6)
 
@@ -212,12 +218,14 @@ def shared_forwards(modules: Sequence[nn.Linear]) -> list[Callable[[Tensor], Ten
         # A trained one needs its own gradient product, so each goes alone.
         if any(map(_is_trained, modules)):
             return alone[number](x)
+        # The maps of a group are given one tensor, not equal ones: that is how they were found.
         if getattr(state, "input", None) is not x or number not in state.answers:
             flat = x.to(COMPUTE).reshape(-1, x.shape[-1])
             answers: Any = _Frozen.apply(flat, copies.bias(), copies, widths)
             taps = (tapped(y, flat, picked_of(module)) for y, module in zip(answers, modules, strict=True))
             state.input, state.answers = x, dict(enumerate(taps))
         y = state.answers.pop(number)
+        # All are fetched, so the input need not be kept alive any longer.
         if not state.answers:
             state.input = None
         return y.view(*x.shape[:-1], -1)
@@ -251,6 +259,7 @@ def adapter_forward(module: Any) -> Callable[..., Tensor]:
         inputs = dropout(x, getattr(drop, "p", 0.0), drop.training).to(COMPUTE)
         flat = y.to(COMPUTE).view(-1, y.shape[-1])
         total: Any = _LowRank.apply(flat, inputs.reshape(-1, x.shape[-1]), a, b, module.scaling[active[0]])
+        # In the dtype of the base map's answer: float32 where the model runs padded.
         return total.view(y.shape).to(y.dtype)
 
     return forward
@@ -267,7 +276,7 @@ def bfloat16_pays(device: torch.device) -> bool:
     # Every card that has it in hardware is faster with it.
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    seconds = {}
+    seconds = {}  # of the best of five products of 512 tokens with a map of a base model's width
     for dtype in (torch.float32, torch.bfloat16):
         x, w = torch.randn(512, 768).to(dtype), torch.randn(768, 768).to(dtype)
         seconds[dtype] = min(timeit.repeat(lambda x=x, w=w: functional.linear(x, w), number=1, repeat=5))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-WIDTH_STEP = 32
+WIDTH_STEP = 32  # places: block widths are multiples of it
 NEW_WIDTH_SCORES = 8_000  # scores of a head that one more width must save to be worth its calls
 EMPTY = -1  # the text number of an empty place, which holds token 0
 
@@ -29,7 +29,7 @@ class Block:
     texts: np.ndarray  # (n, L) int64, numbers of texts
     queries: np.ndarray  # (n, q) int64: `tokens`, or the first token of each text
     query_texts: np.ndarray  # (n, q) int64
-    masks: dict[Any, Tensor | None] = field(default_factory=dict)
+    masks: dict[Any, Tensor | None] = field(default_factory=dict)  # by window, dtype and device
 
     def mask(self, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor | None:
         """What to add to the scores, (n, 1, q, L): 0 inside a text and `window`, else -inf; None where all is 0.
@@ -52,6 +52,7 @@ class Block:
     def with_first_queries(self) -> Block:
         """The same blocks with the first token of each text as the only queries."""
         first = (self.texts != EMPTY) & (np.diff(self.texts, axis=1, prepend=EMPTY) != 0)
+        # Stable, so that the first tokens move to the front in their order; q is the most of any block.
         places = np.argsort(~first, axis=1, kind="stable")[:, : int(first.sum(1).max())]
         present = np.take_along_axis(first, places, 1)
         queries = np.where(present, np.take_along_axis(self.tokens, places, 1), 0)
@@ -66,7 +67,7 @@ class Layout:
     def __init__(self, starts: Sequence[int], lengths: Sequence[int], device: torch.device | str = "cpu"):
         self.starts, self.lengths = [int(s) for s in starts], [int(n) for n in lengths]
         self.device = torch.device(device)
-        self._made: dict[Any, Any] = {}
+        self._made: dict[Any, Any] = {}  # by key: every layer of a pass asks for the same
 
     def blocks(self, first: bool = False) -> list[Block]:
         """The blocks, widest first; with `first`, only the first token of each text asks."""
@@ -120,6 +121,7 @@ class Layout:
         return [self._block(width, texts) for width, texts in _widths(self.lengths)]
 
     def _block(self, width: int, texts: list[int]) -> Block:
+        """The Block of `width` that holds `texts`, which are given longest first."""
         bins = _first_fit(texts, self.lengths, width)
         # Empty places hold token 0, which is always there to be read; that they belong to no text is in `owners`.
         tokens, owners = np.zeros((len(bins), width), np.int64), np.full((len(bins), width), EMPTY)
@@ -162,6 +164,7 @@ def _widths(lengths: list[int]) -> list[tuple[int, list[int]]]:
         fewest, begin = min(found)
         best.append(fewest)
         begins.append(begin)
+    # From the widest width back, along the cuts that led to the fewest scores.
     runs, end = [], len(widths)
     while end:
         begin = begins[end]

@@ -27,6 +27,7 @@ class _ResidualNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, mask: Mask | None
     ) -> Tensor:
         total = residual + x if mask is None else torch.addcmul(residual, x, mask.kept, value=mask.scale)
+        # Of every token the mean, and one over the standard deviation.
         answer, mean, scale = torch.native_layer_norm(total, [x.shape[-1]], weight, bias, eps)
         ctx.save_for_backward(total, mean, scale, weight, bias)
         ctx.mask = mask
@@ -41,6 +42,7 @@ class _ResidualNorm(torch.autograd.Function):
         dsum, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
             grads[0].contiguous(), total, [total.shape[-1]], mean, scale, weight, bias, wanted
         )
+        # x came in through dropout, so its gradient leaves through the same mask.
         dx = dsum
         if ctx.mask is not None and needs[0]:
             dx = masked(dsum, ctx.mask)
@@ -51,6 +53,7 @@ def residual_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, rate: float) 
     """`norm(residual + dropout(x))` in the dtype of `x`; `rate` is that of dropout."""
     # The embeddings come in float32, the layers' own sums in the dtype of their products.
     residual, noise = residual.to(x.dtype), NOISE.get()
+    # One after the other where there is no kernel of mixed dtypes, no weight or no pool to draw the mask from.
     if x.device.type != "cpu" or norm.weight is None or (rate > 0 and noise is None):
         return _normed(residual + dropout(x, rate, training=True), norm, x.dtype)
     mask = noise.mask(x.shape, rate, x.dtype) if rate > 0 and noise is not None else None
@@ -76,6 +79,7 @@ def tail_forward(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
             # The attention's answer has first tokens only; so must what it is added to.
             input_tensor = run.firsts(input_tensor)
         rate = module.dropout.p if module.dropout.training else 0.0
+        # Hooks on the norm see what it is given only where the norm itself is called.
         if run is not None and run.observed:
             hidden = module.dense(hidden_states)
             return module.LayerNorm(input_tensor.to(hidden.dtype) + dropout(hidden, rate, training=True))

@@ -21,7 +21,7 @@ class Texts:
 
     def __init__(self, model: Any, ids: Sequence[np.ndarray], type_ids: Sequence[np.ndarray] | None):
         self._model, self._ids, self._type_ids = model, ids, type_ids
-        self._batch: PackedBatch | None = None
+        self._batch: PackedBatch | None = None  # None where the model runs padded
         if can_split(model):
             self._batch = rounded(model, pack(ids, type_ids, model))
 
@@ -45,4 +45,5 @@ class Texts:
         lengths = self._batch.lengths.tolist()
         if count == sum(lengths):
             return lengths
+        # Behind the layers, where a text is one row: its first token or its mean.
         return [1] * count if count == len(lengths) else None

@@ -35,7 +35,7 @@ from .positions import first_position
 from .probe import evaluating, observe, probe_ids
 from .running import Run
 
-Compute = Literal["auto", "float32", "bfloat16"]
+Compute = Literal["auto", "float32", "bfloat16"]  # the arithmetic of the layers; "auto": see `resolved`
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ class PackedBatch:
     input_ids: Tensor  # (1, T) int64
     position_ids: Tensor  # (1, T) int64, counted from the family's first position in every text
     token_type_ids: Tensor | None  # (1, T) int64
-    lengths: Tensor  # (B,) int64, on the CPU
-    starts: Tensor  # (B,) int64, on the CPU
+    lengths: Tensor  # (B,) int64, on the CPU: tokens of each text
+    starts: Tensor  # (B,) int64, on the CPU: the number of each text's first token
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -61,22 +61,25 @@ class _Plan:
     attention: str | None  # the model's attention implementation before
     packed: bool = False
     halved: bool = False  # whether its layers compute in bfloat16
-    n_layers: int = 0
-    firsts_from: nn.Module | None = None
-    patched: list[nn.Module] = field(default_factory=list)
+    n_layers: int = 0  # modules in the stack: 1 where one is run for every layer
+    firsts_from: nn.Module | None = None  # as in Run
+    patched: list[nn.Module] = field(default_factory=list)  # what has a forward method of ours
     hooks: list[Any] = field(default_factory=list)
 
     def patch(self, module: nn.Module, forward: Any) -> None:
+        """Puts `forward` in front of the method of the module's class, which stays as it is."""
         module.forward = forward
         self.patched.append(module)
 
     def undo(self) -> None:
+        """Takes away all hooks and forward methods that the plan has set."""
         while self.hooks:
             self.hooks.pop().remove()
         while self.patched:
             vars(self.patched.pop()).pop("forward", None)
 
 
+# Weak, so that a plan goes with its model: it holds modules inside of it, but not the model.
 _PLANS: WeakKeyDictionary[nn.Module, _Plan] = WeakKeyDictionary()
 
 
@@ -122,12 +125,14 @@ def can_split(model: Any) -> bool:
 def states_before(model: Any, batch: PackedBatch, depth: int) -> Tensor:
     """What layer `depth` of a prepared model is given, (T, H).
 
-    At the number of layers: what the head is given of each text, (B, H) float32.
+    At the number of layers: what the head is given of each text, (B, H) float32. Raises ValueError for a `depth`
+    beyond that.
     """
     plan = _PLANS[model]
     try:
         _run(model, batch, plan, depth=depth, wants_states=True)
     except running.Reached as reached:
+        # Less the padding text that `rounded` may have added behind the others.
         return reached.states[: len(batch) if depth == plan.n_layers else batch.input_ids.shape[1]]
     raise ValueError(f"{type(model).__name__} has no layer {depth}")
 
@@ -148,6 +153,7 @@ def copies_bytes(model: Any) -> int:
     if model not in _PLANS or not _PLANS[model].halved:
         return 0
     layers = model.get_submodule(layers_of(model).path)
+    # Two copies of each weight, 2 bytes an element.
     return sum(2 * 2 * module.weight.numel() for module in layers.modules() if isinstance(module, nn.Linear))
 
 
@@ -155,7 +161,7 @@ def prepare(model: Any, *, compute: Compute = "auto") -> None:
     """Makes `forward` run packed on `model`, its layers in bfloat16 where that pays; `restore` undoes it.
 
     Parameters are not touched: `model.state_dict()` stays float32 and exact, and which are trained is looked up at every
-    call.
+    call. Raises InputError where the model's answers are not numbers.
     """
     restore(model)
     expected, groups = observe(model)
@@ -168,6 +174,7 @@ def prepare(model: Any, *, compute: Compute = "auto") -> None:
     if not plan.packed:
         model.config._attn_implementation = plan.attention
         warn_padded(model)
+    # Dropout and tables in all of the model, arithmetic in its layers only.
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             plan.patch(module, dropout_forward(module))
@@ -208,6 +215,7 @@ def restore(model: Any) -> None:
 
 
 def _row(rows: Sequence[np.ndarray]) -> Tensor:
+    """The arrays one after the other, (1, T) int64."""
     return torch.from_numpy(np.concatenate(rows).astype(np.int64))[None]
 
 
@@ -215,6 +223,7 @@ def _run(model: Any, batch: PackedBatch, plan: _Plan, **part: Any) -> tuple[Tens
     """The logits, and the Run that they come from; `part` are fields of Run that say where to begin or to stop."""
     n_texts = len(batch)
     states, only_head = part.get("states"), part.get("states") is not None and part["depth"] == plan.n_layers
+    # A head alone has no large products, whose shapes would be worth rounding.
     if not only_head:
         batch = rounded(model, batch)
         if states is not None:
@@ -226,7 +235,7 @@ def _run(model: Any, batch: PackedBatch, plan: _Plan, **part: Any) -> tuple[Tens
     if isinstance(model, LinearHead):  # its mean is over B texts of one token each
         inputs["attention_mask"] = torch.ones(len(batch), 1, device=batch.input_ids.device)
     with running.running(Run(layout, plan.firsts_from, n_layers=plan.n_layers, **part)) as run:
-        return model(**inputs).logits.float()[:n_texts], run
+        return model(**inputs).logits.float()[:n_texts], run  # without the padding text's answer
 
 
 def rounded(model: Any, batch: PackedBatch) -> PackedBatch:
@@ -236,7 +245,7 @@ def rounded(model: Any, batch: PackedBatch) -> PackedBatch:
     spend a tenth of its time on that. Some 16 sizes per doubling cost 2% more tokens.
     """
     tokens = batch.input_ids.shape[1]
-    step = min(64, 1 << max(3, tokens.bit_length() - 5))
+    step = min(64, 1 << max(3, tokens.bit_length() - 5))  # tokens
     missing = -tokens % step
     if not missing or not _PLANS[model].halved or batch.input_ids.device.type != "cpu":
         return batch
@@ -274,6 +283,7 @@ def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) ->
 
 
 def _set_up(model: Any, plan: _Plan, layers: Any, *, shortcuts: bool) -> None:
+    """Sets hooks and forward methods on `model`, those of the two shortcuts of `_try_packed` where they are wanted."""
     body, last = model.base_model, layers[-1]
     if shortcuts:
         for module in layers.modules():
@@ -282,9 +292,11 @@ def _set_up(model: Any, plan: _Plan, layers: Any, *, shortcuts: bool) -> None:
     for number, layer in enumerate(layers):
         plan.patch(layer, running.layer_forward(layer, number))
     plan.hooks.append(body.register_forward_pre_hook(running.without_mask, with_kwargs=True))
+    # A mean needs every token of the last layer, so none can be left out of it.
     if isinstance(model, LinearHead) or getattr(model.config, "classifier_pooling", "cls") == "mean":
         plan.hooks.append(body.register_forward_hook(running.means))
         return
+    # A first run only counts: how often the last layer's module is called, and which modules attend.
     counter = last.register_forward_hook(running.first_tokens(calls=-1))
     run = _run(model, pack(probe_ids(model), None, model), plan)[1]
     counter.remove()
@@ -292,6 +304,7 @@ def _set_up(model: Any, plan: _Plan, layers: Any, *, shortcuts: bool) -> None:
         return
     plan.hooks.append(last.register_forward_hook(running.first_tokens(run.last_layer_calls)))
     attention = run.attention_modules[-1]
+    # Only tails know how to add the answers of first tokens to a residual of all: every norm must be in one.
     n_tails = sum(norms.is_tail(module) for module in last.modules())
     n_norms = sum(isinstance(module, nn.LayerNorm) for module in last.modules())
     if shortcuts and attention in set(last.modules()) and n_tails == n_norms > 0 and run.last_layer_calls == 1:
@@ -302,6 +315,7 @@ def _set_up(model: Any, plan: _Plan, layers: Any, *, shortcuts: bool) -> None:
 def _use_bfloat16(plan: _Plan, layers: Any, groups: list[list[nn.Linear]]) -> None:
     """Replaces the arithmetic of linear maps, adapters and norms in the layers."""
     adapters = [module for module in layers.modules() if frozen.is_adapter(module)]
+    # `adapter_forward` reads the weights of an adapter's own small maps, so these stay as they are.
     inner = {m for adapter in adapters for part in (adapter.lora_A, adapter.lora_B) for m in part.modules()}
     maps = [m for m in layers.modules() if isinstance(m, nn.Linear) and m not in inner]
     forwards: dict[nn.Module, Any] = {module: frozen.linear_forward(module) for module in maps}

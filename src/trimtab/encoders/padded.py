@@ -1,5 +1,7 @@
 """Run a model on texts padded to the longest of the batch: Hugging Face's own way, slow and exact."""
 
+# Shapes: B texts, C outputs.
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ def padded_logits(model: Any, ids: Sequence[np.ndarray], type_ids: Sequence[np.n
     lengths = torch.tensor([len(row) for row in ids])
     # Some families have no padding token; the mask hides whatever stands there.
     inputs = {"input_ids": _block(ids, getattr(model.config, "pad_token_id", None) or 0)}
+    # 1 on tokens and 0 on padding, (B, longest).
     inputs["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
     if type_ids is not None:
         inputs["token_type_ids"] = _block(type_ids, 0)

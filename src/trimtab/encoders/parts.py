@@ -14,27 +14,28 @@ from torch import nn
 
 EMBEDDINGS = -1  # the layer number of what comes before layer 0
 
-KINDS = (
+KINDS = (  # in the order in which tables show them
     "embedding",
     "embedding_norm",
     "query",
     "key",
     "value",
-    "query_key_value",
-    "position",
+    "query_key_value",  # the three in one matrix
+    "position",  # maps of relative positions, as in DeBERTa
     "attention_output",
     "attention_norm",
     "intermediate",
     "output",
-    "output_norm",
-    "encoder_norm",
-    "pooler",
-    "lora",
+    "output_norm",  # of a layer, outside of attention
+    "encoder_norm",  # behind the last layer
+    "pooler",  # from the checkpoint; a new one counts as head
+    "lora",  # what peft adds
     "head",
     "other",
 )
 NORM_KINDS = ("embedding_norm", "attention_norm", "output_norm", "encoder_norm")
 
+# A word of the path by itself; `sa` is in DistilBERT's sa_layer_norm.
 _IN_ATTENTION = re.compile(r"(^|[._])(attention|attn|sa)([._]|$)", re.IGNORECASE)
 _ATTENTION_KINDS = (  # the first pattern that the last path component matches
     ("position", re.compile(r"^pos_", re.IGNORECASE)),
@@ -92,6 +93,7 @@ def parts_of(model: nn.Module) -> dict[str, Part]:
     """
     layers = layers_of(model)
     body, new = getattr(model, "base_model_prefix", ""), getattr(model, "new_parameters", frozenset())
+    # The map that an adapter wraps has the wrapper's plain path: it goes in last and takes its place.
     modules = {_plain(name): module for name, module in model.named_modules() if not name.endswith(".base_layer")}
     modules |= {_plain(name): module for name, module in model.named_modules() if name.endswith(".base_layer")}
     outputs = _output_maps(modules, layers)
@@ -99,6 +101,7 @@ def parts_of(model: nn.Module) -> dict[str, Part]:
     for name, parameter in model.named_parameters():
         path = _plain(name.rpartition(".")[0])
         layer = _layer_number(path, layers)
+        # What precedes the layers and what follows them is told apart by the order of definition.
         layers_seen = layers_seen or layer is not None
         if name in new or not _inside(path, body):
             kind, layer = "head", layers.count
@@ -144,10 +147,12 @@ def _plain(path: str) -> str:
 
 
 def _inside(path: str, body: str) -> bool:
+    """Whether `path` lies in the `body`; where that has no name, all of the model is body."""
     return not body or path == body or path.startswith(body + ".")
 
 
 def _layer_number(path: str, layers: Layers) -> int | None:
+    """The number of the layer that `path` lies in; None outside of the layers."""
     if not layers.path or not path.startswith(layers.path + "."):
         return None
     return int(path[len(layers.path) + 1 :].split(".", maxsplit=1)[0])
@@ -159,11 +164,12 @@ def _output_maps(modules: Mapping[str, nn.Module], layers: Layers) -> set[str]:
     for path, module in modules.items():
         number = _layer_number(path, layers)
         if number is not None and isinstance(module, nn.Linear) and not _IN_ATTENTION.search(path):
-            last[number] = path
+            last[number] = path  # a later one replaces it
     return set(last.values())
 
 
 def _kind_in_layer(path: str, module: nn.Module, outputs: set[str]) -> str:
+    """The kind of a parameter of `module`, which is at `path` in a layer."""
     in_attention = bool(_IN_ATTENTION.search(path))
     if is_norm(module):
         return "attention_norm" if in_attention else "output_norm"
@@ -176,6 +182,7 @@ def _kind_in_layer(path: str, module: nn.Module, outputs: set[str]) -> str:
 
 
 def _kind_outside(path: str, modules: Mapping[str, nn.Module], layers_seen: bool) -> str:
+    """The kind of a parameter of the body outside of its layers; `layers_seen`: whether it is defined after them."""
     module = modules[path]
     if is_norm(module):
         return "embedding_norm" if not layers_seen or _beside_embedding(path, modules) else "encoder_norm"

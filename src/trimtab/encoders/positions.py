@@ -22,5 +22,6 @@ def most_positions(config: object) -> int | None:
 
 
 def _table(model: nn.Module) -> nn.Embedding | None:
+    """The table of learned positions, by its name; None where the encoder has none."""
     named = model.named_modules()
     return next((m for name, m in named if name.endswith("position_embeddings") and isinstance(m, nn.Embedding)), None)

@@ -20,6 +20,7 @@ LENGTHS = (5, 9, 3)  # tokens of the texts tried
 def probe_ids(model: Any) -> list[np.ndarray]:
     """Token ids of the texts tried: any but padding, which the RoBERTa family does not count in its positions."""
     usable = np.setdiff1d(np.arange(min(model.config.vocab_size, 64)), [model.config.pad_token_id or 0])
+    # Each text begins with another id, or texts that get mixed up could answer alike.
     return [usable[np.arange(3 + i, 3 + i + n) % len(usable)] for i, n in enumerate(LENGTHS)]
 
 
@@ -39,6 +40,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def observe(model: Any) -> tuple[Tensor, list[list[nn.Linear]]]:
     """The padded logits (3, C) of the probe, and the linear maps that were given the very same tensors, in groups."""
+    # The tensors are kept to the end, so that no two of them have one id.
     seen: dict[nn.Linear, list[Tensor]] = {}
 
     def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -53,7 +55,8 @@ def observe(model: Any) -> tuple[Tensor, list[list[nn.Linear]]]:
         for hook in hooks:
             hook.remove()
     # By identity of the input tensor, not by names: query, key and value are found in any family that gives them one tensor.
+    # In every call, where a map is called repeatedly; and biases of all or of none, to lie one above the other.
     groups: dict[Any, list[nn.Linear]] = {}
     for module, inputs in seen.items():
         groups.setdefault((*map(id, inputs), module.bias is None), []).append(module)
-    return logits, [group for group in groups.values() if len(group) > 1]
+    return logits, [group for group in groups.values() if len(group) > 1]  # a map alone shares nothing

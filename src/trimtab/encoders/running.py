@@ -30,15 +30,15 @@ NAME = "trimtab_packed"  # of our attention in transformers' registry
 class Run:
     """One forward pass over a packed batch."""
 
-    layout: Layout
+    layout: Layout  # where attention finds the tokens
     firsts_from: nn.Module | None = None  # the attention module behind which only first tokens matter
     firsts_only: bool = False  # whether the pass is behind it
-    n_layers: int = -1
+    n_layers: int = -1  # modules in the stack of layers; -1 is no depth, so nothing stops or begins behind them
     depth: int = 0  # layers below it are not run where `states` stands in for them
     states: Tensor | None = None  # what layer `depth` is given (1, T, H), or behind all layers, the texts (B, H)
     wants_states: bool = False  # whether to stop in front of layer `depth`
     observed: bool = False  # whether every norm is to be computed by its own module
-    last_layer_calls: int = 0
+    last_layer_calls: int = 0  # so far, of the last layer's module
     attention_modules: list[nn.Module] = field(default_factory=list)  # in the order of their calls
 
     def firsts(self, hidden: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Reached(Exception):  # noqa: N818 (an outcome, not an error)
         self.states = states
 
 
-RUN: ContextVar[Run | None] = ContextVar("run", default=None)
+RUN: ContextVar[Run | None] = ContextVar("run", default=None)  # under way in this thread; None outside of a pass
 
 
 @contextmanager
@@ -81,9 +81,11 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Our entry in transformers' registry: (1, N, T, D) in, (1, T, N, D) out; outside of a run torch's own."""
     run = RUN.get()
+    # A prepared model that is called directly, on padded texts, answers as it always does.
     if run is None:
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return sdpa(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    # The mask is not read: the layout says which tokens see each other.
     run.attention_modules.append(module)
     call = Call(
         run.layout,
@@ -117,6 +119,7 @@ def means(body: nn.Module, inputs: Any, output: Any) -> Any:
     if run is not None:
         lengths = torch.tensor(run.layout.lengths)
         mean = segment_mean(output.last_hidden_state[0].float(), lengths)
+        # (B, 1, H): the head goes on as over B texts of one token.
         output.last_hidden_state = _behind_layers(run, mean)[:, None]
     return output
 
@@ -126,6 +129,7 @@ def first_rows(attention: nn.Module, inputs: Any, output: Any) -> Any:
     run = RUN.get()
     if run is None or run.firsts_from is not attention:
         return None
+    # The attention's answer is a tuple, states first; what runs behind it reads `firsts_only`.
     run.firsts_only = True
     return (run.firsts(output[0]), *output[1:])
 
@@ -137,6 +141,7 @@ def first_tokens(calls: int) -> Any:
         run = RUN.get()
         if run is None:
             return None
+        # Where one module is run for every layer, only its last answer is the last layer's.
         run.last_layer_calls += 1
         if run.last_layer_calls != calls:
             return None
@@ -155,7 +160,7 @@ def in_float32(layer: nn.Module, inputs: Any, output: Any) -> Any:
 
 def layer_forward(layer: nn.Module, number: int) -> Any:
     """The forward method that replaces that of layer `number`: a pass may stop in front of it, or begin there."""
-    own, in_tuple = layer.forward, False
+    own, in_tuple = layer.forward, False  # whether this family's layers answer in a tuple, as their last call showed
 
     def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         nonlocal in_tuple
@@ -163,6 +168,7 @@ def layer_forward(layer: nn.Module, number: int) -> Any:
         if run is not None and run.wants_states and run.depth == number:
             raise Reached(hidden[0])
         if run is not None and run.states is not None:
+            # Below, states go through as they are; at `depth` those given take their place.
             if number < run.depth:
                 return (hidden,) if in_tuple else hidden
             if number == run.depth:
@@ -185,6 +191,7 @@ def _behind_layers(run: Run, texts: Tensor) -> Tensor:
 
 def segment_mean(hidden: Tensor, lengths: Tensor) -> Tensor:
     """The mean (B, H) of each text's rows of `hidden` (T, H); texts lie one after the other."""
+    # (T,): the number of each row's text.
     text = torch.arange(len(lengths)).repeat_interleave(lengths).to(hidden.device)
     lengths = lengths.to(hidden.device)
     sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, text, hidden)

@@ -1,5 +1,7 @@
 """Tensors that are neighbouring strips of columns of one table, found again without a copy."""
 
+# Shapes: T rows, W columns of a strip.
+
 from collections.abc import Sequence
 
 from torch import Tensor

@@ -17,7 +17,7 @@ from ..randomness import seeded
 from ..tasks.task import Task
 from .wording import size
 
-RANKS = (64, 32, 16, 8, 4, 2, 1)
+RANKS = (64, 32, 16, 8, 4, 2, 1)  # of LoRA, the largest that fits is a candidate
 _FAMILIES: tuple[tuple[Method, ...], ...] = (  # of each, the first that fits is a candidate
     (Full(),),
     (LayerNorms(), LayerNorms("output"), LayerNorms("attention"), LayerNorms(what="bias")),
@@ -28,6 +28,7 @@ _FAMILIES: tuple[tuple[Method, ...], ...] = (  # of each, the first that fits is
 _SUBSETS: tuple[Method, ...] = (LayerNorms(), Full())  # where Fisher information chooses as many elements as fit
 _VALUE_BYTES, _PLACED_BYTES = 4, 8  # float32, and with an int32 position
 _NAME_BYTES, _HEADER_BYTES = 120, 2200  # of a delta: per tensor, and for its description
+# Bytes in a unit, in lower case: decimal ones as disks count, and binary ones with an i.
 _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -35,12 +36,13 @@ _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib":
 class Budget:
     """The most that a change may take: elements of the encoder (the head is not counted), or bytes of delta (it is)."""
 
-    elements: int | None = None
+    elements: int | None = None  # one of the two is set
     n_bytes: int | None = None
 
     @classmethod
     def parse(cls, text: str, n_body: int) -> Budget:
         """What "5000", "0.05%" (of the encoder's `n_body` elements) or "20 KB" says; raises InputError for anything else."""
+        # Commas and underscores only group digits.
         found = re.fullmatch(r"\s*([\d_]*\.?\d+)\s*(%|[kmg]?i?b|bytes?)?\s*", text.replace(",", "").lower())
         if not found:
             raise InputError(
@@ -51,6 +53,7 @@ class Budget:
             return cls(n_bytes=int(number * _UNITS[unit]))
         if unit == "%" and not 0 < number <= 100:
             raise InputError(f"budget {text!r}: a share must be above 0% and at most 100%")
+        # Rounded down: a budget is never exceeded, though a small share may come to nothing.
         elements = int(number * n_body / 100) if unit == "%" else int(number)
         if elements < 1:
             raise InputError(f"budget {text!r} is less than one of the encoder's {n_body:,} elements: give more")
@@ -71,8 +74,8 @@ class Candidate:
     """A method, how many elements of the body it trains, and about how many bytes its delta takes."""
 
     method: Method
-    elements: int
-    n_bytes: int
+    elements: int  # of the body
+    n_bytes: int  # head included
 
 
 def candidates(encoder: Encoder, task: Task, budget: Budget, head: str = "default") -> list[Candidate]:
@@ -85,6 +88,7 @@ def candidates(encoder: Encoder, task: Task, budget: Budget, head: str = "defaul
 
 
 def _candidates(sizes: _Sizes, budget: Budget, head: str) -> list[Candidate]:
+    # The head is part of every change: where its delta alone is too large, nothing fits.
     alone = sizes.of(Head())
     assert alone is not None
     if not budget.holds(alone):
@@ -92,6 +96,7 @@ def _candidates(sizes: _Sizes, budget: Budget, head: str) -> list[Candidate]:
         raise InputError(
             f"the budget of {budget} is smaller than the head alone, whose delta takes {size(alone.n_bytes)}: give more{hint}"
         )
+    # Lazily: sizing a LoRA takes a fresh model, and behind the first that fits none is needed.
     families = [map(sizes.of, family) for family in (*_FAMILIES, _last_layers(sizes.model))]
     families += [_subsets(sizes, within, budget) for within in _SUBSETS]
     chosen = [next((each for each in family if each is not None and budget.holds(each)), None) for family in families]
@@ -102,6 +107,7 @@ class _Sizes:
     """How large methods are on one encoder and task."""
 
     def __init__(self, encoder: Encoder, task: Task, head: str):
+        """Keeps one model for all methods that leave it as it is."""
         self._fresh = lambda: encoder.with_head(task, head=head)
         self.model: Any = self._fresh()
 
@@ -115,6 +121,7 @@ class _Sizes:
 
     def selected(self, method: Method, chosen: Selection) -> Candidate:
         """Bytes are those of a value per element, of its position where a parameter is chosen in part, and of names."""
+        # A fit always trains the head as well, and its delta carries it.
         chosen = chosen | Selection.where(chosen.parts, lambda name, part: part.is_head)
         n_bytes = _HEADER_BYTES
         for name, count in chosen.counts().items():
@@ -134,9 +141,11 @@ def _subsets(sizes: _Sizes, within: Method, budget: Budget) -> Iterator[Candidat
     whole = sizes.of(within)
     if whole is None or budget.holds(whole):
         return
+    # A first guess: a byte budget has to pay for the head and for names as well.
     count = min(whole.elements - 1, budget.elements or (budget.n_bytes or 0) // _PLACED_BYTES)
     while count > 0:
         subset = Random(count=count, within=within).attach(sizes.model)  # about as large as Fisher's
         sized = sizes.selected(FisherTop(count=count, within=within), subset)
         yield sized
+        # Asked for another one, so that was too large: fewer by what it has over the budget.
         count -= max(1, (sized.n_bytes - (budget.n_bytes or 0)) // _PLACED_BYTES)

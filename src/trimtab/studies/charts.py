@@ -19,8 +19,8 @@ class Scale:
 
     low: float
     high: float
-    start: float
-    end: float
+    start: float  # in units of the view box
+    end: float  # less than `start` for y, as SVG counts downwards
 
     def __call__(self, value: float) -> float:
         """The place of `value`, to a tenth of a unit: finer would only make the page larger."""
@@ -154,5 +154,6 @@ def tick_label(value: float, step: float) -> str:
     """`value` with the decimals that `step` needs, and no more than the margin holds."""
     if abs(value) >= 1e5 or 0 < step < 1e-4:
         return f"{value:.2g}"
+    # A step of 1e-4 or more is 1, 2, 2.5 or 5 times a power of ten, so five decimals are enough for any.
     decimals = next(d for d in range(6) if abs(step * 10**d - round(step * 10**d)) < 1e-6)
     return f"{value:,.{decimals}f}".replace("-", "−")

@@ -29,7 +29,7 @@ from .progress import StudyDisplay
 from .statistics import usable
 from .summary import Cell, Comparison, summarised
 
-_FORMAT = 2
+_FORMAT = 2  # of a cell's file; cells of another one are computed again
 
 
 def compare(
@@ -45,6 +45,7 @@ def compare(
     on. Raises InputError for an empty or repeated choice of methods, tasks or seeds, and for methods without a lasting
     name where there is `out`.
     """
+    # What is wrong with the study as a whole is refused before the first fit.
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     names = [method_text(method) for method in methods]
     base = settings_from(settings)
@@ -62,6 +63,7 @@ def compare(
         if not usable(task.metric):
             raise InputError(f"methods cannot be compared by {task.metric}: choose another main metric (--metric)")
     folder = None if out is None else Path(out)
+    # Without a folder nothing outlives this process, so any name will do.
     if folder is not None:
         _check_identities(methods)
     # One seed of everything before the next: a study that is stopped early can be read already.
@@ -83,7 +85,10 @@ def finished_cells(
     seeds: Sequence[int],
     **settings: object,
 ) -> list[Cell]:
-    """The cells of a study that are in `folder` already, refused ones never being there; nothing is computed."""
+    """The cells of a study that are in `folder` already, refused ones never being there; nothing is computed.
+
+    `settings` must be those of the study. Raises InputError for methods without a lasting name.
+    """
     _check_identities(methods)
     base, found = settings_from(settings), []
     for seed in seeds:
@@ -100,6 +105,7 @@ def _cell(
 ) -> tuple[Cell, bool]:
     """The cell, and whether it was there already."""
     name, seed = method_text(method), settings.seed
+    # The path is used only where there is a folder.
     path, identity = _place(folder or Path(), encoder, task, method, settings)
     found = None if folder is None else _read(path, identity)
     if found is not None:
@@ -122,7 +128,7 @@ def _cell(
 
 def _finished(run: Run, task: Task, method: str, seed: int) -> Cell:
     """The cell of a finished run; its delta is saved once to see how large it is."""
-    assert run.logits is not None
+    assert run.logits is not None  # every fit validates
     with tempfile.TemporaryDirectory() as folder:
         n_bytes = run.delta.save(folder).stat().st_size
     return Cell(
@@ -134,6 +140,7 @@ def _finished(run: Run, task: Task, method: str, seed: int) -> Cell:
 
 def _answers(task: Task, logits: Tensor) -> NDArray:
     """Class numbers (N,), classes as 0 and 1 (N, C), or values (N,), from logits (N, C)."""
+    # In the forms that statistics.py resamples, decided as tasks/metrics.py decides.
     likely = probabilities(task.kind, logits).numpy()
     if task.kind == "regression":
         # Five decimals: the file is read by people and by git, and no score sees the sixth.
@@ -146,6 +153,7 @@ def _place(folder: Path, encoder: Encoder, task: Task, method: Method, settings:
     identity = _identity(encoder, task, method, settings)
     # For people: what decides is the hash behind it.
     slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{task.name}-{method_text(method)}").strip("-")[:80]
+    # A part of the hash keeps the name short; the file holds all of it, and `_read` compares that.
     return folder / f"{slug}-{settings.seed}-{identity[:10]}.json", identity
 
 
@@ -154,8 +162,10 @@ def _identity(encoder: Encoder, task: Task, method: Method, settings: Settings) 
     # Settings that the method's defaults fill are hashed as filled: a new default makes new cells.
     n_rows = min(len(task.train), settings.train_limit or len(task.train))
     resolved = asdict(settings.for_method(method, n_rows, encoder.config.hidden_size))
+    # Bounds on memory and disk: a cell counts whatever they were.
     for name in DECIDE_NOTHING:
         del resolved[name]
+    # Names too, which stand in the cell: the same rows under another name are another task.
     parts = (
         _FORMAT, encoder.sha256, encoder.config_sha256, method_identity(method), task.name, task.kind, task.classes, task.metric,
         sorted(resolved.items()), task.train.sha256(), task.validation.sha256(),
@@ -171,6 +181,7 @@ def _read(path: Path, identity: str) -> Cell | None:
             return None
         cell = Cell(**found)
         return None if cell.refused else cell
+    # No file, no JSON, no object, or other fields than a Cell has.
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -189,6 +200,7 @@ def _check_identities(methods: Sequence[Method]) -> None:
     """Raises InputError for a method known by its address in memory, which the next process may give to another one."""
     for method in methods:
         text = method_identity(method)
+        # As in Python's own repr of an object.
         if " at 0x" in text:
             raise InputError(
                 f"the method {text} has no lasting name, so its cells cannot be kept: make it a frozen dataclass whose fields "

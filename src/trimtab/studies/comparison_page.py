@@ -17,6 +17,7 @@ from .wording import count, duration, p_value, plain, score, share, size
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Fields of a Summary that a chart can put on its x axis -> the axis' name; of each, less is better.
 COSTS = {
     "elements": "trained elements of the encoder",
     "seconds": "seconds per fit",
@@ -28,13 +29,19 @@ _COLOURS = {_INK: "currentColor", _BLUE: "var(--blue)", _ORANGE: "var(--orange)"
 
 
 def answer(comparison: Comparison) -> list[str]:
-    """Three sentences: which method is best, which is the smallest that keeps up with the reference, and what it costs."""
+    """Three sentences: which method is best, which is the smallest that keeps up with the reference, and what it costs.
+
+    There are always three, as the page asks for each by its place; one that cannot be said is empty.
+    """
     found = comparison.best_first
     if not found:
         return ["No method could be used on every task, so there is nothing to compare.", "", ""]
+    # The reference may be missing here: it may have been refused on some task.
     best, reference = found[0], next((s for s in found if s.method == comparison.reference), None)
+    # Where directions differ by task, methods are ordered by their mean rank and have no score.
     verb = "scores" if comparison.higher_is_better is not None else "ranks"
     first = f"{best.method} {verb} best: {_scored(best)} {_where(comparison)}"
+    # Beside the best score, the one to judge it by.
     if reference is not None and reference is not best:
         first += f"; {reference.method}, the reference, has {_scored(reference)}"
     return [f"{first}.", _keeping_up(comparison, found, reference), _cheapest(comparison, found)]
@@ -43,17 +50,20 @@ def answer(comparison: Comparison) -> list[str]:
 def markdown(comparison: Comparison) -> str:
     """The answer, then a table over tasks, one per task, and what was refused."""
     lines = [*answer(comparison), ""]
+    # One task needs no table over tasks: it would say the same.
     titled = [(f"Over {len(comparison.tasks)} tasks", comparison.overall)] if len(comparison.tasks) > 1 else []
     titled += [(f"{task.name} ({metric_name(task)})", comparison.by_task[task.name]) for task in comparison.tasks]
     for title, summaries in titled:
         lines += [f"**{title}**", "", *_table(comparison, summaries), ""]
+    # What is missing from the tables, and how far to trust what is in them.
     lines += [f"- {method} was refused: {why}" for method, why in comparison.refused.items()]
     lines += ["", how_judged(comparison)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def page(comparison: Comparison) -> str:
-    """The HTML page."""
+    """The HTML page as one text, with its styles and drawings inside."""
+    # Markup is not escaped again: in the drawings, matplotlib has escaped the names already.
     contents = {
         "comparison": comparison, "answer": answer(comparison), "rows": comparison.best_first,
         "charts": [(name, Markup(_svg(chart(comparison, cost)))) for cost, name in COSTS.items()] if comparison.overall else [],
@@ -61,6 +71,7 @@ def page(comparison: Comparison) -> str:
         "how_judged": how_judged(comparison), "difference": difference_text, "spread": _scored, "metric_name": metric_name,
         "n_rows": {task.name: len(task.validation) for task in comparison.tasks},
     }  # fmt: skip
+    # Three of the values are functions: the template puts each summary or task into words where it shows it.
     text = environment().get_template("comparison.html.j2").render(contents)
     # Half a surrogate pair in somebody's class name cannot be written as UTF-8: a question mark stands for it.
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -69,11 +80,13 @@ def page(comparison: Comparison) -> str:
 def how_judged(comparison: Comparison) -> str:
     """How differences were judged, in a few sentences."""
     seeds = len(comparison.seeds)
+    # The bootstrap knows rows alone; what training again would change is known from seeds.
     spread = (
         "plus the variance over seeds"
         if seeds > 1
         else "with one seed, so what training again would change is not in them"
     )
+    # The rows, the intervals and their correction: what each number in the tables rests on.
     sentences = [
         f"Differences from {comparison.reference} are on the same validation rows, {seeds} seed{'s' * (seeds != 1)} each; "
         "positive is better, for errors too.",
@@ -92,6 +105,7 @@ def how_judged(comparison: Comparison) -> str:
 
 def difference_text(summary: Summary) -> str:
     """The difference from the reference with its interval: -0.012 (-0.030 to +0.006)."""
+    # The reference itself, or any method where the reference was refused.
     if summary.difference is None:
         return "–"
     low, high = summary.difference.interval()
@@ -99,7 +113,11 @@ def difference_text(summary: Summary) -> str:
 
 
 def chart(comparison: Comparison, cost: str) -> Figure:
-    """Mean score (or mean rank) against a cost on a logarithmic axis, the Pareto front joined by a line."""
+    """Mean score (or mean rank) against a cost on a logarithmic axis, the Pareto front joined by a line.
+
+    `cost` is one of COSTS. The colours are placeholders, which `_svg` replaces.
+    """
+    # Here and not above: it takes a while, and an answer in words needs no drawing.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
@@ -107,20 +125,24 @@ def chart(comparison: Comparison, cost: str) -> Figure:
     front = comparison.front(cost)
     # A head alone trains 0 elements of the encoder, which a logarithmic axis cannot show.
     places = {s.method: (max(1, getattr(s, cost)), _height(s)) for s in comparison.overall}
+    # From cheap to dear, behind the points.
     line = sorted(places[method] for method in front)
     axes.plot(*zip(*line, strict=True), color=_RULE, linewidth=1, zorder=1)
     for summary in comparison.overall:
         x, y = places[summary.method]
         colour = _BLUE if summary.method in front else _ORANGE
+        # Spreads are of scores over seeds; a mean rank has none.
         spread = 0 if summary.mean_rank is not None else summary.spread or 0
         axes.errorbar(x, y, yerr=spread, fmt="o", markersize=5, color=colour, capsize=2, linewidth=1)
     axes.set_xscale("log")
+    # Room for the names beside the outermost points.
     axes.margins(x=0.22, y=0.15)
     axes.set_xlabel(COSTS[cost], color=_INK, fontsize=9)
     axes.set_ylabel(_axis_name(comparison), color=_INK, fontsize=9)
     axes.tick_params(colors=_INK, labelsize=8, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_INK)
+    # Last, as names are set by where the points have come to lie.
     _label(figure, axes, places)
     return figure
 
@@ -128,11 +150,14 @@ def chart(comparison: Comparison, cost: str) -> Figure:
 def _label(figure: Figure, axes: Any, places: Mapping[str, tuple[float, float]]) -> None:
     """Writes each method's name beside its point, and lower where another name is in the way."""
     figure.draw_without_rendering()  # lays the axes out, so that places in points are known
-    points = 72 / figure.dpi
+    points = 72 / figure.dpi  # in a pixel: a point is 1/72 inch
     taken: list[tuple[float, float, float]] = []  # left, right and height of the names so far, in points
+    # From the top down, since a name that is in the way goes down.
     for method, place in sorted(places.items(), key=lambda item: -item[1][1]):
         x, y = axes.transData.transform(place) * points
+        # Beside the point and a little above it; a letter of size 8 is about 4.6 points wide.
         left, right, height = x + 6, x + 6 + 4.6 * len(_short(method)), y + 4
+        # By 9 points, which is a line, until no name that is there already overlaps.
         while any(left < end and right > start and abs(height - other) < 9 for start, end, other in taken):
             height -= 9
         taken.append((left, right, height))
@@ -148,8 +173,10 @@ def _svg(figure: Figure) -> str:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "trimtab"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
+    # CSS knows the page's colours, and matplotlib does not: hence the detour.
     for placeholder, colour in _COLOURS.items():
         text = text.replace(placeholder, colour)
+    # Without the XML declaration and the doctype, which HTML does not take in its midst.
     return text[text.index("<svg") :]
 
 
@@ -158,6 +185,7 @@ def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary
     if reference is None:
         return f"The reference {comparison.reference} was refused, so nothing is compared to it."
     name = reference.method
+    # With no other method, why that is so is all there is to say.
     if len(found) == 1:
         why = "the other methods were refused" if len(comparison.methods) > 1 else "there is no other method"
         return f"Nothing else was compared to {name}: {why}."
@@ -166,6 +194,7 @@ def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary
     if not level:
         return f"No other method keeps up with {name}: every one is worse beyond chance."
     smallest = min(level, key=lambda s: s.elements)
+    # All that keep up may be larger than the reference; a better one is still worth naming.
     if reference.elements <= smallest.elements:
         better = [s.method for s in level if s.verdict == "better"]
         but = f", but better than it: {', '.join(better)}" if better else ""
@@ -182,8 +211,10 @@ def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary
 
 def _cheapest(comparison: Comparison, found: list[Summary]) -> str:
     """One sentence: the quickest method and the smallest delta."""
+    # Of equals the better ranked, as `found` begins with the best.
     quickest = min(found, key=lambda s: s.seconds)
     smallest = min(found, key=lambda s: s.delta_bytes)
+    # What its speed costs, unless it is also the best.
     worse = f", at {_scored(quickest)}" if quickest.rank > 1 else ""
     makes = "makes" if smallest is quickest else f"{smallest.method} makes"
     return (
@@ -215,6 +246,7 @@ def _table(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
 
 
 def _where(comparison: Comparison) -> str:
+    """The end of the first sentence of the answer: on which tasks, and by which score."""
     names = [task.name for task in comparison.tasks]
     if comparison.higher_is_better is None:
         return f"over {len(names)} tasks (of ranks, not of scores, as some of these are better high and others low)"
@@ -232,28 +264,34 @@ def _axis_name(comparison: Comparison) -> str:
     """What the methods are ordered by."""
     if comparison.higher_is_better is None:
         return "mean rank, 1 is best"
+    # The metric's own name where all tasks share one.
     names = {metric_name(task) for task in comparison.tasks}
     lower = "" if comparison.higher_is_better else ", lower is better"
     return names.pop() if len(names) == 1 else f"mean main score{lower}"
 
 
 def _height(summary: Summary) -> float:
+    """The place of a method on the y axis, which `_axis_name` names."""
     return summary.mean if summary.mean_rank is None else summary.mean_rank
 
 
 def _scored(summary: Summary) -> str:
+    """The mean score with its standard deviation over seeds, or the mean rank, in words."""
     if summary.mean_rank is not None:
         return f"mean rank {summary.mean_rank:.2f}"
     return score(summary.mean) + ("" if summary.spread is None else f" ± {score(summary.spread)}")
 
 
 def _share(comparison: Comparison, summary: Summary) -> str:
+    """The share of the encoder that the method trains, in percent, as its first cell has it."""
     return share(next(cell.share for cell in comparison.cells if cell.method == summary.method and not cell.refused))
 
 
 def _signed(value: float) -> str:
+    """Three decimals and always a sign, unlike wording.signed, whose decimals follow the size."""
     return f"{value:+.3f}".replace("-", "−")
 
 
 def _short(method: str) -> str:
+    """The method's text, or its first 27 letters and an ellipsis, to be set into a chart."""
     return method if len(method) <= 28 else method[:27] + "…"

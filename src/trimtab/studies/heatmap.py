@@ -26,6 +26,7 @@ def means_by_place(
     The head is left out: it is not the encoder's, and its numbers would dwarf the others.
     """
     sums = {name: value for name, value in sums.items() if not parts[name].is_head}
+    # Only layers and kinds of which something was measured get a row or a column.
     found = {parts[name].layer for name in sums}
     layers = {number: name for number, name in layer_names(parts).items() if number in found}
     kinds = [kind for kind in KINDS if any(parts[name].kind == kind for name in sums)]
@@ -34,6 +35,7 @@ def means_by_place(
         at = list(layers).index(parts[name].layer), kinds.index(parts[name].kind)
         total[at] += value
         count[at] += n
+    # Places without elements come to 0 / 0, which is NaN.
     with np.errstate(invalid="ignore"):
         return list(layers.values()), kinds, total / count
 
@@ -47,6 +49,7 @@ def draw_heat_map(layers: list[str], kinds: list[str], values: Any, title: str, 
     from matplotlib.figure import Figure
 
     values = np.asarray(values, float)
+    # In inches, growing with layers and kinds, so that numbers fit into cells; without pyplot, which keeps its figures.
     figure = Figure(figsize=(2.2 + 0.85 * max(3, len(kinds)), 1.8 + 0.42 * len(layers)), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=10)
@@ -68,12 +71,14 @@ def _draw(figure: Figure, axes: Axes, layers: list[str], kinds: list[str], value
     highest = np.nanmax(values)
     lowest = max(values[values > 0].min(), highest / 10**SPAN)
     colours = mpl.colormaps["viridis"].with_extremes(bad="0.92", under=mpl.colormaps["viridis"](0.0))
+    # A single value has no range to spread colours over.
     norm = LogNorm(lowest, highest) if highest > lowest else None
     image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, norm=norm, aspect="auto", origin="lower")
     axes.set_xticks(range(len(kinds)), [kind.replace("_", "\n") for kind in kinds], fontsize=8)
     axes.set_yticks(range(len(layers)), [name if name.isalpha() else f"layer {name}" for name in layers], fontsize=8)
     for i, j in np.ndindex(values.shape):
         if np.isfinite(values[i, j]):
+            # Viridis is dark below: white letters up to six tenths of the logarithmic range, black ones above.
             dark = values[i, j] < lowest * (highest / lowest) ** 0.6
             axes.text(j, i, f"{values[i, j]:.0e}".replace("e-0", "e-"), ha="center", va="center", fontsize=7,
                       color="white" if dark else "black")  # fmt: skip

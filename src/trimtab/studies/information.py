@@ -49,18 +49,21 @@ def fisher(
     # Labels that are drawn or summed over need none in the data.
     rows = _rows(task, examples, seed, labelled=estimator == "empirical" or head_steps > 0)
     labelled = all(label is not None for label in (task.train.labels[i] for i in rows))
+    # Cut as a fit cuts them: at most to what the encoder can take.
     tokens = tokenize(
         task, task.train.take(rows.tolist()), encoder.tokenizer, min(max_length, encoder.max_length), labelled=labelled
     )
     loss = task_loss(task)
     # The head and the method's own draws are those of a fit with this seed: what is measured is what training starts from.
     model = encoder.with_head(task, seed, head).to(device())
+    # Around the method too, which may measure for itself (fisher_top does).
     with computing(cast(Compute, compute)):
         with seeded(seed, "method"):
             within = method.attach(model, _batches(tokens), loss)
         meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"))
         with head_started(model, _batches(tokens) if head_steps else [], loss, head_steps), meter.measuring("auto"):
             _measure(meter, tokens, shown=progress)
+    # What it was measured with; the hash tells later whether an encoder is the same.
     notes = {
         "encoder": encoder.name, "revision": encoder.revision, "encoder_sha256": encoder.sha256, "task": task.name,
         "method": method_text(method), "head": head, "head_steps": head_steps, "seed": seed, "max_length": max_length,
@@ -88,18 +91,22 @@ def _rows(task: Task, examples: int, seed: int, *, labelled: bool) -> np.ndarray
         raise InputError(
             f"task {task.name!r} has training rows without a label: use --estimator exact or sampled, without --head-steps"
         )
+    # From a stream of its own: measuring takes no draws from a fit.
     return torch.randperm(len(task.train), generator=generator(seed, "fisher")).numpy()[:examples]
 
 
 def _batches(tokens: Tokens) -> list[Any]:
+    """The rows as Batches of HEAD_BATCH texts, in the order in which they were drawn."""
     return [tokens.take(range(i, min(i + HEAD_BATCH, len(tokens)))) for i in range(0, len(tokens), HEAD_BATCH)]
 
 
 def _measure(meter: Meter, tokens: Tokens, shown: bool) -> None:
+    """Adds all texts to the meter, under a bar on stderr where `shown` and there is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("[bold]Fisher information"), BarColumn(), TextColumn("{task.completed}/{task.total} texts"))
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not (shown and sys.stderr.isatty())) as bar:
         row = bar.add_task("", total=len(tokens))
+        # By length, for speed: each text's gradient is squared by itself, whatever its group.
         for group in token_groups(tokens.lengths, range(len(tokens)), TOKENS_PER_BATCH):
             meter.add(tokens.take(group.tolist()))
             bar.update(row, completed=meter.count)

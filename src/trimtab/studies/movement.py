@@ -52,6 +52,7 @@ class Movement:
             )
             entry["sum"] += float(d.sum(dtype=np.float64))
             entry["square"] += float(np.square(d, dtype=np.float64).sum())
+            # Norms of several parameters add up as squares.
             entry["start"] += self.before[name] ** 2
             entry["largest"] = max(entry["largest"], float(d.max(initial=0.0)))
             entry["moved"] += int(np.count_nonzero(d))
@@ -88,6 +89,7 @@ class Movement:
             raise InputError("no element that this run trained has any information: measure on more rows (--examples)")
         overlap = {}
         for share in shares:
+            # At least one, or a small share of few elements would be a share of nothing.
             k = max(1, round(share * len(distance)))
             found = int(np.count_nonzero(_is_top(distance, k) & _is_top(value, k))) / k
             overlap[share] = {"found": found, "chance": k / len(distance)}
@@ -115,6 +117,7 @@ def movement(run: Trained, encoder: Encoder | str | None = None) -> Movement:
     """The Movement of a run from its encoder; LoRA's is that of the weights it adapts. The encoder defaults to the run's own."""
     delta = delta_of(run)
     base = base_encoder(delta, encoder)
+    # With LoRA folded in, the model before and the one after have the same parameters.
     merged = delta.merged(base)
     parts = parts_of(merged)
     start = dict(_start(delta, base).named_parameters())
@@ -125,6 +128,7 @@ def movement(run: Trained, encoder: Encoder | str | None = None) -> Movement:
             continue
         origin = start[name].detach()
         distance = (after.detach() - origin).abs().flatten().numpy()
+        # The second for weights that LoRA adapts: the delta holds A and B, and not the weight.
         if name in delta.values or distance.any():
             at = delta.positions.get(name)
             trained[name] = None if at is None else at.long().numpy()

@@ -28,12 +28,13 @@ class StudyDisplay:
         self._bar = Progress(
             TextColumn("[bold]{task.completed}/{task.total} cells"), BarColumn(), TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"), TextColumn("{task.description}"),
+            # Lines go to a log file as well; a bar, which is drawn over itself, needs a terminal.
             console=self._console, disable=not (shown and sys.stderr.isatty()),
         )  # fmt: skip
         self._row = self._bar.add_task("", total=len(methods), left="")
         self._todo = Counter(methods)  # cells by method
-        self._done = 0
-        self._started = time.perf_counter()
+        self._done = 0  # cells
+        self._started = time.perf_counter()  # of the cell that is being computed
         self._seconds: dict[str, list[float]] = {}  # of finished cells by method
 
     def __enter__(self) -> StudyDisplay:
@@ -58,6 +59,7 @@ class StudyDisplay:
             what = f"refused: {cell.refused}" if cell.refused else (
                 f"{cell.metric} {cell.baseline[cell.metric]:.3f} -> {cell.score:.3f} in {duration(cell.seconds)}"
             )  # fmt: skip
+            # Not as markup: brackets in a message are brackets.
             self._console.print(f"{cell.task}, {cell.method}, seed {cell.seed}: {what}", markup=False, soft_wrap=True)
         self._bar.update(self._row, completed=self._done, left=self._left())
 

@@ -70,18 +70,22 @@ def recommend(
     width = encoder.config.hidden_size
     n_body = sum(p.count for p in parts_of(encoder.with_head(task, head=chosen.head)).values() if not p.is_head)
     limit = Budget.parse(budget, n_body)
+    # One trial for all: candidates are tried, and the information is measured, on the same rows.
     trial = trial_task(task, rows)
     methods = [candidate.method for candidate in candidates(encoder, task, limit, chosen.head)]
+    # For the reasons alone: what is best is decided by fits.
     info = fisher(
         encoder, trial, Full(), examples=EXAMPLES, head=chosen.head, max_length=chosen.max_length, compute="auto",
         progress=progress,
     )  # fmt: skip
+    # A folder in any case: the second round finds the cells of the first one's seed there.
     with ExitStack() as stack:
         folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         first = compare(encoder, [trial], methods, 1, out=folder, progress=progress, **settings)
         fitting = [s for s in first.best_first if limit.n_bytes is None or s.delta_bytes <= limit.n_bytes]  # as saved
         if not fitting:
             raise InputError(f"no method can be tried on task {task.name!r}: {'; '.join(first.refused.values())}")
+        # A summary has the method's text, which reads back as the method.
         finalists = [parse_method(summary.method) for summary in fitting[:FINALISTS]]
         tried = compare(encoder, [trial], finalists, seeds, out=folder, progress=progress, **settings)
     if not tried.best_first:
@@ -91,6 +95,7 @@ def recommend(
     winner = tried.best_first[0].method
     final = summarised(tried.encoder, tried.tasks, tried.methods, tried.seeds, winner, tried.cells)  # against the best
     best, *others = final.best_first
+    # With the settings as they were given: what was left to the method stays so on more rows.
     recipe = Recipe(
         encoder=encoder.place, task=task.source or task.name, method=best.method, revision=encoder.revision,
         text=task.text_columns, label=task.label_column, kind=task.kind, metric=task.metric,
@@ -109,8 +114,10 @@ def trial_task(task: Task, rows: int) -> Task:
     """The task with at most `rows` of its training rows, and half as many others to judge by in place of validation."""
     if not task.train:
         raise InputError(f"task {task.name!r} has no training rows to try methods on")
+    # So many that `rows` are left when the others are held out.
     some = limited(task, round(rows / (1 - HELD_SHARE)), seed=0).train
     train, held, _ = hold_out(some, task.kind, HELD_SHARE, seed=0)
+    # The old validation rows are kept for the fit that is proposed.
     return replace(task, splits={"train": train, "validation": held})
 
 
@@ -118,6 +125,7 @@ def where_information_is(info: Fisher, elements: int) -> str:
     """One sentence: how much of the information LayerNorms hold, and how much the best elements of a budget could."""
     kinds = info.by("kind")
     norms = [kinds[kind] for kind in NORM_KINDS if kind in kinds]
+    # Without the head, which has no part in any of these shares.
     n_body = sum(entry["elements"] for kind, entry in kinds.items() if kind != "head")
     held, part = sum(entry["share"] for entry in norms), sum(entry["elements"] for entry in norms) / n_body
     sentence = (
@@ -131,6 +139,7 @@ def where_information_is(info: Fisher, elements: int) -> str:
 
 
 def _what_trials_say(final: Comparison, first: Comparison, trial: Task) -> str:
+    """One sentence: the scores of the best method, of the runner-up, and of the head alone."""
     best, *others = final.best_first
     seeds = len(final.seeds)
     sentence = (
@@ -138,8 +147,10 @@ def _what_trials_say(final: Comparison, first: Comparison, trial: Task) -> str:
         f"{len(trial.validation):,} rows after training on {len(trial.train):,}"
     )
     if others:
+        # The reference of `final` is the best method, so the other one cannot be better.
         apart = "worse beyond chance" if others[0].verdict == "worse" else "not told apart"
         sentence += f"; the runner-up is {others[0].method} with {score(others[0].mean)} ({apart})"
+    # From the first round, as the head need not be a finalist.
     head = next((s for s in first.overall if s.method == "head"), None)
     if head is not None and all(summary.method != "head" for summary in (best, *others[:1])):
         sentence += f", and the head alone has {score(head.mean)}"
@@ -150,6 +161,7 @@ def _what_it_costs(best: Summary, first: Comparison, task: Task, trial: Task, se
     """One sentence; `settings` are those of a fit on the whole task, which may visit its rows less often than a trial."""
     assert settings.epochs is not None
     cell = next(cell for cell in first.cells if cell.method == best.method)
+    # A fit takes time in proportion to the rows it visits, which are rows times epochs.
     seconds = best.seconds * len(task.train) * settings.epochs / (len(trial.train) * cell.settings["epochs"])
     return (
         f"It trains {count(best.elements)} elements ({share(cell.share)} of the encoder), its delta takes "

@@ -15,6 +15,7 @@ from .run_folder import RunFolder, read_run_folder
 from .tables import MANY, class_counts, confusion_grid, often_confused, trained_grid, trained_sums, weakest
 from .wording import answer, count, opening, plain, score
 
+# For annotations alone: Jinja2 is imported when a page is made.
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -43,9 +44,11 @@ def environment() -> Environment:
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # texts and class names come from anywhere
         undefined=StrictUndefined,  # a name missing from page_contents is our fault, and must not pass as blank
+        # A tag on a line of its own leaves no empty line in the page.
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # A filter has the name of its function: {{ n|count }}.
     words = ("compact", "count", "duration", "opening", "p_value", "plain", "score", "setting", "share", "size")
     templates.filters.update({name: getattr(wording, name) for name in words})
     templates.tests["finite"] = wording.defined
@@ -56,13 +59,14 @@ def page_contents(folder: RunFolder) -> dict[str, Any]:
     """Every value that report.html.j2 names."""
     scores = folder.scores
     classes = scores["task"]["classes"]
-    matrix = scores["confusion"]
+    matrix = scores["confusion"]  # None unless each row has one class
     return {
         "scores": scores,
         "history": folder.history,
         "headline": wording.headline(scores),
         "price": wording.price(scores),
         "notes": list(wording.notes(scores)),
+        # Each finding once, in the order of the file.
         "survey": list(dict.fromkeys(scores["survey"])),
         "results": list(results(scores)),
         "charts": [loss_chart(folder), metric_chart(folder)],
@@ -85,8 +89,8 @@ def page_contents(folder: RunFolder) -> dict[str, Any]:
 class Result:
     """One score before and after training."""
 
-    name: str
-    before: float | None
+    name: str  # of the metric, as in the file
+    before: float | None  # None or NaN where the score is undefined; so for `after`
     after: float | None
     higher_is_better: bool
     better: bool | None  # None where nothing changed or nothing can be compared
@@ -109,7 +113,9 @@ class Result:
 
 def results(scores: Mapping[str, Any]) -> Iterator[Result]:
     """Every score, the main metric first."""
+    # False sorts before True, and a stable sort leaves the others in the order of the file.
     for name in sorted(scores["scores"], key=lambda name: name != scores["metric"]):
+        # A score that the file does not describe, as a loss may be, has no known ends.
         limits = scores["metrics"].get(name, {"low": None, "high": None})
         yield Result(
             name,
@@ -124,10 +130,12 @@ def results(scores: Mapping[str, Any]) -> Iterator[Result]:
 
 def loss_chart(folder: RunFolder) -> Chart:
     """Train and validation loss over the steps, the best evaluation marked."""
+    # Validation last, and so on top of train where the two meet.
     lines = [
         Line("train", "orange", curve(folder.history, [entry["train_loss"] for entry in folder.history])),
         Line("validation", "blue", curve(folder.history, [entry["validation_loss"] for entry in folder.history])),
     ]
+    # Where each line starts and ends, for those who cannot see it.
     ends = [f"{line.name} loss from {score(seen[0])} to {score(seen[-1])}" for line in lines if (seen := drawn(line))]
     best = folder.scores["best_step"]
     mark = Mark(best, f"best: step {count(best)}")
@@ -163,6 +171,7 @@ def drawn(line: Line) -> list[float | None]:
 
 def mistake(entry: Mapping[str, Any], text_columns: Sequence[str]) -> dict[str, Any]:
     """A mistake with its texts cut to an excerpt, and its answers as lists: one class, a number, or several classes."""
+    # The file has text, or text_a and text_b; the page names texts by the columns of the task.
     texts = [entry[name] for name in (["text"] if len(text_columns) == 1 else ["text_a", "text_b"])]
     return {
         **entry,
@@ -192,6 +201,7 @@ def excerpt(text: str, limit: int = EXCERPT) -> str:
 
 def commands(folder: RunFolder) -> Iterator[tuple[str, str]]:
     """(what it does, the command) for using the run from a shell; a pair of texts has no command for one text."""
+    # Quoted: a folder may have spaces in its name, and commands are there to be copied.
     run = shlex.quote(shown(folder.path))
     if len(folder.scores["task"]["text_columns"]) == 1:
         yield "Answer for one text", f'trimtab predict {run} --text "..."'
@@ -201,5 +211,6 @@ def commands(folder: RunFolder) -> Iterator[tuple[str, str]]:
 
 def shown(path: Path) -> str:
     """`path` as one would type it here: relative where it lies below the current folder."""
+    # A path that lies elsewhere stays as it was given, and is not turned into a row of ../.
     absolute = path.resolve()
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)

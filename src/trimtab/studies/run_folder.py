@@ -108,6 +108,7 @@ def read_run_folder(path: Path) -> RunFolder:
     """The run in the folder `path`; raises InputError that names the file when one is missing or damaged."""
     if not path.is_dir():
         raise InputError(f"{path} is not a run folder; give the folder that `trimtab fit ... --out` wrote")
+    # First every field by itself, then what the fields say of each other.
     scores_file, history_file = path / "scores.json", path / "history.jsonl"
     scores = _parsed(_text(scores_file), SCORES, str(scores_file))
     lines = [(n, line) for n, line in enumerate(_text(history_file).splitlines(), 1) if line.strip()]
@@ -120,6 +121,7 @@ def read_run_folder(path: Path) -> RunFolder:
 
 
 def _text(file: Path) -> str:
+    """What the file holds; raises InputError where there is none or it cannot be read."""
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -152,6 +154,7 @@ def shape_fault(value: Any, shape: Any, at: str = "it") -> str | None:
     if value is MISSING:
         return f"{at} is missing"
     if isinstance(shape, tuple):
+        # The first shape is the usual one, so its fault says most.
         faults = [shape_fault(value, one, at) for one in shape]
         return None if None in faults else faults[0]
     if shape is None:
@@ -177,15 +180,18 @@ def _items(value: Any, shape: Any, prefix: str) -> Iterator[tuple[str, Any, Any]
     elif isinstance(shape, dict) and str in shape:
         yield from ((prefix + name, item, shape[str]) for name, item in value.items())
     elif isinstance(shape, dict):
+        # In place: whoever reads the value after this finds every nullable field in it.
         value |= {name: None for name, one in shape.items() if name not in value and _nullable(one)}
         yield from ((prefix + name, value.get(name, MISSING), one) for name, one in shape.items())
 
 
 def _nullable(shape: Any) -> bool:
+    """Whether a field of this shape may be null, and so be left out."""
     return isinstance(shape, tuple) and None in shape
 
 
 def _excerpt(value: Any) -> str:
+    """The value as a message shows it, in at most 40 letters."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:39]}…"
 
@@ -216,6 +222,7 @@ def _mistakes_faults(mistakes: list[dict[str, Any]], text_columns: list[str]) ->
 
 
 def _is_table(rows: list[list[int]], n_rows: int, n_columns: int) -> bool:
+    """Whether the lists form a table of this size."""
     return len(rows) == n_rows and all(len(row) == n_columns for row in rows)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..tasks.metrics import METRICS
 
-RESAMPLES = 1000
+RESAMPLES = 1000  # of the validation rows
 _DRAWN_AT_ONCE = 2**21  # weights, one for each row of each resample: 16 MiB, however many rows there are
 
 
@@ -148,6 +148,7 @@ def _of_classes(metric: str, hits: NDArray, true: NDArray, said: NDArray, binary
 
 
 def _multi_label(metric: str, labels: NDArray, answers: NDArray, weights: NDArray) -> NDArray:
+    """`metric` (R,) of classes as 0 and 1 (N, C); for accuracy, all classes of a row must be right."""
     if metric == "accuracy":
         return weights @ (labels == answers).all(1).astype(float) / weights.sum(1)
     hits, true, said = weights @ (labels * answers), weights @ labels, weights @ answers
@@ -183,10 +184,12 @@ def _correlation(x: NDArray, y: NDArray, weights: NDArray) -> NDArray:
 
 
 def _ranks(values: NDArray) -> NDArray:
+    """Ranks (N,) from 1 up; equal values share the mean of theirs."""
     from scipy.stats import rankdata
 
     return rankdata(values)
 
 
 def _ratio(a: NDArray, b: NDArray) -> NDArray:
+    """a / b element by element, and 0 where b is 0: what is undefined scores 0, as in tasks/metrics.py."""
     return np.divide(a, b, out=np.zeros_like(a, dtype=float), where=b > 0)

@@ -25,16 +25,16 @@ class Cell:
     task: str
     method: str
     seed: int
-    metric: str
+    metric: str  # name of the task's main metric
     scores: Mapping[str, float] = field(default_factory=dict)  # validation, at the best step
-    baseline: Mapping[str, float] = field(default_factory=dict)
+    baseline: Mapping[str, float] = field(default_factory=dict)  # validation, before training
     elements: Mapping[str, int] = field(default_factory=dict)  # body and head
     share: float = 0.0  # of the body
     seconds: float = 0.0  # the whole fit
     examples_per_second: float = 0.0
     peak_memory_bytes: int = 0  # of the process during the fit
     delta_bytes: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # with the method's own filled in
     answers: list[Any] = field(default_factory=list, repr=False)  # to each validation row
     refused: str | None = None  # why the method cannot be used here
 
@@ -57,7 +57,7 @@ class Summary:
     spread: float | None  # its standard deviation over seeds; None for one seed
     rank: int  # among the methods of the task, or of those that did all tasks; 1 is best
     elements: int  # of the body
-    seconds: float
+    seconds: float  # of a fit, mean over seeds
     delta_bytes: int
     difference: Difference | None = None  # from the reference method, positive is better; None for itself
     p: float | None = None  # of the difference, corrected for all comparisons of the study
@@ -154,6 +154,7 @@ def summarised(
     encoder: str, tasks: list[Task], methods: list[str], seeds: list[int], reference: str, cells: list[Cell]
 ) -> Comparison:
     """The Comparison of finished cells; a method counts on a task where it has a cell of every seed and none was refused."""
+    # What counts: found has, for each task, the methods with a cell of every seed.
     done = {(c.task, c.method, c.seed): c for c in cells if c.refused is None}
     found = {task.name: [m for m in methods if all((task.name, m, s) in done for s in seeds)] for task in tasks}
     differences: dict[tuple[str, str], Difference] = {}
@@ -170,10 +171,12 @@ def summarised(
     everywhere = [m for m in methods if all(m in found[task.name] for task in tasks)]
     for method in everywhere:
         if len(tasks) > 1 and method != reference and reference in everywhere:
+            # The empty name stands for all tasks together.
             differences["", method] = over_tasks([differences[task.name, method] for task in tasks])
     # All comparisons at once, those over tasks included: the error rate is that of the whole study.
     corrected = dict(zip(differences, holm([d.p for d in differences.values()]), strict=True))
 
+    # Only now the summaries, which carry the corrected p values.
     by_task = {}
     for task in tasks:
         of = {m: [done[task.name, m, seed] for seed in seeds] for m in found[task.name]}
@@ -212,7 +215,10 @@ def _judged(
     summaries: list[Summary], tasks: list[Task], key: str, differences: Mapping[tuple[str, str], Difference],
     corrected: Mapping[tuple[str, str], float],
 ) -> list[Summary]:  # fmt: skip
-    """The summaries with their ranks and their differences from the reference."""
+    """The summaries with their ranks and their differences from the reference.
+
+    `key` is the task's name in `differences` and `corrected`, or "" over several. Equal scores share the better rank.
+    """
     higher = _direction(tasks)
     # What orders them, lowest first.
     keys = [s.mean_rank if s.mean_rank is not None else -s.mean if higher else s.mean for s in summaries]

@@ -18,7 +18,7 @@ class Cell:
 
     text: str
     fraction: float = 0.0  # 0 leaves the cell unshaded, 1 is the darkest
-    title: str = ""
+    title: str = ""  # what the number means, in words
     colour: Colour = "blue"
     faint: bool = False  # a zero, which should not draw the eye
 
@@ -114,6 +114,7 @@ def _trained(selected: int, total: int, where: str) -> Cell:
 
 def trained_sums(trained: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """(selected, total) parameters of the body and of the head."""
+    # Flags over the columns, of which each is either the head's or the body's.
     body = [kind != HEAD for kind in trained["kinds"]]
     head = [kind == HEAD for kind in trained["kinds"]]
     selected, total = trained["selected"], trained["total"]
@@ -124,6 +125,7 @@ def trained_sums(trained: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def _sum_of(rows: Sequence[Sequence[int]], columns: Sequence[bool]) -> int:
+    """The sum over all rows of the numbers in the flagged columns."""
     return sum(n for row in rows for n, wanted in zip(row, columns, strict=True) if wanted)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 # The words of this file stand in sentences and tables alike: plain text, escaped where it meets HTML.
-ACRONYMS = {"auc", "f1", "mae", "map", "mse", "rmse", "roc"}
+ACRONYMS = {"auc", "f1", "mae", "map", "mse", "rmse", "roc"}  # parts of metrics' names that stand in capitals
 UNDEFINED = "undefined"  # a correlation of constant predictions has no value, and JSON carries it as null or NaN
 
 
@@ -26,6 +26,7 @@ def compact(number: int) -> str:
     value, unit = next(
         (number / scale, unit) for scale, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")) if number >= scale
     )
+    # From 999.5 on, three digits would be written as 1e+03.
     return f"{value:.3g}{unit}" if value < 999.5 else f"{value:,.0f}{unit}"
 
 
@@ -52,12 +53,14 @@ def share(fraction: float) -> str:
     # 99.98% must not read as 100%: that is kept for all of it.
     if percent >= 9.95:
         return f"{min(percent, 99.9):.1f}%" if 99 <= percent < 100 else f"{percent:.0f}%"
+    # As many decimals as two significant digits need, trailing zeros taken off.
     decimals = 1 if percent == 0 else max(1, 1 - math.floor(math.log10(percent)))
     return f"{percent:.{decimals}f}".rstrip("0").rstrip(".") + "%"
 
 
 def size(n_bytes: float) -> str:
     """Bytes in decimal units, as file managers and disks count: 43.1 KB."""
+    # What three digits would write as 1e+03 of a unit is 1 of the next.
     for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
         if n_bytes >= 0.9995 * scale:
             return f"{n_bytes / scale:.3g} {unit}" if n_bytes < 999.5 * scale else f"{n_bytes / scale:,.0f} {unit}"

@@ -13,9 +13,9 @@ from .task import Task
 class Answer:
     """A class name with each class's probability, the names of all classes present (multi_label), or a value (regression)."""
 
-    label: str | tuple[str, ...] | None = None
-    probabilities: dict[str, float] | None = None
-    value: float | None = None
+    label: str | tuple[str, ...] | None = None  # a tuple for multi_label, empty where no class is present
+    probabilities: dict[str, float] | None = None  # by class name, in class order; None for regression
+    value: float | None = None  # in the unit of the labels; None but for regression
 
     def as_json(self) -> dict[str, Any]:
         """Only what the kind of task has: label and probabilities, or value."""
@@ -39,4 +39,5 @@ def _answer(task: Task, likely: list[float]) -> Answer:
     by_class = dict(zip(task.classes, likely, strict=True))
     if task.kind == "multi_label":
         return Answer(tuple(name for name, p in by_class.items() if p >= 0.5), by_class)
+    # Of equally likely classes, max takes the first in class order.
     return Answer(max(by_class, key=by_class.__getitem__), by_class)

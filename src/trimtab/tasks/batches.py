@@ -20,12 +20,13 @@ _CHUNK_ROWS = 1024  # rows handed to the tokenizer at once: bounds the memory of
 class Truncation:
     """What the length limit cuts from a split."""
 
-    rows: int
-    rows_cut: int
+    rows: int  # of the split
+    rows_cut: int  # of those, longer than the limit
     tokens: int  # before cutting, special tokens included
-    tokens_cut: int
+    tokens_cut: int  # of those; special tokens are never cut
 
     def as_json(self) -> dict[str, int]:
+        """The four counts by name, as scores.json has them."""
         return asdict(self)
 
     def line(self, split: str, max_length: int) -> str:
@@ -88,11 +89,13 @@ def tokenize(task: Task, rows: Rows, tokenizer: Any, max_length: int, *, labelle
     for start in range(0, len(rows), _CHUNK_ROWS):
         texts = [column[start : start + _CHUNK_ROWS] for column in rows.texts]
         chunk = _encoded(tokenizer, texts)
+        # Of whole texts, before any is cut: this is what Truncation counts.
         lengths = [len(row) for row in chunk.ids]
         long = [i for i, length in enumerate(lengths) if length > max_length]
         # Nearly always few: cutting everything anew would double the time of tokenising.
         if long:
             chunk.cut(tokenizer, long, texts, max_length)
+        # Arrays of int32 take a fraction of the memory of lists of Python ints.
         ids += [np.asarray(row, dtype=np.int32) for row in chunk.ids]
         types += [np.asarray(row, dtype=np.int32) for row in chunk.types]
         total, rows_cut = total + sum(lengths), rows_cut + len(long)
@@ -120,6 +123,7 @@ class _Chunk:
                     if rows:
                         rows[i] = [*rows[i][: max_length - n_end], *rows[i][len(added) - n_end :]]
             return
+        # Pairs, cutting on the left and slow tokenizers: which tokens go is left to the tokenizer.
         cut = tokenizer(
             *[[column[i] for i in long] for column in texts],
             truncation="longest_first", max_length=max_length, return_attention_mask=False,
@@ -132,6 +136,7 @@ class _Chunk:
 
 def _encoded(tokenizer: Any, texts: list[list[str]]) -> _Chunk:
     """The texts, or pairs of texts, uncut; through the tokenizers library itself where it can: half the time."""
+    # A slow tokenizer is Python code and has no backend.
     if not getattr(tokenizer, "is_fast", False):
         whole = tokenizer(*texts, add_special_tokens=True, truncation=False, return_attention_mask=False, verbose=False)
         return _Chunk(list(whole["input_ids"]), list(whole.get("token_type_ids", [])), None)
@@ -145,6 +150,7 @@ def _encoded(tokenizer: Any, texts: list[list[str]]) -> _Chunk:
     return _Chunk([encoding.ids for encoding in encodings], types, encodings)
 
 
+# Asked for at every step, and drawn once an epoch; callers share the arrays, so they must not write into them.
 @lru_cache(maxsize=2)
 def shuffled_batches(n_rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The row numbers of each batch of one epoch: a permutation from the stream "order" of `seed`, cut in pieces."""

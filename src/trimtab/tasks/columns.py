@@ -33,7 +33,7 @@ class Columns:
     """The names of one or two text columns, and of the label column or of several columns of 0 and 1."""
 
     texts: tuple[str, ...]
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # several are the classes of a multi_label task, by name
 
     @property
     def label(self) -> str:
@@ -44,6 +44,7 @@ class Columns:
 def choose_columns(table: Table, text: str | Sequence[str] | None, label: str | Sequence[str] | None) -> Columns:
     """The columns asked for, or the usual ones; raises InputError when the table has no such column, or for one as both."""
     texts, labels = choose_text_columns(table, text), _choose_label_columns(table, label)
+    # One column as both would be learned perfectly, and mean nothing.
     if both := [name for name in texts if name in labels]:
         raise InputError(
             f"{table.place}: column {both[0]!r} is named as text and as label. Name another text column (--text) or "
@@ -55,6 +56,7 @@ def choose_columns(table: Table, text: str | Sequence[str] | None, label: str | 
 def columns_like(table: Table, text: str | Sequence[str], label: str | Sequence[str]) -> Columns:
     """What `choose_columns` gives, of a table that may lack labels: without any of `label` or a usual one, none is missed."""
     labels = _split_names(table, label)
+    # Where one of several label columns is there, the lack of the others is an error.
     if {*labels, *LABEL_COLUMNS} & set(table.columns):
         return choose_columns(table, text, label)
     return Columns(choose_text_columns(table, text), labels)
@@ -68,10 +70,12 @@ def choose_text_columns(
     Raises InputError when the table lacks them; `option` is what names text columns on the command line.
     """
     if text is None:
+        # Who prefers one text has no use for a pair, nor the other way round.
         usual = [names for names in TEXT_COLUMNS if not preferred or len(names) == len(preferred)]
         wanted = [tuple(preferred), *usual] if preferred else usual
         found = next((names for names in wanted if set(names) <= set(table.columns)), None)
         if found is None:
+            # The choice that goes before the others is the one to be missed.
             missed = next(name for name in wanted[0] if name not in table.columns)
             raise missing_column(table, missed, f"the text column ({option}), or two of them for pairs ({option} a,b)")
         return found
@@ -94,9 +98,13 @@ def _choose_label_columns(table: Table, label: str | Sequence[str] | None) -> tu
 
 
 def _split_names(table: Table, names: str | Sequence[str]) -> tuple[str, ...]:
-    """Column names from "a,b" or a sequence of them; a name that is itself a column may hold commas."""
+    """Column names from "a,b" or a sequence of them; a name that is itself a column may hold commas.
+
+    Raises InputError for no names, or one that is given twice.
+    """
     if isinstance(names, str):
         names = (names,) if names in table.columns else tuple(name.strip() for name in names.split(","))
+    # A pair of one column would be a text beside itself.
     if not names or len(set(names)) < len(names):
         raise InputError(f"column names must be given once each, not {', '.join(names) or 'none'}")
     return tuple(names)

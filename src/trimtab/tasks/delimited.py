@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import InputError
 from .lines import MAX_ROW_BYTES, read_lines, too_long
 
+# Delimiter -> its name in messages.
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 Record = tuple[int, list[str]]
@@ -53,8 +54,10 @@ def dialect_of(path: Path) -> Dialect:
             f"{path}, line {number}: {header.strip()!r} tells a spreadsheet what separates the columns, but the first line "
             "must name them. Delete that line; separators are found without it."
         )
+    # A separator inside quotes is part of a column's name.
     bare = QUOTED.sub("", header)
     delimiter = max((usual, *SEPARATORS), key=bare.count)  # the first of equals
+    # Quotes always quote in CSV; of tab-separated files it has to be found out.
     return Dialect(delimiter, delimiter != "\t" or _quotes_quote(path), delimiter == usual)
 
 
@@ -72,8 +75,9 @@ def _plain_records(path: Path) -> Iterator[Record]:
 
 
 def _quoted_records(path: Path, delimiter: str) -> Iterator[Record]:
+    """Records whose fields may be quoted and go over lines; raises InputError for bad quotes and too long a row."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))  # the default, 131,072, cuts long documents off
-    start, size = 1, 0
+    start, size = 1, 0  # of the record being read: its first line, and its characters so far
 
     def lines() -> Iterator[str]:
         nonlocal size
@@ -85,6 +89,7 @@ def _quoted_records(path: Path, delimiter: str) -> Iterator[Record]:
 
     reader = csv.reader(lines(), delimiter=delimiter, strict=True)
     while True:
+        # The reader has counted the lines of all records before this one.
         start, size = reader.line_num + 1, 0
         try:
             fields = next(reader)
@@ -110,7 +115,8 @@ def _quotes_quote(path: Path) -> bool:
 
 
 def _signs_of_quoting(path: Path) -> bool:
-    width = 0
+    """Whether the file, read as if quotes were text, shows one of the signs; reads no further than the first."""
+    width = 0  # fields of the header; 0 before it is read
     for _, fields in _plain_records(path):
         if not width and fields[0].startswith('"'):
             return True

@@ -14,7 +14,7 @@ from typing import Any
 from .raw import RawRows, is_missing
 from .words import NUMBER, QUANTITY
 
-_LONG = 100
+_LONG = 100  # letters: a longer name of a class may be a text
 
 GAPS = frozenset({"nan", "n/a", "na", "null", "none", "#n/a"})
 """What programs write into an empty cell, in lower case."""
@@ -28,8 +28,10 @@ def without_gaps(raw: RawRows, train: RawRows | None, classes: Collection[str]) 
     gaps = {i for i, label in enumerate(raw.labels) if is_gap(label) and label.strip() not in classes}
     if not gaps:
         return raw
+    # The labels of train count too: a small split may hold little but gaps.
     own = [label for i, label in enumerate(raw.labels) if i not in gaps and not is_missing(label)]
     others = [*own, *(train.labels if train else ())] or list(classes)
+    # Among words a gap may be a class, so nothing is changed.
     if not others or not all(_is_number(label) for label in others):
         return raw
     return replace(raw, labels=[None if i in gaps else label for i, label in enumerate(raw.labels)])
@@ -48,12 +50,14 @@ def class_notes(classes: Sequence[str]) -> list[str]:
         for name in classes
         if is_gap(name)
     ]
+    # A column of texts taken for the label.
     long = [name for name in classes if len(name) > _LONG]
     if long:
         notes.append(
             f"{len(long)} of {len(classes)} class names have more than {_LONG} letters, such as {long[0][:40]!r}...; is that "
             "the column of the label (--label)?"
         )
+    # One key for all spellings of a name: NFKC joins full-width and composed letters, numbers go by their value.
     alike: dict[str, list[str]] = {}
     for name in classes:
         plain = unicodedata.normalize("NFKC", name).casefold().strip()
@@ -66,6 +70,7 @@ def class_notes(classes: Sequence[str]) -> list[str]:
 
 
 def _is_number(label: Any) -> bool:
+    """Whether the label is a number, typed or written as text; booleans are words."""
     if isinstance(label, str):
         return QUANTITY.fullmatch(label.strip()) is not None
     return isinstance(label, int | float | Decimal) and not isinstance(label, bool)

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from . import helpdesk_phrases as phrases
 
-CLASSES = tuple(phrases.REQUESTS)
+CLASSES = tuple(phrases.REQUESTS)  # in index order
 TICKETS_PER_CLASS = {"train": 200, "validation": 50, "test": 50}
+# Another seed, or another order of the draws below, makes another task, with scores of its own.
 SEED = 20240527
 
 PLAIN, SETTLED, RANKED, AMBIGUOUS = 0.22, 0.52, 0.20, 0.06
@@ -33,6 +34,7 @@ def tickets() -> dict[str, list[dict[str, str]]]:
     """The rows of each split as {"text", "label"}; no text occurs twice, in its own split or another."""
     chance = Random(SEED)
     seen: set[str] = set()
+    # One stream and one set of texts for all splits: what train holds is in no other.
     splits = {}
     for split, n_rows in TICKETS_PER_CLASS.items():
         rows = [_new_ticket(name, split, chance, seen) for _ in range(n_rows) for name in CLASSES]
@@ -41,6 +43,7 @@ def tickets() -> dict[str, list[dict[str, str]]]:
 
 
 def _new_ticket(name: str, split: str, chance: Random, seen: set[str]) -> dict[str, str]:
+    """A ticket of class `name` with a text that is not in `seen` and now is; a share of NOISE carries a wrong class."""
     while (text := _text(name, split, chance)) in seen:
         pass
     seen.add(text)
@@ -72,6 +75,7 @@ def _body(name: str, split: str, chance: Random) -> str:
         # the settled matter is named in the words of a request, and only the frame tells them apart
         return _joined(_pick(phrases.BESIDE_SETTLED, chance), request=request, settled=settled)
     other = _request(other_name, split, chance)
+    # AMBIGUOUS is what is left of 1.
     frames = phrases.RANKED if draw < PLAIN + SETTLED + RANKED else phrases.UNRANKED
     return _joined(_pick(frames, chance), request=request, other=other)
 
@@ -103,6 +107,7 @@ def _joined(frame: str, **clauses: str) -> str:
 
 
 def _sentence(clause: str) -> str:
+    """The clause as a sentence of its own."""
     return _capital(_ended(clause))
 
 
@@ -112,6 +117,7 @@ def _ended(clause: str) -> str:
 
 
 def _capital(clause: str) -> str:
+    """The clause with its first letter in upper case and the rest as it is, unlike str.capitalize."""
     return clause[0].upper() + clause[1:]
 
 
@@ -130,4 +136,5 @@ def _pick(items: tuple[T, ...], chance: Random) -> T:
 
 
 def _shuffled(rows: list[T], chance: Random) -> list[T]:
+    """The rows in random order, by random() alone, for the reason that `_pick` gives."""
     return [row for _, row in sorted(((chance.random(), row) for row in rows), key=lambda pair: pair[0])]

@@ -22,7 +22,7 @@ SPLIT_NAMES = {
 }
 """What data sets call the three splits, the preferred name first."""
 
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+){0,2}")
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+){0,2}")  # one to three names, joined by slashes
 
 
 def hub_source(source: str) -> Source:
@@ -44,12 +44,14 @@ def hub_source(source: str) -> Source:
 def data_set_source(source: str, path: str, config: str | None) -> Source:
     """The data set at `path` (an id, or a local folder that holds one) as the source named `source`."""
     splits = _load(source, path, config)
+    # Of each split, the first of its names that the data set has.
     chosen = {split: next((name for name in names if name in splits), None) for split, names in SPLIT_NAMES.items()}
     if chosen["train"] is None:
         raise InputError(f"data set {source} has no split named train; it has {shortened(sorted(splits))}.")
     tables = {split: _table(splits[name], f"{source} {name}") for split, name in chosen.items() if name}
     ignored = sorted(set(splits) - set(chosen.values()))
     notes = (f"{source}: did not read the splits {shortened(ignored)}",) if ignored else ()
+    # The classes that train declares are those of the task; the other splits name theirs by their own features.
     features = splits[chosen["train"]].features
     column_classes = {name: names for name in features if (names := _class_names(features[name]))}
     return Source(source.rsplit("/", maxsplit=1)[-1], tables, column_classes=column_classes, notes=notes)

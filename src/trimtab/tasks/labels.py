@@ -26,8 +26,8 @@ SOME_CLASSES, FEW_ROWS = 20, 5
 class Declared:
     """What the source says about its labels, in labels.json or in the features of a hub data set."""
 
-    kind: Kind | None = None
-    classes: tuple[str, ...] | None = None
+    kind: Kind | None = None  # None: to be found from the labels
+    classes: tuple[str, ...] | None = None  # in index order; None: to be learned from the training rows
 
 
 UNDECLARED = Declared()
@@ -39,7 +39,7 @@ class Coding:
     """How labels become numbers: a class index, sorted class indices, or a float."""
 
     kind: Kind
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # in index order; empty for regression
     index: Mapping[str, int] = field(default_factory=dict)  # a label as written -> the index of its class
     numbered: bool = False  # whether "1", "+1" and "1.0" are the same label
     declared: bool = False  # whether the class names come from the source, not from the training rows
@@ -48,10 +48,12 @@ class Coding:
         """The encoded label of each row; raises InputError listing the rows whose label has no meaning here."""
         if self.kind == "regression":
             return list(finite_numbers(raw))
+        # Spelled as the keys of the index are, or 1.0 would be unknown where 1 is a class.
         rows = [[as_whole(word) if self.numbered else word for word in words] for words in words_by_row(raw, self.kind)]
         unknown = {i: word for i, words in enumerate(rows) for word in words if word not in self.index}
         if unknown:
             raise self._unknown(raw, unknown)
+        # For single_label, words_by_row gives each row exactly one word.
         if self.kind == "single_label":
             return [self.index[word] for (word,) in rows]
         codes = [sorted(self.index[word] for word in words) for words in rows]
@@ -61,6 +63,7 @@ class Coding:
     def _unknown(self, raw: RawRows, unknown: Mapping[int, str]) -> InputError:
         """The InputError for labels (by row) that are no class."""
         place, words, known = raw.at(list(unknown)), in_quotes(unknown.values()), in_quotes(self.index, limit=10)
+        # Learned classes grow with the training rows, declared ones do not.
         if self.declared:
             return InputError(
                 f"{place}: {words} is none of the classes {known}, which the data declares or the run was trained with. "
@@ -74,6 +77,7 @@ class Coding:
 
 def learn_coding(raw: RawRows, kind: Kind | None, declared: Declared) -> Coding:
     """The coding of the training rows; raises InputError when their labels leave the kind open, or are all alike."""
+    # What the user says goes before what the source declares, and that before what the labels look like.
     kind = kind or declared.kind or _guess_kind(raw, declared)
     coding = Coding(kind) if kind == "regression" else _class_coding(raw, kind, declared.classes)
     # one label for all rows would be learned at once, and perfectly, whatever the column holds
@@ -93,6 +97,7 @@ def coding_like(task: Task, raw: RawRows, declared: Declared) -> Coding:
     """
     if task.kind == "regression" or raw.unlabelled:  # without labels there is nothing to spell
         return Coding(task.kind, task.classes)
+    # The source may list its classes in another order, so indices are matched through the names.
     names = declared.classes or task.classes
     of_task = {one_spelling(name): i for i, name in enumerate(task.classes)}
     if lacking := [name for name in names if one_spelling(name) not in of_task]:
@@ -100,6 +105,7 @@ def coding_like(task: Task, raw: RawRows, declared: Declared) -> Coding:
             f"{raw.table.place} declares the classes {in_quotes(lacking)}, which task {task.name!r} does not have; it "
             f"has {in_quotes(task.classes, limit=10)}."
         )
+    # First as the source means its labels, then from its indices to the task's.
     coding = _class_coding(raw, task.kind, names)
     index = {word: of_task[one_spelling(names[i])] for word, i in coding.index.items()}
     return replace(coding, classes=task.classes, index=index)
@@ -112,6 +118,7 @@ def _class_coding(raw: RawRows, kind: Kind, declared: tuple[str, ...] | None) ->
     if declared and words <= set(index):  # names first: a label that is a name is never an index
         return Coding(kind, declared, index, _all_whole(declared), declared=True)
     form = form_of(words)
+    # 1.0 may be a whole number from a float column; what has a true fraction is no class.
     if form == "numbers":
         _refuse_fractions(raw, kind)
     numbered = form != "words"
@@ -120,6 +127,7 @@ def _class_coding(raw: RawRows, kind: Kind, declared: tuple[str, ...] | None) ->
         if numbered and not _all_whole(declared):
             index = {str(i): i for i in range(len(declared))}
         return Coding(kind, declared, index, numbered, declared=True)
+    # By value where they are numbers: class 10 comes after class 9.
     classes = tuple(sorted({as_whole(word) for word in words}, key=int) if numbered else sorted(words))
     return Coding(kind, classes, {name: i for i, name in enumerate(classes)}, numbered)
 
@@ -131,10 +139,12 @@ def _all_whole(names: Sequence[str]) -> bool:
 
 def _guess_kind(raw: RawRows, declared: Declared) -> Kind:
     """The kind the labels can only mean; raises InputError when they could mean another."""
+    # A list can only hold the classes of one row.
     if any(isinstance(label, list) for label in raw.labels):
         if not declared.classes:
             _refuse_many_items(raw)
         return "multi_label"
+    # Declared names say that the labels are classes, however they are spelled.
     if declared.classes:
         return "single_label"
     words = [word for (word,) in words_by_row(raw, "single_label")]
@@ -147,6 +157,7 @@ def _guess_kind(raw: RawRows, declared: Declared) -> Kind:
             'pass kind="regression" (--kind regression); if it is a class, kind="single_label" (--kind single_label), '
             "with whole numbers or words."
         )
+    # Whole numbers and words are classes, unless there are too many different ones.
     n_different = len(set(words))
     if _too_many(n_different, len(words)):
         quantity = 'if it is a quantity, kind="regression" (--kind regression); ' if form == "whole numbers" else ""
@@ -160,6 +171,7 @@ def _guess_kind(raw: RawRows, declared: Declared) -> Kind:
 
 def _too_many(n_different: int, n_values: int) -> bool:
     """Whether so many different values among `n_values` are hardly classes."""
+    # Many at all and for the number of rows; or fewer, but hardly any rows of each to learn from.
     return n_different > max(MANY_CLASSES, MANY_CLASSES_SHARE * n_values) or (
         n_different > SOME_CLASSES and n_values < FEW_ROWS * n_different
     )
@@ -167,6 +179,7 @@ def _too_many(n_different: int, n_values: int) -> bool:
 
 def _refuse_many_items(raw: RawRows) -> None:
     """Raises InputError where lists hold so many different items that they are hardly classes."""
+    # Counted over all lists: a row adds as many values as it has items.
     items = [word for words in words_by_row(raw, "multi_label") for word in words]
     if _too_many(len(set(items)), len(items)):
         raise InputError(
@@ -181,6 +194,7 @@ def _index_of(names: Sequence[str], raw: RawRows) -> dict[str, int]:
     whole = _all_whole(names)
     index: dict[str, int] = {}
     for i, name in enumerate(names):
+        # Where the spelling is taken already, this is the index of the name that has it.
         first = index.setdefault(as_whole(name) if whole else one_spelling(name), i)
         if first != i:
             raise InputError(
@@ -207,6 +221,7 @@ def _refuse_fractions(raw: RawRows, kind: Kind) -> None:
 
 def _refuse_repeats(raw: RawRows, codes: Sequence[list[int]]) -> None:
     """Raises InputError listing the rows whose list names a class twice: [0, 1, 1] is a vector of flags."""
+    # Flags, taken for the classes 0 and 1, would be learned without a word.
     wrong = [i for i, code in enumerate(codes) if len(set(code)) < len(code)]
     if wrong:
         raise InputError(

@@ -18,7 +18,7 @@ from ..errors import InputError
 MAX_ROW_BYTES = 10 * 2**20
 """A longer row is a mistake (an unclosed quote, a file that is one line), and must not be read into memory."""
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # what some programs write in front of UTF-8
 
 OTHER_FORMATS = {
     b"\x1f\x8b": "The file is gzipped: add .gz to its name.",
@@ -39,6 +39,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             if not line:
                 return
             kept = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+            # Positions are those in the file, where a byte order mark counts.
             yield number, _decoded(kept, path, number, position + len(line) - len(kept))
             position += len(line)
 
@@ -61,8 +62,10 @@ def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
 
 def _bounded_line(file: gzip.GzipFile | BufferedReader, path: Path, number: int) -> bytes:
     """The next line, or b"" at the end of the file."""
+    # One byte more than allowed, to tell a line that is too long from one that just fits.
     try:
         line = file.readline(MAX_ROW_BYTES + 1)
+    # BadGzipFile is an OSError too, so it has to be caught first.
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
             f"{path}, line {number}: the gzip data is truncated or corrupt ({error}). Copy or compress the file again."
@@ -80,6 +83,7 @@ def _decoded(line: bytes, path: Path, number: int, position: int) -> str:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         advice = "Save the file again as UTF-8 (it may be Windows-1252, Latin-1 or UTF-16 now)."
+        # Only the first bytes of a file say what it is instead.
         if number == 1:
             advice = next((what for start, what in OTHER_FORMATS.items() if line.startswith(start)), advice)
         raise InputError(

@@ -28,8 +28,10 @@ class TaskLoss:
             return (logits.squeeze(-1) - labels) ** 2
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         if self.kind == "multi_label":
+            # Each class is a yes or no of its own, and the uniform distribution over these two gives 1/2.
             targets = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
             return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="none").mean(1)
+        # Not its own `weight`: with smoothing, that would weight the classes a row does not have as well.
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         return losses if weights is None else losses * weights[labels]
 
@@ -49,6 +51,7 @@ def task_loss(task: Task, class_weights: str = "none", label_smoothing: float = 
     if class_weights == "balanced":
         labels = label_tensor(task, task.train)
         if task.kind == "single_label":
+            # At least 1: a declared class may have no row, and its weight would be infinite.
             counts = torch.bincount(labels, minlength=task.n_outputs).clamp(min=1)
             weights = len(labels) / (task.n_outputs * counts)
         else:

@@ -31,6 +31,7 @@ class Metric:
 
 _SHARE, _ERROR, _CORRELATION = Metric(True, 0.0, 1.0), Metric(False, 0.0, None), Metric(True, -1.0, 1.0)
 
+# Every score by its name, as files and options spell it.
 METRICS: dict[str, Metric] = {
     "accuracy": _SHARE,
     "precision": _SHARE,
@@ -46,6 +47,7 @@ METRICS: dict[str, Metric] = {
     "calibration_error": Metric(False, 0.0, 1.0),
     "loss": _ERROR,
 }
+# Kind of task -> its metrics, in the order in which `scores` gives them.
 _NAMES = {
     "single_label": ("accuracy", "precision", "recall", "f1", "f1_macro", "matthews", "calibration_error", "loss"),
     "multi_label": ("accuracy", "precision", "recall", "f1", "f1_macro", "f1_micro", "calibration_error", "loss"),
@@ -106,6 +108,7 @@ def per_class(task: Task, logits: Tensor, labels: Tensor) -> list[dict[str, Any]
     from sklearn.metrics import precision_recall_fscore_support
 
     predicted, truth = _decided(task.kind, probabilities(task.kind, logits).numpy()), labels.numpy()
+    # Of all classes, those that do not occur included: a table of them has a line for each.
     values = precision_recall_fscore_support(truth, predicted, labels=list(range(len(task.classes))), zero_division=0.0)  # type: ignore[arg-type]
     columns = [np.asarray(column).tolist() for column in values]
     rows = zip(task.classes, *columns, strict=True)
@@ -118,6 +121,7 @@ def _decided(kind: str, likely: NDArray) -> NDArray:
 
 
 def _single_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
+    """All metrics but the loss, of probabilities (N, C) and class numbers (N,)."""
     from sklearn import metrics
 
     predicted, n_classes = likely.argmax(-1), likely.shape[1]
@@ -136,6 +140,7 @@ def _single_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
 
 
 def _multi_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
+    """All metrics but the loss, of probabilities (N, C) and classes as 0 and 1 (N, C)."""
     # Each class of each row is a decision of its own, at a probability of one half.
     predicted, n_classes = _decided("multi_label", likely), likely.shape[1]
     precision, recall, f1, _ = _averaged(truth, predicted, "macro", n_classes)
@@ -146,11 +151,13 @@ def _multi_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
         "f1": f1,
         "f1_macro": f1,
         "f1_micro": _averaged(truth, predicted, "micro", n_classes)[2],
+        # How sure each decision is, whichever way it goes.
         "calibration_error": calibration_error(np.maximum(likely, 1 - likely).ravel(), (predicted == truth).ravel()),
     }
 
 
 def _regression(values: NDArray, truth: NDArray) -> dict[str, float]:
+    """All metrics but the loss, of answers (N, 1) and true numbers (N,)."""
     from scipy import stats
 
     predicted = values[:, 0].astype(np.float64)
@@ -174,6 +181,7 @@ def calibration_error(confidence: NDArray, correct: NDArray, n_bins: int = 15) -
 
 
 def _averaged(truth: NDArray, predicted: NDArray, average: str, n_classes: int) -> tuple[float, float, float, Any]:
+    """(precision, recall, F1, support) by scikit-learn's `average`; 0 where one is undefined."""
     from sklearn.metrics import precision_recall_fscore_support
 
     # A class that is neither in the rows nor among the answers has no score, and counts for nothing.

@@ -15,6 +15,7 @@ def hardest_mistakes(task: Task, rows: Rows, logits: Tensor, labels: Tensor, lim
     `row` is the number in the source, where that is known, as `unit` counts it, else the one in the split, from 1; logits are
     (N, C) and labels as `label_tensor` makes them.
     """
+    # The plain loss, as in the scores, whatever the training weighted.
     losses = TaskLoss(task.kind).per_row(logits, labels)
     found = []
     # From the highest loss down, passing over rows whose answer is right all the same.
@@ -30,10 +31,12 @@ def hardest_mistakes(task: Task, rows: Rows, logits: Tensor, labels: Tensor, lim
 
 def _mistake(task: Task, row: dict[str, Any], logits: Tensor) -> dict[str, Any]:
     """The texts of a row with its label, what was answered, and how sure the model was of that; logits (1, C)."""
+    # `row` was made for this call, so no row loses its label by this.
     answer, label = answers(task, logits)[0], row.pop("label")
     if task.kind == "regression":
         return row | {"label": label, "predicted": answer.value, "probability": None}
     assert answer.probabilities is not None
+    # Each class is a decision of its own there, so no one probability is that of the answer.
     if task.kind == "multi_label":
         return row | {
             "label": [task.classes[i] for i in label],

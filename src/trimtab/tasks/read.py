@@ -22,6 +22,7 @@ from .splits import find_source, read_splits
 from .tables import Row, Table, open_table, with_all_columns
 from .task import KINDS, SPLITS, Kind, Rows, Task
 
+# Kind -> the metric a task is judged by where none is asked for.
 MAIN_METRICS = {"single_label": "accuracy", "multi_label": "f1_macro", "regression": "pearson"}
 GLUE_METRICS = {
     "cola": ("single_label", "matthews"),
@@ -52,11 +53,14 @@ def read(
     wanted = _checked_kind(kind)
     _check_share(validation_share)
     found = find_source(str(source))
+    # Chosen on the training table; the others must have the same, but for the label of a test split.
     columns = choose_columns(found.tables["train"], text, label)
     declared = _declared(found, columns, wanted)
+    # Every row is read and judged here; its label stays as written until the coding is known.
     raw, notes = read_splits(
         found.tables, columns, wanted or declared.kind, skip=skip_bad_rows, classes=declared.classes or ()
     )
+    # By the training rows and what is declared alone: any other label in another split is an error there.
     coding = learn_coding(raw["train"], wanted, declared)
     if not coding.declared:  # names that the source declares are meant
         notes += class_notes(coding.classes)
@@ -93,10 +97,12 @@ def read_like(
     Columns are the task's unless named. Nothing is held out, and a single file becomes the test split, which may have no
     labels. Raises InputError as `read` does, and for labels that are none of the task's classes.
     """
+    # Nothing is trained on these rows, so a lone table, which is called train, is a test split.
     found = find_source(str(source), to_train=False)
     tables = {"test": found.tables["train"]} if set(found.tables) == {"train"} else found.tables
     columns = _columns_like(task, tables, text, label)
     declared = _declared(found, columns, task.kind)
+    # A class called "none" is a class here too, and no missing label.
     known = (*task.classes, *(declared.classes or ()))
     raw, notes = read_splits(tables, columns, task.kind, skip=skip_bad_rows, classes=known)
     splits = {split: _encoded(rows, coding_like(task, rows, declared)) for split, rows in raw.items()}
@@ -118,6 +124,7 @@ def read_rows(
     """
     if not Path(path).is_file():
         raise path_not_found(str(path), Path(path))
+    # All of them, because whoever writes the rows again needs every name before the first row.
     table = with_all_columns(open_table(Path(path)))
     names = choose_text_columns(table, text, preferred=preferred, option=option)
     rows = ((row, tuple(text_in(row, name, table, number, option) for name in names)) for number, row in table)
@@ -128,6 +135,7 @@ def _columns_like(
     task: Task, tables: Mapping[str, Table], text: str | Sequence[str] | None, label: str | Sequence[str] | None
 ) -> Columns:
     """The columns named, or else the task's; raises InputError where they are missing, or not as many texts as the task has."""
+    # One table is enough: `read_splits` asks the others for the same columns.
     split, first = next(iter(tables.items()))
     # a label column that the user names must exist; that of the training data may be missing where nothing is labelled
     optional = split == "test" and not label
@@ -149,6 +157,7 @@ def _checked_kind(kind: str | None) -> Kind | None:
 
 
 def _check_share(validation_share: float) -> None:
+    """Raises InputError unless the share is from 0, which holds nothing out, to below 1, which would hold out all."""
     if not 0 <= validation_share < 1:
         raise InputError(f"the validation share must be at least 0 and below 1, not {validation_share}")
 
@@ -171,6 +180,7 @@ def _main_metric(metric: str | None, name: str, coding: Coding) -> str:
     """The metric asked for, or that of the GLUE task of this name, or that of the kind."""
     if metric is not None:
         return check_metric(metric, coding.kind)
-    # the name alone is not enough: a file may be called cola and hold something else
+    # the name alone is not enough: a file may be called cola and hold something else;
+    # these tasks have two classes, or as a regression none
     kind, usual = GLUE_METRICS.get(name.lower().replace("-", ""), (None, ""))
     return usual if kind == coding.kind and len(coding.classes) in (0, 2) else MAIN_METRICS[coding.kind]

@@ -30,14 +30,15 @@ PATH_LIKE = re.compile(r"^([./~\\]|[A-Za-z]:[/\\])|\.(csv|tsv|jsonl|parquet|json
 class Source:
     """The tables of a task by split, and what is known of its labels before a row is read."""
 
-    name: str
-    tables: Mapping[str, Table]
-    declared: Declared = UNDECLARED
+    name: str  # of the task: a file's or folder's name, or the last part of a hub id
+    tables: Mapping[str, Table]  # by split, in the order of SPLITS
+    declared: Declared = UNDECLARED  # of the label, whichever column that is
     column_classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # hub: label column -> class names
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what a person should know of the files, in plain words
 
     def declared_for(self, label_column: str) -> Declared:
         """What the source says about the labels in this column."""
+        # A hub data set names classes column by column, labels.json only those of the label.
         if label_column in self.column_classes:
             return Declared(classes=self.column_classes[label_column])
         return self.declared
@@ -46,6 +47,7 @@ class Source:
 def embedded_source() -> Source:
     """The embedded helpdesk task."""
 
+    # A function of its own, so that each table keeps its split; a lambda in the loop would see the last one.
     def open_rows(split: str) -> Callable[[], Iterator[NumberedRow]]:
         return lambda: enumerate(rows[split], start=1)
 
@@ -58,6 +60,7 @@ def embedded_source() -> Source:
 def file_source(path: Path) -> Source:
     """One file: all of its rows are for training."""
     table = open_table(path)
+    # Both parts of an ending such as .csv.gz are taken off.
     return Source(path.name[: -len(format_of(path) or "")], {"train": table}, notes=table.notes)
 
 
@@ -70,6 +73,7 @@ def folder_source(path: Path, *, to_train: bool = True) -> Source:
     tables: dict[str, Table] = {}
     opened: list[Path] = []
     notes: list[str] = []
+    # In this order, as reading the later splits takes a look at the labels of train.
     for split in SPLITS:
         found = [file for file in files if format_of(file) and _split_of(file) == split]
         if len(found) > 1:
@@ -86,6 +90,7 @@ def folder_source(path: Path, *, to_train: bool = True) -> Source:
             f"{path} has {wanted} with one of {', '.join(FORMATS)}, found {present}. "
             "Rename the file, or give the path of a single file instead of the folder."
         )
+    # A validation file that is passed over in silence would be missed only in the scores.
     if missed := [file.name for file in files if file not in opened and _may_be_split(file)]:
         notes.append(
             f"{path}: did not read {shortened(missed)}; splits are {', '.join(SPLITS)} with {', '.join(FORMATS)}"
@@ -103,6 +108,7 @@ def path_not_found(source: str, path: Path) -> InputError:
 
 def closest_names(path: Path) -> str:
     """The names beside `path` that come closest to it, and the embedded task's, as a question; "" if none is close."""
+    # A folder that does not exist has no entries, and the embedded task is close to a slip such as helpdsk.
     beside = {entry.name: str(path.parent / entry.name) for entry in path.parent.glob("*")} | {"helpdesk": "helpdesk"}
     close = get_close_matches(path.name, beside, n=3, cutoff=0.6)
     return f"Did you mean {' or '.join(beside[name] for name in close)}?" if close else ""
@@ -123,9 +129,11 @@ def _read_labels_file(path: Path) -> Declared:
     if not path.is_file():
         return UNDECLARED
     try:
+        # With -sig a byte order mark, which some editors write, is dropped.
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # not UTF-8 or not JSON
         raise InputError(f"{path} cannot be read as JSON ({error}). Correct it or take it away.") from None
+    # Either form must say something: an object without a kind needs class names.
     kind, classes = (content.get("type"), content.get("classes")) if isinstance(content, dict) else (None, content)
     if not (kind in KINDS or (kind is None and classes is not None)) or not _is_class_list(classes):
         raise InputError(
@@ -139,6 +147,7 @@ def _is_class_list(classes: Any) -> bool:
     """Whether labels.json names no classes, or at least one and none twice."""
     if classes is None:
         return True
+    # Compared without the spaces around them, as labels are.
     return (
         isinstance(classes, list)
         and all(isinstance(name, str) for name in classes)

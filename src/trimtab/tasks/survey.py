@@ -24,10 +24,10 @@ Texts = tuple[str, ...]
 class SplitCount:
     """Rows of one split: how many, how many of each class, and the range of the numbers in a regression task."""
 
-    rows: int
-    labelled: int
+    rows: int  # with a label or without
+    labelled: int  # of those, with a label
     classes: Mapping[str, int]  # class name -> rows that have it; empty for regression
-    lowest: float | None = None
+    lowest: float | None = None  # this and the next two: only in a regression with labels
     mean: float | None = None
     highest: float | None = None
 
@@ -38,11 +38,11 @@ class Survey:
 
     task: str
     kind: str
-    metric: str
-    splits: Mapping[str, SplitCount]
+    metric: str  # name of the main metric
+    splits: Mapping[str, SplitCount]  # by name
     repeated: Mapping[str, int]  # "train": rows seen before in train; "validation", "test": rows that are in train too
     contradictory: int  # texts that occur in train with different labels
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # those of the task, from its reader
 
     def lines(self) -> list[str]:
         """The survey in plain words, one finding a line."""
@@ -64,6 +64,7 @@ class Survey:
             "test: rows whose text is also in train": self.repeated.get("test", 0),
         }
         lines = [f"{finding}: {n}" for finding, n in found.items() if n]
+        # Classes without rows: a split whose labels are missing has nothing to say of them.
         consequences = {"train": "cannot be learned", "validation": "cannot be judged"}
         for split, consequence in consequences.items():
             count = self.splits.get(split)
@@ -81,10 +82,12 @@ class Survey:
 def survey(task: Task) -> Survey:
     """The counts of the task's splits, and the rows that repeat a text within train or from train in another split."""
     train = Counter(_texts(task.train))
+    # Rows less different texts: all but the first row of each text.
     repeated = {"train": len(task.train) - len(train)}
     repeated |= {
         name: sum(text in train for text in _texts(rows)) for name, rows in task.splits.items() if name != "train"
     }
+    # A text keeps the label of its first row, which a later row may contradict; each text counts once.
     labels: dict[Texts, Any] = {}
     contradictory = {
         text
@@ -96,15 +99,18 @@ def survey(task: Task) -> Survey:
 
 
 def _texts(rows: Rows) -> list[Texts]:
+    """The text or pair of texts of each row, as a key to compare by."""
     return list(zip(*rows.texts, strict=True))
 
 
 def _count(rows: Rows, task: Task) -> SplitCount:
     """The counts of one split; a multi_label row counts once for each of its classes."""
+    # Unlabelled rows count as rows and in nothing else.
     labels = [label for label in rows.labels if label is not None]
     if task.kind == "regression":
         span = (min(labels), sum(labels) / len(labels), max(labels)) if labels else (None, None, None)
         return SplitCount(len(rows), len(labels), {}, *span)
+    # Class index -> rows; a class that does not occur is listed with 0.
     each = Counter(i for label in labels for i in (label if isinstance(label, list) else [label]))
     return SplitCount(len(rows), len(labels), {name: each[i] for i, name in enumerate(task.classes)})
 
@@ -120,5 +126,6 @@ def _count_in_words(count: SplitCount, limit: int = 12) -> str:
         return rows
     if len(count.classes) <= limit:
         return f"{rows}: {', '.join(f'{plainly(name)} {n}' for name, n in count.classes.items())}"
+    # In falling order of rows, so the first and the last are the extremes.
     (most, n_most), *_, (least, n_least) = Counter(count.classes).most_common()
     return f"{rows}, {len(count.classes)} classes: from {plainly(most)} {n_most} to {plainly(least)} {n_least}"

@@ -18,9 +18,10 @@ from ..errors import InputError, first_line, shortened
 from .delimited import dialect_of, records
 from .lines import read_lines
 
-Row = dict[str, Any]
-NumberedRow = tuple[int, Row]
+Row = dict[str, Any]  # column name -> cell
+NumberedRow = tuple[int, Row]  # the row's number in its source, as the unit of the Table counts
 
+# Endings of file names, in lower case.
 FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 
@@ -31,10 +32,11 @@ class Table:
     place: str  # what messages call it: the path as the user gave it
     unit: str  # what its row numbers count: "line" of a text file, or "row"
     columns: tuple[str, ...]
-    open_rows: Callable[[], Iterator[NumberedRow]]
-    notes: tuple[str, ...] = ()
+    open_rows: Callable[[], Iterator[NumberedRow]]  # a new walk from the first row at every call
+    notes: tuple[str, ...] = ()  # what a person should know of the file, in plain words
 
     def __iter__(self) -> Iterator[NumberedRow]:
+        """A new walk over all rows; of a file, it raises InputError at a row that cannot be read."""
         return self.open_rows()
 
     def at(self, *numbers: int) -> str:
@@ -63,6 +65,7 @@ def open_table(path: Path) -> Table:
         raise InputError(f"{path} is empty: there are no rows to read.")
     opener = _open_parquet if ending == ".parquet" else _open_json if "jsonl" in ending else _open_delimited
     table = opener(path)
+    # A row is a dict, so of two columns of one name one would be lost without a word.
     repeated = sorted({repr(name) for name in table.columns if table.columns.count(name) > 1})
     if repeated:
         raise InputError(f"{path}: several columns are named {shortened(repeated)}. Give each column its own name.")
@@ -71,6 +74,7 @@ def open_table(path: Path) -> Table:
 
 def with_all_columns(table: Table) -> Table:
     """The table with the columns of all of its rows: JSON Lines may bring in a new name on any line, so they are read once."""
+    # All other formats name their columns in one place, and there is nothing to add.
     if "jsonl" not in (format_of(Path(table.place)) or ""):
         return table
     return replace(table, columns=tuple(dict.fromkeys(name for _, row in table for name in row)))
@@ -79,6 +83,7 @@ def with_all_columns(table: Table) -> Table:
 def _open_delimited(path: Path) -> Table:
     """The table in a CSV or TSV file; its first record names the columns."""
     dialect = dialect_of(path)
+    # Read as a record like the others, so that a quoted name may hold a separator.
     header = next(records(path, dialect), None)
     if header is None:
         raise InputError(f"{path} is empty: there are no rows to read.")
@@ -86,6 +91,7 @@ def _open_delimited(path: Path) -> Table:
 
     def rows() -> Iterator[NumberedRow]:
         for number, fields in islice(records(path, dialect), 1, None):
+            # A separator that is not quoted moves all fields behind it into wrong columns.
             if len(fields) != len(columns):
                 raise InputError(
                     f"{path}, line {number}: {len(fields)} fields, but the header names {len(columns)}. Put a text that "
@@ -93,6 +99,7 @@ def _open_delimited(path: Path) -> Table:
                 )
             yield number, dict(zip(columns, fields, strict=True))
 
+    # A person should see it where the columns are not separated as the ending promises.
     notes = () if dialect.usual else (f"{path}: columns are separated by {dialect.separator}",)
     return Table(str(path), "line", columns, rows, notes)
 
@@ -107,6 +114,7 @@ def _open_json(path: Path) -> Table:
 
 
 def _json_rows(path: Path) -> Iterator[NumberedRow]:
+    """The object on each line of the file; blank lines are left out, but counted."""
     for number, line in read_lines(path):
         if not line.isspace():
             yield number, _json_object(line, path, number)
@@ -142,6 +150,7 @@ def _refuse_lone_surrogates(row: Row, path: Path, number: int) -> None:
 
 def _open_parquet(path: Path) -> Table:
     """The table in a Parquet file, from its schema."""
+    # Here and not above: no other format needs it.
     import pyarrow.parquet as pq
 
     with _parquet_errors(path), pq.ParquetFile(path) as file:
@@ -150,6 +159,7 @@ def _open_parquet(path: Path) -> Table:
 
 
 def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
+    """The rows in the order of the file, numbered from 1, with Python's own types."""
     import pyarrow.parquet as pq
 
     with _parquet_errors(path), pq.ParquetFile(path) as file:

@@ -10,9 +10,10 @@ from typing import Any, Literal, get_args
 
 from ..errors import InputError
 
+# One class a row, any number of classes a row, or a number.
 Kind = Literal["single_label", "multi_label", "regression"]
 KINDS: tuple[str, ...] = get_args(Kind)
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")  # in the order in which a Task keeps them
 
 Label = int | float | list[int] | None
 """A class index (single_label), a number (regression), sorted class indices (multi_label), None where unlabelled."""
@@ -33,6 +34,7 @@ class Rows:
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         """Row `i` as {"text", "label"} or {"text_a", "text_b", "label"}."""
+        # Not the names of the source's columns: rows of all tasks look alike.
         names = ("text",) if len(self.texts) == 1 else ("text_a", "text_b")
         return {name: column[i] for name, column in zip(names, self.texts, strict=True)} | {"label": self.labels[i]}
 
@@ -47,6 +49,7 @@ class Rows:
 
     def sha256(self) -> str:
         """Of all texts and labels in their order, in hexadecimal: equal for equal rows and nothing else."""
+        # As JSON, so that where one text ends and the next begins is hashed too.
         return hashlib.sha256(json.dumps([*self.texts, self.labels]).encode()).hexdigest()
 
 
@@ -54,7 +57,7 @@ _PLAIN = (  # fields of a Task that are JSON values as they are
     "name", "kind", "label_column", "metric", "source", "skip_bad_rows", "validation_share", "split_seed",
 )  # fmt: skip
 
-EMPTY = Rows(([],), [])
+EMPTY = Rows(([],), [])  # stands for a split that is not there
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,17 @@ class Task:
 
     @property
     def train(self) -> Rows:
+        """The rows to learn from; none where there is no such split."""
         return self.splits.get("train", EMPTY)
 
     @property
     def validation(self) -> Rows:
+        """The rows by which the best step is chosen; none where there is no such split."""
         return self.splits.get("validation", EMPTY)
 
     @property
     def test(self) -> Rows:
+        """The rows that neither training nor its best step rests on; none where there is no such split."""
         return self.splits.get("test", EMPTY)
 
     def description(self) -> dict[str, Any]:
@@ -104,7 +110,7 @@ class Task:
             "skip_bad_rows": self.skip_bad_rows,
             "validation_share": self.validation_share,
             "split_seed": self.split_seed,
-            "validation_sha256": self.validation.sha256(),
+            "validation_sha256": self.validation.sha256(),  # tells later whether the data has changed
         }
 
     @classmethod

@@ -24,7 +24,7 @@ def tokenized(task: Task, rows: Rows, tokenizer: Any, max_length: int, most_byte
     """What `tokenize` returns, from a file of the cache where these texts were tokenised before.
 
     The file is named by the texts, the whole tokenizer and the length limit. A damaged one is made again; where none can be
-    written, there is none.
+    written, there is none. `most_bytes` bounds the whole cache, not this file; 0 keeps none.
     """
     # A slow tokenizer is Python code, which cannot be hashed.
     if most_bytes <= 0 or not getattr(tokenizer, "is_fast", False):
@@ -37,6 +37,7 @@ def tokenized(task: Task, rows: Rows, tokenizer: Any, max_length: int, most_byte
     tokens = tokenize(task, rows, tokenizer, max_length)
     arrays = _arrays(tokens)
     try:
+        # Where even an empty cache would be too small, nothing is written.
         if make_room(sum(array.nbytes for array in arrays.values()), most_bytes):
             with replacing(path) as temporary:
                 save_file(arrays, temporary)
@@ -58,6 +59,7 @@ def _key(rows: Rows, tokenizer: Any, max_length: int) -> str:
 def _arrays(tokens: Tokens) -> dict[str, np.ndarray]:
     """All rows one behind the other, with their lengths; labels are the task's and are not stored."""
     cut = tokens.truncation
+    # The empty array is for a split without rows: nothing cannot be concatenated.
     arrays = {
         "ids": np.concatenate([np.empty(0, np.int32), *tokens.ids]),
         "lengths": tokens.lengths,
@@ -69,6 +71,8 @@ def _arrays(tokens: Tokens) -> dict[str, np.ndarray]:
 
 
 def _tokens(arrays: dict[str, np.ndarray], task: Task, rows: Rows) -> Tokens:
+    """The Tokens that `_arrays` took apart, with the labels of `rows`."""
+    # Where each row ends and the next begins, which for the last row is nowhere.
     ends = arrays["lengths"].cumsum()[:-1]
     types = np.split(arrays["types"].astype(np.int32), ends) if "types" in arrays else None
     cut = Truncation(*map(int, arrays["truncation"]))

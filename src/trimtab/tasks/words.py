@@ -18,6 +18,7 @@ from .task import Kind
 
 Form = Literal["whole numbers", "numbers", "words"]
 
+# At most 18 digits: all such numbers fit int64.
 WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 """Neither takes a leading zero: "007" is a code, not a number."""
@@ -37,6 +38,7 @@ CLASS_SEPARATORS = re.compile(r"[|;]")
 
 def form_of(words: Iterable[str]) -> Form:
     """What all of these words are."""
+    # Labels are few and rows are many, so each spelling is matched once.
     different = set(words)
     if all(WHOLE.fullmatch(word) for word in different):
         return "whole numbers"
@@ -68,6 +70,7 @@ def words_by_row(raw: RawRows, kind: Kind) -> list[list[str]]:
 def finite_numbers(raw: RawRows) -> list[float]:
     """The labels as floats; raises InputError listing the rows that hold something else, or what no float32 can hold."""
     words = [word for (word,) in words_by_row(raw, "regression")]
+    # The pattern first: float() would also take nan, inf and 1_000.
     wrong = [i for i, word in enumerate(words) if not (QUANTITY.fullmatch(word) and abs(float(word)) <= FLOAT32_MAX)]
     if wrong:
         raise InputError(
@@ -91,6 +94,7 @@ def _words(label: Any, raw: RawRows, i: int, kind: Kind) -> list[str]:
     """The words of the label of row `i`."""
     if kind != "multi_label":
         return [_word(label, raw, i)]
+    # A text, as in a CSV file: the classes of the row between separators, or none where it is blank.
     if isinstance(label, str):
         if LIST_AS_TEXT.fullmatch(label.strip()):
             raise InputError(
@@ -108,6 +112,7 @@ def _words(label: Any, raw: RawRows, i: int, kind: Kind) -> list[str]:
 
 def _item(item: Any, raw: RawRows, i: int) -> str:
     """One item of the list in row `i` as a word; raises InputError for an empty one, and for a score."""
+    # 1.0 may be a class number from a float column; 0.7 can only be a score.
     if isinstance(item, float | Decimal) and not float(item).is_integer():
         raise InputError(
             f"{raw.at([i])}: the list holds {item}, but a list holds the classes of a row, not scores. Write the names of "
@@ -125,6 +130,7 @@ def _word(value: Any, raw: RawRows, i: int) -> str:
     """One label, or item of a list, as a word; booleans are "true" and "false"."""
     if isinstance(value, str):
         return one_spelling(value)
+    # In lower case, as `one_spelling` gives the true and false of a text.
     if isinstance(value, bool | int | float | Decimal):  # Parquet has decimals
         return str(value).lower()
     hint = " Lists of classes make a multi_label task (--kind multi_label)." if isinstance(value, list) else ""

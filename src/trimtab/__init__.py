@@ -1,11 +1,19 @@
 """trimtab: fine-tune pretrained encoders by training the few parameters that matter.
 
-The public names; each is imported when it is first asked for, so that `import trimtab` stays light.
+The public names; each is imported when it is first asked for, so that `import trimtab` stays light: torch and transformers
+are loaded with the first name that needs them. No module of the package imports from here.
+
+    encoder ──method──▶ selection ──fit(task)──▶ delta            tuned model = encoder + delta
+
+    encoder, task = trimtab.load("minilm"), trimtab.read("helpdesk")
+    run = trimtab.fit(encoder, task, trimtab.LayerNorms())
+    run.delta.save("runs/helpdesk")
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# For type checkers and editors, which cannot follow `__getattr__`; a test compares these lines with _HOMES.
 if TYPE_CHECKING:
     from .changes.delta import Delta
     from .changes.fisher import Fisher
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 
+# Module -> the public names that it holds.
 _HOMES = {
     "changes.delta": ("Delta",),
     "changes.fisher": ("Fisher",),
@@ -66,12 +75,18 @@ __all__ = [*_HOME_OF]  # noqa: PLE0604 # pyright: ignore[reportUnsupportedDunder
 
 
 def __getattr__(name: str) -> Any:
+    """The public name `name`, for which Python asks here while it is not imported yet (PEP 562).
+
+    Raises AttributeError for any other name.
+    """
     if name not in _HOME_OF:
         raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    # From now on it is an attribute like any other, found without coming here.
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
+    """What completion offers: public names that are not imported yet as well."""
     return sorted([*globals(), *_HOME_OF])

@@ -10,10 +10,12 @@ from .commands import questions, runs
 from .commands.options import say
 from .errors import InputError
 
+# Plain help, and Python's own traceback and exit code 1 for a fault of ours.
 app = typer.Typer(
     help="Fine-tune pretrained encoders by training the few parameters that matter.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
+# In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
 for verb in (
     runs.fit, runs.evaluate, runs.predict, questions.inspect, questions.fisher, questions.compare, questions.recommend,
     questions.movement, runs.export, runs.report,
@@ -22,7 +24,8 @@ for verb in (
 
 
 def main() -> None:
-    """Runs the command line; InputError becomes one message and exit code 2."""
+    """Runs the command line; InputError becomes one message and exit code 2, and any other error, a fault of ours, passes."""
+    # One line on stderr, without the place in our source that a user can do nothing with.
     warnings.showwarning = lambda message, *place: say(f"trimtab: {message}")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

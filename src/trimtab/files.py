@@ -18,9 +18,11 @@ from .errors import InputError
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; moves it into place on success and removes it on any failure.
 
-    Raises InputError when the place cannot be written (read-only, full disk, not a folder), or the path names no file.
+    Missing folders above `path` are made. Raises InputError when the place cannot be written (read-only, full disk, not a
+    folder), or the path names no file; an OSError or SafetensorError of the block is taken for that too.
     """
     is_folder = InputError(f"cannot write {path}: it is a folder. Name a file in it.")
+    # "/" and "." have no name, and ".." is the name of a folder.
     if path.name in ("", ".."):
         raise is_folder
     temporary = part_of(path)
@@ -31,14 +33,16 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask gives; safetensors would let nobody else read
         yield temporary
+        # The block may have replaced the file by one with other rights.
         temporary.chmod(mode)
         flush_to_disk(temporary)
+        # In the same folder, so that it is one step: a reader finds the old file or the new one.
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):  # on a file system that has become read-only
             temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from error
-    except BaseException:
+    except BaseException:  # Ctrl-C too
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
@@ -51,12 +55,14 @@ def part_of(path: Path) -> Path:
 
 def unwritable(path: Path, error: Exception) -> InputError:
     """The InputError that says why `path` could not be written and what to do."""
+    # safetensors reports a full disk as an error of its own, which has no number.
     code = (error.errno if isinstance(error, OSError) else None) or 0
     advice = {
         errno.ENOSPC: "Free some space, or choose another place (--out).",
         errno.EEXIST: "Something else has that name: choose another one (--out).",
         errno.ENOTDIR: "A part of the path is a file and no folder: choose another place (--out).",
     }
+    # Without a path: that of the temporary file would mean nothing to a user.
     why = getattr(error, "strerror", None) or error
     return InputError(
         f"cannot write {path}: {why}. {advice.get(code, 'Choose a place that you may write to (--out).')}"
@@ -64,13 +70,13 @@ def unwritable(path: Path, error: Exception) -> InputError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8, whole or not at all."""
+    """Writes `text` as UTF-8, whole or not at all; raises InputError as `replacing` does."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all."""
+    """Writes `value` as indented JSON, whole or not at all; raises InputError as `replacing` does."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -1,4 +1,7 @@
-"""Tables for the terminal."""
+"""Tables for the terminal: what inspect, fisher, movement and recommend answer where no --json is asked for.
+
+They go to stdout, as all answers do, so that they can be piped; in a pipe rich leaves colours away.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -17,6 +20,7 @@ from .studies.wording import size
 def inspection_tables(found: Inspection) -> None:
     """Prints elements by layer and kind, then what each method would train, to stdout."""
     console = Console(highlight=False)
+    # Layers down and kinds across; a kind that the encoder does not have has no column.
     grid = Table(title="Elements by layer and kind", box=None, header_style="bold", padding=(0, 1, 0, 0))
     grid.add_column("layer")
     for kind in found.kinds:
@@ -24,10 +28,12 @@ def inspection_tables(found: Inspection) -> None:
     for layer, counts in zip(found.layers, found.counts, strict=True):
         grid.add_row(_narrow(layer), *map(_short, counts))
     console.print(grid)
+    # One row per method, those of `SHOWN` in changes/inspect.py.
     methods = Table(title="\nWhat each method trains (head: of a task with two classes)", box=None, header_style="bold")
     for name in ("method", "body", "share", "head"):
         methods.add_column(name, justify="left" if name == "method" else "right", no_wrap=name != "method")
     for method, chosen in found.methods.items():
+        # A method that cannot be used on this encoder says why, in place of its numbers.
         if "refused" in chosen:
             methods.add_row(method, "refused", "", chosen["refused"])
         else:
@@ -40,9 +46,11 @@ def information_tables(info: Fisher) -> None:
     console = Console(highlight=False)
     for key, order in _orders(info.parts):
         found = info.by(key)
+        # Which estimator it is belongs to every number: the three measure different things.
         title = f"Fisher information by {key} ({info.estimator})"
         table = _table(title, key, "elements", "sum", "mean per element", "share")
         for value, name in order.items():
+            # Nothing was measured in the others: `fisher --within` may name a few kinds only.
             if value in found:
                 entry = found[value]
                 # Shares are of the body, which the head is not part of.
@@ -52,13 +60,18 @@ def information_tables(info: Fisher) -> None:
 
 
 def movement_tables(found: Movement) -> None:
-    """Prints how far kinds and layers moved to stdout."""
+    """Prints how far kinds and layers moved to stdout.
+
+    Of each: its elements, how many of them moved at all, their mean and largest absolute change, and the norm of the change
+    in percent of that of the pretrained values.
+    """
     console = Console(highlight=False)
     for key, order in _orders(found.parts):
         entries = found.by(key)
         numbers = ("elements", "moved", "mean |change|", "relative norm", "largest")
         table = _table(f"Movement by {key}", key, *numbers)
         for value, name in order.items():
+            # Absent are places where nothing could move, and the head, which has no pretrained values to move from.
             if value in entries:
                 e = entries[value]
                 how_far = (f"{e['mean']:.3g}", f"{e['relative']:.2%}", f"{e['largest']:.3g}")
@@ -67,7 +80,7 @@ def movement_tables(found: Movement) -> None:
 
 
 def foreseen_table(seen: dict[str, Any]) -> None:
-    """Prints how well information foresaw movement to stdout."""
+    """Prints how well information foresaw movement to stdout; `seen` is what `Movement.foreseen_by` returns."""
     console = Console(highlight=False)
     console.print(
         f"\nRank correlation of Fisher information and movement over {seen['elements']:,} elements: "
@@ -78,10 +91,12 @@ def foreseen_table(seen: dict[str, Any]) -> None:
             f"{seen['left_out']:,} more elements were left out: they have no information at all, like the embeddings of words "
             "that do not occur."
         )
+    # Over all kinds at once, a correlation may come from nothing but differences between kinds.
     within = _table("Rank correlation within each kind", "kind", "correlation")
     for kind, correlation in seen["by_kind"].items():
         within.add_row(kind, f"{correlation:.2f}")
     console.print(within)
+    # `by chance` is what two random subsets of that size have in common.
     table = Table(title="Of the elements that moved most, how many were among the most informative", box=None)
     for name in ("top share", "found", "by chance"):
         table.add_column(name, justify="right")
@@ -93,25 +108,30 @@ def foreseen_table(seen: dict[str, Any]) -> None:
 def trials_table(found: Recommendation) -> None:
     """Prints what was tried, best first, to stdout: the finalists with all seeds, the others with one."""
     console = Console(highlight=False)
+    # All trials are on one task.
     metric = found.final.tasks[0].metric
     table = _table(f"Within {found.budget}", "method", "elements", "delta", metric, "seeds")
     # Those that lost in the first round have one seed, and no spread.
     finalists = {summary.method for summary in found.final.overall}
     rest = [summary for summary in found.first.best_first if summary.method not in finalists]
     for summary, study in [(s, found.final) for s in found.final.best_first] + [(s, found.first) for s in rest]:
+        # The standard deviation over seeds.
         spread = "" if summary.spread is None else f" ± {summary.spread:.3f}"
+        # Elements are those of the encoder; the bytes of the delta hold the head's values too.
         n_seeds = str(len(study.seeds))
         table.add_row(
             summary.method, f"{summary.elements:,}", size(summary.delta_bytes), f"{summary.mean:.3f}{spread}", n_seeds
         )
     console.print(table)
     for method, why in found.first.refused.items():
+        # Without markup: a reason may hold square brackets (pip install 'trimtab[lora]'), which rich takes for a style.
         console.print(f"{method} was refused: {why}", markup=False)
 
 
 def _table(title: str, first: str, *numbers: str) -> Table:
     """An empty table: a column of names, then columns of numbers."""
     table = Table(title=title, box=None, header_style="bold")
+    # A long name is broken and not cut, since the text of a method is there to be copied.
     table.add_column(first, overflow="fold")
     for name in numbers:
         table.add_column(name, justify="right")
@@ -131,6 +151,7 @@ def _narrow(name: str) -> str:
 
 def _short(count: int) -> str:
     """A count in at most six characters, so that twelve columns fit in eighty; nothing for zero."""
+    # Empty cells let a reader see at once where an encoder has no such parameters.
     if count < 10_000:
         return f"{count:,}" if count else ""
     return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.0f}K"

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+# What several subcommands take is written once, so that its name and its help are the same everywhere.
+# None means that the user gave nothing, so that the recipe, the settings or the method decide. An option that states no name
+# is called like its parameter: batch_size becomes --batch-size.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 Text = Annotated[str | None, typer.Option(help="Text column, or two of a pair: a,b.")]
 Label = Annotated[str | None, typer.Option(help="Label column, or several 0/1 columns: a,b,c.")]
@@ -31,11 +34,11 @@ Compute = Annotated[str | None, typer.Option(help="Frozen matrices in auto, floa
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows with no text or no label.")]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 
-INTERRUPTED = 130  # the exit code of what Ctrl-C has ended
+INTERRUPTED = 130  # the exit code of what Ctrl-C has ended: 128 + 2, the number of SIGINT, as in shells
 
 
 def say(line: str) -> None:
-    """Tells the user, on stderr."""
+    """Tells the user, on stderr: stdout is for answers, which may be piped."""
     print(line, file=sys.stderr)
 
 
@@ -47,6 +50,7 @@ def print_json(values: dict[str, Any], as_json: bool) -> None:
 
 def json_line(values: dict[str, Any]) -> str:
     """`values` as one line of JSON that stdout can show: letters that its encoding lacks are escaped."""
+    # Both are the same JSON: an escape stands for the letter, wherever the line is read.
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     return json.dumps(_without_nan(values), ensure_ascii=not is_utf8, allow_nan=False)
 

@@ -43,10 +43,13 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show layers x kinds with element counts, and what each method would train."""
+    # In each subcommand imports wait until it is called: torch takes seconds, and --help should not. What it calls is imported
+    # under another name, since its own name is the subcommand's.
     from ..changes.inspect import inspect as inspect_encoder
     from ..encoders.encoder import load
     from ..terminal import inspection_tables
 
+    # The weights are needed: a checkpoint may lack parameters, which then are the head's.
     found = inspect_encoder(load(encoder), head)
     if not as_json:
         inspection_tables(found)
@@ -60,6 +63,7 @@ def fisher(
     label: Label = None,
     kind: Kind = None,
     skip_bad_rows: SkipBadRows = False,
+    # What is measured, and how.
     within: Annotated[
         str, typer.Option(help="The elements to measure, as a method; full is all of them.")
     ] = "layer_norms",
@@ -69,6 +73,7 @@ def fisher(
     seed: Annotated[int, typer.Option()] = 0,
     max_length: Annotated[int, typer.Option(help="Tokens per text; longer ones are cut.")] = 256,
     compute: Annotated[str, typer.Option(help="float32, or auto: faster, and right to about 1%.")] = "float32",
+    # Several tasks, and what is kept of the outcome.
     is_global: Annotated[bool, typer.Option("--global", help="Average over tasks, each with one vote.")] = False,
     share: Annotated[float | None, typer.Option(help="Of the elements, for --save-selection.")] = None,
     count: Annotated[int | None, typer.Option(help="Of elements, for --save-selection.")] = None,
@@ -91,13 +96,15 @@ def fisher(
     from ..tasks.read import read
     from ..terminal import information_tables
 
+    # A mean over tasks has to be asked for: several tasks could as well mean one answer for each.
     if (len(tasks) > 1) != is_global:
         raise InputError("--global averages over two tasks or more, and several tasks need --global")
     if save_selection is not None and (share is None) == (count is None):
         raise InputError("--save-selection needs --share or --count, to know how many elements to keep")
     if save_selection is not None:
         wanted_count("fisher", sys.maxsize, count, share)  # before hours of measuring
-    # One task after another: what is kept of each is one number per element, not its model.
+    # One task after another: what is kept of each is one number per element, not its model. All are measured alike: only then
+    # can they be averaged.
     method, loaded, infos = parse_method(within), load(encoder), []
     for name in tasks:
         info = measure(
@@ -105,17 +112,22 @@ def fisher(
             examples=examples, estimator=estimator, seed=seed, head_steps=head_steps, max_length=max_length,
             compute=compute, progress=True,
         )  # fmt: skip
+        # At once, and not after the last task: an unstable ranking is a reason to stop and measure on more rows.
         say(f"{info.notes['task']}: {advice(info)}")
         infos.append(info)
+    # A mean has no task of its own in its notes, hence the title beside it.
     found, title = (mean_of(infos), f"{len(tasks)} tasks") if is_global else (infos[0], infos[0].notes["task"])
     if not as_json:
         information_tables(found)
+    # The folder need not be there: `save` makes it.
     out = out or Path("runs") / f"{'global' if is_global else title}-fisher.safetensors"
     found.save(out)
     # The file is there before the picture is drawn: it is what took the time.
     heading, plot = f"Fisher information ({estimator}): {title} on {encoder}", out.with_suffix(".png")
+    # The mean and not the sum: kinds differ a thousandfold in how many elements they have.
     draw_heat_map(*means_by_place(found.parts, found.sums()), heading, "mean per element", plot)
     say(f"written to {out}; heat map: {plot}")
+    # `rows` counts training rows and `stability` is a rank correlation, each with one number per task.
     answer = {
         "tasks": tasks, "estimator": estimator, "rows": [len(info.rows) for info in infos],
         "stability": [info.stability for info in infos], "by_kind": found.by("kind"), "by_layer": found.by("layer"),
@@ -127,7 +139,7 @@ def fisher(
 
 
 def _saved(chosen: "Selection", path: Path) -> dict[str, Any]:
-    """What is to be said of the selection, now written to `path`."""
+    """What --json adds about the selection, now written to `path`; raises InputError where that cannot be written."""
     chosen.save(path)
     say(f"{chosen.count:,} elements written to {path}: fit takes them as --method selection:file={path}")
     return {"selection": str(path), "selected": chosen.count}
@@ -144,8 +156,10 @@ def recommend(
     kind: Kind = None,
     metric: Metric = None,
     skip_bad_rows: SkipBadRows = False,
+    # How large the trials are.
     rows: Annotated[int, typer.Option(help="Training rows of a trial; half as many others judge it.")] = 2000,
     seeds: Annotated[int, typer.Option(help="Fits of each of the three best candidates.")] = 3,
+    # How each trial is trained, and then the proposal; rates are each method's own.
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     max_length: MaxLength = None,
@@ -157,7 +171,7 @@ def recommend(
     as_json: Json = False,
 ) -> None:
     """Propose what to train within a budget, from trials on some training rows, and why."""
-    given = dict(locals())
+    given = dict(locals())  # before anything else is local
     from ..changes.notation import method_text
     from ..encoders.encoder import load
     from ..studies.recommend import recommend as recommend_method
@@ -165,6 +179,7 @@ def recommend(
     from ..terminal import trials_table
 
     read_task = read(task, text=text, label=label, kind=kind, metric=metric, skip_bad_rows=skip_bad_rows)
+    # Always a folder, where the Python function would do without: a recommendation that was stopped goes on from its trials.
     out = out or Path("runs") / f"{read_task.name}-recommend"
     found = recommend_method(
         load(encoder), read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **_settings(given)
@@ -173,6 +188,7 @@ def recommend(
     recipe = out / "recipe.toml"
     found.recipe.save(recipe)
     if not as_json:
+        # The trials first, then the proposal and the three sentences that it rests on.
         trials_table(found)
         print(f"\n{method_text(found.method)}\n")
         for sentence in found.reasons:
@@ -183,6 +199,7 @@ def recommend(
 
 def movement(
     run: RunFolder,
+    # This option hides the subcommand of its name, which is not called in here.
     fisher: Annotated[
         Path | None, typer.Option(help="Information measured before training (trimtab fisher): was this foreseen?")
     ] = None,
@@ -196,23 +213,27 @@ def movement(
     from ..studies.movement import movement as movement_of
     from ..terminal import foreseen_table, movement_tables
 
+    # No rows are read: the delta is compared with the pretrained values, which it was trained from.
     found = movement_of(run, encoder)
     seen = None if fisher is None else found.foreseen_by(Fisher.load(fisher))
     if not as_json:
         movement_tables(found)
         if seen is not None:
             foreseen_table(seen)
+    # The picture is drawn in any case, --json or not.
     heading = f"Movement: {found.notes['task']}, {found.notes['method']}"
     places = means_by_place(found.parts, found.sums())
     picture = draw_heat_map(*places, heading, "mean absolute change", plot or Path(run) / "movement.png")
     say(f"heat map: {picture}")
     answer = {"by_kind": found.by("kind"), "by_layer": found.by("layer"), "plot": str(picture)}
+    # `foreseen` is there only where information was given to judge.
     print_json(answer | ({} if seen is None else {"foreseen": seen}), as_json)
 
 
 def compare(
     encoder: EncoderName,
     tasks: TaskNames,
+    # What is compared: every method on every task with each of the seeds 0, 1, ...
     method: Annotated[list[str] | None, typer.Option(help="A method; repeat for more.")] = None,
     seeds: Annotated[int, typer.Option(help="Fits of each method on each task.")] = 3,
     reference: Annotated[
@@ -223,12 +244,14 @@ def compare(
     kind: Kind = None,
     metric: Metric = None,
     skip_bad_rows: SkipBadRows = False,
+    # What is kept of it.
     out: Annotated[Path, typer.Option(help="Where the cells live; a study that was stopped goes on.")] = Path(
         "runs/compare"
     ),
     report: Annotated[
         Path | None, typer.Option(help="A page (.html) or tables (.md); default: OUT/methods.html.")
     ] = None,
+    # The same for all methods; rates and epochs that are not given are each method's own.
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: Rate = None,
@@ -240,7 +263,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Fit several methods on one or more tasks with several seeds, and say which to take."""
-    given = dict(locals())
+    given = dict(locals())  # before anything else is local
     from ..changes.notation import parse_method
     from ..encoders.encoder import load
     from ..studies.compare import compare as compare_methods
@@ -249,15 +272,19 @@ def compare(
 
     # Without a choice, the yardsticks and the three that are most often asked for; the first is the reference.
     methods = [parse_method(each) for each in method or ("full", "layer_norms", "biases", "lora", "head")]
+    # Said before any task is read, and in the words of the option.
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least one fit of each method is needed")
+    # All tasks are read before the first fit, so that a bad row in the last one is found at once.
     read_tasks = [
         read(name, text=text, label=label, kind=kind, metric=metric, skip_bad_rows=skip_bad_rows) for name in tasks
     ]
+    # Cells that are in `out` already are not computed again.
     found = compare_methods(
         load(encoder), read_tasks, methods, seeds, out=out, progress=True,
         reference=None if reference is None else parse_method(reference), **_settings(given),
     )  # fmt: skip
+    # Beside the cells, unless said otherwise.
     page = found.report(report or out / "methods.html")
     if not as_json:
         print(markdown(found), end="")
@@ -266,7 +293,10 @@ def compare(
 
 
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of Settings among a subcommand's options, where the user gave a value."""
+    """The fields of Settings among a subcommand's options, where the user gave a value.
+
+    Options and fields have the same names, so that a subcommand takes a new setting by naming it in its signature.
+    """
     from ..training.recipe import Settings
 
     return {field.name: given[field.name] for field in fields(Settings) if given.get(field.name) is not None}

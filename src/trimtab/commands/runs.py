@@ -33,6 +33,7 @@ from .options import (
 def fit(
     encoder: Annotated[str, typer.Argument(help="minilm, a folder, a hub id; or a recipe.toml and no TASK.")],
     task: Annotated[str | None, typer.Argument(help="helpdesk, a file, a folder of splits, or a hub id.")] = None,
+    # How to read the rows.
     text: Text = None,
     label: Label = None,
     kind: Kind = None,
@@ -41,6 +42,7 @@ def fit(
         str | None, typer.Option(help="What to train: layer_norms, lora:rank=8, biases+head, ...")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/TASK-METHOD.")] = None,
+    # The fields of Settings, each under its own name.
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: Rate = None,
@@ -57,6 +59,7 @@ def fit(
     eval_steps: Annotated[int | None, typer.Option(help="Validate every N steps; default: every epoch.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after N validations without a better score.")] = None,
     train_limit: TrainLimit = None,
+    # These two bound memory and disk space.
     tokens_per_batch: Annotated[
         str | None, typer.Option(help="Tokens in one forward pass, which bound memory; default auto: what fits.")
     ] = None,
@@ -65,6 +68,7 @@ def fit(
     ] = None,
     compute: Compute = None,
     skip_bad_rows: SkipBadRows = False,
+    # What to do with a run that is there already.
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
     as_json: Json = False,
@@ -79,6 +83,7 @@ def fit(
     from ..training.recipe import Recipe, Settings
     from ..training.repeat import fit_recipe
 
+    # A recipe names its encoder and task itself; a task beside it takes the place of its own.
     is_recipe = encoder.endswith(".toml")
     if not is_recipe and task is None:
         raise InputError(
@@ -87,8 +92,10 @@ def fit(
     # Defaults < file < flags: what the user did not give is None and changes nothing.
     base = Recipe.load(Path(encoder)) if is_recipe else Recipe(encoder=encoder)
     columns = None if text is None else (text,)  # "a,b" is a pair, or one column of that name: the reader will know
+    # A KeyError here means a setting that has no option above.
     settings = {field.name: given[field.name] for field in fields(Settings)}
     settings["tokens_per_batch"] = _token_count(tokens_per_batch)
+    # False is what a flag is without being given, so it must not undo the recipe's own.
     recipe = base.changed(
         task=task, text=columns, label=label, kind=kind, metric=metric, method=method,
         skip_bad_rows=skip_bad_rows or None, **settings,
@@ -99,13 +106,16 @@ def fit(
         say(f"reading {recipe.task}")
     try:
         run = fit_recipe(recipe, out, resume=resume, overwrite=overwrite, progress=True)
+    # Before the first step, or at the second Ctrl-C; the first one ends the run below, with its best values.
     except KeyboardInterrupt:
         say("stopped at once: what a checkpoint holds is kept, and the same command with --resume goes on from it")
         raise
     if not is_first():
         return  # under torchrun one process writes and talks
     assert run.folder is not None
+    # The page is drawn from the files that were written, like that of any other run.
     page = report(run.folder)
+    # On stderr, so that stdout holds the JSON and nothing else.
     metric_name, details = run.details["metric"], run.details
     say(
         f"validation {metric_name}: {run.baseline[metric_name]:.3f} before, {run.scores[metric_name]:.3f} after training"
@@ -116,6 +126,7 @@ def fit(
         f"{run.delta.count_body:,} elements of the encoder ({details['share']:.3%}) and {run.delta.count_head:,} of the head "
         f"trained in {run.seconds:.0f} s; the delta takes {details['delta_bytes']:,} bytes in {run.folder}; page: {page}"
     )
+    # The delta of an interrupted run is whole and can be used; its checkpoint is kept beside it.
     if run.stopped == "interrupted":
         say("to go on: the same command with --resume")
     print_json(run.as_json(), as_json)
@@ -124,7 +135,10 @@ def fit(
 
 
 def _token_count(text: str | None) -> int | None:
-    """What --tokens-per-batch says: a number, or "auto", which settings write as 0."""
+    """What --tokens-per-batch says: a number, or "auto", which settings write as 0; None where it was not given.
+
+    Raises InputError for anything else.
+    """
     if text is None or text == "auto":
         return None if text is None else 0
     if not text.isdecimal() or int(text) == 0:
@@ -136,6 +150,7 @@ def evaluate(
     run: RunFolder,
     task: Annotated[str | None, typer.Argument(help="Default: the task it was trained on.")] = None,
     split: Annotated[str | None, typer.Option(help="Default: test where labelled, else validation.")] = None,
+    # Of the task named here; the run's own is read with the columns that the run has noted.
     text: Text = None,
     label: Label = None,
     skip_bad_rows: SkipBadRows = False,
@@ -145,6 +160,7 @@ def evaluate(
     """Score a run on a task's test (or validation) rows."""
     from ..training.use import evaluate as evaluate_run
 
+    # Without TASK the run's own data are read again, and refused where they have changed.
     found = evaluate_run(run, task, split, encoder, text=text, label=label, skip_bad_rows=skip_bad_rows)
     say(f"{found['split']}, {found['rows']:,} rows")
     for name, value in found["scores"].items():
@@ -153,11 +169,13 @@ def evaluate(
 
 
 def predict(
+    # Texts come from the command line or from a file; options of the other way are refused.
     run: RunFolder,
     text: Annotated[list[str] | None, typer.Option(help="A text to answer; repeat for more.")] = None,
     text_pair: Annotated[list[str] | None, typer.Option(help="The second text of each pair.")] = None,
     file: Annotated[Path | None, typer.Option(help="A file of texts, answered row by row.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the answers go: .csv, .tsv or .jsonl, also with .gz.")] = None,
+    # Not --text: here that is a text and no column.
     columns: Annotated[str | None, typer.Option(help="Text column(s) of the file, if named otherwise.")] = None,
     encoder: EncoderOption = None,
     as_json: Json = False,
@@ -167,6 +185,7 @@ def predict(
     from ..training.use import Predictor
     from ..training.use import predict as predict_texts
 
+    # Before the encoder is loaded.
     if (file is None) == (not text):
         raise InputError('give --text "..." (once or more) or --file FILE, and not both')
     if file is not None and text_pair:
@@ -183,12 +202,15 @@ def predict(
             f"{count:,} rows in {out}"
             + (f", {n_empty:,} of them without a text and so without an answer" if n_empty else "")
         )
+        # The answers are in the file; what is printed are counts.
         return print_json({"rows": count, "unanswered": n_empty, "out": str(out)}, as_json)
     assert text is not None
     if text_pair is not None and len(text_pair) != len(text):
         raise InputError(f"{len(text)} --text but {len(text_pair)} --text-pair: give one of each for every pair")
+    # A pair is a tuple of both texts.
     texts: list[Any] = list(zip(text, text_pair, strict=True)) if text_pair else text
     found = [answer.as_json() for answer in predict_texts(predictor, texts)]
+    # One answer a line; with --json all of them in one object.
     if not as_json:
         for answer in found:
             print(json_line(answer))
@@ -205,6 +227,7 @@ def export(
     """Write a run in a form that other programs load."""
     from ..training.export import export as export_run
 
+    # `to` is checked there, where the forms are listed.
     folder = export_run(run, to, out, encoder)
     say(f"written to {folder}")
     print_json({"out": str(folder)}, as_json)
@@ -218,6 +241,7 @@ def report(
     """Write a run's page again."""
     from ..studies.report import report as write_report
 
+    # From the files of the run folder alone: no encoder is loaded, and nothing is computed again.
     page = write_report(run, out)
     say(f"written to {page}")
     print_json({"out": str(page)}, as_json)

@@ -11,14 +11,18 @@ def model_card(details: Mapping[str, Any], delta: Delta) -> str:
     """Markdown with the YAML header that model hubs read.
 
     It says what a reader of the delta alone would not know: which weights it belongs to, how it was chosen and judged, what
-    the length limit cut, and which commands use it.
+    the length limit cut, and which commands use it. `details` are those of scores.json.
     """
     task, base = details["task"], delta.base
+    # As Python writes them, cut to 40 letters: a class name may hold line breaks. A regression has no classes.
     classes = shortened([f"`{name[:40]!r}`" for name in task["classes"]], limit=50) or "a number"
+    # Every metric of the task, one row of the table each.
     scores = "\n".join(
         f"| {name} | {details['baseline'][name]:.4f} | {value:.4f} |" for name, value in details["scores"].items()
     )
+    # Of the training rows: what the limit cuts there was never learned from.
     truncation = details["truncation"]["train"]
+    # RUN stays as it is: the folder may be copied anywhere, and the card with it.
     return f"""---
 base_model: {base["name"]}
 library_name: trimtab

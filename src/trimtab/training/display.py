@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """Draws on stderr when `shown`; otherwise does nothing."""
+    """Draws on stderr when `shown`; otherwise does nothing.
+
+    A context, which stops the bar behind its block, also after an error. Lines are printed without markup, since class names
+    may hold square brackets, and without wrapping, so that a log file has one line per fact.
+    """
 
     def __init__(self, shown: bool):
         self._console = Console(stderr=True, quiet=not shown, highlight=False)
@@ -28,12 +32,15 @@ class Display:
             TextColumn("{task.fields[facts]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
             console=self._console, disable=not (shown and sys.stderr.isatty()),
         )  # fmt: skip
-        self._bench: Workbench | None = None
+        self._bench: Workbench | None = None  # set by `announce`
+        # Rows of the bar, each made when there is something to show in it: most methods cache nothing.
         self._caching: TaskID | None = None
         self._training: TaskID | None = None
+        # What the last validation and the last steps came to, to be shown until the next.
         self._score, self._loss = "", 0.0
 
     def __enter__(self) -> Display:
+        """The bar is not there yet: `announce` starts it, below its lines."""
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -46,16 +53,19 @@ class Display:
         lines = survey(bench.task).lines()
         lines += [bench.train.truncation.line("train", bench.max_length)]
         lines += [bench.validation.truncation.line("validation", bench.max_length)]
+        # The method's own rates are filled in by now.
         body, head = bench.selection.body.count, bench.selection.head.count
         lines.append(
             f"{method_text(bench.method)} trains {body:,} elements of the encoder ({bench.selection.share:.3%}) "
             f"and {head:,} of the head, at rates {bench.optimizer.lr:g} and {bench.optimizer.head_lr:g}"
         )
         lines.append(bench.memory.line())
+        # Where it begins. The score before training can take long, and nothing moves on the screen meanwhile.
         if state.step:
             lines.append(f"resuming after step {state.step} of {bench.total_steps}")
         else:
             lines.append(f"first the score before training, on {len(bench.validation):,} validation rows")
+        # No error: a run that was killed before its first checkpoint is resumed by the same command.
         if resume and not state.step:
             lines.append(
                 "there is no checkpoint to resume from in the run folder (--out): starting from the first step"
@@ -73,7 +83,7 @@ class Display:
         self._console.print(f"trimtab: {text}", markup=False, soft_wrap=True)
 
     def cached(self, rows: int, total: int) -> None:
-        """Moves the bar of the frozen layers' states."""
+        """Moves the bar of the frozen layers' states: `rows` texts of `total` have theirs."""
         if self._caching is None:
             self._caching = self._bar.add_task("frozen layers, once", total=total, facts="")
         self._bar.update(self._caching, completed=rows, facts=f"{rows:,} of {total:,} texts")
@@ -82,6 +92,7 @@ class Display:
         """Moves the bar: loss since the last validation, last score, training rows per second."""
         if state.loss_rows:  # none right after a validation: the last mean stays
             self._loss = state.loss_sum / state.loss_rows
+        # Over all sittings, and without the time for validation and checkpoints.
         rate = state.rows / max(1e-9, state.step_seconds)
         if self._training is None:
             assert self._bench is not None
@@ -95,6 +106,7 @@ class Display:
         assert self._bench is not None
         entry, metric = state.history[-1], self._bench.task.metric
         self._score = f"{metric} {entry['scores'][metric]:.3f}"
+        # So that the bar has the new score too.
         self.stepped(state)
         # The baseline has no training loss and cannot be the best of the validations after it.
         if entry["step"] == 0:

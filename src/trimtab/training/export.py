@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..files import part_of, unwritable
 from .use import base_encoder, check_plain
 
-FORMS = ("merged",)
+FORMS = ("merged",)  # what `to` may be
 
 
 def export(
@@ -22,7 +22,8 @@ def export(
     """Writes the run in `run` as a plain Hugging Face folder and returns it (default: RUN/merged).
 
     `AutoModelForSequenceClassification.from_pretrained` loads it with the class names, and `AutoTokenizer` its tokenizer.
-    Raises InputError for an unknown form, a compact head (no Hugging Face class has one) or an existing folder.
+    Raises InputError for an unknown form, a compact head (no Hugging Face class has one), an existing folder, an encoder that
+    is not the run's, and a place that cannot be written.
     """
     if to not in FORMS:
         raise InputError(f"cannot export to {to!r}; known forms: {', '.join(FORMS)}")
@@ -30,6 +31,7 @@ def export(
     delta = Delta.load(run)
     check_plain(delta)
     folder = Path(out) if out is not None else Path(run) / to
+    # Never written into: files of two models would be mixed.
     if folder.exists():
         raise InputError(f"{folder} exists: choose another --out, or remove it first")
     base = base_encoder(delta, encoder)

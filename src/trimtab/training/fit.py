@@ -38,9 +38,10 @@ def fit(
     `settings` are the fields of Settings. With `out`, the run folder is written there (delta, recipe, history, scores) and
     checkpoints make `resume` possible after any interruption; a run that is overwritten is deleted when the new one is
     whole. Ctrl-C stops after the current step and keeps the best so far; before the first step, and when pressed again, it is
-    a KeyboardInterrupt. Raises InputError when the parts do not fit together or `out` holds another run.
+    a KeyboardInterrupt. Raises InputError when the parts do not fit together, `out` holds another run, or the loss is no number.
     """
     started = time.perf_counter()
+    # First, so that a misspelt setting is refused before anything is loaded.
     chosen = settings_from(settings)
     # The caller's random streams are left as they were, whatever is drawn in here; those of this rank's own GPU among them.
     with joined() as ranks, forked():
@@ -85,11 +86,11 @@ class _Sitting:
     bench: Workbench
     state: Progress
     best: dict[str, Tensor]  # selected values at the best validation so far
-    identity: str
-    folder: Path | None
+    identity: str  # of the run, as `Workbench.identity` gives it
+    folder: Path | None  # None where nothing is kept
     display: Display
     started: float  # on the clock of `perf_counter`, moved back by the seconds of earlier sittings
-    saved_at: float = field(default_factory=time.perf_counter)
+    saved_at: float = field(default_factory=time.perf_counter)  # the last checkpoint, or the sitting's begin
     best_logits: Tensor | None = None  # (N, C) of the best validation, where it was in this sitting
 
     def seconds(self) -> float:
@@ -130,6 +131,7 @@ class _Sitting:
         """
         bench, state = self.bench, self.state
         scores, logits = bench.validate()
+        # One line of history.jsonl; `lr` is the body's, of the step that was just taken, and losses are means over rows.
         entry = {
             "step": state.step,
             "epoch": state.step / bench.steps_per_epoch,
@@ -143,6 +145,7 @@ class _Sitting:
         # Better than all before, in the direction of the metric: losses fall, most scores rise.
         earlier = [e["scores"][metric] for e in state.history if e["step"] > 0]
         if all(METRICS[metric].better(scores[metric], score) for score in earlier):
+            # Copies of the selected values alone: nothing else can differ at the best step.
             self.best.update(bench.optimizer.values())
             self.best_logits = logits
             state.best_step, state.since_best = state.step, 0
@@ -157,6 +160,7 @@ class _Sitting:
         if self.folder is not None and self.bench.ranks.is_first:
             self.state.seconds, self.saved_at = self.seconds(), time.perf_counter()
             optimizer = self.bench.optimizer
+            # With their positions, since elements that a measurement chose may be others when it is made again.
             positions = {
                 name: torch.from_numpy(at) for name, at in self.bench.selection.elements.items() if at is not None
             }
@@ -171,7 +175,10 @@ class _Sitting:
 
 
 def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Display, started: float) -> _Sitting:
-    """A fresh start, or the state in `folder`'s checkpoint put back into the workbench."""
+    """A fresh start, or the state in `folder`'s checkpoint put back into the workbench.
+
+    Raises InputError where the checkpoint is damaged or belongs to another run.
+    """
     identity = bench.identity()
     # A checkpoint of other data, settings or weights is refused in there: its moments would fit no longer.
     wanted = folder if resume and bench.ranks.is_first else None
@@ -192,6 +199,7 @@ def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Disp
         name: tensors["position"][name].numpy() if name in tensors["position"] else None for name in tensors["value"]
     }
     bench.use(cast(Compute, state.compute), state.tokens_per_batch, elements)
+    # In this order: `use` may have made a new optimizer, whose state is then empty.
     bench.optimizer.restore(tensors["value"])
     bench.optimizer.restore_moments(tensors["moment"])
     return _Sitting(bench, state, dict(tensors["best"]), identity, folder, display, started - state.seconds)
@@ -212,6 +220,7 @@ def _interruptible(worth_keeping: Callable[[], bool], say: Callable[[], None]) -
         stop.set()
         say()
 
+    # Whatever Ctrl-C did before, it does again behind the block.
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield stop

@@ -36,6 +36,7 @@ def all_logits(
     with evaluating(model):
         for rows in token_groups(lengths, ranks.share(np.arange(len(tokens)), lengths), tokens_per_batch):
             logits[torch.from_numpy(rows)] = batch_logits(model, tokens, rows, prefix).cpu()
+    # Rows of other ranks are zeros here, so that the sum over the ranks is all of them.
     if ranks.count > 1:
         everywhere = logits.to(next(model.parameters()).device)
         ranks.add_up([everywhere])

@@ -7,7 +7,11 @@ _RISE = 1.05  # a validation loss this many times its lowest counts as risen: sm
 
 
 def plain_notes(state: Progress, stopped: str | None, metric: str, total_steps: int) -> list[str]:
-    """Sentences on scores that fell, on overfitting, on scores that still rose at the end, and on why training stopped."""
+    """Sentences on scores that fell, on overfitting, on scores that still rose at the end, and on why training stopped.
+
+    `stopped` is "early", "interrupted" or None, as in Run; `metric` the main one. The history of `state` begins with the score
+    before training.
+    """
     found = [
         _worse(state, metric), _overfitting(state), _still_rising(state, metric, total_steps),
         _why_stopped(state, stopped, total_steps),
@@ -16,6 +20,7 @@ def plain_notes(state: Progress, stopped: str | None, metric: str, total_steps: 
 
 
 def _worse(state: Progress, metric: str) -> str | None:
+    """What to do where the score before training is better than every one after it; None otherwise."""
     before, *after = [entry["scores"][metric] for entry in state.history]
     if not after or not all(METRICS[metric].better(before, score) for score in after):
         return None
@@ -26,6 +31,7 @@ def _worse(state: Progress, metric: str) -> str | None:
 
 
 def _overfitting(state: Progress) -> str | None:
+    """Where the losses part: from the lowest validation loss to the end one rises and the other falls; None otherwise."""
     # Without the score before training, whose training loss is not known.
     trained = [entry for entry in state.history if entry["step"] > 0]
     if len(trained) < 2:
@@ -44,10 +50,12 @@ def _overfitting(state: Progress) -> str | None:
 
 
 def _still_rising(state: Progress, metric: str, total_steps: int) -> str | None:
+    """By how much the last validation of a whole run, its best one, was better than the one before it; None otherwise."""
     scores = [entry["scores"][metric] for entry in state.history if entry["step"] > 0]
     # Only a run that went to its end, and was best there, could have gone further.
     if len(scores) < 2 or state.step < total_steps or state.best_step != state.step:
         return None
+    # In the units of the metric; less than a hundredth may be noise.
     gain = abs(scores[-1] - scores[-2])
     if gain < 0.01 or not METRICS[metric].better(scores[-1], scores[-2]):
         return None
@@ -55,6 +63,7 @@ def _still_rising(state: Progress, metric: str, total_steps: int) -> str | None:
 
 
 def _why_stopped(state: Progress, stopped: str | None, total_steps: int) -> str | None:
+    """Why there were fewer steps than planned; None for a run that went to its end."""
     done = f"after step {state.step} of {total_steps}; the values of step {state.best_step} are kept"
     reasons = {
         "early": f"Stopped early, as no validation was better for a while: {done}.",

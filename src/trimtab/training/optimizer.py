@@ -23,10 +23,10 @@ class SelectedAdamW:
         parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
         for parameter in parameters.values():
             parameter.requires_grad_(False)
-        self.masters: dict[str, nn.Parameter] = {}
+        self.masters: dict[str, nn.Parameter] = {}  # by parameter name; (K,) for one of which K elements are selected
         self._partial: list[tuple[nn.Parameter, nn.Parameter, Tensor]] = []  # (parameter, master, positions)
         self._picking: list[nn.Module] = []  # modules whose engine picks the gradients of some elements
-        self._hooks: list[Any] = []
+        self._hooks: list[Any] = []  # on parameters selected in part, taken away by `release`
         for name, at in selection.elements.items():
             parameter = parameters[name]
             parameter.requires_grad_(True)
@@ -64,7 +64,7 @@ class SelectedAdamW:
             unpick(module)
 
     def partial_bytes(self) -> int:
-        """Of the masters of parameters selected in part, with their positions."""
+        """Of the masters of parameters selected in part (float32), with their positions (int64)."""
         return sum(12 * master.numel() for _, master, _ in self._partial)
 
     def add_up(self, total: Callable[[list[Tensor]], None]) -> None:
@@ -100,18 +100,20 @@ class SelectedAdamW:
         return {f"{key}/{name}": state[m][key] for name, m in self.masters.items() if m in state for key in state[m]}
 
     def restore_moments(self, moments: Mapping[str, Tensor]) -> None:
-        """Sets what `moments` gave."""
+        """Sets what `moments` gave; a master that is not in it has had no gradient yet, and starts without a state."""
         masters = {name: master for name, master in self.masters.items() if f"step/{name}" in moments}
         for name, master in masters.items():
             keys = ("step", "exp_avg", "exp_avg_sq")
             self._adamw.state[master] = {key: moments[f"{key}/{name}"].clone().to(master.device) for key in keys}
 
     def _gather(self, model: nn.Module, name: str, positions: Tensor) -> nn.Parameter:
+        """The master (K,) of the elements at the flat `positions` of a parameter, set up to receive their gradient."""
         parameter = model.get_parameter(name)
         positions = positions.to(parameter.device)
         master = nn.Parameter(parameter.detach().flatten()[positions].clone())
         self._partial.append((parameter, master, positions))
         path, _, role = name.rpartition(".")
+        # The hook stays in either case: a module picks only while it runs through the engine.
         if role == "weight" and pick(model.get_submodule(path), positions, master):
             self._picking.append(model.get_submodule(path))
         self._hooks.append(parameter.register_post_accumulate_grad_hook(_collector(master, positions)))
@@ -119,15 +121,18 @@ class SelectedAdamW:
 
     @torch.no_grad()
     def _write_back(self) -> None:
+        """Copies the masters of parameters selected in part into the model; the others are in it already."""
         for parameter, master, positions in self._partial:
             parameter.view(-1)[positions] = master
 
     def _groups(self, selection: Selection, weight_decay: float) -> list[dict]:
+        """AdamW's groups of parameters; `peak_lr` is ours, from which `step` sets the rate of each step."""
         # (is it the head's, does it decay) -> masters: AdamW takes both by group.
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, master in self.masters.items():
             part = selection.parts[name]
             # A gathered vector of a matrix's elements decays as they would in the matrix.
+            # A norm of the head has the kind "head", and is known as a vector by its one dimension.
             decays = not part.is_vector and (master.dim() > 1 or not part.is_head)
             groups.setdefault((part.is_head, decays), []).append(master)
         return [

@@ -21,9 +21,9 @@ from ..tasks.task import Rows, Task
 from .use import Predictor
 
 CHUNK_ROWS = 4096  # held in memory at once; within a chunk, texts of similar length run together
-Row = dict[str, Any]
+Row = dict[str, Any]  # column -> cell, as the file holds it
 Texts = tuple[str, ...]  # the text of a row, or its pair of texts
-Writer = Callable[[Row], Any]
+Writer = Callable[[Row], Any]  # writes one row; what it returns means nothing
 
 
 def predict_file(
@@ -42,6 +42,7 @@ def predict_file(
     a missing column, an unknown ending, an output column that the file already has, or one file as both.
     """
     writer_of = _writer_for(to)
+    # Or the answers would take the place of the rows, and the file could not be answered again.
     if to.resolve() == source.resolve():
         raise InputError(f"{to} is the file to be answered. Name another file for the answers (--out).")
     names, rows = read_rows(source, columns or None, preferred=predictor.task.text_columns, option="--columns")
@@ -58,10 +59,12 @@ def predict_file(
         opened(temporary, "wt", encoding="utf-8", newline="") as file,
         _bar(progress) as advance,
     ):
+        # The columns of the file come first and keep their order.
         write = writer_of(file, [*names, *added])
         for chunk in _chunks(rows):
             answers = _answers(predictor, [texts for _, texts in chunk])
             for (row, _), answer in zip(chunk, answers, strict=True):
+                # None is an empty cell in a table and null in JSON.
                 cells = [None] * len(added) if answer is None else answer_values(predictor.task, answer)
                 write(row | dict(zip(added, cells, strict=True)))
             count, n_empty = count + len(chunk), n_empty + answers.count(None)
@@ -70,7 +73,7 @@ def predict_file(
 
 
 def answer_columns(task: Task) -> list[str]:
-    """The names of the columns that hold an answer."""
+    """The names of the columns that hold an answer; probabilities are in the order of the classes."""
     if task.kind == "regression":
         return ["predicted_value"]
     return ["predicted_label", *(f"probability_{name}" for name in task.classes)]
@@ -81,12 +84,17 @@ def answer_values(task: Task, answer: Answer) -> list[Any]:
     if task.kind == "regression":
         return [answer.value]
     assert answer.probabilities is not None
+    # A multi_label row of no class has an empty cell.
     label = answer.label if isinstance(answer.label, str) else "|".join(answer.label or ())
     return [label, *(round(p, 6) for p in answer.probabilities.values())]
 
 
 def _answers(predictor: Predictor, rows: list[Texts]) -> list[Answer | None]:
-    """The answer to each row, or None where a text is empty: a model would answer that too, with a guess."""
+    """The answer to each row, or None where a text is empty: a model would answer that too, with a guess.
+
+    Raises InputError where the rows have more or fewer texts than those of the run's task.
+    """
+    # All rows of a file have as many texts as the first one.
     if len(rows[0]) != len(predictor.task.text_columns):
         raise InputError(
             f"the run takes {len(predictor.task.text_columns)} text(s) per row, not {len(rows[0])}. Name as many columns "
@@ -121,6 +129,7 @@ def _bar(shown: bool) -> Iterator[Callable[[int], None]]:
     """Shows how many rows are answered, on a terminal; the block tells of each chunk."""
     columns = (TextColumn("[bold]answered"), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not (shown and sys.stderr.isatty())) as bar:
+        # How many rows there are is not known: they are read as they are answered.
         row = bar.add_task("", total=None)
         yield lambda count: bar.advance(row, count)
 
@@ -143,9 +152,13 @@ class _LineFeeds:
         self._file = file
 
     def write(self, row: str) -> int:
+        """Writes one whole row, as csv hands it over."""
         return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
 def _json_lines(file: IO[str], names: Iterable[str]) -> Writer:
-    """One JSON object per row; `names` are not needed, as every row carries them."""
+    """One JSON object per row; `names` are not needed, as every row carries them.
+
+    What JSON has no word for (the dates and decimals of Parquet) is written as text.
+    """
     return lambda row: print(json.dumps(row, ensure_ascii=False, default=str), file=file)

@@ -30,7 +30,7 @@ from ..encoders.parts import layers_of
 from ..files import flush_to_disk, part_of
 from ..tasks.batches import Tokens, token_groups
 
-TOKENS_PER_BATCH = 4096  # tokens in one forward pass while it is computed
+TOKENS_PER_BATCH = 4096  # tokens in one forward pass while it is computed, without gradients
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Prefix:
         if self.pooled:
             states = self.states[torch.from_numpy(rows)]
         else:
+            # (T, H), one text behind the other.
             states = torch.cat([self.states[self.starts[row] : self.starts[row + 1]] for row in rows])
         lengths = self.sizes[rows].tolist()
         return forward_from(model, states.to(device), lengths, self.depth)
@@ -69,7 +70,9 @@ def computed(
     head's way of pooling and the arithmetic. Files in `ours` are not deleted to make room; that of this prefix is added.
     """
     lengths = tokens.lengths
+    # One row shows the width and the dtype of the states, before any room is made for them.
     probe = states_before(model, pack([tokens.ids[0]], tokens.type_ids and [tokens.type_ids[0]], model), depth)
+    # Behind the last layer the head reads one state per text, so no other is kept.
     pooled = depth == layers_of(model).count
     starts = np.concatenate([[0], (np.ones_like(lengths) if pooled else lengths).cumsum()])
     shape = (int(starts[-1]), probe.shape[1])
@@ -85,6 +88,7 @@ def computed(
         _log.info("the states behind %d layers would take %.1f GB: computed at every visit", depth, n_bytes / 1e9)
         yield 0, None
         return
+    # Under another name until it is whole: a file with the name of the key is a finished one.
     temporary = part_of(path)
     states, in_file = _created(temporary, shape, probe.dtype)
     try:
@@ -102,11 +106,13 @@ def computed(
                 temporary.replace(path)
                 ours.add(path)
     finally:
+        # Gone already where it was moved; a caller that stops on the way (Ctrl-C) closes this generator at its yield.
         delete(temporary)
     yield len(tokens), Prefix(depth, pooled, starts, states)
 
 
 def _key(tokens: Tokens, depth: int, named: str) -> str:
+    """The name of the file: a hash of all the states depend on, the versions of what computes them included."""
     ids = [np.concatenate(rows).tobytes() for rows in (tokens.ids, tokens.type_ids or []) if rows]
     made_by = [f"{package} {version(package)}" for package in ("trimtab", "torch", "transformers")]
     return key_of([named, str(depth), *made_by, tokens.lengths.tobytes(), *ids])
@@ -118,6 +124,7 @@ def _open(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | No
     try:
         if path.stat().st_size != count * dtype.itemsize:
             return None
+        # Mapped and not read: a page comes from the disk when a row in it is visited, and nothing is written back.
         states = torch.from_file(str(path), shared=False, size=count, dtype=dtype)
     except (OSError, RuntimeError):
         return None
@@ -126,7 +133,7 @@ def _open(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | No
 
 
 def _created(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, bool]:
-    """Room for the states, and whether it is a file's."""
+    """Room for the states, and whether it is a file's: what is written to the tensor is then written to the file."""
     count = math.prod(shape)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

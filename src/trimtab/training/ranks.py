@@ -19,9 +19,9 @@ TIMEOUT = timedelta(hours=2)  # rank 0 may compute a prefix for long while the o
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this one is. Every rank calls the same methods in the same order."""
+    """Which of how many processes this one is. Every rank calls the same methods in the same order, or all wait until TIMEOUT."""
 
-    rank: int = 0
+    rank: int = 0  # from 0 to count - 1
     count: int = 1
 
     @property
@@ -65,6 +65,7 @@ class Ranks:
         """What rank 0 has found: for whatever is measured or read, and could come out differently elsewhere."""
         if self.count == 1:
             return value
+        # Whatever can be pickled; what the other ranks have in its place is overwritten.
         found = [value]
         dist.broadcast_object_list(found, src=0, device=device())
         return found[0]
@@ -82,7 +83,7 @@ class Ranks:
                 dist.barrier()
 
 
-ALONE = Ranks()
+ALONE = Ranks()  # one process for itself: nothing is shared, and nobody is waited for
 
 
 @contextmanager
@@ -93,6 +94,7 @@ def joined() -> Iterator[Ranks]:
         return
     # A caller that made the process group keeps it.
     ours = not dist.is_initialized()
+    # NCCL adds up on GPUs, one for each process, and gloo on CPUs.
     if ours and torch.cuda.is_available():
         torch.cuda.set_device(device())
         dist.init_process_group("nccl", timeout=TIMEOUT, device_id=device())
@@ -101,6 +103,7 @@ def joined() -> Iterator[Ranks]:
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:
+        # So that the next fit of these processes can join again.
         if ours:
             dist.destroy_process_group()
 

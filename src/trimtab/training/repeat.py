@@ -29,6 +29,7 @@ def fit_recipe(
     if not recipe.task:
         raise InputError('the recipe names no task: add a line like task = "reviews.csv"')
     method = parse_method(recipe.method)  # first, because it fails fastest
+    # Before the encoder is loaded, so that a bad row is found without waiting for the weights.
     task = read(
         recipe.task,
         text=recipe.text[0] if len(recipe.text) == 1 else recipe.text or None,  # one name may stand for two, as "a,b"
@@ -42,5 +43,6 @@ def fit_recipe(
     # A method's text has colons and commas, which some file systems refuse.
     folder = out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"{task.name}-{recipe.method}")
     encoder = load(recipe.encoder, recipe.revision)
+    # Some may still be None: the fit fills in the method's defaults, which depend on the encoder and the rows.
     settings = asdict(recipe.settings)
     return fit(encoder, task, method, out=folder, resume=resume, overwrite=overwrite, progress=progress, **settings)

@@ -28,8 +28,9 @@ from .recipe import Recipe
 from .saved import check_saved
 from .workbench import Workbench
 
+# The files of a run beside its delta and checkpoint; PAGE is written by studies/report.py.
 RECIPE, HISTORY, SCORES, CARD, PAGE = "recipe.toml", "history.jsonl", "scores.json", "README.md", "report.html"
-_FILES = (TENSORS, READABLE, SCORES, HISTORY, CARD, PAGE, RECIPE, CHECKPOINT)
+_FILES = (TENSORS, READABLE, SCORES, HISTORY, CARD, PAGE, RECIPE, CHECKPOINT)  # what is moved and deleted; no others
 _OLDER = ".replaced"  # the finished run that is being replaced, in the folder
 
 
@@ -37,11 +38,11 @@ _OLDER = ".replaced"  # the finished run that is being replaced, in the folder
 class Run:
     """The outcome of one fit: scores of the best validation and of the untrained start, the delta, and what it cost."""
 
-    name: str
+    name: str  # of the folder, else of task and method
     scores: dict[str, float]  # validation, at the best step
     baseline: dict[str, float]  # validation, before training
     delta: Delta
-    selection: Selection
+    selection: Selection  # what was trained, the head included
     history: list[dict[str, Any]]  # one entry per validation
     seconds: float  # the whole run: tokenisation, validation and saving included
     examples_per_second: float  # training rows over the time spent in optimizer steps
@@ -49,7 +50,7 @@ class Run:
     stopped: str | None  # "early", "interrupted" or None
     notes: list[str]  # what a person should know, in plain words
     details: Mapping[str, Any] = field(repr=False)  # all of scores.json
-    folder: Path | None = None
+    folder: Path | None = None  # None where nothing was kept
     logits: Tensor | None = field(default=None, repr=False)  # (N, C) of the validation rows at the best step
 
     def as_json(self) -> dict[str, Any]:
@@ -63,11 +64,13 @@ class Run:
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = True) -> Path:
     """`folder`, made and found writable where `probe`; raises InputError when it holds a run that would be lost."""
+    # An interrupted run has both: a delta of its best values, and the checkpoint to go on from.
     finished, unfinished = (folder / TENSORS).exists(), (folder / CHECKPOINT).exists()
     if resume and overwrite:
         raise InputError("--resume goes on with the run in --out and --overwrite replaces it: give one of them")
     if resume and finished and not unfinished:
         raise InputError(f"the run in {folder} is finished: there is nothing to resume")
+    # One that an overwrite has set aside counts too: it is there until the new run is whole.
     finished = finished or (folder / _OLDER / TENSORS).exists()
     if not resume and not overwrite and (finished or unfinished):
         state = "an unfinished run (--resume goes on with it)" if unfinished else "a finished run"
@@ -92,6 +95,7 @@ def taking_place(folder: Path) -> Iterator[None]:
 
     Where it fails before there is anything to resume, nothing of it stays and the older run is put back.
     """
+    # There is no such folder where nothing is replaced; moving and deleting it then do nothing.
     aside = folder / _OLDER
     try:
         yield
@@ -150,9 +154,11 @@ def finished_run(
 ) -> Run:  # fmt: skip
     """The Run of a workbench whose model holds the best values; with `folder`, saved there and read back to be sure.
 
-    `logits` are those of the validation rows under these values, where they are known.
+    `logits` are those of the validation rows under these values, where they are known; `clock` gives the seconds of the run so
+    far. Raises InputError where the folder cannot be written, and OSError where the saved delta answers otherwise.
     """
-    # After --resume of a run whose best validation lies in an earlier sitting, its logits are not there.
+    # After --resume of a run whose best validation lies in an earlier sitting, its logits are not there. No rank has them then,
+    # and all of them compute a share.
     scores, logits = bench.validate() if logits is None else (bench.scores(logits), logits)
     name = folder.name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
     delta = Delta.extract(
@@ -165,7 +171,9 @@ def finished_run(
         # The delta first and scores.json last: a folder with scores is a folder whose delta was read back and found right.
         delta.save(folder)
         check_saved(folder, bench)
+        # Of the tensor file alone: it is all that a delta needs.
         details["delta_bytes"] = (folder / TENSORS).stat().st_size
+    # As late as can be, so that saving and reading back are in it; only small files follow.
     details["seconds"] = clock()
     run = Run(
         name, scores, state.history[0]["scores"], delta, bench.selection, state.history, details["seconds"],
@@ -188,9 +196,12 @@ def _details(
     task, encoder, selection = bench.task, bench.encoder, bench.selection
     labels = bench.validation.labels
     assert labels is not None
+    # What the page says of the rows is what `fit` said of them before training.
     found = survey(task)
+    # Two tables of layers x kinds: how many elements were trained, and how many there are.
     layers, kinds, selected = grid(selection.parts, selection.counts())
     total = grid(selection.parts, {name: part.count for name, part in selection.parts.items()})[2]
+    # Of the encoder without the head.
     body = sum(part.count for part in selection.parts.values() if not part.is_head)
     return {
         "run": name,

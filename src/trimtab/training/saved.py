@@ -21,6 +21,7 @@ def check_saved(folder: Path, bench: Workbench) -> None:
 
     Both run in float32, and in the same batch, so that nothing but the saved values can differ.
     """
+    # Spread over the split, its first and last row among them.
     rows = np.linspace(0, len(bench.validation) - 1, min(_ROWS, len(bench.validation))).astype(int).tolist()
     batch = bench.validation.take(rows)
     some = Tokens(batch.ids, batch.type_ids, batch.labels, bench.validation.truncation)
@@ -32,5 +33,6 @@ def check_saved(folder: Path, bench: Workbench) -> None:
 
 
 def _exact_logits(model: Any, tokens: Tokens) -> Tensor:
+    """Float32 logits (N, C) of all rows, run as one batch; `model` stays prepared for float32."""
     prepare(model, compute="float32")
     return all_logits(model, tokens, int(tokens.lengths.sum()))

@@ -19,22 +19,26 @@ from .forward import all_logits
 from .ranks import device
 from .run import Run
 
-TOKENS_PER_BATCH = 4096  # tokens in one forward pass
+TOKENS_PER_BATCH = 4096  # tokens in one forward pass: bounds memory
 Trained = Run | Delta | str | Path  # a Run, a Delta, or the folder of a run
 
 
 def delta_of(run: Trained) -> Delta:
-    """The Delta of a run, wherever it is."""
+    """The Delta of a run, wherever it is; raises InputError where a folder has none, or a damaged one."""
     return run.delta if isinstance(run, Run) else run if isinstance(run, Delta) else Delta.load(run)
 
 
 def base_encoder(delta: Delta, encoder: Encoder | str | None = None) -> Encoder:
-    """`encoder`, loaded where it is a name; by default the encoder that `delta` names."""
+    """`encoder`, loaded where it is a name; by default the encoder that `delta` names.
+
+    Whether it is the delta's base is checked when the delta is attached. Raises InputError where it cannot be loaded.
+    """
     if isinstance(encoder, Encoder):
         return encoder
     if encoder:
         return load(encoder)
     try:
+        # An absolute path for a folder: a run may be used from anywhere, but its encoder may have moved.
         return load(delta.base["place"], delta.base["revision"])
     except InputError as error:
         raise InputError(f"{error} (the encoder of this run; --encoder FOLDER says where it is now)") from error
@@ -44,14 +48,19 @@ class Predictor:
     """A delta on its encoder, ready to answer: loaded once, used for any number of calls."""
 
     def __init__(self, run: Trained, encoder: Encoder | str | None = None):
-        """`encoder` is an Encoder or the name of one; it defaults to the one the delta names."""
+        """`encoder` is an Encoder or the name of one; it defaults to the one the delta names.
+
+        Raises InputError where the run or the encoder cannot be read, or where they do not belong together.
+        """
         self.delta = delta_of(run)
+        # Without rows: its kind and classes say what the logits mean.
         self.task = Task.from_description(self.delta.task)
         self.encoder = base_encoder(self.delta, encoder)
         self.model = self.delta.attach(self.encoder).to(device())
 
     def answers(self, rows: Rows) -> list[Answer]:
         """One Answer per row, in order."""
+        # Cut where training cut them.
         tokens = tokenize(self.task, rows, self.encoder.tokenizer, self.delta.max_length, labelled=False)
         return answers(self.task, self._logits(tokens))
 
@@ -74,8 +83,10 @@ def predict(
 ) -> list[Answer]:
     """One Answer for each text, or pair of texts for a pair task; raises InputError when the shapes do not match."""
     predictor = run if isinstance(run, Predictor) else Predictor(run, encoder)
+    # A string is a sequence too, whose letters would each be answered.
     if isinstance(texts, str):
         raise InputError("predict takes a list of texts; for one text write [text]")
+    # Checked one by one, so that the message can say which text it is.
     n_texts = len(predictor.task.text_columns)
     rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
     for i, row in enumerate(rows):
@@ -109,6 +120,7 @@ def evaluate(
     is_own = task is None
     if not isinstance(task, Task):
         task = _read_for(predictor.task, task, text, label, skip_bad_rows)
+    # Logits mean nothing for other classes, or for the same ones in another order.
     if _shape(task) != _shape(predictor.task):
         changed = f"the data in {task.source} has changed since the run: it" if is_own else f"task {task.name!r}"
         raise InputError(f"{changed} has another kind, other classes or another number of texts than the run's task")
@@ -120,6 +132,7 @@ def evaluate(
             f"task {task.name!r} has no {wanted}; it has: {', '.join(task.splits)}{why}. Name another split (--split), or the "
             "column of the labels (--label)."
         )
+    # Held-out rows are drawn from all rows for training, so that rows added since move the draw.
     rows = task.splits[chosen]
     trained_beside = predictor.delta.task["validation_sha256"]  # the rows that the run was not trained on
     if is_own and chosen == "validation" and rows.sha256() != trained_beside:
@@ -146,6 +159,7 @@ def check_plain(delta: Delta) -> None:
 
 
 def _labelled(task: Task, split: str) -> bool:
+    """Whether the task has such rows, every one of them with a label."""
     rows = task.splits.get(split)
     return rows is not None and len(rows) > 0 and all(label is not None for label in rows.labels)
 
@@ -156,7 +170,10 @@ def _shape(task: Task) -> tuple[str, tuple[str, ...], int]:
 
 
 def _read_for(trained: Task, source: str | None, text: str | None, label: str | None, skip_bad_rows: bool) -> Task:
-    """The run's own task read again, or another source read with the run's classes."""
+    """The run's own task read again, or another source read with the run's classes.
+
+    Raises InputError as `read` does, and where the file of the run's own task is gone.
+    """
     if source is not None:
         return read_like(trained, source, text=text, label=label, skip_bad_rows=skip_bad_rows)
     if Path(trained.source).suffix and not Path(trained.source).exists():  # and not the name of a data set

@@ -40,17 +40,17 @@ class Workbench:
     encoder: Encoder
     task: Task
     method: Method
-    settings: Settings
-    model: Any
-    selection: Selection
+    settings: Settings  # with the method's defaults filled in
+    model: Any  # with its head, on its device, and as `prepare` leaves it
+    selection: Selection  # what is trained, the head included
     optimizer: SelectedAdamW
     loss: TaskLoss
     train: Tokens
     validation: Tokens
-    validation_rows: Rows
-    max_length: int
+    validation_rows: Rows  # as text, to show the hardest mistakes
+    max_length: int  # tokens per text: the setting or the encoder's limit, whichever is less
     compute: Compute  # "float32" or "bfloat16"
-    memory: Memory
+    memory: Memory  # as estimated before training; its `tokens` bounds every forward pass
     ranks: Ranks
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
 
@@ -73,15 +73,17 @@ class Workbench:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Batches of one epoch, which ranks share; the last one may have fewer rows."""
         return -(-len(self.train) // self.settings.batch_size)
 
     @property
     def total_steps(self) -> int:
+        """Optimizer steps of the whole run, where it is not stopped early."""
         assert self.settings.epochs is not None
         return self.steps_per_epoch * self.settings.epochs
 
     def train_step(self, step: int) -> tuple[float, int]:
-        """One optimizer step (0-based `step`); returns the sum of its rows' losses and how many rows there were.
+        """One optimizer step (0-based `step`); returns the sum of its rows' losses and how many rows all ranks had.
 
         Rows are run in groups of similar length whose gradients add up to that of the batch mean. Raises InputError when
         the loss or its gradient is not a number.
@@ -124,7 +126,10 @@ class Workbench:
         return linear_rate(step, self.total_steps, self.settings.warmup)
 
     def validate(self) -> tuple[dict[str, float], Tensor]:
-        """Scores on the validation split, and the logits (N, C) they were computed from."""
+        """Scores on the validation split, and the logits (N, C) they were computed from.
+
+        Raises InputError where a logit is not a number.
+        """
         prefix = self.prefixes.get("validation")
         logits = all_logits(self.model, self.validation, self.memory.tokens, prefix, self.ranks)
         if not bool(torch.isfinite(logits).all()):
@@ -149,9 +154,11 @@ class Workbench:
         splits = ({"train": self.train} if self.settings.epochs != 1 else {}) | {"validation": self.validation}
         most_bytes = self.settings.cache_bytes
         encoder = self.encoder
+        # All that the states depend on beside the tokens; the class stands for the head's way of pooling.
         named = f"{encoder.sha256} {encoder.config_sha256} {type(self.model).__name__} {self.compute} {device().type}"
         done, total = 0, sum(map(len, splits.values()))
         ours: set[Path] = set()  # files that this run reads, which must not make room for its own next one
+        # The next step puts the trained layers back into training mode.
         self.model.eval()
         with self.ranks.first_alone():  # the others read its file, or where there is none compute their own
             for split, tokens in splits.items():
@@ -163,6 +170,7 @@ class Workbench:
 
     @cached_property
     def _tidy(self) -> Tidy:
+        """What hands free memory back where the process holds a tenth more than was estimated."""
         return Tidy(1.1 * self.memory.total)
 
     def _trains_norm_behind_layers(self) -> bool:
@@ -180,6 +188,7 @@ class Workbench:
         """The modules whose parameters all lie below the first trained layer."""
         parts, first = self.selection.parts, self.selection.first_layer
         # Module path -> the layers of all parameters in it.
+        # One without parameters, such as a dropout, has none here; `eval` reaches it through the module around it.
         lowest = {path: [] for path, _ in self.model.named_modules()}
         for name, part in parts.items():
             path = name
@@ -197,6 +206,7 @@ class Workbench:
             data.update(np.concatenate([np.empty(0, np.int32), *tokens.ids]).tobytes())
             data.update(tokens.labels.numpy().tobytes())
             data.update(tokens.lengths.tobytes())
+            # The empty array is for encoders without segment ids: there is nothing else to concatenate.
             data.update(np.concatenate([np.empty(0, np.int32), *(tokens.type_ids or [])]).tobytes())
         named = {
             "encoder": self.encoder.sha256, "configuration": self.encoder.config_sha256,
@@ -209,6 +219,7 @@ class Workbench:
 
 def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ranks: Ranks = ALONE) -> Workbench:
     """The Workbench of a run; raises InputError when the parts do not fit together."""
+    # Free memory that an earlier fit of this process has left goes back to the system, and the peak counts from here.
     give_back()
     forget_peak()
     # What is there before the model counts as the process's own, so that the estimate adds up to what is seen.
@@ -216,6 +227,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     _check_rows(task)
     if settings.train_limit is not None:
         task = limited(task, settings.train_limit, settings.seed)
+    # After the limit, because few rows get more epochs.
     settings = settings.for_method(method, len(task.train), encoder.config.hidden_size)
     max_length = min(settings.max_length, encoder.max_length)
     most_bytes = settings.cache_bytes
@@ -224,6 +236,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     )
     loss = task_loss(task, settings.class_weights, settings.label_smoothing)
     model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(device())
+    # Timed, and so perhaps not the same on every rank.
     compute = ranks.agreed(resolved(cast(Compute, settings.compute), next(model.parameters()).device))
     with computing(compute):
         selection = _attach(method, model, train, loss, settings)
@@ -244,7 +257,10 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
 
 
 def _attach(method: Method, model: Any, train: Tokens, loss: TaskLoss, settings: Settings) -> Selection:
-    """What `method` chooses, and the head, which is new and so always trained."""
+    """What `method` chooses, and the head, which is new and so always trained.
+
+    Raises InputError where it chooses nothing, or only a part of LoRA's matrices, and whatever the method itself raises.
+    """
     with seeded(settings.seed, "method"):
         # A method may draw (random subsets, LoRA's start) or train a little: from a stream of its own.
         chosen = method.attach(model, _FirstEpoch(train, settings), loss)
@@ -271,6 +287,7 @@ class _FirstEpoch:
 
 
 def _check_rows(task: Task) -> None:
+    """Raises InputError unless there are training and validation rows, all of them with labels."""
     for split in ("train", "validation"):
         rows = task.splits.get(split)
         if rows is None or len(rows) == 0:

@@ -188,6 +188,27 @@ def test_inspect(command, encoder):
     assert "layer_norms" in out
 
 
+def test_inspect_says_what_is_missing_word_for_word(command, encoder, monkeypatch):
+    """What stands in brackets is not taken for markup, nor cut at the edge of the table."""
+    monkeypatch.setitem(sys.modules, "peft", None)
+    _, out, _ = command("inspect", encoder.folder)
+    assert "pip install 'trimtab[lora]'" in " ".join(out.split())
+
+
+def test_a_share_of_information_needs_a_file_to_go_to(command, encoder, table):
+    code, _, err = command("fisher", encoder.folder, table, "--share", "0.1")
+    assert (code, "--save-selection" in err) == (2, True), err
+
+
+def test_a_run_that_is_refused_leaves_no_folder(command, encoder, table, tmp_path):
+    columns = ("--text", "What they said", "--label", "Verdict")
+    code, _, err = command(
+        "fit", encoder.folder, table, *columns, "--method", "last_layers:k=9", "--out", tmp_path / "run"
+    )
+    assert code == 2, err
+    assert not (tmp_path / "run").exists()
+
+
 def test_recipe_file_with_flags_on_top(command, encoder, table, tmp_path):
     recipe = tmp_path / "animals.toml"
     recipe.write_text(

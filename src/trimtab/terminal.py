@@ -33,12 +33,15 @@ def inspection_tables(found: Inspection) -> None:
     for name in ("method", "body", "share", "head"):
         methods.add_column(name, justify="left" if name == "method" else "right", no_wrap=name != "method")
     for method, chosen in found.methods.items():
-        # A method that cannot be used on this encoder says why, in place of its numbers.
         if "refused" in chosen:
-            methods.add_row(method, "refused", "", chosen["refused"])
+            methods.add_row(method, "refused", "", "")
         else:
             methods.add_row(method, f"{chosen['body']:,}", f"{chosen['share']:.3%}", f"{chosen['head']:,}")
     console.print(methods)
+    # Below the table, where a sentence has room; plain text, as [lora] would be taken for markup.
+    for method, chosen in found.methods.items():
+        if "refused" in chosen:
+            console.print(f"{method}: {chosen['refused']}", markup=False)
 
 
 def information_tables(info: Fisher) -> None:
@@ -144,7 +147,7 @@ def _orders(parts: Mapping[str, Part]) -> list[tuple[Literal["kind", "layer"], d
 
 
 def _narrow(name: str) -> str:
-    """The name of a kind or layer cut to pieces of at most six characters, one a line."""
+    """The name of a kind or layer in shorter words, one a line."""
     short = {"embedding": "embed", "embeddings": "embed", "attention": "attn", "intermediate": "inter"}
     return "\n".join(short.get(word, word) for word in name.split("_"))
 

@@ -1,5 +1,6 @@
 """Deltas: saved and read back whole, refused where they do not belong, merged to the same logits."""
 
+import dataclasses
 import json
 import shutil
 
@@ -128,6 +129,18 @@ def test_damaged_files_are_refused(damage, encoder, tmp_path):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match="damaged"):
         Delta.load(tmp_path)
+
+
+def test_what_does_not_fit_changes_nothing(encoder):
+    """The last of the values is of another size: none may be written before that is seen."""
+    _, _, delta = changed_model(encoder, LayerNorms())
+    model = encoder.with_head(make_task(), seed=9)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    last = list(delta.values)[-1]
+    wrong = {name: torch.zeros(3, 5) if name == last else value for name, value in delta.values.items()}
+    with pytest.raises(InputError, match=f"{last}.*does not fit"):
+        dataclasses.replace(delta, values=wrong).write_into(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_folder_without_a_delta_is_refused(tmp_path):

@@ -143,6 +143,17 @@ def test_every_family(family: str, method: Any, encoder_of: Any) -> None:
     assert_equal(measured(model, within, tokens, "single_label", "exact"), expected, 1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.* cannot run on padding-free batches")
+def test_a_table_of_all_texts_can_be_measured_alone(encoder_of: Any) -> None:
+    """No hook sees which text used DeBERTa's relative positions, so each text has a backward pass of its own."""
+    encoder = encoder_of("deberta-v2")
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    within = Selection.where(parts_of(model), lambda name, part: "rel_embeddings" in name)
+    assert within.count
+    expected = loop(model, within, tokens, "single_label", "exact")
+    assert_equal(measured(model, within, tokens, "single_label", "exact"), expected, 1e-4)
+
+
 def test_compact_head_and_biases(encoder: Any) -> None:
     model, tokens = model_of(encoder, "single_label", "linear"), tokens_of(encoder, "single_label")
     within = Biases().attach(model)
@@ -388,6 +399,11 @@ class TestMethods:
         method = FisherTop(share=0.2, head_steps=10, within=Biases(which="query"))
         assert parse_method(method_text(method)) == method
         assert parse_method("fisher_top:count=5,estimator=exact").estimator == "exact"
+
+    @pytest.mark.parametrize("option", ["examples=0", "examples=-5", "head_steps=-1"])
+    def test_no_rows_and_negative_steps_are_refused(self, option: str) -> None:
+        with pytest.raises(InputError, match=option):
+            parse_method(f"fisher_top:share=0.1,{option}")
 
     def test_without_a_task(self, encoder: Any) -> None:
         with pytest.raises(InputError, match="needs batches"):

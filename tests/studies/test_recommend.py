@@ -32,7 +32,7 @@ def test_a_budget_is_elements_a_share_or_bytes(text: str, elements: int | None, 
     assert Budget.parse(text, 100_000) == Budget(elements, n_bytes)
 
 
-@pytest.mark.parametrize("text", ["", "many", "-5", "0", "0%", "100.1%", "0.0001%", "5 apples", "nan"])
+@pytest.mark.parametrize("text", ["", "many", "-5", "0", "0%", "100.1%", "0.0001%", "5 apples", "20ib", "nan"])
 def test_a_budget_that_means_nothing_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="budget"):
         Budget.parse(text, 100_000)
@@ -63,6 +63,9 @@ def test_of_each_kind_the_largest_that_fits(encoder: Any) -> None:
     below = [method_text(each.method) for each in candidates(encoder, task, Budget(elements=norms - 1))]
     assert "layer_norms" not in below
     assert f"fisher_top:count={norms - 1}" in below
+    # Of L layers with 2 L + 1 norms, the biases alone are more elements than the norms behind attention (or output).
+    half = [method_text(each.method) for each in candidates(encoder, task, Budget(elements=norms // 2))]
+    assert "layer_norms:what=bias" in half
 
 
 def test_a_budget_below_the_head_is_refused(encoder: Any) -> None:

@@ -63,6 +63,7 @@ def refused(read: Reader, labels: list[Any], *words: str, **options: Any) -> Non
         ([True, False], ("false", "true"), [1, 0]),
         (["1", 2, "two"], ("1", "2", "two"), [0, 1, 2]),
         (["007", "7", "07"], ("007", "07", "7"), [0, 2, 1]),
+        (["1234567890123456789", "1234567890123456788"], ("1234567890123456788", "1234567890123456789"), [1, 0]),
     ],
 )
 def test_words_and_whole_numbers_are_classes(

@@ -41,6 +41,13 @@ def test_the_second_time_is_read(family, pairs, encoder_of, counted):
     assert len(counted) == 1
 
 
+def test_no_rows_are_no_rows_the_second_time_too(encoder):
+    task = make_task(n_train=5)
+    nothing = task.train.take([])
+    for _ in range(2):
+        assert len(tokenized(task, nothing, encoder.tokenizer, 8, ROOM)) == 0
+
+
 def test_another_length_or_other_texts_are_tokenised(encoder, counted):
     task = make_task(n_train=30, n_validation=5)
     for rows, length in ((task.train, 8), (task.train, 9), (task.validation, 8)):

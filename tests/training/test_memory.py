@@ -7,17 +7,19 @@ import pytest
 import torch
 from small import make_task
 
-from trimtab.changes.methods import Full, Head, LayerNorms, Random
+from trimtab.changes.methods import Full, Head, LastLayers, LayerNorms, Random
 from trimtab.errors import InputError
 from trimtab.training import memory as module
 from trimtab.training.fit import fit
-from trimtab.training.memory import Tidy, free_bytes, peak_bytes, resident_bytes
+from trimtab.training.memory import Tidy, free_bytes, peak_bytes, private_bytes, resident_bytes
 from trimtab.training.recipe import Settings
 from trimtab.training.workbench import set_up
 
 
 def bench_of(encoder, method, **settings):
-    return set_up(encoder, make_task(n_train=40, n_validation=8), method, Settings(compute="float32", **settings))
+    return set_up(
+        encoder, make_task(n_train=40, n_validation=8), method, Settings(**({"compute": "float32"} | settings))
+    )
 
 
 def test_items_are_those_of_the_tensors(encoder):
@@ -74,6 +76,19 @@ def test_what_is_kept_is_what_autograd_keeps(encoder):
     assert per_token - module._WORKING * widest * 4 == pytest.approx(sum(sizes.values()) / (2 * longest), rel=0.2)
 
 
+@pytest.mark.parametrize("method", [LastLayers(1), Head(), LayerNorms()], ids=repr)
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_mapped_is_what_the_files_of_the_prefix_take(method, compute, epochs, encoder, cache):
+    bench = bench_of(encoder, method, compute=compute, epochs=epochs)
+    for _ in bench.cache_prefixes():
+        pass
+    files = [path.stat().st_size for path in (cache / "prefix").glob("*")]
+    assert bench.memory.mapped == sum(files)
+    assert bool(files) == (method != LayerNorms())
+    assert bench_of(encoder, method, compute=compute, epochs=epochs, cache_gb=0.0).memory.mapped == 0
+
+
 def test_as_many_tokens_as_fit(encoder, monkeypatch):
     assert bench_of(encoder, LayerNorms()).memory.tokens <= module.CPU_TOKENS
     monkeypatch.setattr(module, "free_bytes", lambda device: 30 << 20)
@@ -115,19 +130,19 @@ def test_a_bad_number_of_tokens_is_refused():
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands memory back on request")
 def test_holes_are_handed_back():
     blocks = [torch.ones(20_000) for _ in range(4000)]  # 80 KB each, which glibc cuts from its heap
-    held = resident_bytes()
+    held = private_bytes()
     last = blocks[-1]  # lies on top of the holes
     del blocks
     tidy = Tidy(limit_bytes=held - 100e6)
     tidy.now()
-    assert resident_bytes() < held - 200e6
+    assert private_bytes() < held - 200e6
     assert last.sum() == 20_000
 
 
 def test_a_limit_that_is_too_low_rises():
     tidy = Tidy(limit_bytes=0)
     tidy.now()
-    assert tidy.limit_bytes > resident_bytes()
+    assert tidy.limit_bytes > private_bytes()
     limit = tidy.limit_bytes
     tidy.now()
     assert tidy.limit_bytes == limit

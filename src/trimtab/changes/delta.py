@@ -87,18 +87,22 @@ class Delta:
 
     @torch.no_grad()
     def write_into(self, model: nn.Module) -> None:
-        """Sets the selected elements of `model`, in place; raises InputError when a parameter is missing or of another size."""
+        """Sets the selected elements of `model`, in place.
+
+        Raises InputError when a parameter is missing or of another size; the model is then as it was.
+        """
         parameters = dict(model.named_parameters())
         for name, value in self.values.items():
-            at = self.positions.get(name)
-            target = parameters.get(name)
+            at, target = self.positions.get(name), parameters.get(name)
             # Of a part no more can be seen than that its positions exist there.
             fits = target is not None and (
                 target.shape == value.shape if at is None else int(at.max()) < target.numel()
             )
             if target is None or not fits:
                 raise InputError(f"the delta holds {name} {tuple(value.shape)}, which does not fit this encoder")
-            # In place, and so in the dtype and on the device that the model has.
+        # In place, and so in the dtype and on the device that the model has.
+        for name, value in self.values.items():
+            at, target = self.positions.get(name), parameters[name]
             if at is None:
                 target.copy_(value)
             else:
@@ -130,7 +134,7 @@ class Delta:
 
     @classmethod
     def load(cls, folder: str | Path) -> Delta:
-        """The Delta saved in `folder`; raises InputError when there is none, or it is damaged or of a newer format."""
+        """The Delta saved in `folder`; raises InputError when there is none, or it is damaged or of another format."""
         path = Path(folder) / TENSORS
         try:
             path.open("rb").close()  # safetensors says of a file that it may not read that there is none

@@ -215,14 +215,15 @@ class Meter:
         groups = (torch.arange(len(texts)) + self.count) % 2
         self._squares.begin(texts, groups)
         logits = texts.logits()
-        if not logits.requires_grad:
+        # Of those in `rest` the hooks see nothing; they are asked one text at a time.
+        if not logits.requires_grad and not self._squares.rest:
             raise InputError("none of these elements lies on the way from a text to its answer")
         labels = batch.labels
         found = factors(logits.detach().cpu(), labels, self._kind, self._estimator, self._generator).to(logits.device)
         if not bool(torch.isfinite(found).all()):
             raise InputError("the model's answers are not numbers (NaN), so there is no gradient to measure")
         # The squares of all K passes add up in the sums.
-        for k, factor in enumerate(found):
+        for k, factor in enumerate(found if logits.requires_grad else ()):
             logits.backward(factor, retain_graph=k + 1 < len(found))
             self._squares.end()
         if self._squares.rest:

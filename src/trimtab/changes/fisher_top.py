@@ -40,6 +40,12 @@ class FisherTop:
     def defaults(self) -> Defaults:
         return defaults_of_subset(self.within, self.count, self.share)
 
+    def __post_init__(self):
+        if self.examples < 1 or self.head_steps < 0:
+            raise InputError(
+                f"fisher_top:examples={self.examples} must be at least 1 and head_steps={self.head_steps} at least 0"
+            )
+
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         # The head is always trained, so nothing is chosen in it.
         within = self.within.attach(model, batches, loss).body

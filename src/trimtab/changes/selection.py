@@ -222,6 +222,8 @@ def wanted_count(name: str, available: int, count: int | None, share: float | No
     """The number of elements that `count` or `share` asks for; raises InputError unless exactly one is given and fits."""
     if (count is None) == (share is None):
         raise InputError(f"{name} needs either count= or share=, and not both")
+    if not available:
+        raise InputError(f"{name} has nothing to choose from: `within` names no element of the encoder")
     if share is not None and not 0 < share <= 1:
         raise InputError(f"{name}:share={share} must be above 0 and at most 1")
     if count is not None and not 0 < count <= available:

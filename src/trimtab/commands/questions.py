@@ -101,6 +101,8 @@ def fisher(
         raise InputError("--global averages over two tasks or more, and several tasks need --global")
     if save_selection is not None and (share is None) == (count is None):
         raise InputError("--save-selection needs --share or --count, to know how many elements to keep")
+    if save_selection is None and (share is not None or count is not None):
+        raise InputError("--share and --count say how much --save-selection keeps: name a file with it")
     if save_selection is not None:
         wanted_count("fisher", sys.maxsize, count, share)  # before hours of measuring
     # One task after another: what is kept of each is one number per element, not its model. All are measured alike: only then

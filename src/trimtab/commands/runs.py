@@ -108,7 +108,7 @@ def fit(
         run = fit_recipe(recipe, out, resume=resume, overwrite=overwrite, progress=True)
     # Before the first step, or at the second Ctrl-C; the first one ends the run below, with its best values.
     except KeyboardInterrupt:
-        say("stopped at once: what a checkpoint holds is kept, and the same command with --resume goes on from it")
+        say("stopped at once; if there is a checkpoint, the same command with --resume goes on from it")
         raise
     if not is_first():
         return  # under torchrun one process writes and talks

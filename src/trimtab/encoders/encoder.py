@@ -50,8 +50,9 @@ class Encoder:
     def with_head(self, outputs: Outputs, seed: int = 0, head: str = "default", dropout: float | None = None) -> Any:
         """The float32 model with a new head for `outputs` (a Task will do), drawn from the stream "head" of `seed`.
 
-        "default" is Hugging Face's own sequence-classification model; "linear" is the compact LinearHead. The names of
-        the parameters that the checkpoint lacked are kept in `model.new_parameters`. `dropout` replaces every dropout rate of
+        "default" is Hugging Face's own sequence-classification model, whose head is not drawn but kept where the checkpoint
+        has one of the same shape; "linear" is the compact LinearHead, always new. The names of the parameters that the
+        checkpoint lacked are kept in `model.new_parameters`. `dropout` replaces every dropout rate of
         the configuration. Raises InputError for an unknown head or an encoder that has no such model.
         """
         if head not in HEADS:

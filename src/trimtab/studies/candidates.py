@@ -20,7 +20,7 @@ from .wording import size
 RANKS = (64, 32, 16, 8, 4, 2, 1)  # of LoRA, the largest that fits is a candidate
 _FAMILIES: tuple[tuple[Method, ...], ...] = (  # of each, the first that fits is a candidate
     (Full(),),
-    (LayerNorms(), LayerNorms("output"), LayerNorms("attention"), LayerNorms(what="bias")),
+    (LayerNorms(), LayerNorms(what="bias"), LayerNorms("output"), LayerNorms("attention")),
     (Biases(), Biases("query+intermediate"), Biases("query")),
     (Union((LayerNorms(), Biases())),),
     tuple(Lora(rank=rank) for rank in RANKS),
@@ -43,7 +43,7 @@ class Budget:
     def parse(cls, text: str, n_body: int) -> Budget:
         """What "5000", "0.05%" (of the encoder's `n_body` elements) or "20 KB" says; raises InputError for anything else."""
         # Commas and underscores only group digits.
-        found = re.fullmatch(r"\s*([\d_]*\.?\d+)\s*(%|[kmg]?i?b|bytes?)?\s*", text.replace(",", "").lower())
+        found = re.fullmatch(r"\s*([\d_]*\.?\d+)\s*(%|(?:[kmg]i?)?b|bytes?)?\s*", text.replace(",", "").lower())
         if not found:
             raise InputError(
                 f"budget {text!r} is not understood: give elements (5000), a share (0.05%) or bytes (20KB)"

@@ -105,9 +105,9 @@ def _cell(
 ) -> tuple[Cell, bool]:
     """The cell, and whether it was there already."""
     name, seed = method_text(method), settings.seed
-    # The path is used only where there is a folder.
-    path, identity = _place(folder or Path(), encoder, task, method, settings)
-    found = None if folder is None else _read(path, identity)
+    # Without a folder no cell is looked for, and its identity, a hash of all texts, is not formed.
+    place = None if folder is None else _place(folder, encoder, task, method, settings)
+    found = None if place is None else _read(*place)
     if found is not None:
         return found, True
     display.starts(task.name, name, seed)
@@ -121,8 +121,8 @@ def _cell(
     except InputError as error:
         # Not written: what stood in the way may be gone next time (peft is installed, a file is there).
         return Cell(task.name, name, seed, task.metric, refused=str(error)), False
-    if folder is not None:
-        write_json(path, {"format": _FORMAT, "identity": identity} | asdict(cell))
+    if place is not None:
+        write_json(place[0], {"format": _FORMAT, "identity": place[1]} | asdict(cell))
     return cell, False
 
 

@@ -80,7 +80,8 @@ SCORES = {
     "trained": {"layers": [str], "kinds": [str], "selected": [[int]], "total": [[int]]},
     "confusion": ([[int]], None),  # true classes by predicted classes; only where a row has one class
     "per_class": [{"class": str, "precision": SCORE, "recall": SCORE, "f1": SCORE, "rows": int}],
-    # The hardest first; `row` counts from 0 and `probability` is that of the predicted class. Beside these: "text", or
+    # The hardest first; `row` counts from 1, as the source counts its rows or lines, and `probability` is that of the
+    # predicted class. Beside these: "text", or
     # "text_a" and "text_b".
     "mistakes": [
         {

@@ -9,7 +9,7 @@ from .wording import compact, count, defined, plain, share
 
 HEAD = "head"  # the kind under which a run counts the parameters outside the body
 MANY = 30  # classes above which a page shows the most telling ones and keeps the rest behind a click
-NARROW = 8  # columns above which, or letters above which, names of columns are turned upright
+NARROW, SHORT = 8, 10  # columns above which, and letters above which, names of columns are turned upright
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Grid:
     @property
     def upright(self) -> bool:
         """Whether the names of the columns are too long or too many to lie flat."""
-        return len(self.column_names) > NARROW or max(map(len, self.column_names), default=0) > NARROW + 2
+        return len(self.column_names) > NARROW or max(map(len, self.column_names), default=0) > SHORT
 
 
 def shade(fraction: float) -> float:

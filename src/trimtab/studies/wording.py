@@ -31,7 +31,7 @@ def compact(number: int) -> str:
 
 
 def score(value: float | None) -> str:
-    """Three decimals, fewer above 100, two significant digits below 0.001."""
+    """Three decimals, fewer above 100, two significant digits below 0.0005."""
     if value is None or not math.isfinite(value):
         return UNDEFINED
     # Below 0.0005 three decimals would show nothing but zeros.

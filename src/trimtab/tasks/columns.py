@@ -124,5 +124,5 @@ def missing_column(table: Table, name: str, wanted: str) -> InputError:
     close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     guess = f" Did you mean {lowered[close[0]]!r}?" if close else ""
     has = shortened([repr(column[:40]) for column in table.columns], limit=20)
-    header = " (from its first line, which must name the columns)" if table.unit == "line" else ""
+    header = " (from its first line, which must name the columns)" if table.has_header else ""
     return InputError(f"{table.place} has no column {name!r}; it has {has}{header}.{guess} Name {wanted}.")

@@ -77,12 +77,12 @@ def _plain_records(path: Path) -> Iterator[Record]:
 def _quoted_records(path: Path, delimiter: str) -> Iterator[Record]:
     """Records whose fields may be quoted and go over lines; raises InputError for bad quotes and too long a row."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))  # the default, 131,072, cuts long documents off
-    start, size = 1, 0  # of the record being read: its first line, and its characters so far
+    start, size = 1, 0  # of the record being read: its first line, and its bytes so far
 
     def lines() -> Iterator[str]:
         nonlocal size
         for _, line in read_lines(path):
-            size += len(line)
+            size += len(line.encode())
             if size > MAX_ROW_BYTES:  # an open quote runs on over the following lines
                 raise too_long(path, start)
             yield line

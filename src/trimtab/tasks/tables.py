@@ -34,6 +34,7 @@ class Table:
     columns: tuple[str, ...]
     open_rows: Callable[[], Iterator[NumberedRow]]  # a new walk from the first row at every call
     notes: tuple[str, ...] = ()  # what a person should know of the file, in plain words
+    has_header: bool = False  # whether the first line names the columns
 
     def __iter__(self) -> Iterator[NumberedRow]:
         """A new walk over all rows; of a file, it raises InputError at a row that cannot be read."""
@@ -101,7 +102,7 @@ def _open_delimited(path: Path) -> Table:
 
     # A person should see it where the columns are not separated as the ending promises.
     notes = () if dialect.usual else (f"{path}: columns are separated by {dialect.separator}",)
-    return Table(str(path), "line", columns, rows, notes)
+    return Table(str(path), "line", columns, rows, notes, has_header=True)
 
 
 def _open_json(path: Path) -> Table:

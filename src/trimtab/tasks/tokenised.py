@@ -72,11 +72,11 @@ def _arrays(tokens: Tokens) -> dict[str, np.ndarray]:
 
 def _tokens(arrays: dict[str, np.ndarray], task: Task, rows: Rows) -> Tokens:
     """The Tokens that `_arrays` took apart, with the labels of `rows`."""
-    # Where each row ends and the next begins, which for the last row is nowhere.
-    ends = arrays["lengths"].cumsum()[:-1]
-    types = np.split(arrays["types"].astype(np.int32), ends) if "types" in arrays else None
+    ends = arrays["lengths"].cumsum()
+    # Behind the last row nothing is left over: that piece is dropped, so that no rows make no pieces.
+    types = np.split(arrays["types"].astype(np.int32), ends)[:-1] if "types" in arrays else None
     cut = Truncation(*map(int, arrays["truncation"]))
-    return Tokens(np.split(arrays["ids"], ends), types, label_tensor(task, rows), cut)
+    return Tokens(np.split(arrays["ids"], ends)[:-1], types, label_tensor(task, rows), cut)
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:

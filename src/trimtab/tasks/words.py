@@ -20,8 +20,10 @@ Form = Literal["whole numbers", "numbers", "words"]
 
 # At most 18 digits: all such numbers fit int64.
 WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
-NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
-"""Neither takes a leading zero: "007" is a code, not a number."""
+NUMBER = re.compile(
+    r"[+-]?((0|[1-9][0-9]{0,17})(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE
+)
+"""Neither takes a leading zero ("007" is a code, not a number), nor 19 digits in front of the point, as keys have them."""
 
 QUANTITY = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 """A number in a regression, where "05" can only be 5."""

@@ -23,7 +23,17 @@ from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .display import Display
 from .ranks import joined
 from .recipe import settings_from
-from .run import RECIPE, Run, check_folder, finished_run, recipe_of, set_aside, taking_place, write_history
+from .run import (
+    RECIPE,
+    Run,
+    check_folder,
+    finished_run,
+    gone_if_empty,
+    recipe_of,
+    set_aside,
+    taking_place,
+    write_history,
+)
 from .workbench import Workbench, set_up
 
 CHECKPOINT_SECONDS = 60.0  # a killed run loses at most about this much work
@@ -49,9 +59,10 @@ def fit(
         if out is not None:
             folder = check_folder(Path(out), resume=resume, overwrite=overwrite, probe=ranks.is_first)
         display = Display(progress and ranks.is_first)
-        bench = set_up(encoder, task, method, chosen, ranks)
-        sitting = _sit_down(bench, folder, resume, display, started)
         written = folder if ranks.is_first else None
+        with nullcontext() if written is None else gone_if_empty(written):
+            bench = set_up(encoder, task, method, chosen, ranks)
+            sitting = _sit_down(bench, folder, resume, display, started)
         with nullcontext() if written is None else taking_place(written):
             if written is not None:
                 # Before the first step: a run that is killed early can then be told from its folder and resumed.

@@ -38,18 +38,19 @@ class Memory:
     optimizer: int  # masters of parts of parameters, two moments, and the best values so far
     activations: int  # between forward and backward of `tokens` tokens, and one layer's temporaries
     tokens: int  # in one forward pass
+    mapped: int = 0  # pages of the file of what frozen first layers make of the rows; taken back where memory is short
 
     @property
     def total(self) -> int:
         """Their sum."""
-        return self.process + self.weights + self.gradients + self.optimizer + self.activations
+        return self.process + self.weights + self.gradients + self.optimizer + self.activations + self.mapped
 
     def as_json(self) -> dict[str, int]:
         return asdict(self) | {"total": self.total}
 
     def line(self) -> str:
         """In words."""
-        names = ("process", "weights", "gradients", "optimizer", "activations")
+        names = ("process", "weights", "gradients", "optimizer", "activations", "mapped")
         items = ", ".join(f"{name} {getattr(self, name) / 1e6:,.0f}" for name in names if getattr(self, name))
         return f"memory: about {self.total / 1e6:,.0f} MB ({items}; {self.tokens:,} tokens at a time)"
 
@@ -101,8 +102,17 @@ def resident_bytes() -> int:
         return peak_bytes()
 
 
+def private_bytes() -> int:
+    """Memory that this process holds and shares with no file; all of it where the system does not say."""
+    try:
+        resident, shared = Path("/proc/self/statm").read_text().split()[1:3]
+        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_bytes()
+
+
 class Tidy:
-    """Has C's allocator hand back what it keeps free, when the process holds more than `limit_bytes`.
+    """Has C's allocator hand back what it keeps free, when the process holds more than `limit_bytes` of its own.
 
     Steps of ever other sizes leave holes that glibc keeps: a run on IMDB grew from 1.0 to 2.4 GB. Handing back takes tens of
     milliseconds and the pages must be fetched again, so it is done seldom; where it does not help, the limit rises.
@@ -113,9 +123,9 @@ class Tidy:
 
     def now(self) -> None:
         """Hands back, if it is time to."""
-        if resident_bytes() > self.limit_bytes:
+        if private_bytes() > self.limit_bytes:
             give_back()
-            self.limit_bytes = max(self.limit_bytes, 1.25 * resident_bytes())
+            self.limit_bytes = max(self.limit_bytes, 1.25 * private_bytes())
 
 
 def give_back() -> None:

@@ -40,7 +40,9 @@ class Settings:
     eval_steps: int | None = None  # validate every so many steps; None: once an epoch
     patience: int | None = None  # stop after so many validations without a better score; None: never
     train_limit: int | None = None  # train on the first so many rows after a seeded shuffle
-    tokens_per_batch: int = 0  # tokens in one forward pass: bounds memory, changes only rounding; 0: as many as fit
+    # Tokens in one forward pass: bounds memory and changes rounding, and with dropout which row has which mask; 0: as many
+    # as fit.
+    tokens_per_batch: int = 0
     cache_gb: float = 8.0  # most disk space for tokens and for what frozen first layers make of them; 0: none is kept
     compute: str = "auto"  # of frozen matrices: "float32", "bfloat16", or "auto", the faster here
 

@@ -90,6 +90,17 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = T
 
 
 @contextmanager
+def gone_if_empty(folder: Path) -> Iterator[None]:
+    """Where the block fails, `folder` is deleted unless it holds something: parts that do not fit together leave nothing."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
+
+
+@contextmanager
 def taking_place(folder: Path) -> Iterator[None]:
     """The block makes a new run in `folder`, or goes on with one; the finished run that it replaces is there until it is done.
 

@@ -17,6 +17,7 @@ from ..changes.notation import method_identity, method_text
 from ..changes.selection import Selection
 from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, can_split, computing, prepare, resolved
+from ..encoders.parts import layers_of
 from ..errors import InputError
 from ..randomness import seeded, stream_seed
 from ..tasks.batches import Tokens, shuffled_batches, token_groups
@@ -147,13 +148,10 @@ class Workbench:
         Where it pays and fits: a layer costs a token some 20 times what reading its states costs, so from the first layer
         and the second visit on; a single epoch visits the training rows only once.
         """
-        depth = self.selection.first_layer
-        if depth < 1 or not can_split(self.model) or self._trains_norm_behind_layers():
+        splits = self._splits_visited_again()
+        if not splits:
             return
-        # A cached prefix is read once per visit: training rows of a single epoch would be written for nothing.
-        splits = ({"train": self.train} if self.settings.epochs != 1 else {}) | {"validation": self.validation}
-        most_bytes = self.settings.cache_bytes
-        encoder = self.encoder
+        depth, most_bytes, encoder = self.selection.first_layer, self.settings.cache_bytes, self.encoder
         # All that the states depend on beside the tokens; the class stands for the head's way of pooling.
         named = f"{encoder.sha256} {encoder.config_sha256} {type(self.model).__name__} {self.compute} {device().type}"
         done, total = 0, sum(map(len, splits.values()))
@@ -168,10 +166,24 @@ class Workbench:
                     yield done + rows, total
                 done += len(tokens)
 
+    def prefix_bytes(self) -> int:
+        """What `cache_prefixes` will keep, where the budget holds it."""
+        pooled = self.selection.first_layer == layers_of(self.model).count
+        width = self.encoder.config.hidden_size * (4 if pooled or self.compute == "float32" else 2)
+        sizes = [width * (len(t) if pooled else int(t.lengths.sum())) for t in self._splits_visited_again().values()]
+        return sum(size for size in sizes if size <= self.settings.cache_bytes)
+
+    def _splits_visited_again(self) -> dict[str, Tokens]:
+        """The splits whose states in front of the first trained layer are worth keeping; none where all layers are trained."""
+        if self.selection.first_layer < 1 or not can_split(self.model) or self._trains_norm_behind_layers():
+            return {}
+        # A cached prefix is read once per visit: training rows of a single epoch would be written for nothing.
+        return ({"train": self.train} if self.settings.epochs != 1 else {}) | {"validation": self.validation}
+
     @cached_property
     def _tidy(self) -> Tidy:
-        """What hands free memory back where the process holds a tenth more than was estimated."""
-        return Tidy(1.1 * self.memory.total)
+        """What hands free memory back where the process holds a tenth more of its own than was estimated."""
+        return Tidy(1.1 * (self.memory.total - self.memory.mapped))
 
     def _trains_norm_behind_layers(self) -> bool:
         """Whether the norm behind the last layer is trained, which a compact head's mean comes after."""
@@ -250,10 +262,12 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     prepare(model, compute=compute)  # after the optimizer has decided what is frozen
     memory = estimated(model, optimizer, train, settings.tokens_per_batch, process)
     memory = replace(memory, tokens=ranks.agreed(memory.tokens))
-    return Workbench(
+    bench = Workbench(
         encoder, task, method, settings, model, selection, optimizer, loss,
         train, validation, task.validation, max_length, compute, memory, ranks,
     )  # fmt: skip
+    bench.memory = replace(memory, mapped=bench.prefix_bytes())
+    return bench
 
 
 def _attach(method: Method, model: Any, train: Tokens, loss: TaskLoss, settings: Settings) -> Selection:

@@ -82,6 +82,7 @@ def slope(points: dict[int, float]) -> float:
 def plot(result: dict) -> None:
     """scaling.svg: one panel for rows, tokens and layers."""
     from matplotlib import pyplot
+    from matplotlib.ticker import NullFormatter
 
     figure, panels = pyplot.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     for axes, names in zip(panels, (["rows"], ["tokens"], ["layers", "layers, prefix cached"]), strict=True):
@@ -91,6 +92,11 @@ def plot(result: dict) -> None:
         if names != ["layers", "layers, prefix cached"]:
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.set_xticks(
+                list(result[names[0]]["seconds"]), [f"{n:,}" for n in result[names[0]]["seconds"]], fontsize=7
+            )
         axes.set_xlabel(
             {"rows": "rows of 16 tokens", "tokens": "tokens per text, 256 texts"}.get(names[0], "last layers trained")
         )

@@ -271,16 +271,22 @@ def measured_table(measured: dict[str, Any]) -> str:
     kinds = [kind for kind in tasks[0]["movement"]["by_kind"] if kind != "head"]
     lines = [
         f"Full fine-tuning of minilm on {', '.join(measured)}; information: {label}.", "",
-        "| kind | elements | mean absolute change, against the body's mean | information, against the body's mean |",
-        "|---|---|---|---|",
+        "| kind | elements | mean absolute change, against the body's mean | norm of change over norm | largest change "
+        "| information per element, against the body's mean | share of the information |",
+        "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for kind in kinds:
-        moved, info = [], []
-        for task in tasks:
-            moved.append(relative(task["movement"]["by_kind"], kind))
-            info.append(relative(task["information"][label]["by_kind"], kind))
-        elements = tasks[0]["movement"]["by_kind"][kind]["elements"]
-        lines.append(f"| {kind} | {elements:,} | {sum(moved) / len(moved):.2f} | {sum(info) / len(info):.2f} |")
+        moved = [task["movement"]["by_kind"] for task in tasks]
+        infos = [task["information"][label]["by_kind"] for task in tasks]
+        cells = (
+            f"{moved[0][kind]['elements']:,}",
+            f"{mean(relative(each, kind) for each in moved):.2f}",
+            f"{mean(each[kind]['relative'] for each in moved):.2%}",
+            f"{mean(each[kind]['largest'] for each in moved):.4f}",
+            f"{mean(relative(each, kind) for each in infos):.2f}",
+            f"{mean(each[kind]['share'] for each in infos):.2%}",
+        )
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
     lines += ["", "| information | rank correlation with movement, by task |", "|---|---|"]
     for each in tasks[0]["information"]:
         found = [
@@ -293,9 +299,9 @@ def measured_table(measured: dict[str, Any]) -> str:
 
 def relative(by_kind: dict[str, Any], kind: str) -> float:
     """The mean of a kind's elements over the mean of all elements of the body."""
-    body = {name: entry for name, entry in by_kind.items() if name != "head"}
-    mean = sum(e["mean"] * e["elements"] for e in body.values()) / sum(e["elements"] for e in body.values())
-    return by_kind[kind]["mean"] / mean
+    body = [entry for name, entry in by_kind.items() if name != "head"]
+    of_all = sum(e["mean"] * e["elements"] for e in body) / sum(e["elements"] for e in body)
+    return by_kind[kind]["mean"] / of_all
 
 
 if __name__ == "__main__":

@@ -181,8 +181,9 @@ def test_methods_work_on_any_module():
 
 
 def test_a_subset_is_trained_like_what_it_is_a_part_of():
-    norms, matrices = Random(share=0.5, within=LayerNorms()), Random(count=5, within=Full())
-    assert norms.defaults == LayerNorms().defaults == FisherTop(share=0.1).defaults
+    norms, matrices = Random(share=0.1, within=LayerNorms()), Random(count=5, within=Full())
+    assert norms.defaults == FisherTop(share=0.1).defaults == FisherTop(count=998).defaults
+    assert norms.defaults.lr == 2.7e-2  # where a random tenth was best
     assert matrices.defaults == Random(count=5).defaults == FisherTop(count=5, within=LastLayers()).defaults
     assert matrices.defaults.lr > 10 * Full().defaults.lr  # scattered elements of matrices may go far
 
@@ -195,4 +196,11 @@ def test_the_rate_of_scattered_elements_falls_with_their_number() -> None:
     assert by_share[0] == pytest.approx(by_share[1]) == rates[1]
     assert by_share[1] > by_share[2] > by_share[3] == Full.defaults.lr
     assert Random(share=1.0).defaults.for_width(768).lr == Full.defaults.lr / 2
-    assert Random(share=0.5, within=LayerNorms()).defaults == LayerNorms.defaults
+
+
+def test_the_rate_of_elements_of_vectors_falls_with_their_share() -> None:
+    rates = [Random(share=share, within=LayerNorms()).defaults.lr for share in (1e-4, 0.05, 0.1, 0.5, 1.0)]
+    assert rates[0] == rates[1] > rates[2] > rates[3] > rates[4] == LayerNorms.defaults.lr
+    both = Union((LayerNorms(), Biases()))
+    assert Random(count=both.defaults.count, within=both).defaults.lr == both.defaults.lr
+    assert Random(count=10**6, within=LayerNorms()).defaults.lr == LayerNorms.defaults.lr

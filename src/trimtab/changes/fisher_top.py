@@ -81,11 +81,14 @@ class Chosen:
 
     @property
     def defaults(self) -> Defaults:
-        """Those of LayerNorm for elements of vectors, else those of scattered ones; raises InputError for a bad file."""
-        described = described_in(self.file) if self.file else {"in_vectors": True}
-        if described["in_vectors"]:
+        """Those of as many LayerNorm elements for elements of vectors, else of scattered ones.
+
+        Raises InputError for a file that is no selection.
+        """
+        if not self.file:
             return LayerNorms.defaults
-        return defaults_of_subset(None, described["chosen"])
+        described = described_in(self.file)
+        return defaults_of_subset(ALL_NORMS if described["in_vectors"] else None, described["chosen"])
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         if not self.file:

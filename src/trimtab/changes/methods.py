@@ -25,6 +25,7 @@ class Defaults(NamedTuple):
     head_lr: float = 1e-2  # peak learning rate of the head
     epochs: int = 5  # more where there are few rows
     width: int | None = None  # of the encoder that `lr` is for; for others it goes with 1 / width, see `for_width`
+    count: int | None = None  # elements of minilm that `lr` is for, from which that of a subset follows
 
     def for_width(self, width: int) -> Defaults:
         """These defaults for an encoder of another width.
@@ -90,7 +91,7 @@ class Biases:
     """Bias vectors (BitFit, arXiv 2106.10199): all of the body's, or those of the kinds in `which`, joined by "+"."""
 
     which: str = "all"
-    defaults: ClassVar[Defaults] = Defaults(lr=3e-3, head_lr=1e-2)
+    defaults: ClassVar[Defaults] = Defaults(lr=3e-3, head_lr=1e-2, count=26_112)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         kinds = _kinds(self.which, "biases:which", {"all": KINDS})
@@ -112,7 +113,7 @@ class LayerNorms:
 
     which: str = "all"
     what: str = "both"
-    defaults: ClassVar[Defaults] = Defaults(lr=3e-3, head_lr=1e-2)
+    defaults: ClassVar[Defaults] = Defaults(lr=3e-3, head_lr=1e-2, count=9_984)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         kinds = _NORMS_OF[_one_of(self.which, _NORMS_OF, "layer_norms:which")]
@@ -217,7 +218,11 @@ class Union:
         """The lowest of the methods' rates, as the most delicate elements decide, and the most epochs."""
         all_of = [defaults_of(method) for method in self.methods]
         slowest = min(all_of, key=lambda defaults: defaults.lr)
-        return slowest._replace(head_lr=min(d.head_lr for d in all_of), epochs=max(d.epochs for d in all_of))
+        counts = [defaults.count for defaults in all_of]
+        return slowest._replace(
+            head_lr=min(d.head_lr for d in all_of), epochs=max(d.epochs for d in all_of),
+            count=None if None in counts else sum(filter(None, counts)),
+        )  # fmt: skip
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         # Names change where modules are added, so what adds goes first and the rest chooses in the model as it then is.
@@ -231,14 +236,18 @@ class Union:
 
 
 def defaults_of_subset(within: Method | None, count: int | None = None, share: float | None = None) -> Defaults:
-    """How some of the elements of `within` are best trained: as all of them, or where those are matrices, as scattered ones.
+    """How some of the elements of `within` are best trained: the farther, the fewer they are.
 
-    Single elements of matrices may go the farther the fewer they are: 4e-2 was best for 9,984 of minilm's 10.6M, and 5e-5 is for
-    all of them. Between the two points the rate follows the power of the count that joins them.
+    The rate follows a power of the count between two points that were searched: 4e-2 for 9,984 elements of minilm's matrices, and
+    5e-5 for all 10.6M. A random tenth of the norms wants 2.5e-2 to 5e-2 (sst2 and stsb), all of them 3e-3 to 5e-3: the same
+    power. Without a `share` the count is taken against that of minilm.
     """
-    # Vectors (norms, biases): some of them are trained like all of them.
-    if within is not None and defaults_of(within).width is None:
-        return defaults_of(within)
+    # None: the layers' matrices and vectors together, which behave as matrices.
+    whole = Defaults() if within is None else defaults_of(within)
+    if within is not None and whole.width is None:
+        part = share if share is not None else (count or 1) / (whole.count or count or 1)
+        lr = min(_MOST, whole.lr * max(1.0, 1 / max(part, 1e-9)) ** _FALL)
+        return whole._replace(lr=float(f"{lr:.2g}"), count=None)  # two digits: the power is not known better
     if count is not None:
         return _FEW._replace(lr=_FEW.lr * min(1.0, (_FEW_COUNT / count) ** _FALL))
     return _FEW._replace(
@@ -248,6 +257,7 @@ def defaults_of_subset(within: Method | None, count: int | None = None, share: f
 
 _FEW, _FEW_COUNT = Defaults(lr=4e-2, head_lr=1e-2), 9_984
 _FALL = math.log(_FEW.lr / Full.defaults.lr) / math.log(10_646_784 / _FEW_COUNT)  # 0.96
+_MOST = 5e-2  # the highest rate that was searched for elements of vectors
 
 
 def defaults_of(method: Method) -> Defaults:

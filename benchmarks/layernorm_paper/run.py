@@ -31,7 +31,7 @@ from trimtab.studies.compare import compare, finished_cells
 from trimtab.studies.comparison_page import markdown
 from trimtab.studies.information import fisher
 from trimtab.studies.movement import movement
-from trimtab.studies.recommend import Recommendation, recommend
+from trimtab.studies.recommend import recommend
 from trimtab.studies.summary import Comparison, summarised
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
@@ -123,14 +123,8 @@ def ask(encoder: Encoder, name: str, task: Task) -> None:
         return
     seen = limited(task, LIMITS[name], seed=0)
     found = recommend(encoder, seen, str(COUNT), seeds=1, out=TRIALS / name, max_length=MAX_LENGTH)
-    write_json(path, {"budget": str(found.budget), "tried": found.as_json()["first"], **reasoned(found)})
+    write_json(path, found.as_json())
     print(f"{name}: {found.method}", flush=True)
-
-
-def reasoned(found: Recommendation) -> dict[str, Any]:
-    """The proposal and why, for a file."""
-    whole = found.as_json()
-    return {key: whole[key] for key in ("method", "runner_up", "reasons")}
 
 
 def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | None:

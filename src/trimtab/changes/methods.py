@@ -243,8 +243,8 @@ def defaults_of_subset(within: Method | None, count: int | None = None, share: f
     power. Without a `share` the count is taken against that of minilm.
     """
     # None: the layers' matrices and vectors together, which behave as matrices.
-    whole = Defaults() if within is None else defaults_of(within)
-    if within is not None and whole.width is None:
+    whole = defaults_of(within or Full())
+    if whole.width is None:
         part = share if share is not None else (count or 1) / (whole.count or count or 1)
         lr = min(_MOST, whole.lr * max(1.0, 1 / max(part, 1e-9)) ** _FALL)
         return whole._replace(lr=float(f"{lr:.2g}"), count=None)  # two digits: the power is not known better

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -60,11 +60,13 @@ def fit(
             folder = check_folder(Path(out), resume=resume, overwrite=overwrite, probe=ranks.is_first)
         display = Display(progress and ranks.is_first)
         written = folder if ranks.is_first else None
-        with nullcontext() if written is None else gone_if_empty(written):
+        with ExitStack() as stack:
+            if written is not None:
+                stack.enter_context(gone_if_empty(written))
             bench = set_up(encoder, task, method, chosen, ranks)
             sitting = _sit_down(bench, folder, resume, display, started)
-        with nullcontext() if written is None else taking_place(written):
             if written is not None:
+                stack.enter_context(taking_place(written))
                 # Before the first step: a run that is killed early can then be told from its folder and resumed.
                 if not resume:
                     set_aside(written)

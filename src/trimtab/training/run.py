@@ -91,7 +91,7 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = T
 
 @contextmanager
 def gone_if_empty(folder: Path) -> Iterator[None]:
-    """Where the block fails, `folder` is deleted unless it holds something: parts that do not fit together leave nothing."""
+    """Where the block fails, `folder` is deleted unless it holds something: a fit that came to nothing leaves none behind."""
     try:
         yield
     except BaseException:
@@ -114,8 +114,6 @@ def taking_place(folder: Path) -> Iterator[None]:
         if not (folder / CHECKPOINT).exists():
             _clear(folder)
             _move(aside, folder)
-            with suppress(OSError):
-                folder.rmdir()  # where it was made for this run
         raise
     shutil.rmtree(aside, ignore_errors=True)
 

@@ -33,14 +33,9 @@ RATES = {
     "biases": (1e-3, 3e-3, 1e-2, 2e-2),
     "lora": (5e-4, 1e-3, 2e-3, 3e-3, 6e-3),
     "random:count=9984": (3e-3, 1e-2, 2e-2, 4e-2, 8e-2),
-    "random:share=0.1,within=layer_norms": (
-        3e-3,
-        6e-3,
-        1.2e-2,
-        2.5e-2,
-        5e-2,
-        1e-1,
-    ),  # for subsets of vectors, however chosen
+    # For subsets of vectors: chosen blindly, and by information, since what matters more may want smaller steps.
+    "random:share=0.1,within=layer_norms": (3e-3, 6e-3, 1.2e-2, 2.5e-2, 5e-2, 1e-1),
+    "fisher_top:share=0.1": (3e-3, 6e-3, 1.2e-2, 2.5e-2, 5e-2),
 }
 EPOCHS = (5, 10)
 

@@ -16,6 +16,7 @@ from small import FAMILIES, make_task
 from trimtab.changes.delta import Delta
 from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
+from trimtab.changes.notation import parse_method
 from trimtab.encoders import frozen
 from trimtab.errors import InputError
 from trimtab.tasks.task import Rows
@@ -420,6 +421,50 @@ def test_bad_settings_are_refused(change, message, encoder, tmp_path):
     with pytest.raises(InputError, match=message):
         fit(encoder, make_task(), LayerNorms(), out=tmp_path / "run", **change)
     assert not (tmp_path / "run" / "delta.safetensors").exists()
+
+
+@pytest.mark.parametrize("head", ["default", "linear"])
+@pytest.mark.parametrize(("factor", "shift"), [(256.0, 512.0), (1 / 128, 0.0)])
+def test_the_unit_of_a_regressions_labels_does_not_matter(factor, shift, head, encoder):
+    """Prices in cents are learned as prices in euros are, and a grade from 0 to 1 as one from 0 to 100."""
+    task = make_task("regression", n_train=64, n_validation=16)
+
+    def other(rows):
+        return dataclasses.replace(rows, labels=[factor * label + shift for label in rows.labels])
+
+    scaled = dataclasses.replace(task, splits={name: other(rows) for name, rows in task.splits.items()})
+    for method in (
+        Full(),
+        parse_method("fisher_top:share=0.2,head_steps=5"),
+        parse_method("moved_top:share=0.2,steps=5"),
+    ):
+        settings = {
+            "epochs": 3,
+            "batch_size": 16,
+            "lr": 3e-3,
+            "dropout": 0.0,
+            "weight_decay": 0.1,
+            "compute": "float32",
+        }
+        plain, run = (fit(encoder, each, method, head=head, **settings) for each in (task, scaled))
+        assert run.scores["pearson"] == pytest.approx(plain.scores["pearson"], abs=0.01)
+        assert run.scores["mean_absolute_error"] == pytest.approx(
+            factor * plain.scores["mean_absolute_error"], rel=1e-3
+        )
+        assert plain.scores["pearson"] != plain.baseline["pearson"]
+        for name, value in run.delta.values.items():
+            in_label_units = factor if name.endswith("classifier.weight") else 1
+            if not name.endswith("classifier.bias"):
+                torch.testing.assert_close(value / in_label_units, plain.delta.values[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_regression_starts_at_the_mean_of_its_labels(encoder):
+    task = make_task("regression", n_train=64, n_validation=16)
+    task = dataclasses.replace(
+        task, splits={n: dataclasses.replace(r, labels=[x + 50 for x in r.labels]) for n, r in task.splits.items()}
+    )
+    run = fit(encoder, task, Head(), epochs=1, lr=1e-9, head_lr=1e-9)
+    assert run.baseline["mean_absolute_error"] < 2
 
 
 def test_regression_refuses_class_options(encoder):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..encoders.head import rate_factors
 from ..encoders.observed import Texts
 from ..encoders.packed import prepare, restore
 from ..encoders.parts import parts_of
@@ -24,8 +25,9 @@ def train_briefly(
 ) -> None:  # fmt: skip
     """Runs `steps` steps of AdamW, one batch each, on the parameters that `rates` names, each at its constant rate.
 
-    Without dropout and weight decay. Gradients are there, as backward made them, when `stepping` is called with what clips
-    them and changes the parameters. The model is left in the mode it was in, with the new values.
+    (That of a regression's last map in the unit of its labels: `rate_factors`.) Without dropout and weight decay. Gradients
+    are there, as backward made them, when `stepping` is called with what clips them and changes the parameters. The model
+    is left in the mode it was in, with the new values.
     """
     # Whoever calls may have decided already what is trained: that is restored below.
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -33,11 +35,14 @@ def train_briefly(
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in rates)
     # A group for each, because rates differ by parameter.
-    groups = [{"params": [parameters[name]], "lr": rate} for name, rate in rates.items()]
+    factors = rate_factors(model)
+    groups = [{"params": [parameters[name]], "lr": rate * factors.get(name, 1.0)} for name, rate in rates.items()]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
 
     def step() -> None:
-        """Clips all gradients together and changes the parameters."""
+        """Clips all gradients together, those of a regression's last map standardised, and changes the parameters."""
+        for name in factors.keys() & rates.keys():
+            parameters[name].grad.mul_(factors[name])
         nn.utils.clip_grad_norm_([parameters[name] for name in rates], CLIP)
         optimizer.step()
 

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from ..errors import InputError, first_line
 from ..randomness import seeded
-from .head import HEADS, LinearHead, Outputs
+from .head import HEADS, LinearHead, Outputs, in_units_of
 from .positions import most_positions
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
@@ -52,15 +52,19 @@ class Encoder:
 
         "default" is Hugging Face's own sequence-classification model, whose head is not drawn but kept where the checkpoint
         has one of the same shape; "linear" is the compact LinearHead, always new. The names of the parameters that the
-        checkpoint lacked are kept in `model.new_parameters`. `dropout` replaces every dropout rate of
-        the configuration. Raises InputError for an unknown head or an encoder that has no such model.
+        checkpoint lacked are kept in `model.new_parameters`. A new head of a regression answers in the unit of its labels, about
+        their mean; `model.rate_factors` says by what the learning rates of its last map are multiplied for that. `dropout`
+        replaces every dropout rate of the configuration. Raises InputError for an unknown head or an encoder that has no such
+        model.
         """
         if head not in HEADS:
             raise InputError(f"unknown head {head!r}; known heads: {', '.join(HEADS)}")
         with seeded(seed, "head"), quiet():
             # A copy, because class names and rates are written into it, and one encoder serves many tasks.
             config = _with_dropout(self.config, dropout)
-            return self._default_head(outputs, config) if head == "default" else self._linear_head(outputs, config)
+            model = self._default_head(outputs, config) if head == "default" else self._linear_head(outputs, config)
+        model.rate_factors = in_units_of(model, outputs)
+        return model
 
     @property
     def place(self) -> str:

@@ -1,5 +1,6 @@
 """The compact head: the mean of the token states, then one linear map."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,12 +12,19 @@ HEADS = ("default", "linear")
 
 
 class Outputs(Protocol):
-    """What a head must know of a task: its kind, and the class names in index order (none for regression)."""
+    """What a head must know of a task: its kind, and the class names in index order (none for regression).
+
+    `centre` and `spread` are the mean and the standard deviation of the labels of a regression, 0 and 1 for other kinds.
+    """
 
     @property
     def kind(self) -> str: ...
     @property
     def classes(self) -> tuple[str, ...]: ...
+    @property
+    def centre(self) -> float: ...
+    @property
+    def spread(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,8 @@ class HeadShape:
 
     kind: str
     classes: tuple[str, ...]
+    centre: float = 0.0
+    spread: float = 1.0
 
 
 TWO_CLASSES = HeadShape("single_label", ("0", "1"))  # for looking at an encoder without a task
@@ -66,6 +76,28 @@ class LinearHead(nn.Module):
         weights = attention_mask.to(states.dtype)  # (B, L)
         means = torch.einsum("blh,bl->bh", states, weights) / weights.sum(1, keepdim=True)
         return SequenceClassifierOutput(logits=self.classifier(self.dropout(means)))
+
+
+@torch.no_grad()
+def in_units_of(model: Any, outputs: Outputs) -> dict[str, float]:
+    """Moves the answers of a new regression head to `outputs.centre`, and multiplies their distance from it by `spread`.
+
+    Returns parameter name -> the factor that its learning rate needs (`spread`, of the last map): with it, AdamW learns labels of
+    any unit as it would learn them standardised. Nothing for other kinds and for a head that the checkpoint had.
+    """
+    path, last = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    is_new = isinstance(model, LinearHead) or f"{path}.weight" in model.new_parameters
+    if outputs.kind != "regression" or not is_new:
+        return {}
+    last.weight.mul_(outputs.spread)
+    if last.bias is not None:
+        last.bias.fill_(outputs.centre)
+    return {f"{path}.{name}": outputs.spread for name, _ in last.named_parameters()}
+
+
+def rate_factors(model: nn.Module) -> Mapping[str, float]:
+    """What `in_units_of` returned for `model`; nothing for one that is not from `Encoder.with_head`."""
+    return getattr(model, "rate_factors", {})
 
 
 def _dropout_rate(config: Any) -> float:

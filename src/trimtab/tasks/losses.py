@@ -21,6 +21,9 @@ class TaskLoss:
     kind: str
     class_weights: Tensor | None = None
     label_smoothing: float = 0.0
+    unit: float = (
+        1.0  # what training divides it by: the variance of a regression's labels, so that their unit does not matter
+    )
 
     def per_row(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Losses (B,) for float32 logits (B, C) and labels as `label_tensor` makes them."""
@@ -36,8 +39,8 @@ class TaskLoss:
         return losses if weights is None else losses * weights[labels]
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over rows."""
-        return self.per_row(logits, labels).mean()
+        """What training makes small: the mean over rows, in `unit`."""
+        return self.per_row(logits, labels).mean() / self.unit
 
 
 def task_loss(task: Task, class_weights: str = "none", label_smoothing: float = 0.0) -> TaskLoss:
@@ -59,7 +62,7 @@ def task_loss(task: Task, class_weights: str = "none", label_smoothing: float = 
             weights = (len(labels) - present).clamp(min=1) / present
     elif class_weights != "none":
         raise InputError(f"class weights must be none or balanced, not {class_weights!r}")
-    return TaskLoss(task.kind, weights, label_smoothing)
+    return TaskLoss(task.kind, weights, label_smoothing, task.spread**2)
 
 
 def label_tensor(task: Task, rows: Rows) -> Tensor:

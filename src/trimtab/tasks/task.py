@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import fmean, pstdev
 from typing import Any, Literal, get_args
 
 from ..errors import InputError
@@ -81,6 +83,24 @@ class Task:
     def n_outputs(self) -> int:
         """How many numbers the head puts out: one per class, or one for regression."""
         return max(1, len(self.classes))
+
+    @property
+    def centre(self) -> float:
+        """The mean label of the training rows of a regression, which its head starts from; 0 for other kinds."""
+        return self._centre_and_spread[0]
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of those labels, the unit of the head's steps; 1 for other kinds, and where it is 0."""
+        return self._centre_and_spread[1]
+
+    @cached_property
+    def _centre_and_spread(self) -> tuple[float, float]:
+        """Once, because a column of labels may be long and is asked for with every model."""
+        labels = [label for label in self.train.labels if label is not None]
+        if self.kind != "regression" or not labels:
+            return 0.0, 1.0
+        return fmean(labels), pstdev(labels) or 1.0
 
     @property
     def train(self) -> Rows:

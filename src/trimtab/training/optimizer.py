@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..changes.selection import Selection
+from ..encoders.head import rate_factors
 from ..encoders.picked import is_engaged, pick, unpick
 
 
@@ -34,12 +35,16 @@ class SelectedAdamW:
                 raise ValueError(f"{name} is {parameter.dtype}: trained parameters must be float32")
             self.masters[name] = parameter if at is None else self._gather(model, name, torch.from_numpy(at))
         self.lr, self.head_lr = lr, head_lr
-        self._adamw = torch.optim.AdamW(self._groups(selection, weight_decay), lr=lr, fused=True)
+        self._adamw = torch.optim.AdamW(self._groups(selection, weight_decay, rate_factors(model)), lr=lr, fused=True)
 
     def step(self, rate: float, clip: float) -> float:
         """Applies the gathered gradients at `rate` times the peak learning rates; returns their norm before clipping."""
         for group in self._adamw.param_groups:
             group["lr"] = group["peak_lr"] * rate
+            # The gradient by the standardised value, so that what is clipped does not depend on the labels' unit either.
+            for master in group["params"] if group["factor"] != 1 else ():
+                if master.grad is not None:
+                    master.grad.mul_(group["factor"])
         norm = nn.utils.clip_grad_norm_(self.masters.values(), clip)
         self._adamw.step()
         # The fused step does not, and copies of trained weights are made anew by version.
@@ -125,23 +130,25 @@ class SelectedAdamW:
         for parameter, master, positions in self._partial:
             parameter.view(-1)[positions] = master
 
-    def _groups(self, selection: Selection, weight_decay: float) -> list[dict]:
+    def _groups(self, selection: Selection, weight_decay: float, factors: Mapping[str, float]) -> list[dict]:
         """AdamW's groups of parameters; `peak_lr` is ours, from which `step` sets the rate of each step."""
-        # (is it the head's, does it decay) -> masters: AdamW takes both by group.
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        # (is it the head's, does it decay, its rate's factor) -> masters: AdamW takes all three by group.
+        groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
         for name, master in self.masters.items():
             part = selection.parts[name]
             # A gathered vector of a matrix's elements decays as they would in the matrix.
             # A norm of the head has the kind "head", and is known as a vector by its one dimension.
             decays = not part.is_vector and (master.dim() > 1 or not part.is_head)
-            groups.setdefault((part.is_head, decays), []).append(master)
+            groups.setdefault((part.is_head, decays, factors.get(name, 1.0)), []).append(master)
         return [
             {
                 "params": masters,
-                "peak_lr": self.head_lr if is_head else self.lr,
-                "weight_decay": weight_decay if decays else 0.0,
+                "peak_lr": (self.head_lr if is_head else self.lr) * factor,
+                # AdamW multiplies it with the rate, and no weight is to fall faster for its labels' unit.
+                "weight_decay": weight_decay / factor if decays else 0.0,
+                "factor": factor,
             }
-            for (is_head, decays), masters in groups.items()
+            for (is_head, decays, factor), masters in groups.items()
         ]
 
 

@@ -105,7 +105,8 @@ class Workbench:
         for group in token_groups(lengths, self.ranks.share(rows, lengths), self.memory.tokens):
             logits = batch_logits(self.model, self.train, group, prefix)
             losses = self.loss.per_row(logits, labels[torch.from_numpy(group)].to(logits.device))
-            (losses.sum() / len(rows)).backward()  # of the whole batch's rows, so that groups add up to its mean
+            # By the whole batch's rows, so that groups add up to its mean.
+            (losses.sum() / (len(rows) * self.loss.unit)).backward()
             total += float(losses.detach().sum())
         if self.ranks.count > 1:
             self.optimizer.add_up(self.ranks.add_up)

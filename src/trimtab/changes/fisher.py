@@ -36,6 +36,7 @@ from ..encoders.parts import Part
 from ..encoders.probe import evaluating, probe_ids
 from ..errors import InputError
 from ..files import replacing
+from .given_head import GIVEN, GradientsGivenHead
 from .ranking import scores_at, top_of
 from .selection import Selection
 from .squares import SquaredGradients
@@ -178,15 +179,22 @@ class Meter:
     """Measures the Fisher information of `within` on a model, batch by batch: that of the plain loss of the task's `kind`.
 
     The model is run in evaluation mode with all parameters frozen, in the arithmetic that `compute` says; "float32" is exact up
-    to rounding, "bfloat16" is faster and right to about 1% of an element. Use it inside `measuring`.
+    to rounding, "bfloat16" is faster and right to about 1% of an element. `given` "head" measures what the head leaves of it
+    (given_head.py), for norms and biases. Use it inside `measuring`.
     """
 
-    def __init__(self, model: Any, within: Selection, kind: str, estimator: str, seed: int):
+    def __init__(self, model: Any, within: Selection, kind: str, estimator: str, seed: int, given: str = "nothing"):
+        if given not in GIVEN:
+            raise InputError(f"given must be one of {', '.join(GIVEN)}, not {given!r}")
         if estimator not in ESTIMATORS:
             raise InputError(f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}")
         self._model, self._within, self._kind, self._estimator = model, within, kind, estimator
         # Texts go to two groups by turns: how far these agree is the stability of the ranking.
-        self._squares = SquaredGradients(model, list(within.elements), n_groups=2)
+        self._seen = (
+            GradientsGivenHead(model, within)
+            if given == "head"
+            else SquaredGradients(model, list(within.elements), n_groups=2)
+        )
         self._generator = torch.Generator().manual_seed(seed)
         self.count = 0  # texts so far
 
@@ -202,10 +210,10 @@ class Meter:
             prepare(model, compute=compute)
             stack.callback(restore, model)
             stack.enter_context(evaluating(model))
-            stack.enter_context(self._squares.watching())
+            stack.enter_context(self._seen.by_text.watching())
             # What the hooks cannot tell apart by text is found before anything is counted.
             probe = Texts(model, probe_ids(model), None)
-            self._squares.probe(probe, probe.logits)
+            self._seen.by_text.probe(probe, probe.logits)
             yield self
 
     @torch.enable_grad()
@@ -213,10 +221,11 @@ class Meter:
         """Adds the texts of `batch`; raises InputError where a gradient is not a number."""
         texts = Texts(self._model, batch.ids, batch.type_ids)
         groups = (torch.arange(len(texts)) + self.count) % 2
-        self._squares.begin(texts, groups)
+        rest = self._seen.by_text.rest
+        self._seen.by_text.begin(texts, groups)
         logits = texts.logits()
         # Of those in `rest` the hooks see nothing; they are asked one text at a time.
-        if not logits.requires_grad and not self._squares.rest:
+        if not logits.requires_grad and not rest:
             raise InputError("none of these elements lies on the way from a text to its answer")
         labels = batch.labels
         found = factors(logits.detach().cpu(), labels, self._kind, self._estimator, self._generator).to(logits.device)
@@ -225,14 +234,14 @@ class Meter:
         # The squares of all K passes add up in the sums.
         for k, factor in enumerate(found if logits.requires_grad else ()):
             logits.backward(factor, retain_graph=k + 1 < len(found))
-            self._squares.end()
-        if self._squares.rest:
+            self._seen.by_text.end()
+        if rest:
             self._add_rest(batch, found, groups)
         self.count += len(texts)
 
     def result(self, rows: np.ndarray | None = None, notes: Mapping[str, Any] | None = None) -> Fisher:
         """The Fisher of all texts so far, which were `rows` (default: 0, 1, ...); raises InputError where it is no number."""
-        halves = {name: sums.cpu() for name, sums in self._squares.sums.items()}
+        halves = {name: sums.cpu() for name, sums in self._seen.sums.items()}
         values = {name: sums.sum(0) / self.count for name, sums in halves.items()}
         bad = [name for name, value in values.items() if not bool(torch.isfinite(value).all())]
         if bad:
@@ -243,7 +252,7 @@ class Meter:
 
     def _add_rest(self, batch: TextBatch, found: Tensor, groups: Tensor) -> None:
         """One backward pass per text, for the few parameters that no hook can see by text."""
-        rest = {name: p for name, p in self._model.named_parameters() if name in self._squares.rest}
+        rest = {name: p for name, p in self._model.named_parameters() if name in self._seen.by_text.rest}
         for parameter in rest.values():
             parameter.requires_grad_(True)
         for i in range(len(groups)):
@@ -255,7 +264,7 @@ class Meter:
                 )
                 for name, gradient in zip(rest, gradients, strict=True):
                     if gradient is not None:
-                        self._squares.add(name, gradient, int(groups[i]))
+                        self._seen.add(name, gradient, int(groups[i]))
         for parameter in rest.values():
             parameter.requires_grad_(False)
 
@@ -316,7 +325,8 @@ def mean_of(infos: Sequence[Fisher]) -> Fisher:
 
     The scale of a task's information is that of its loss (how unsure the model is, how many classes there are), and says
     nothing about which elements matter; after the division every task has one vote. Heads are left out: they are
-    different parameters. Raises InputError for information about different elements or encoders, or of different estimators.
+    different parameters. Raises InputError for information about different elements or encoders, of different estimators, or
+    of which only some is given the head.
     """
     first = infos[0].within.body
     for info in infos[1:]:
@@ -329,6 +339,8 @@ def mean_of(infos: Sequence[Fisher]) -> Fisher:
                 f"these measurements are of different estimators ({infos[0].estimator} and {info.estimator}), so they have no "
                 "mean: measure all tasks with the same one"
             )
+        if info.notes.get("given") != infos[0].notes.get("given"):
+            raise InputError("some of these measurements are given the head and some are not, so they have no mean")
     totals = [sum(v for name, (v, _) in info.sums().items() if name in first.elements) for info in infos]
     values = {
         name: torch.stack([i.values[name] / (t or 1.0) for i, t in zip(infos, totals, strict=True)]).mean(0)

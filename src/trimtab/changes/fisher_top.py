@@ -32,6 +32,7 @@ class FisherTop:
     estimator: str = "empirical"  # see fisher.py
     examples: int = 1024  # rows; all of them where there are fewer
     head_steps: int = 0  # steps of one batch each
+    given: str = "nothing"  # or "head": only what the head could not have had itself (given_head.py)
     granularity: str = "element"
     per: str = "all"
     within: Method = ALL_NORMS
@@ -58,7 +59,7 @@ class FisherTop:
             raise InputError("fisher_top has no rows to measure on")
         # For the labels of the estimator "sampled"; from the method's own stream, which the caller seeds.
         seed = int(torch.randint(2**62, (), dtype=torch.int64))
-        meter = Meter(model, within, kind, self.estimator, seed)
+        meter = Meter(model, within, kind, self.estimator, seed, self.given)
         # "auto": the arithmetic of the fit that this is for (see `computing`). Behind the block the head is as it was.
         with head_started(model, needed, loss, self.head_steps), meter.measuring("auto"):
             for batch in needed:

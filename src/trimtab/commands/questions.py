@@ -70,6 +70,9 @@ def fisher(
     estimator: Annotated[str, typer.Option(help="empirical, sampled or exact.")] = "empirical",
     examples: Annotated[int, typer.Option(help="Training rows to measure on.")] = 1024,
     head_steps: Annotated[int, typer.Option(help="Steps of training the head alone before measuring.")] = 0,
+    given: Annotated[
+        str, typer.Option(help="nothing, or head: only what the head could not have had itself (norms and biases).")
+    ] = "nothing",
     seed: Annotated[int, typer.Option()] = 0,
     max_length: Annotated[int, typer.Option(help="Tokens per text; longer ones are cut.")] = 256,
     compute: Annotated[str, typer.Option(help="float32, or auto: faster, and right to about 1%.")] = "float32",
@@ -111,8 +114,8 @@ def fisher(
     for name in tasks:
         info = measure(
             loaded, read(name, text=text, label=label, kind=kind, skip_bad_rows=skip_bad_rows), method,
-            examples=examples, estimator=estimator, seed=seed, head_steps=head_steps, max_length=max_length,
-            compute=compute, progress=True,
+            examples=examples, estimator=estimator, seed=seed, head_steps=head_steps, given=given,
+            max_length=max_length, compute=compute, progress=True,
         )  # fmt: skip
         # At once, and not after the last task: an unstable ranking is a reason to stop and measure on more rows.
         say(f"{info.notes['task']}: {advice(info)}")

@@ -30,14 +30,15 @@ HEAD_BATCH = 32  # texts per step while the head is trained
 
 def fisher(
     encoder: Encoder, task: Task, method: Method | None = None, *, examples: int = 1024, estimator: str = "empirical",
-    seed: int = 0, head_steps: int = 0, head: str = "default", max_length: int = 256, compute: str = "float32",
-    progress: bool = False,
+    seed: int = 0, head_steps: int = 0, given: str = "nothing", head: str = "default", max_length: int = 256,
+    compute: str = "float32", progress: bool = False,
 ) -> Fisher:  # fmt: skip
     """The diagonal Fisher information of the elements that `method` names (LayerNorms() by default), as float32.
 
     `info.values[name]` is the mean over `examples` training rows, drawn by `seed`, of the squared gradient of each row's plain
     loss (no class weights, no label smoothing: see changes/fisher.py), in evaluation mode; `estimator` says which labels.
-    The head is the one that `fit` starts from with this seed, after `head_steps` steps of training it alone. `compute`
+    The head is the one that `fit` starts from with this seed, after `head_steps` steps of training it alone. With `given`
+    "head" it is only what the head could not have had itself, of norms and biases (see changes/given_head.py). `compute`
     "auto" is faster, and right to about 1% of an element. Raises InputError for a task without labels, an unknown
     estimator, or gradients that are not numbers.
     """
@@ -60,14 +61,14 @@ def fisher(
     with computing(cast(Compute, compute)):
         with seeded(seed, "method"):
             within = method.attach(model, _batches(tokens), loss)
-        meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"))
+        meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"), given)
         with head_started(model, _batches(tokens) if head_steps else [], loss, head_steps), meter.measuring("auto"):
             _measure(meter, tokens, shown=progress)
     # What it was measured with; the hash tells later whether an encoder is the same.
     notes = {
         "encoder": encoder.name, "revision": encoder.revision, "encoder_sha256": encoder.sha256, "task": task.name,
-        "method": method_text(method), "head": head, "head_steps": head_steps, "seed": seed, "max_length": max_length,
-        "compute": compute,
+        "method": method_text(method), "head": head, "head_steps": head_steps, "given": given, "seed": seed,
+        "max_length": max_length, "compute": compute,
     }  # fmt: skip
     return meter.result(rows, notes)
 

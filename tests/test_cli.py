@@ -431,6 +431,8 @@ def test_fisher_over_tasks(command, encoder, table, tmp_path):
         (["--save-selection", "x", "--share", 1.5], "share=1.5"),
         (["--save-selection", "x"], "needs --share or --count"),
         (["--within", "fisher"], "unknown method"),
+        (["--given", "labels"], "given must be one of"),
+        (["--given", "head", "--within", "full"], "norms and biases"),
     ],
 )
 def test_bad_fisher_options(options, message, command, encoder, table, tmp_path):
@@ -440,6 +442,18 @@ def test_bad_fisher_options(options, message, command, encoder, table, tmp_path)
     assert code == 2
     assert message in said
     assert not Path("x").exists()
+
+
+def test_fisher_given_the_head(command, encoder, table, tmp_path):
+    out = tmp_path / "info.safetensors"
+    code, printed, said = command("fisher", encoder.folder, table, *ODD, "--given", "head", "--out", out)
+    assert code == 0, said
+    assert "(empirical, given the head)" in printed
+    method = "fisher_top:share=0.2,given=head"
+    code, _, said = command(
+        "fit", encoder.folder, table, *ODD, "--method", method, "--epochs", 1, "--out", tmp_path / "r"
+    )
+    assert code == 0, said
 
 
 def test_movement(command, encoder, table, run_folder, tmp_path):

@@ -63,7 +63,8 @@ EVERYWHERE = (  # (f): LayerNorm's count spent on everything; most of it falls t
     f"moved_top:count={COUNT},by=gain,within=full",
 )  # fmt: skip
 BEYOND = (  # other ways to choose a tenth of LayerNorm, or as many elements (998) among biases too
-    "fisher_top:share=0.1,given=head", f"fisher_top:share=0.1,head_steps={HEAD_STEPS},given=head", f"fisher_top:share=0.1,head_steps={HEAD_STEPS}", "fisher_top:share=0.1,per=layer", "fisher_top:share=0.1,per=parameter",
+    "fisher_top:share=0.1,given=head", f"fisher_top:share=0.1,head_steps={HEAD_STEPS},given=head",
+    f"fisher_top:share=0.1,head_steps={HEAD_STEPS}", "fisher_top:share=0.1,per=layer", "fisher_top:share=0.1,per=parameter",
     "fisher_top:share=0.1,granularity=vector", "moved_top:share=0.1", "moved_top:share=0.1,by=gain",
     "fisher_top:count=998,within=(layer_norms+biases)", "moved_top:count=998,by=gain,within=(layer_norms+biases)",
 )  # fmt: skip

@@ -49,8 +49,8 @@ def information_tables(info: Fisher) -> None:
     console = Console(highlight=False)
     for key, order in _orders(info.parts):
         found = info.by(key)
-        # Which estimator it is belongs to every number: the three measure different things.
-        title = f"Fisher information by {key} ({info.estimator})"
+        # Which one it is belongs to every number: estimators measure different things.
+        title = f"Fisher information by {key} ({info.measure})"
         table = _table(title, key, "elements", "sum", "mean per element", "share")
         for value, name in order.items():
             # Nothing was measured in the others: `fisher --within` may name a few kinds only.

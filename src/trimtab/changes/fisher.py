@@ -75,6 +75,11 @@ class Fisher:
         """All parameters of the model that was measured, by name."""
         return self.within.parts
 
+    @property
+    def measure(self) -> str:
+        """What every number of it is, in words: the estimator, and whether it is given the head."""
+        return self.estimator + (", given the head" if self.notes.get("given") == "head" else "")
+
     def top(
         self, share: float | None = None, count: int | None = None, granularity: str = "element", per: str = "all"
     ) -> Selection:

@@ -128,13 +128,13 @@ def fisher(
     out = out or Path("runs") / f"{'global' if is_global else title}-fisher.safetensors"
     found.save(out)
     # The file is there before the picture is drawn: it is what took the time.
-    heading, plot = f"Fisher information ({estimator}): {title} on {encoder}", out.with_suffix(".png")
+    heading, plot = f"Fisher information ({found.measure}): {title} on {encoder}", out.with_suffix(".png")
     # The mean and not the sum: kinds differ a thousandfold in how many elements they have.
     draw_heat_map(*means_by_place(found.parts, found.sums()), heading, "mean per element", plot)
     say(f"written to {out}; heat map: {plot}")
     # `rows` counts training rows and `stability` is a rank correlation, each with one number per task.
     answer = {
-        "tasks": tasks, "estimator": estimator, "rows": [len(info.rows) for info in infos],
+        "tasks": tasks, "estimator": estimator, "given": given, "rows": [len(info.rows) for info in infos],
         "stability": [info.stability for info in infos], "by_kind": found.by("kind"), "by_layer": found.by("layer"),
         "out": str(out), "plot": str(plot),
     }  # fmt: skip

@@ -22,9 +22,12 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import numpy as np
+
 from trimtab.changes.fisher import Fisher, mean_of
 from trimtab.changes.methods import Full, LayerNorms
 from trimtab.changes.notation import parse_method
+from trimtab.changes.selection import Selection
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.files import write_json, write_text
 from trimtab.studies.compare import compare, finished_cells
@@ -69,6 +72,7 @@ BEYOND = (  # other ways to choose a tenth of LayerNorm, or as many elements (99
     "fisher_top:count=998,within=(layer_norms+biases)", "moved_top:count=998,by=gain,within=(layer_norms+biases)",
 )  # fmt: skip
 GLOBAL = f"global:share={GLOBAL_SHARE}"  # what the tables call a selection file, which is another one for each task
+SHUFFLED = "shuffled:share=0.1"  # as many of each norm as information given the head chooses, drawn blindly
 RELATED = {"mrpc": "stsb", "stsb": "mrpc"}  # tasks that share sentences
 TRIALS = Path("benchmarks/layernorm_paper/trials")  # what `recommend` tries before it proposes
 PARTS = ("measured", "methods", "subsets", "global", "everywhere", "beyond", "recommended")
@@ -87,28 +91,35 @@ def main() -> None:
     if options.summary:
         summarise(encoder, tasks, seeds)
     else:
-        if "measured" in parts:
-            for name, task in tasks.items():
-                measure(encoder, name, task)
         wanted = [method for part in parts if part != "measured" for method in methods_of(part)]
         if "global" in parts:
             choose_globally(encoder, {name: read(options.data / name) for name in LIMITS})
         for name, task in tasks.items():
-            if "recommended" in parts:
-                ask(encoder, name, task)
+            prepare(encoder, name, task, parts)
         for seed in seeds:
             for name, task in tasks.items():
-                named = global_methods(name, parts) + recommended_methods(name, parts)
+                named = selection_methods(name, parts) + recommended_methods(name, parts)
                 run(encoder, name, task, wanted + named, seed)
+
+
+def prepare(encoder: Encoder, name: str, task: Task, parts: list[str] | tuple[str, ...]) -> None:
+    """What the parts need of a task before its cells: measurements, selections, a recommendation."""
+    if "measured" in parts:
+        measure(encoder, name, task)
+    if "beyond" in parts:
+        shuffle(encoder, name, task)
+    if "recommended" in parts:
+        ask(encoder, name, task)
 
 
 def methods_of(part: str) -> tuple[str, ...]:
     return {"methods": METHODS, "subsets": SUBSETS, "everywhere": EVERYWHERE, "beyond": BEYOND}.get(part, ())
 
 
-def global_methods(task: str, parts: list[str] | tuple[str, ...]) -> list[str]:
-    """The global subset that was chosen without `task`."""
-    return [f"selection:file={selection_path(task)}"] if "global" in parts else []
+def selection_methods(task: str, parts: list[str] | tuple[str, ...]) -> list[str]:
+    """The global subset that was chosen without `task`, and the shuffled choice of `task`."""
+    paths = {"global": selection_path(task, GLOBAL), "beyond": selection_path(task, SHUFFLED)}
+    return [f"selection:file={path}" for part, path in paths.items() if part in parts]
 
 
 def recommended_methods(task: str, parts: list[str] | tuple[str, ...]) -> list[str]:
@@ -153,8 +164,8 @@ def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | 
     return "\n".join(lines) + "\n" if len(lines) > 2 else None
 
 
-def selection_path(task: str) -> Path:
-    return SELECTIONS / f"without-{task}.safetensors"
+def selection_path(task: str, what: str) -> Path:
+    return SELECTIONS / f"{'without' if what == GLOBAL else 'shuffled'}-{task}.safetensors"
 
 
 def run(encoder: Encoder, name: str, task: Task, methods: list[str], seed: int) -> None:
@@ -200,7 +211,7 @@ def measure(encoder: Encoder, name: str, task: Task) -> None:
 
 def choose_globally(encoder: Encoder, tasks: dict[str, Task]) -> None:
     """(e): for each task, the top of the mean LayerNorm information of the others, but for those that share its sentences."""
-    if all(selection_path(name).is_file() for name in tasks):
+    if all(selection_path(name, GLOBAL).is_file() for name in tasks):
         return
     infos: dict[str, Fisher] = {
         name: fisher(
@@ -210,7 +221,24 @@ def choose_globally(encoder: Encoder, tasks: dict[str, Task]) -> None:
     }
     for name in tasks:
         others = mean_of([info for other, info in infos.items() if other not in (name, RELATED.get(name))])
-        others.top(share=GLOBAL_SHARE).save(selection_path(name))
+        others.top(share=GLOBAL_SHARE).save(selection_path(name, GLOBAL))
+
+
+def shuffle(encoder: Encoder, name: str, task: Task) -> None:
+    """The control of a choice by information given the head: is it the elements that matter, or how many each norm has?"""
+    path = selection_path(name, SHUFFLED)
+    if path.is_file():
+        return
+    seen = limited(task, LIMITS[name], seed=0)
+    info = fisher(encoder, seen, LayerNorms(), examples=EXAMPLES, given="head", max_length=MAX_LENGTH)
+    draw = np.random.default_rng(0)
+    chosen = {
+        each: np.sort(
+            draw.choice(info.parts[each].count, info.parts[each].count if at is None else len(at), replace=False)
+        )
+        for each, at in info.top(share=0.1).elements.items()
+    }
+    Selection(info.parts, chosen).save(path)
 
 
 def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> None:
@@ -221,7 +249,9 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
         "subsets": (("layer_norms", *SUBSETS), "layer_norms"),
         "global": (("layer_norms", GLOBAL, share, random_share), "layer_norms"),
         "everywhere": (("layer_norms", f"random:count={COUNT}", *EVERYWHERE), "layer_norms"),
-        "beyond": (("fisher_top:share=0.1", "random:share=0.1,within=layer_norms", *BEYOND), "fisher_top:share=0.1"),
+        "beyond": (
+            ("fisher_top:share=0.1", "random:share=0.1,within=layer_norms", SHUFFLED, *BEYOND), "fisher_top:share=0.1",
+        ),
     } | {
         f"share_{each}": ((f"random:share={each},within=layer_norms", f"fisher_top:share={each}"),
                           f"random:share={each},within=layer_norms")
@@ -248,14 +278,16 @@ def comparison(
     """The Comparison on the tasks whose cells are all there, or None."""
     done, cells = [], []
     for name, task in tasks.items():
-        if GLOBAL in methods and not selection_path(name).is_file():
+        files = {what: selection_path(name, what) for what in (GLOBAL, SHUFFLED) if what in methods}
+        if not all(path.is_file() for path in files.values()):
             continue
-        written = [f"selection:file={selection_path(name)}" if method == GLOBAL else method for method in methods]
-        chosen = [parse_method(method) for method in written]
+        # The name of a file's selection is another one for each task; in the tables it has one.
+        named = {f"selection:file={path}": what for what, path in files.items()}
+        chosen = [parse_method(f"selection:file={files[each]}" if each in files else each) for each in methods]
         found = finished_cells(CELLS, encoder, task, chosen, seeds, train_limit=LIMITS[name], max_length=MAX_LENGTH)
         if len(found) == len(methods) * len(seeds):
             done.append(task)
-            cells += [replace(cell, method=GLOBAL) if cell.method.startswith("selection") else cell for cell in found]
+            cells += [replace(cell, method=named.get(cell.method, cell.method)) for cell in found]
     return summarised("minilm", done, list(methods), seeds, reference, cells) if done else None
 
 

@@ -131,6 +131,8 @@ def test_norms_that_no_text_has_to_itself_are_refused(encoder_of: Any) -> None:
     model, tokens = parts_for(encoder_of("deberta-v2"), "single_label")
     with pytest.raises(InputError, match="no text has to itself"):
         measured(model, LayerNorms().attach(model).body, tokens, "single_label")
+    others = measured(model, LayerNorms(which="output").attach(model).body, tokens, "single_label")
+    assert all(value.sum() > 0 for value in others.values.values())
 
 
 def test_measurements_with_and_without_a_head_have_no_mean(encoder: Any) -> None:
@@ -146,3 +148,12 @@ def test_the_option_is_a_part_of_the_method() -> None:
     method = FisherTop(share=0.1, given="head")
     assert method_text(method) == "fisher_top:share=0.1,given=head"
     assert parse_method("fisher_top:share=0.1,given=head") == method
+
+
+def test_more_gradients_than_a_kernel_holds_are_refused(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens = parts_for(encoder, "single_label")
+    within = LayerNorms().attach(model).body
+    monkeypatch.setattr("trimtab.changes.given_head._MOST_ROWS", 14)
+    assert measured(model, within, tokens, "single_label").values
+    with pytest.raises(InputError, match="at most 14 gradients"):
+        measured(model, within, tokens, "single_label", "exact")

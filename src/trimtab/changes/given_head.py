@@ -16,10 +16,12 @@ linear map is a product of two Gram matrices: heads may be of any size.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..encoders.parts import parts_of
 from ..errors import InputError
@@ -28,12 +30,21 @@ from .selection import Selection
 
 GIVEN = ("nothing", "head")  # what information may be given
 
-_MOST_ROWS = 8192  # of the kernel, which takes 8 bytes a number
+_MOST_ROWS = 8192  # of the kernel, 8 bytes a number
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # times the kernel's mean eigenvalue
 
 
+@dataclass(frozen=True)
+class _Factors:
+    """One pass's gradients of a parameter of the head: row by row the outer product of `gradients` and `inputs`."""
+
+    inputs: Tensor  # (B, I)
+    gradients: Tensor  # (B, O)
+    groups: Tensor  # (B,) int64
+
+
 class GradientsGivenHead:
-    """Takes gradients by text of the vectors in `within` and of all of the head; `sums()` is what the head leaves of them.
+    """Takes gradients by text of the vectors in `within` and of all of the head; `sums` is what the head leaves of them.
 
     Raises InputError for elements of matrices, whose gradients of single texts take too much room to be kept.
     """
@@ -45,70 +56,76 @@ class GradientsGivenHead:
                 raise InputError(
                     f"information given the head is that of norms and biases of the encoder, and {name} is none"
                 )
-        self._heads = {name for name, part in parts.items() if part.is_head}
-        self._rows: dict[str, list[Tensor]] = {name: [] for name in within.elements}  # (B, E) of each pass
-        self._kernel_parts: dict[
-            str, list[tuple[Tensor, Tensor]]
-        ] = {}  # name in the head -> inputs (B, I), gradients (B, O)
-        self._groups: dict[str, list[Tensor]] = {}  # (B,) of each pass, by name in the head
         self._shapes = {name: p.shape for name, p in model.named_parameters() if name in within.elements}
-        names = [*within.elements, *sorted(self._heads)]
+        self._rows: dict[str, list[Tensor]] = {name: [] for name in self._shapes}  # (B, E) of each pass
+        self._head: dict[str, list[_Factors]] = {name: [] for name, part in parts.items() if part.is_head}
+        names = [*self._rows, *self._head]
         self.by_text = ByText(model, names, (nn.Linear, nn.LayerNorm, nn.RMSNorm), self._take, n_groups=2)
 
     def add(self, name: str, gradient: Tensor, group: int) -> None:
         """Raises InputError: it is called for what no hook can tell apart by text."""
-        raise InputError(f"information given the head cannot be measured with {name}, which no text has to itself")
+        raise InputError(
+            f"information given the head cannot be measured with {name}, which no text has to itself: choose within others, such "
+            "as layer_norms:which=output"
+        )
 
     @property
     def sums(self) -> dict[str, Tensor]:
-        """name -> (2, ...), float32: of each group of texts, the sum of squares that the head leaves."""
-        groups = torch.cat(next(iter(self._groups.values())))
-        if len(groups) > _MOST_ROWS:
-            raise InputError(
-                f"information given the head is measured on at most {_MOST_ROWS:,} gradients, and here are {len(groups):,}: "
-                "take fewer examples, or the estimator empirical"
-            )
-        rows = {name: torch.cat(parts).double() for name, parts in self._rows.items()}
-        kernel = sum(_kernel(parts) for parts in self._kernel_parts.values())
-        assert isinstance(kernel, Tensor)
+        """name -> (2, ...), float32: of each group of texts, the sum of squares that the head leaves; computed at every call."""
+        groups = torch.cat([each.groups for each in next(iter(self._head.values()))])
+        kernel = torch.zeros(len(groups), len(groups), dtype=torch.float64)
+        for passes in self._head.values():
+            kernel += _kernel(passes)
+        # A vector that no text reaches has no gradients, and no information.
+        rows = {
+            name: torch.cat(passes).double()
+            if passes
+            else torch.zeros(len(groups), self._shapes[name].numel()).double()
+            for name, passes in self._rows.items()
+        }
         left = residuals(torch.cat(list(rows.values()), 1), kernel)
-        member = torch.nn.functional.one_hot(groups, 2).T.double()  # (2, N)
-        split = (member @ left.square()).float().split([r.shape[1] for r in rows.values()], 1)
+        member = functional.one_hot(groups, 2).T.double()  # (2, N)
+        split = (member @ left.square()).float().split([each.shape[1] for each in rows.values()], 1)
         return {name: part.view(2, *self._shapes[name]) for name, part in zip(rows, split, strict=True)}
 
     def _take(self, watched: Watched, inputs: Tensor | None, gradient: Tensor, texts: Segments) -> None:
-        """Keeps one pass's gradients of a module: whole for a vector, as two factors for a matrix of the head."""
-        for name, is_bias in ((watched.weight, False), (watched.bias, True)):
-            if name is None:
-                continue
-            if is_bias:
-                found = bias_gradients(gradient, texts)
-            elif isinstance(watched.module, nn.Linear):
-                assert inputs is not None
-                if not texts.single:
-                    raise InputError(
-                        f"information given the head needs a head that sees one row per text, and {name} sees more"
-                    )
-                self._keep(name, inputs[: texts.count].float(), gradient[: texts.count].float(), texts)
-                continue
-            else:
-                assert inputs is not None
-                found = norm_gradients(watched.module, inputs, gradient, texts)
-            if name in self._heads:
-                # A vector is a map from the number 1.
-                self._keep(name, found.new_ones(len(found), 1), found, texts)
-            else:
-                self._rows[name].append(found.cpu())
+        """Keeps one pass's gradients of a module: whole for a vector of the body, as factors for what the head has."""
+        if watched.bias is not None:
+            self._keep(watched.bias, bias_gradients(gradient, texts), texts)
+        if watched.weight is None:
+            return
+        assert inputs is not None
+        if not isinstance(watched.module, nn.Linear):
+            self._keep(watched.weight, norm_gradients(watched.module, inputs, gradient, texts), texts)
+        elif texts.single:
+            x, d = inputs[: texts.count].float(), gradient[: texts.count].float()
+            self._append(watched.weight, _Factors(x.cpu(), d.cpu(), texts.groups.cpu()))
+        else:
+            raise InputError(
+                f"information given the head needs a head that sees one row of each text, and {watched.weight} sees more"
+            )
 
-    def _keep(self, name: str, inputs: Tensor, gradients: Tensor, texts: Segments) -> None:
-        """Notes a pass's inputs (B, I) and output gradients (B, O) of a parameter of the head."""
-        self._kernel_parts.setdefault(name, []).append((inputs.cpu(), gradients.cpu()))
-        self._groups.setdefault(name, []).append(texts.groups.cpu())
+    def _keep(self, name: str, gradients: Tensor, texts: Segments) -> None:
+        """Notes the gradients (B, E) of a vector, the body's or the head's."""
+        if name in self._rows:
+            self._rows[name].append(gradients.cpu())
+        else:  # as those of a map from the number 1
+            self._append(name, _Factors(torch.ones(len(gradients), 1), gradients.cpu(), texts.groups.cpu()))
+
+    def _append(self, name: str, factors: _Factors) -> None:
+        """Notes a pass of a parameter of the head; raises InputError where the kernel would take more than 512 MB."""
+        self._head[name].append(factors)
+        n_rows = sum(len(each.groups) for each in self._head[name])
+        if n_rows > _MOST_ROWS:
+            raise InputError(
+                f"information given the head is measured on at most {_MOST_ROWS:,} gradients, one for each text and backward "
+                "pass: take fewer examples, or the estimator empirical"
+            )
 
 
-def _kernel(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """(N, N): the products of the gradients x d' of a map's weight, row by row, from x (B, I) and d (B, O) of each pass."""
-    x, d = (torch.cat(each).double() for each in zip(*parts, strict=True))
+def _kernel(passes: list[_Factors]) -> Tensor:
+    """(N, N): what the gradients of a parameter's rows have in common, the product of two Gram matrices."""
+    x, d = torch.cat([each.inputs for each in passes]).double(), torch.cat([each.gradients for each in passes]).double()
     return (x @ x.T) * (d @ d.T)
 
 

@@ -63,6 +63,7 @@ def test_of_each_kind_the_largest_that_fits(encoder: Any) -> None:
     below = [method_text(each.method) for each in candidates(encoder, task, Budget(elements=norms - 1))]
     assert "layer_norms" not in below
     assert f"fisher_top:count={norms - 1}" in below
+    assert f"fisher_top:count={norms - 1},given=head" in below
     # Of L layers with 2 L + 1 norms, the biases alone are more elements than the norms behind attention (or output).
     half = [method_text(each.method) for each in candidates(encoder, task, Budget(elements=norms // 2))]
     assert "layer_norms:what=bias" in half

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..changes.fisher_top import FisherTop
@@ -25,7 +25,9 @@ _FAMILIES: tuple[tuple[Method, ...], ...] = (  # of each, the first that fits is
     (Union((LayerNorms(), Biases())),),
     tuple(Lora(rank=rank) for rank in RANKS),
 )
-_SUBSETS: tuple[Method, ...] = (LayerNorms(), Full())  # where Fisher information chooses as many elements as fit
+_SUBSETS = (  # what chooses as many elements as fit, where all of `within` does not
+    FisherTop(within=LayerNorms()), FisherTop(within=LayerNorms(), given="head"), FisherTop(within=Full()),
+)  # fmt: skip
 _VALUE_BYTES, _PLACED_BYTES = 4, 8  # float32, and with an int32 position
 _NAME_BYTES, _HEADER_BYTES = 120, 2200  # of a delta: per tensor, and for its description
 # Bytes in a unit, in lower case: decimal ones as disks count, and binary ones with an i.
@@ -98,7 +100,7 @@ def _candidates(sizes: _Sizes, budget: Budget, head: str) -> list[Candidate]:
         )
     # Lazily: sizing a LoRA takes a fresh model, and behind the first that fits none is needed.
     families = [map(sizes.of, family) for family in (*_FAMILIES, _last_layers(sizes.model))]
-    families += [_subsets(sizes, within, budget) for within in _SUBSETS]
+    families += [_subsets(sizes, chooser, budget) for chooser in _SUBSETS]
     chosen = [next((each for each in family if each is not None and budget.holds(each)), None) for family in families]
     return [alone, *(each for each in chosen if each is not None)]
 
@@ -136,16 +138,16 @@ def _last_layers(model: Any) -> tuple[Method, ...]:
     return () if layers.shared else tuple(LastLayers(k) for k in range(layers.count - 1, 0, -1))
 
 
-def _subsets(sizes: _Sizes, within: Method, budget: Budget) -> Iterator[Candidate | None]:
-    """Ever smaller subsets of `within`, until one fits; none where all of it fits."""
-    whole = sizes.of(within)
+def _subsets(sizes: _Sizes, chooser: FisherTop, budget: Budget) -> Iterator[Candidate | None]:
+    """Ever smaller subsets of what `chooser` chooses within, until one fits; none where all of it fits."""
+    whole = sizes.of(chooser.within)
     if whole is None or budget.holds(whole):
         return
     # A first guess: a byte budget has to pay for the head and for names as well.
     count = min(whole.elements - 1, budget.elements or (budget.n_bytes or 0) // _PLACED_BYTES)
     while count > 0:
-        subset = Random(count=count, within=within).attach(sizes.model)  # about as large as Fisher's
-        sized = sizes.selected(FisherTop(count=count, within=within), subset)
+        subset = Random(count=count, within=chooser.within).attach(sizes.model)  # about as large as Fisher's
+        sized = sizes.selected(replace(chooser, count=count), subset)
         yield sized
         # Asked for another one, so that was too large: fewer by what it has over the budget.
         count -= max(1, (sized.n_bytes - (budget.n_bytes or 0)) // _PLACED_BYTES)

@@ -263,6 +263,7 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
             write_json(HERE / f"{question}.json", found.as_json())
             write_text(HERE / f"{question}.md", markdown(found))
             found.report(HERE / f"{question}.html")
+    write_text(HERE / "so_far.md", so_far(encoder, tasks, seeds))
     table = judged(encoder, tasks, seeds)
     if table is not None:
         write_text(HERE / "recommended.md", table)
@@ -270,6 +271,26 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
     if measured:
         write_json(HERE / "measured.json", measured)
         write_text(HERE / "measured.md", measured_table(measured))
+
+
+def so_far(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str:
+    """A table of every cell there is: methods by tasks, the mean score and how many seeds it is of."""
+    every = dict.fromkeys([method for part in PARTS for method in methods_of(part)] + [GLOBAL, SHUFFLED])
+    lines = ["Mean score (seeds).", "", f"| method | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|"]
+    for method in every:
+        entries = []
+        for name, task in tasks.items():
+            path = selection_path(name, method) if method in (GLOBAL, SHUFFLED) else None
+            if path is not None and not path.is_file():
+                entries.append("")
+                continue
+            chosen = [parse_method(method if path is None else f"selection:file={path}")]
+            found = finished_cells(CELLS, encoder, task, chosen, seeds, train_limit=LIMITS[name], max_length=MAX_LENGTH)
+            scores = [cell.score for cell in found if cell.score is not None]
+            entries.append(f"{mean(scores):.3f} ({len(scores)})" if scores else "")
+        if any(entries):
+            lines.append(f"| {method} | {' | '.join(entries)} |")
+    return "\n".join(lines) + "\n"
 
 
 def comparison(

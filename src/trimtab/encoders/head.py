@@ -1,4 +1,4 @@
-"""The compact head: the mean of the token states, then one linear map."""
+"""Heads: what they must know of a task, the compact one, and how that of a regression starts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,9 +85,10 @@ def in_units_of(model: Any, outputs: Outputs) -> dict[str, float]:
     Returns parameter name -> the factor that its learning rate needs (`spread`, of the last map): with it, AdamW learns labels of
     any unit as it would learn them standardised. Nothing for other kinds and for a head that the checkpoint had.
     """
+    if outputs.kind != "regression":
+        return {}
     path, last = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
-    is_new = isinstance(model, LinearHead) or f"{path}.weight" in model.new_parameters
-    if outputs.kind != "regression" or not is_new:
+    if not isinstance(model, LinearHead) and f"{path}.weight" not in model.new_parameters:
         return {}
     last.weight.mul_(outputs.spread)
     if last.bias is not None:

@@ -21,9 +21,8 @@ class TaskLoss:
     kind: str
     class_weights: Tensor | None = None
     label_smoothing: float = 0.0
-    unit: float = (
-        1.0  # what training divides it by: the variance of a regression's labels, so that their unit does not matter
-    )
+    # What training divides it by: the variance of a regression's labels, so that their unit does not matter.
+    unit: float = 1.0
 
     def per_row(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Losses (B,) for float32 logits (B, C) and labels as `label_tensor` makes them."""

@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import fmean, pstdev
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from ..errors import InputError
 
@@ -97,10 +98,13 @@ class Task:
     @cached_property
     def _centre_and_spread(self) -> tuple[float, float]:
         """Once, because a column of labels may be long and is asked for with every model."""
-        labels = [label for label in self.train.labels if label is not None]
-        if self.kind != "regression" or not labels:
+        if self.kind != "regression":
             return 0.0, 1.0
-        return fmean(labels), pstdev(labels) or 1.0
+        labels = np.array([label for label in self.train.labels if label is not None], dtype=np.float64)
+        if not len(labels):
+            return 0.0, 1.0
+        # Equal labels are asked for by themselves: rounding gives them a deviation that is not quite 0.
+        return float(labels.mean()), float(labels.std()) if np.ptp(labels) else 1.0
 
     @property
     def train(self) -> Rows:

@@ -107,7 +107,7 @@ def prepare(encoder: Encoder, name: str, task: Task, parts: list[str] | tuple[st
     if "measured" in parts:
         measure(encoder, name, task)
     if "beyond" in parts:
-        shuffle(encoder, name, task)
+        look_given_head(encoder, name, task)
     if "recommended" in parts:
         ask(encoder, name, task)
 
@@ -224,21 +224,33 @@ def choose_globally(encoder: Encoder, tasks: dict[str, Task]) -> None:
         others.top(share=GLOBAL_SHARE).save(selection_path(name, GLOBAL))
 
 
-def shuffle(encoder: Encoder, name: str, task: Task) -> None:
-    """The control of a choice by information given the head: is it the elements that matter, or how many each norm has?"""
-    path = selection_path(name, SHUFFLED)
-    if path.is_file():
+def look_given_head(encoder: Encoder, name: str, task: Task) -> None:
+    """What the head leaves of LayerNorm's information, layer by layer; and from its choice a control, as many of each norm drawn.
+
+    The control asks whether it is the elements that matter, or how many of them each norm has.
+    """
+    path, control = HERE / "given_head" / f"{name}.json", selection_path(name, SHUFFLED)
+    if path.is_file() and control.is_file():
         return
     seen = limited(task, LIMITS[name], seed=0)
-    info = fisher(encoder, seen, LayerNorms(), examples=EXAMPLES, given="head", max_length=MAX_LENGTH)
+    plain, left = (
+        fisher(encoder, seen, LayerNorms(), examples=EXAMPLES, given=given, max_length=MAX_LENGTH)
+        for given in ("nothing", "head")
+    )
+    chosen = left.top(share=0.1)
     draw = np.random.default_rng(0)
-    chosen = {
+    drawn = {
         each: np.sort(
-            draw.choice(info.parts[each].count, info.parts[each].count if at is None else len(at), replace=False)
+            draw.choice(left.parts[each].count, left.parts[each].count if at is None else len(at), replace=False)
         )
-        for each, at in info.top(share=0.1).elements.items()
+        for each, at in chosen.elements.items()
     }
-    Selection(info.parts, chosen).save(path)
+    Selection(left.parts, drawn).save(control)
+    sums = [sum(value for value, _ in info.sums().values()) for info in (plain, left)]
+    same = (chosen & plain.top(share=0.1)).count / chosen.count
+    result = {"left": sums[1] / sums[0], "same_top_tenth": same}
+    by_layer = {"plain": plain.by("layer"), "given_head": left.by("layer")}
+    write_json(path, {"rows": EXAMPLES} | result | {"by_layer": by_layer})
 
 
 def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> None:

@@ -63,7 +63,7 @@ class ByText:
     ):
         self.rest: set[str] = set()
         self._watched: list[Watched] = []
-        self._take_from = take
+        self._hand_on = take
         self._n_groups = n_groups
         self._texts: RowsOf | None = None  # of the pass under way; without any, hooks look away
         self._groups = torch.empty(0, dtype=torch.int64)  # (B,) of those texts
@@ -111,7 +111,7 @@ class ByText:
         """A backward pass is over: takes what is still waiting, of modules that are called several times in a pass."""
         for watched in self._watched:
             if len(watched.calls) > 1:
-                self._take(watched, [call for call in watched.calls if call.gradient is not None])
+                self._finish(watched, [call for call in watched.calls if call.gradient is not None])
 
     def _forget(self) -> None:
         """Lets go of a pass's texts and of the activations that were kept of it."""
@@ -147,10 +147,10 @@ class ByText:
         """Notes the gradient of a call's answer; of several calls, `end` takes all together."""
         call.gradient = gradient.detach().flatten(0, -2)
         if len(watched.calls) == 1:
-            self._take(watched, [call])
+            self._finish(watched, [call])
 
     @torch.no_grad()
-    def _take(self, watched: Watched, calls: list[_Call]) -> None:
+    def _finish(self, watched: Watched, calls: list[_Call]) -> None:
         """Hands on what all `calls` together say, since a text's gradient is the sum over them."""
         if not calls:
             return
@@ -158,7 +158,7 @@ class ByText:
         # Of this pass; the next one over the same activations brings others.
         for call in calls:
             call.gradient = None
-        self._take_from(watched, inputs, gradient, Segments(rows, self._groups, self._n_groups, gradient.device))
+        self._hand_on(watched, inputs, gradient, Segments(rows, self._groups, self._n_groups, gradient.device))
 
 
 class Segments:

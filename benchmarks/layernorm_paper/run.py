@@ -2,10 +2,11 @@
 
     python benchmarks/layernorm_paper/run.py --data ../shared/data           (resumes; hours on a CPU)
     python benchmarks/layernorm_paper/run.py --data ../shared/data --part methods --seeds 1
+    python benchmarks/layernorm_paper/run.py --data ../shared/data --workers 16   (several processes, on a GPU)
     python benchmarks/layernorm_paper/run.py --data ../shared/data --summary (tables from the cells there are)
 
-Run it from the root of the repository. Fits are cells under benchmarks/cells/, shared with the other benchmarks; what was
-measured on each task is one file under measured/, the global subsets are under selections/.
+Run it from the root of the repository. Fits are cells under benchmarks/layernorm_paper/cells/; what was measured on each task
+is one file under measured/, the global subsets are under selections/.
 
 Two things to know of the scores. Default rates were searched on validation rows of sst2, stsb and cola
 (benchmarks/first_results/tune.py), which are among the tasks here; the rates of subsets follow from those of what they are
@@ -14,7 +15,11 @@ subsets of. STS-B contains sentence pairs of MRPC, so a global subset judged on 
 
 import argparse
 import json
+import multiprocessing
 import os
+import time
+import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -23,6 +28,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
+import torch
 
 from trimtab.changes.fisher import Fisher, mean_of
 from trimtab.changes.methods import Full, LayerNorms
@@ -42,7 +48,7 @@ from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
 
 HERE = Path(__file__).parent
-CELLS = Path("benchmarks/cells")
+CELLS = Path("benchmarks/layernorm_paper/cells")
 SELECTIONS = Path("benchmarks/layernorm_paper/selections")  # relative: the path is a part of the method's name
 LIMITS = {"mrpc": None, "cola": None, "rte": None, "sst2": 8000, "ag_news_10k": 4000, "stsb": None}  # training rows
 MAX_LENGTH = 256
@@ -84,12 +90,19 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append", help="for several processes at once")
     parser.add_argument("--task", choices=LIMITS, action="append")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--encoder", default="minilm", help="another one, to try this script")
+    parser.add_argument("--workers", type=int, default=1, help="processes that compute cells at the same time")
+    parser.add_argument(
+        "--most-seconds", type=float, default=float("inf"), help="stop after so long, with several workers"
+    )
     parser.add_argument("--summary", action="store_true")
     options = parser.parse_args()
-    encoder, tasks = load("minilm"), {name: read(options.data / name) for name in options.task or LIMITS}
+    encoder, tasks = load(options.encoder), {name: read(options.data / name) for name in options.task or LIMITS}
     seeds, parts = list(range(options.seeds)), options.part or PARTS
     if options.summary:
         summarise(encoder, tasks, seeds)
+    elif options.workers > 1:
+        run_side_by_side(options, list(tasks), seeds, parts)
     else:
         wanted = [method for part in parts if part != "measured" for method in methods_of(part)]
         if "global" in parts:
@@ -100,6 +113,56 @@ def main() -> None:
             for name, task in tasks.items():
                 named = selection_methods(name, parts) + recommended_methods(name, parts)
                 run(encoder, name, task, wanted + named, seed)
+
+
+def run_side_by_side(options: argparse.Namespace, tasks: list[str], seeds: list[int], parts: Sequence[str]) -> None:
+    """The same by several processes, each taking the next cell that nobody has begun; stopped when the time is up."""
+    began = time.perf_counter()
+    if "global" in parts and not all(selection_path(name, GLOBAL).is_file() for name in LIMITS):
+        choose_globally(load(options.encoder), {name: read(options.data / name) for name in LIMITS})
+    # What a part must measure first, task by task; then its cells, one seed of everything before the next.
+    needs = [part for part in parts if part in ("measured", "beyond", "recommended")]
+    first = [("prepare", name, part, 0) for part in needs for name in tasks]
+    wanted = [method for part in parts if part != "measured" for method in methods_of(part)]
+    named = ("global", "beyond", "recommended")
+    cells = [("cell", name, method, seed) for seed in seeds for name in tasks for method in dict.fromkeys(wanted)]
+    cells += [("named", name, part, seed) for seed in seeds for part in named if part in parts for name in tasks]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(options.workers, _begin, (options.encoder, options.data)) as pool:
+        for jobs in (first, cells):
+            done = pool.imap_unordered(_work, jobs)
+            for _ in jobs:
+                try:
+                    left = options.most_seconds - (time.perf_counter() - began)
+                    done.next(None if left == float("inf") else max(0.0, left))
+                except multiprocessing.TimeoutError:
+                    print("the time is up: cells that are not finished are left for another time", flush=True)
+                    return
+
+
+_OF_WORKER: dict[
+    str, Any
+] = {}  # what a process keeps from one job to the next: the encoder, and tasks as they are read
+
+
+def _begin(encoder: str, data: Path) -> None:
+    torch.set_num_threads(1)
+    _OF_WORKER.update(encoder=load(encoder), data=data)
+
+
+def _work(job: tuple[str, str, str, int]) -> None:
+    """One job of `run_side_by_side`; one that fails says so, and the others go on."""
+    what, name, each, seed = job
+    encoder = _OF_WORKER["encoder"]
+    task = _OF_WORKER.setdefault(name, read(_OF_WORKER["data"] / name))
+    try:
+        if what == "prepare":
+            prepare(encoder, name, task, [each])
+        else:
+            named = selection_methods(name, [each]) + recommended_methods(name, [each])
+            run(encoder, name, task, [each] if what == "cell" else named, seed)
+    except Exception:
+        traceback.print_exc()
 
 
 def prepare(encoder: Encoder, name: str, task: Task, parts: list[str] | tuple[str, ...]) -> None:

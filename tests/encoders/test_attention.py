@@ -1,7 +1,6 @@
 """Attention in blocks against attention one text at a time."""
 
 import itertools
-from typing import Any
 
 import pytest
 import torch
@@ -87,13 +86,14 @@ def test_the_way_of_other_devices(window: int | None) -> None:
 def test_what_the_kernels_for_texts_of_any_length_are_asked(
     window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The call of varlen_attn, answered by plain arithmetic that reads its arguments as torch documents them."""
-    from torch.nn.attention import varlen
+    """The call of the flash kernel, answered by plain arithmetic that reads its arguments as torch's schema names them."""
 
     def plain(
-        q: Tensor, k: Tensor, v: Tensor, *ends_and_most: Any, scale: float, window_size: tuple[int, int]
-    ) -> Tensor:
-        ends, ends_k, most, most_k = ends_and_most
+        q: Tensor, k: Tensor, v: Tensor, ends: Tensor, ends_k: Tensor, most: int, most_k: int, rate: float,
+        is_causal: bool, debug: bool, *, scale: float, window_size_left: int | None, window_size_right: int | None,
+    ) -> tuple[Tensor]:  # fmt: skip
+        assert (rate, is_causal, debug) == (0.0, False, False)
+        window_size = (window_size_left, window_size_right)
         assert torch.equal(ends, ends_k)
         assert ends.dtype == torch.int32
         assert most == most_k == int(ends.diff().max())
@@ -102,16 +102,16 @@ def test_what_the_kernels_for_texts_of_any_length_are_asked(
             scores = torch.einsum("qnd,knd->nqk", q[start:end], k[start:end]) * scale
             distance = torch.arange(end - start) - torch.arange(end - start)[:, None]  # of a key from its query
             for side, reach in zip((-1, 1), window_size, strict=True):
-                if reach >= 0:
+                if reach is not None:
                     scores = scores.masked_fill(side * distance > reach, float("-inf"))
             answers.append(torch.einsum("nqk,knd->qnd", scores.softmax(-1), v[start:end]))
-        return torch.cat(answers)
+        return (torch.cat(answers),)
 
-    monkeypatch.setattr(varlen, "varlen_attn", plain)
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", plain)
     lengths = [3, 90, 17, 1, 64, 40, 2, 2]
     inputs, call = random_inputs(sum(lengths)), Call(layout_of(lengths), 0.4, window=window)
     rows = [x[0].transpose(0, 1) for x in inputs]
-    torch.testing.assert_close(attention._attend_varlen(*rows, call)[None], one_by_one(*inputs, call))
+    torch.testing.assert_close(attention._attend_flash(*rows, call)[None], one_by_one(*inputs, call))
 
 
 def test_dropout_scales_and_has_the_gradient_of_its_draw() -> None:

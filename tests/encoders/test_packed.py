@@ -13,10 +13,10 @@ from transformers import AutoModel, AutoModelForSequenceClassification, Camember
 
 from trimtab.encoders import bucketed, packed
 from trimtab.encoders.head import LinearHead
+from trimtab.encoders.layout import Layout
 from trimtab.encoders.packed import forward, pack, prepare, restore
 from trimtab.encoders.padded import padded_logits
 from trimtab.encoders.picked import pick
-from trimtab.encoders.running import segment_mean
 
 PADDED = ("mpnet", "deberta-v2", "roformer")  # families that never ask transformers' registry for attention
 LENGTHS = (5, 40, 17, 50, 2, 33, 28, 1)
@@ -222,7 +222,7 @@ def test_a_packed_batch_lays_texts_in_a_row() -> None:
 
 def test_means_of_segments() -> None:
     hidden = torch.arange(10.0).view(5, 2)
-    means = segment_mean(hidden, torch.tensor([3, 2]))
+    means = Layout([0, 3], [3, 2]).means(hidden)
     torch.testing.assert_close(means, torch.stack([hidden[:3].mean(0), hidden[3:].mean(0)]))
 
 

@@ -99,7 +99,7 @@ def test_clipping_bounds_the_norm_of_all_gradients():
     optimizer = SelectedAdamW(model, Full().attach(model), lr=0.1, head_lr=0.1, weight_decay=0.0)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 3.0)
-    assert optimizer.step(1.0, clip=1.0) == pytest.approx(3.0 * 15**0.5)
+    assert float(optimizer.step(1.0, clip=1.0)) == pytest.approx(3.0 * 15**0.5)
 
 
 def test_rate_rises_then_falls_to_zero():

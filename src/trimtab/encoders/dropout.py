@@ -45,11 +45,22 @@ class Noise:
     def __init__(self, limit: int = POOL_VALUES):
         self._limit = limit
         self._pools: dict[Any, _Pool] = {}  # by rate and dtype
+        self._calls = 0  # of `drawn_on`
 
     @cached_property
     def _source(self) -> np.random.SFC64:
         """Made with the first mask, so that passes without dropout leave torch's generator alone."""
         return np.random.SFC64(int(torch.randint(2**62, (), dtype=torch.int64)))
+
+    def drawn_on(self, device: torch.device) -> tuple[Tensor, int]:
+        """A seed on a GPU, one int64 of its generator, and the number of the call: what our kernels draw their masks from.
+
+        The seed is not read here, so that nothing waits for the card, and a recorded pass draws another at each replay.
+        """
+        if self._calls == 0:
+            self._seed = torch.randint(2**62, (1,), dtype=torch.int64, device=device)
+        self._calls += 1
+        return self._seed, self._calls
 
     def mask(self, shape: torch.Size, rate: float, dtype: torch.dtype) -> Mask:
         """A mask of `shape` that drops values at `rate` (between 0 and 1)."""

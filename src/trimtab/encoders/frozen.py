@@ -27,8 +27,6 @@ from .strips import joined
 _log = logging.getLogger(__name__)
 
 COMPUTE = torch.bfloat16  # the dtype of products and of what leaves a linear map
-# Whether oneDNN is there, and torch's private operator that arranges a weight for it.
-_PACKS = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
 class Copies:
@@ -55,14 +53,14 @@ class Copies:
     def times(self, x: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
         """x W' + bias, for frozen W; with `gelu`, GELU of it, computed before it leaves the processor."""
         bias = None if bias is None else bias.to(COMPUTE)
-        if x.device.type != "cpu" or not _PACKS or self._changing():
+        if x.device.type != "cpu" or not _packs() or self._changing():
             y = functional.linear(x, self.weight(), bias)
             return functional.gelu(y) if gelu else y
         return _product(x, self._copy("forward", self._weights(), _packed), bias, gelu=gelu)
 
     def times_transposed(self, grad: Tensor) -> Tensor:
         """grad W, for frozen W."""
-        if grad.device.type != "cpu" or not _PACKS or self._changing():
+        if grad.device.type != "cpu" or not _packs() or self._changing():
             return grad @ self.weight()
         return _product(grad, self._copy("backward", self._weights(), lambda w: _packed(w.t().contiguous())), None)
 
@@ -76,6 +74,10 @@ class Copies:
 
     def _copy(self, name: str, sources: Sequence[Tensor], arrange: Callable[[Tensor], Tensor]) -> Tensor:
         """The copy called `name`: what `arrange` makes of the `sources`, in bfloat16 and one above the other."""
+        # What a recorded CUDA graph reads must be made in it: at a replay the weights are others, and nobody looks at versions.
+        changes = any(source.requires_grad and source.is_cuda for source in sources)
+        if changes and torch.cuda.is_current_stream_capturing():
+            return arrange(torch.cat([source.to(COMPUTE) for source in sources]))
         # Memory and version: torch counts every change in place, and a parameter that was moved lies elsewhere.
         stamp = [(source.data_ptr(), source._version) for source in sources]
         made = self._made.get(name)
@@ -83,6 +85,16 @@ class Copies:
             with torch.no_grad():
                 made = self._made[name] = stamp, arrange(torch.cat([source.to(COMPUTE) for source in sources]))
         return made[1]
+
+
+@functools.cache
+def _packs() -> bool:
+    """Whether torch's private operator that arranges a weight for oneDNN is there, and takes bfloat16 on this processor."""
+    try:
+        _packed(torch.zeros(16, 16, dtype=COMPUTE))
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.backends.mkldnn.is_available()
 
 
 def _packed(weight: Tensor) -> Tensor:

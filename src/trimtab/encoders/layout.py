@@ -66,8 +66,42 @@ class Layout:
 
     def __init__(self, starts: Sequence[int], lengths: Sequence[int], device: torch.device | str = "cpu"):
         self.starts, self.lengths = [int(s) for s in starts], [int(n) for n in lengths]
+        self.longest = max(self.lengths, default=0)  # tokens of any text, at most
         self.device = torch.device(device)
         self._made: dict[Any, Any] = {}  # by key: every layer of a pass asks for the same
+
+    @classmethod
+    def on_device(cls, ends: Tensor, owners: Tensor, longest: int) -> Layout:
+        """That of texts whose places only the device knows: for attention that needs no blocks.
+
+        `ends` (B + 1,) int64 is where each text begins and the last one ends, `owners` (T,) int64 the text of each token.
+        """
+        layout = cls([], [], ends.device)
+        layout.longest = longest
+        layout._made |= {"ends": ends, "starts": ends[:-1], "owners": owners}
+        return layout
+
+    def first_rows(self) -> Tensor:
+        """The first token of each text (B,) int64, on the device."""
+        return self.once("starts", lambda: self._tensor(np.asarray(self.starts)))
+
+    def ends(self) -> Tensor:
+        """Where each text begins and the last one ends, (B + 1,) int32, on the device."""
+
+        def ends() -> Tensor:
+            return self._tensor(np.concatenate([[0], np.cumsum(self.lengths)]))
+
+        return self.once("ends of int32", lambda: self.once("ends", ends).int())
+
+    def means(self, hidden: Tensor) -> Tensor:
+        """The mean (B, H) of each text's rows of `hidden` (T, H)."""
+
+        def owners() -> Tensor:
+            return self._tensor(np.repeat(np.arange(len(self.lengths)), self.lengths))
+
+        lengths = self.ends().diff()
+        sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, self.once("owners", owners), hidden)
+        return sums / lengths[:, None]
 
     def blocks(self, first: bool = False) -> list[Block]:
         """The blocks, widest first; with `first`, only the first token of each text asks."""
@@ -112,10 +146,6 @@ class Layout:
             return self._tensor(np.flatnonzero(np.concatenate(parts)))
 
         return self.once(("empty", heads, first), rows)
-
-    def tensor(self, name: str, make: Callable[[], Any]) -> Tensor:
-        """The integers that `make` returns as a tensor on the device, made once."""
-        return self.once(name, lambda: self._tensor(np.asarray(make())))
 
     def _fill_blocks(self) -> list[Block]:
         return [self._block(width, texts) for width, texts in _widths(self.lengths)]

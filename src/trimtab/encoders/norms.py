@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .dropout import NOISE, Mask, dropout, masked
+from .fused import fits, fused_norm
 from .running import RUN
 
 
@@ -53,6 +54,9 @@ def residual_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, rate: float) 
     """`norm(residual + dropout(x))` in the dtype of `x`; `rate` is that of dropout."""
     # The embeddings come in float32, the layers' own sums in the dtype of their products.
     residual, noise = residual.to(x.dtype), NOISE.get()
+    if fits(x) and norm.weight is not None and rate < 1 and (rate == 0 or noise is not None):
+        seed, call = noise.drawn_on(x.device) if rate > 0 and noise is not None else (None, 0)
+        return fused_norm(x, residual, norm.weight, norm.bias, norm.eps, rate, seed, call)
     # One after the other where there is no kernel of mixed dtypes, no weight or no pool to draw the mask from.
     if x.device.type != "cpu" or norm.weight is None or (rate > 0 and noise is None):
         return _normed(residual + dropout(x, rate, training=True), norm, x.dtype)

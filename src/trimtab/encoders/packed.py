@@ -49,6 +49,7 @@ class PackedBatch:
     token_type_ids: Tensor | None  # (1, T) int64
     lengths: Tensor  # (B,) int64, on the CPU: tokens of each text
     starts: Tensor  # (B,) int64, on the CPU: the number of each text's first token
+    layout: Layout | None = None  # where attention finds the texts; None: it follows from starts and lengths
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -228,7 +229,7 @@ def _run(model: Any, batch: PackedBatch, plan: _Plan, **part: Any) -> tuple[Tens
         batch = rounded(model, batch)
         if states is not None:
             part["states"] = functional.pad(states, (0, 0, 0, batch.input_ids.shape[1] - states.shape[1]))
-    layout = Layout(batch.starts.tolist(), batch.lengths.tolist(), batch.input_ids.device)
+    layout = batch.layout or Layout(batch.starts.tolist(), batch.lengths.tolist(), batch.input_ids.device)
     inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
     if batch.token_type_ids is not None:
         inputs["token_type_ids"] = batch.token_type_ids

@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -43,7 +42,7 @@ class Run:
 
     def firsts(self, hidden: Tensor) -> Tensor:
         """The first tokens' rows (1, B, ...) of `hidden` (1, T, ...), in the order of the texts."""
-        return hidden.index_select(1, self.layout.tensor("starts", lambda: self.layout.starts))
+        return hidden.index_select(1, self.layout.first_rows())
 
 
 class Reached(Exception):  # noqa: N818 (an outcome, not an error)
@@ -117,8 +116,7 @@ def means(body: nn.Module, inputs: Any, output: Any) -> Any:
     """Hook behind the body: each text becomes one token, the mean of its own."""
     run = RUN.get()
     if run is not None:
-        lengths = torch.tensor(run.layout.lengths)
-        mean = segment_mean(output.last_hidden_state[0].float(), lengths)
+        mean = run.layout.means(output.last_hidden_state[0].float())
         # (B, 1, H): the head goes on as over B texts of one token.
         output.last_hidden_state = _behind_layers(run, mean)[:, None]
     return output
@@ -187,12 +185,3 @@ def _behind_layers(run: Run, texts: Tensor) -> Tensor:
     if run.wants_states:
         raise Reached(texts)
     return texts if run.states is None else run.states
-
-
-def segment_mean(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """The mean (B, H) of each text's rows of `hidden` (T, H); texts lie one after the other."""
-    # (T,): the number of each row's text.
-    text = torch.arange(len(lengths)).repeat_interleave(lengths).to(hidden.device)
-    lengths = lengths.to(hidden.device)
-    sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, text, hidden)
-    return sums / lengths[:, None]

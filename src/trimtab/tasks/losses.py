@@ -1,6 +1,6 @@
 """The loss of each task kind, row by row, so that a batch may be split and still mean the same."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,10 @@ class TaskLoss:
     label_smoothing: float = 0.0
     # What training divides it by: the variance of a regression's labels, so that their unit does not matter.
     unit: float = 1.0
+
+    def to(self, device: torch.device) -> "TaskLoss":
+        """The same with its weights on `device`."""
+        return self if self.class_weights is None else replace(self, class_weights=self.class_weights.to(device))
 
     def per_row(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Losses (B,) for float32 logits (B, C) and labels as `label_tensor` makes them."""

@@ -36,9 +36,8 @@ class Progress:
     since_best: int = 0  # validations since the best
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry per validation
 
-    def count_step(self, loss_sum: float, rows: int, seconds: float) -> None:
-        """Counts one optimizer step on `rows` training rows whose losses sum to `loss_sum`."""
-        self.step += 1
+    def count_losses(self, loss_sum: float, rows: int, seconds: float) -> None:
+        """Counts `rows` training rows whose losses sum to `loss_sum`, and seconds spent in steps."""
         self.loss_sum += loss_sum
         self.loss_rows += rows
         self.rows += rows

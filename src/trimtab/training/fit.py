@@ -23,6 +23,7 @@ from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .display import Display
 from .ranks import joined
 from .recipe import settings_from
+from .recorded import on_own_stream
 from .run import (
     RECIPE,
     Run,
@@ -39,6 +40,7 @@ from .workbench import Workbench, set_up
 CHECKPOINT_SECONDS = 60.0  # a killed run loses at most about this much work
 
 
+@on_own_stream
 def fit(
     encoder: Encoder, task: Task, method: Method, *, out: str | Path | None = None, resume: bool = False,
     overwrite: bool = False, progress: bool = False, **settings: object,
@@ -122,20 +124,29 @@ class _Sitting:
                 return "early"
             # Asked of all ranks, because Ctrl-C may reach only one of them and the others would wait for it forever.
             if bench.ranks.total(stop.is_set())[0]:
+                self.settle()
                 self.save()  # before judging, so that a resumed run does not know of it and goes on to the same bits
                 if state.loss_rows:
                     self.validate()
                 return "interrupted"
             began = time.perf_counter()
-            loss_sum, rows = bench.train_step(state.step)
-            state.count_step(loss_sum, rows, time.perf_counter() - began)
+            told = bench.train_step(state.step)
+            state.step += 1
+            state.count_losses(*told, time.perf_counter() - began)
             self.display.stepped(state)
             if bench.validation_due(state.step):
+                self.settle()
                 self.validate()
                 self.save()
             elif time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS:  # rank 0 alone writes: clocks may differ
+                self.settle()
                 self.save()
         return None
+
+    def settle(self) -> None:
+        """Counts the losses of steps that a GPU was still busy with: what is judged or saved then is known to be sound."""
+        began = time.perf_counter()
+        self.state.count_losses(*self.bench.losses(), time.perf_counter() - began)
 
     def validate(self) -> None:
         """Scores the model as it is, notes it in the history, and keeps its values where they are the best so far.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..changes.selection import Selection
 from ..encoders.head import rate_factors
 from ..encoders.picked import is_engaged, pick, unpick
+from .recorded import Recorder
 
 
 class SelectedAdamW:
@@ -35,24 +36,39 @@ class SelectedAdamW:
                 raise ValueError(f"{name} is {parameter.dtype}: trained parameters must be float32")
             self.masters[name] = parameter if at is None else self._gather(model, name, torch.from_numpy(at))
         self.lr, self.head_lr = lr, head_lr
-        self._adamw = torch.optim.AdamW(self._groups(selection, weight_decay, rate_factors(model)), lr=lr, fused=True)
+        # On a GPU the step is recorded as a CUDA graph, which reads rates and gradients where they were.
+        self._recorder = Recorder() if next(iter(self.masters.values())).is_cuda else None
+        self._adamw = torch.optim.AdamW(
+            self._groups(selection, weight_decay, rate_factors(model)), lr=lr, fused=True,
+            capturable=self._recorder is not None,
+        )  # fmt: skip
+        vars(self._adamw)["_warned_capturable_if_run_uncaptured"] = True  # the first steps are, on purpose
 
-    def step(self, rate: float, clip: float) -> float:
-        """Applies the gathered gradients at `rate` times the peak learning rates; returns their norm before clipping."""
+    def step(self, rate: float, clip: float) -> Tensor:
+        """Applies the gathered gradients at `rate` times the peak learning rates; returns their norm before clipping, ()."""
         for group in self._adamw.param_groups:
-            group["lr"] = group["peak_lr"] * rate
+            if self._recorder is None:
+                group["lr"] = group["peak_lr"] * rate
+            else:
+                group["lr"].fill_(group["peak_lr"] * rate)
+        norm = self._apply(clip) if self._recorder is None else self._recorder.run(lambda: self._apply(clip))
+        # The fused step does not, and copies of trained weights are made anew by version.
+        for master in self.masters.values():
+            torch.autograd.graph.increment_version(master)
+        return norm
+
+    def _apply(self, clip: float) -> Tensor:
+        """The step with the rates that are set: everything that is computed in it."""
+        for group in self._adamw.param_groups:
             # The gradient by the standardised value, so that what is clipped does not depend on the labels' unit either.
             for master in group["params"] if group["factor"] != 1 else ():
                 if master.grad is not None:
                     master.grad.mul_(group["factor"])
         norm = nn.utils.clip_grad_norm_(self.masters.values(), clip)
         self._adamw.step()
-        # The fused step does not, and copies of trained weights are made anew by version.
-        for master in self.masters.values():
-            torch.autograd.graph.increment_version(master)
-        self._adamw.zero_grad()
+        self._adamw.zero_grad(set_to_none=self._recorder is None)
         self._write_back()
-        return float(norm)
+        return norm
 
     def largest_dense_bytes(self) -> int:
         """Of the dense gradients of parameters selected in part; one is there at a time, and none where they are picked."""
@@ -110,6 +126,8 @@ class SelectedAdamW:
         for name, master in masters.items():
             keys = ("step", "exp_avg", "exp_avg_sq")
             self._adamw.state[master] = {key: moments[f"{key}/{name}"].clone().to(master.device) for key in keys}
+        if self._recorder is not None:  # its graph knows the moments that were
+            self._recorder = Recorder()
 
     def _gather(self, model: nn.Module, name: str, positions: Tensor) -> nn.Parameter:
         """The master (K,) of the elements at the flat `positions` of a parameter, set up to receive their gradient."""
@@ -144,6 +162,7 @@ class SelectedAdamW:
             {
                 "params": masters,
                 "peak_lr": (self.head_lr if is_head else self.lr) * factor,
+                "lr": torch.zeros((), device=masters[0].device) if masters[0].is_cuda else self.lr,
                 # AdamW multiplies it with the rate, and no weight is to fall faster for its labels' unit.
                 "weight_decay": weight_decay / factor if decays else 0.0,
                 "factor": factor,
@@ -158,7 +177,8 @@ def _collector(master: nn.Parameter, positions: Tensor) -> Callable[[Tensor], No
     def collect(parameter: Tensor) -> None:
         assert parameter.grad is not None
         picked = parameter.grad.flatten()[positions]
-        master.grad = picked if master.grad is None else master.grad + picked
+        # In place, where a recorded pass will look for it again.
+        master.grad = picked if master.grad is None else master.grad.add_(picked)
         # Freed at once: backward makes the next one only after this hook.
         parameter.grad = None
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..changes.methods import Method
 from ..changes.notation import method_identity, method_text
 from ..changes.selection import Selection
+from ..encoders.attention import has_flash
 from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, can_split, computing, prepare, resolved
 from ..encoders.parts import layers_of
@@ -32,6 +33,7 @@ from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
 from .ranks import ALONE, Ranks, device
 from .recipe import DECIDE_NOTHING, Settings
+from .recorded import Recorded, on_own_stream
 
 
 @dataclass(eq=False)
@@ -54,6 +56,8 @@ class Workbench:
     memory: Memory  # as estimated before training; its `tokens` bounds every forward pass
     ranks: Ranks
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
+    # Steps whose losses nobody has read: the number of each, its groups' sums of losses and the gradient's norm, its rows.
+    _unread: list[tuple[int, Tensor, int]] = field(default_factory=list)
 
     def use(self, compute: Compute, tokens_per_batch: int, elements: Mapping[str, np.ndarray | None]) -> None:
         """Computes so, and trains these elements, from now on; a resumed run must go on as it began, to the same bits.
@@ -67,6 +71,7 @@ class Workbench:
             self.selection = selection
             lr, head_lr, decay = self.optimizer.lr, self.optimizer.head_lr, self.settings.weight_decay
             self.optimizer = SelectedAdamW(self.model, selection, lr, head_lr, decay)
+        vars(self).pop("_recorded", None)  # made for the arithmetic and the elements that were
         # The engine patches modules for one arithmetic, so another one means preparing anew.
         if compute != self.compute:
             self.compute = compute
@@ -83,8 +88,9 @@ class Workbench:
         assert self.settings.epochs is not None
         return self.steps_per_epoch * self.settings.epochs
 
+    @on_own_stream
     def train_step(self, step: int) -> tuple[float, int]:
-        """One optimizer step (0-based `step`); returns the sum of its rows' losses and how many rows all ranks had.
+        """One optimizer step (0-based `step`); returns what `losses` does, for the step or, on a GPU, the one before it.
 
         Rows are run in groups of similar length whose gradients add up to that of the batch mean. Raises InputError when
         the loss or its gradient is not a number.
@@ -97,27 +103,58 @@ class Workbench:
         torch.manual_seed(stream_seed(self.settings.seed, "dropout", step, *stream))
         if not self.model.training:
             self._train_mode()
-        labels, prefix, total = self.train.labels, self.prefixes.get("train"), 0.0
-        assert labels is not None
         # Of the tokens also where a prefix is cached: groups, and so the noise of each row, are then the same.
         lengths = self.train.lengths
         # Gradient accumulation: how many groups a batch falls into depends on memory and must not matter.
-        for group in token_groups(lengths, self.ranks.share(rows, lengths), self.memory.tokens):
-            logits = batch_logits(self.model, self.train, group, prefix)
-            losses = self.loss.per_row(logits, labels[torch.from_numpy(group)].to(logits.device))
-            # By the whole batch's rows, so that groups add up to its mean.
-            (losses.sum() / (len(rows) * self.loss.unit)).backward()
-            total += float(losses.detach().sum())
+        groups = token_groups(lengths, self.ranks.share(rows, lengths), self.memory.tokens)
+        # By the whole batch's rows, so that groups add up to its mean; of each the sum of its losses.
+        sums = [self._pass(group, len(rows) * self.loss.unit) for group in groups]
         if self.ranks.count > 1:
             self.optimizer.add_up(self.ranks.add_up)
-            (total,) = self.ranks.total(total)
-        norm = self.optimizer.step(self.rate(step), self.settings.clip)
-        # Checked after the step, with numbers that are there anyway; the values before it are in the checkpoint.
-        if not (np.isfinite(total) and np.isfinite(norm)):
-            raise InputError(f"the loss is not a number at step {step + 1}: use a lower --lr, or check the labels")
-        if step % TIDY_STEPS == 0:
+        sums.append(self.optimizer.step(self.rate(step), self.settings.clip))
+        self._unread.append((step, torch.stack(sums), len(rows)))
+        if step % TIDY_STEPS == 0 and device().type == "cpu":
             self._tidy.now()
-        return total, len(rows)
+        # A GPU is given the next step before it is asked what came of this one, so that it never waits for us.
+        return self.losses(but=1 if sums[0].is_cuda else 0)
+
+    def losses(self, but: int = 0) -> tuple[float, int]:
+        """The sum of the losses of the steps not told of yet, all but the last `but`, and how many rows all ranks had in them.
+
+        Raises InputError when a loss or its gradient is not a number.
+        """
+        total, n_rows = 0.0, 0
+        while len(self._unread) > but:
+            step, sums, count = self._unread.pop(0)
+            *losses, norm = sums.tolist()
+            (loss,) = self.ranks.total(sum(losses))
+            # Checked after the step, with numbers that are there anyway; the values before it are in the checkpoint.
+            if not (np.isfinite(loss) and np.isfinite(norm)):
+                raise InputError(f"the loss is not a number at step {step + 1}: use a lower --lr, or check the labels")
+            total, n_rows = total + loss, n_rows + count
+        return total, n_rows
+
+    def _pass(self, rows: np.ndarray, divisor: float) -> Tensor:
+        """Adds up the gradients of the rows' losses over `divisor`; returns the sum of the losses, ()."""
+        if self._recorded is not None:
+            return self._recorded.add(self.train.take(rows.tolist()), 1 / divisor)
+        assert self.train.labels is not None
+        logits = batch_logits(self.model, self.train, rows, self.prefixes.get("train"))
+        losses = self.loss.per_row(logits, self.train.labels[torch.from_numpy(rows)].to(logits.device)).sum()
+        (losses / divisor).backward()
+        return losses.detach()
+
+    @cached_property
+    def _recorded(self) -> Recorded | None:
+        """What runs training passes as CUDA graphs, where that is possible: on a GPU, packed, from the tokens on."""
+        head_width = self.encoder.config.hidden_size // getattr(self.encoder.config, "num_attention_heads", 1)
+        where = next(self.model.parameters()).device
+        if where.type != "cuda" or "train" in self.prefixes or not can_split(self.model):
+            return None
+        # In float32, attention lays texts out in blocks, which are others for every batch.
+        if self.compute != "bfloat16" or not has_flash(where, head_width) or self.ranks.count > 1:
+            return None
+        return Recorded(self.model, self.loss, int(self.train.lengths.max()))
 
     def validation_due(self, step: int) -> bool:
         """Whether to validate after `step` steps: every `eval_steps` or every epoch, and at the end."""
@@ -127,6 +164,7 @@ class Workbench:
         """The share of the peak learning rate at `step`."""
         return linear_rate(step, self.total_steps, self.settings.warmup)
 
+    @on_own_stream
     def validate(self) -> tuple[dict[str, float], Tensor]:
         """Scores on the validation split, and the logits (N, C) they were computed from.
 
@@ -230,6 +268,7 @@ class Workbench:
         return json.dumps(named | decided)
 
 
+@on_own_stream
 def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ranks: Ranks = ALONE) -> Workbench:
     """The Workbench of a run; raises InputError when the parts do not fit together."""
     # Free memory that an earlier fit of this process has left goes back to the system, and the peak counts from here.
@@ -247,7 +286,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     train, validation = (
         tokenized(task, rows, encoder.tokenizer, max_length, most_bytes) for rows in (task.train, task.validation)
     )
-    loss = task_loss(task, settings.class_weights, settings.label_smoothing)
+    loss = task_loss(task, settings.class_weights, settings.label_smoothing).to(device())
     model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(device())
     # Timed, and so perhaps not the same on every rank.
     compute = ranks.agreed(resolved(cast(Compute, settings.compute), next(model.parameters()).device))

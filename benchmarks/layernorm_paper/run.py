@@ -58,6 +58,8 @@ COUNT = 9984  # elements of all LayerNorms of minilm
 EXAMPLES = 1024
 HEAD_STEPS = 100  # of the variant whose head is trained before measuring
 
+RANK_ONE = "lora:rank=1,alpha=2"  # 9,216 elements: less than all LayerNorms have
+
 METHODS = (  # (b)
     "full", "layer_norms", "layer_norms:which=output", "layer_norms:which=attention", "biases", "lora",
     f"random:count={COUNT}", "head",
@@ -69,13 +71,14 @@ SUBSETS = tuple(  # (d)
 )
 EVERYWHERE = (  # (f): LayerNorm's count spent on everything; most of it falls to the pooler, unless dealt out by layer
     f"fisher_top:count={COUNT},within=full", f"fisher_top:count={COUNT},per=layer,within=full",
-    f"moved_top:count={COUNT},by=gain,within=full",
+    f"moved_top:count={COUNT},by=gain,within=full", RANK_ONE, f"random:count={COUNT},within=biases",
 )  # fmt: skip
 BEYOND = (  # other ways to choose a tenth of LayerNorm, or as many elements (998) among biases too
     "fisher_top:share=0.1,given=head", f"fisher_top:share=0.1,head_steps={HEAD_STEPS},given=head",
     f"fisher_top:share=0.1,head_steps={HEAD_STEPS}", "fisher_top:share=0.1,per=layer", "fisher_top:share=0.1,per=parameter",
     "fisher_top:share=0.1,granularity=vector", "moved_top:share=0.1", "moved_top:share=0.1,by=gain",
     "fisher_top:count=998,within=(layer_norms+biases)", "moved_top:count=998,by=gain,within=(layer_norms+biases)",
+    "random:count=998,within=(layer_norms+biases)", "random:count=998",
 )  # fmt: skip
 GLOBAL = f"global:share={GLOBAL_SHARE}"  # what the tables call a selection file, which is another one for each task
 SHUFFLED = "shuffled:share=0.1"  # as many of each norm as information given the head chooses, drawn blindly
@@ -87,7 +90,9 @@ PARTS = ("measured", "methods", "subsets", "global", "everywhere", "beyond", "re
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--part", choices=PARTS, action="append", help="for several processes at once")
+    parser.add_argument(
+        "--part", choices=PARTS, action="append", help="all by default; computed in the order they are given in"
+    )
     parser.add_argument("--task", choices=LIMITS, action="append")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--encoder", default="minilm", help="another one, to try this script")
@@ -118,31 +123,29 @@ def main() -> None:
 def run_side_by_side(options: argparse.Namespace, tasks: list[str], seeds: list[int], parts: Sequence[str]) -> None:
     """The same by several processes, each taking the next cell that nobody has begun; stopped when the time is up."""
     began = time.perf_counter()
-    if "global" in parts and not all(selection_path(name, GLOBAL).is_file() for name in LIMITS):
-        choose_globally(load(options.encoder), {name: read(options.data / name) for name in LIMITS})
-    # What a part must measure first, task by task; then its cells, one seed of everything before the next.
-    needs = [part for part in parts if part in ("measured", "beyond", "recommended")]
-    first = [("prepare", name, part, 0) for part in needs for name in tasks]
-    wanted = [method for part in parts if part != "measured" for method in methods_of(part)]
-    named = ("global", "beyond", "recommended")
-    cells = [("cell", name, method, seed) for seed in seeds for name in tasks for method in dict.fromkeys(wanted)]
-    cells += [("named", name, part, seed) for seed in seeds for part in named if part in parts for name in tasks]
+    # What is measured goes first; then cells, part by part and one seed after the other, and last those that need the measured.
+    jobs = [("global", "", "", 0)] if "global" in parts else []
+    jobs += [
+        ("prepare", name, part, 0) for part in ("measured", "beyond", "recommended") if part in parts for name in tasks
+    ]
+    for part in parts:
+        wanted = [] if part == "measured" else methods_of(part)
+        jobs += [("cell", name, method, seed) for seed in seeds for name in tasks for method in wanted]
+    named = [part for part in ("global", "beyond", "recommended") if part in parts]
+    jobs += [("named", name, part, seed) for seed in seeds for part in named for name in tasks]
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.workers, _begin, (options.encoder, options.data)) as pool:
-        for jobs in (first, cells):
-            done = pool.imap_unordered(_work, jobs)
-            for _ in jobs:
-                try:
-                    left = options.most_seconds - (time.perf_counter() - began)
-                    done.next(None if left == float("inf") else max(0.0, left))
-                except multiprocessing.TimeoutError:
-                    print("the time is up: cells that are not finished are left for another time", flush=True)
-                    return
+        done = pool.imap_unordered(_work, jobs)
+        for _ in jobs:
+            left = options.most_seconds - (time.perf_counter() - began)
+            try:
+                done.next(None if left == float("inf") else max(0.0, left))
+            except multiprocessing.TimeoutError:
+                print("the time is up: cells that are not finished are left for another time", flush=True)
+                return
 
 
-_OF_WORKER: dict[
-    str, Any
-] = {}  # what a process keeps from one job to the next: the encoder, and tasks as they are read
+_OF_WORKER: dict[str, Any] = {}  # what a process keeps from one job to the next: the encoder, and tasks once read
 
 
 def _begin(encoder: str, data: Path) -> None:
@@ -153,9 +156,12 @@ def _begin(encoder: str, data: Path) -> None:
 def _work(job: tuple[str, str, str, int]) -> None:
     """One job of `run_side_by_side`; one that fails says so, and the others go on."""
     what, name, each, seed = job
-    encoder = _OF_WORKER["encoder"]
-    task = _OF_WORKER.setdefault(name, read(_OF_WORKER["data"] / name))
+    encoder, data = _OF_WORKER["encoder"], _OF_WORKER["data"]
     try:
+        if what == "global":
+            choose_globally(encoder, {name: read(data / name) for name in LIMITS})
+            return
+        task = _OF_WORKER[name] = _OF_WORKER.get(name) or read(data / name)
         if what == "prepare":
             prepare(encoder, name, task, [each])
         else:

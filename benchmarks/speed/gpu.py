@@ -161,7 +161,7 @@ def trainer_seconds(folder: str, task: Task, method: str, batch_size: int, steps
         arguments = TrainingArguments(
             out, per_device_train_batch_size=batch_size, max_steps=WARM_UP + steps, bf16=True, report_to="none",
             use_cpu=not torch.cuda.is_available(), save_strategy="no", optim="adamw_torch_fused",
-            dataloader_num_workers=2, disable_tqdm=True, logging_strategy="no", **grouped,
+            dataloader_num_workers=4, disable_tqdm=True, logging_strategy="no", **grouped,
         )  # fmt: skip
         trainer = Trainer(
             model, arguments, data_collator=DataCollatorWithPadding(tokenizer), callbacks=[clock],

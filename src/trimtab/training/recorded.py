@@ -23,7 +23,7 @@ from ..tasks.losses import TaskLoss
 
 MOST_SHAPES = 64  # recorded at most: each costs about as much time as five passes, and memory
 WARM_UP = (
-    2  # passes that are run first: kernels are loaded at their first call, and adding up gradients begins at the second
+    2  # passes that are run first: kernels are loaded at their first call, and sums of gradients begin at the second
 )
 _MODE = "thread_local"  # what other threads do, autograd's among them, does not break a recording
 _log = logging.getLogger(__name__)

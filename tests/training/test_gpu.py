@@ -19,6 +19,7 @@ from trimtab.encoders.packed import forward, pack, prepare
 from trimtab.encoders.padded import padded_logits
 from trimtab.training.fit import fit
 from trimtab.training.recipe import Settings
+from trimtab.training.recorded import on_own_stream
 from trimtab.training.workbench import Workbench, set_up
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -113,6 +114,11 @@ def test_recorded_steps_are_those_that_are_not(encoder: Encoder, method: Method,
     assert recorded._recorded._graphs
     assert expected[-1] < expected[1]  # each call tells of the step before it, the first one of none
     np.testing.assert_allclose(found, expected, rtol=0.05, atol=0.05 * expected[1])
+    # Judged as trained: the copies of weights that a pass without gradients reads are those of the last step.
+    torch.testing.assert_close(recorded.validate()[1], plain.validate()[1], rtol=0.1, atol=0.1)
+    fresh = bench(encoder, method, 0.0, kind)
+    fresh.optimizer.restore(recorded.optimizer.values())
+    torch.testing.assert_close(recorded.validate()[1], fresh.validate()[1], rtol=1e-2, atol=1e-2)
     for name, value in plain.optimizer.values().items():
         other = recorded.optimizer.values()[name]
         assert float((value - other).abs().mean()) < 0.1 * float(value.abs().mean()) + 0.01, name
@@ -122,11 +128,11 @@ def test_replays_draw_noise_of_their_own(encoder: Encoder) -> None:
     made = bench(encoder, LayerNorms(), 0.3)
     assert made._recorded is not None
     made._train_mode()
-    batch = made.train.take(range(16))
+    batch, add = made.train.take(range(16)), on_own_stream(made._recorded.add)
     totals = []
     for seed in (1, 2, 3, 4, 3):
         torch.manual_seed(seed)
-        totals.append(float(made._recorded.add(batch, 0.0)))
+        totals.append(float(add(batch, 0.0)))
     assert made._recorded._graphs
     assert len(set(totals[1:4])) == 3
     assert totals[2] == pytest.approx(totals[4], rel=1e-3)

@@ -56,6 +56,17 @@ def test_a_step_is_seen_by_whoever_watches_versions():
     assert model[0].weight._version > before
 
 
+def test_so_is_one_of_a_few_elements_that_a_recording_writes(monkeypatch):
+    """A replayed CUDA graph changes the parameter without torch's knowing of it; played here by a step that does nothing."""
+    model = nn.Sequential(nn.Linear(4, 3))
+    chosen = Selection(parts_of(model), {"0.weight": np.array([1, 5])})
+    optimizer = SelectedAdamW(model, chosen, lr=0.01, head_lr=0.01, weight_decay=0.0)
+    monkeypatch.setattr(optimizer, "_apply", lambda clip: torch.zeros(()))
+    before = model[0].weight._version
+    optimizer.step(1.0, clip=1.0)
+    assert model[0].weight._version > before
+
+
 def test_no_decay_on_biases_and_norms():
     model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
     optimizer = SelectedAdamW(model, Full().attach(model), lr=0.1, head_lr=0.1, weight_decay=0.5)

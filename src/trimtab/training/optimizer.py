@@ -52,9 +52,9 @@ class SelectedAdamW:
             else:
                 group["lr"].fill_(group["peak_lr"] * rate)
         norm = self._apply(clip) if self._recorder is None else self._recorder.run(lambda: self._apply(clip))
-        # The fused step does not, and copies of trained weights are made anew by version.
-        for master in self.masters.values():
-            torch.autograd.graph.increment_version(master)
+        # Neither the fused step nor a replay does, and copies of trained weights are made anew by version.
+        for tensor in (*self.masters.values(), *(parameter for parameter, _, _ in self._partial)):
+            torch.autograd.graph.increment_version(tensor)
         return norm
 
     def _apply(self, clip: float) -> Tensor:

@@ -377,7 +377,8 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     # By hand: scipy's spearmanr copies both sides several times, which counts for tens of millions of elements.
-    x, y = rankdata(a), rankdata(b)
+    # Float64 first: some versions of scipy rank float32 in float32, where the squares of millions of ranks overflow.
+    x, y = rankdata(a.astype(np.float64)), rankdata(b.astype(np.float64))
     x -= x.mean()
     y -= y.mean()
     return float(x @ y / np.sqrt((x @ x) * (y @ y)))

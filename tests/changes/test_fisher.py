@@ -441,7 +441,7 @@ class TestMethods:
 
 
 def test_ranks_are_counted_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some versions of scipy rank in the precision of what they are given, and float32 overflows with tens of millions of ranks."""
+    """Some versions of scipy rank in the precision of what they are given, and float32 overflows with millions of ranks."""
     plain = scipy.stats.rankdata
     monkeypatch.setattr(scipy.stats, "rankdata", lambda values: plain(values).astype(values.dtype) * 1e9)
     draw = np.random.default_rng(0)

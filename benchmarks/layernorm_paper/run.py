@@ -60,10 +60,8 @@ HEAD_STEPS = 100  # of the variant whose head is trained before measuring
 
 RANK_ONE = "lora:rank=1,alpha=2"  # 9,216 elements: less than all LayerNorms have
 
-METHODS = (  # (b)
-    "full", "layer_norms", "layer_norms:which=output", "layer_norms:which=attention", "biases", "lora",
-    f"random:count={COUNT}", "head",
-)  # fmt: skip
+PARTS_OF_NORMS = ("layer_norms:which=output", "layer_norms:which=attention")  # (b) too
+METHODS = ("full", "layer_norms", "biases", "lora", f"random:count={COUNT}", "head")  # (b)
 SUBSETS = tuple(  # (d)
     f"{kind}:share={share}{within}"
     for share in SHARES
@@ -182,7 +180,9 @@ def prepare(encoder: Encoder, name: str, task: Task, parts: list[str] | tuple[st
 
 
 def methods_of(part: str) -> tuple[str, ...]:
-    return {"methods": METHODS, "subsets": SUBSETS, "everywhere": EVERYWHERE, "beyond": BEYOND}.get(part, ())
+    return {"methods": (*METHODS, *PARTS_OF_NORMS), "subsets": SUBSETS, "everywhere": EVERYWHERE, "beyond": BEYOND}.get(
+        part, ()
+    )
 
 
 def selection_methods(task: str, parts: list[str] | tuple[str, ...]) -> list[str]:
@@ -327,6 +327,7 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
     share, random_share = f"fisher_top:share={GLOBAL_SHARE}", f"random:share={GLOBAL_SHARE},within=layer_norms"
     questions = {
         "methods": (METHODS, "full"),
+        "parts": (("layer_norms", *PARTS_OF_NORMS), "layer_norms"),
         "subsets": (("layer_norms", *SUBSETS), "layer_norms"),
         "global": (("layer_norms", GLOBAL, share, random_share), "layer_norms"),
         "everywhere": (("layer_norms", f"random:count={COUNT}", *EVERYWHERE), "layer_norms"),
@@ -416,13 +417,19 @@ def measured_table(measured: dict[str, Any]) -> str:
             f"{mean(each[kind]['share'] for each in infos):.2%}",
         )
         lines.append(f"| {kind} | {' | '.join(cells)} |")
-    lines += ["", "| information | rank correlation with movement, by task |", "|---|---|"]
+    lines += [
+        "", "Rank correlation of information and movement, element by element: of all that have information (-: not measured), of the "
+        "norms behind the feed-forward maps; and the part of the 5% with most information that is among the 5% that move farthest.",
+        "", f"| information | {' | '.join(measured)} |", "|---" * (len(measured) + 1) + "|",
+    ]  # fmt: skip
     for each in tasks[0]["information"]:
-        found = [
-            f"{name} {task['information'][each]['foresees_movement']['rank_correlation']:.2f}"
-            for name, task in measured.items()
-        ]
-        lines.append(f"| {each} | {', '.join(found)} |")
+        found = [task["information"][each]["foresees_movement"] for task in tasks]
+        entries = (
+            f"{'-' if one['rank_correlation'] is None else format(one['rank_correlation'], '.2f')}, "
+            f"{one['by_kind']['output_norm']:.2f}; {one['overlap']['0.05']['found']:.1%}"
+            for one in found
+        )
+        lines.append(f"| {each} | {' | '.join(entries)} |")
     return "\n".join(lines) + "\n"
 
 

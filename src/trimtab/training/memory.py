@@ -21,8 +21,8 @@ from ..tasks.batches import Tokens
 from .forward import batch_logits
 from .optimizer import SelectedAdamW
 
-CPU_TOKENS = 4096  # more at a time is no faster on a CPU (measured from 1,024 on), and takes more memory
-PROBE_TOKENS = 1024  # run once to see what is kept for backward
+CPU_TOKENS = 1024  # more at a time is no faster on a CPU (measured from 1,024 to 8,192), and takes more memory
+PROBE_TOKENS = 256  # run once to see what is kept for backward
 SHARE = 0.6  # of the free memory that activations may take
 TIDY_STEPS = 8  # optimizer steps between looks at the memory that is held
 _WORKING = 3  # temporaries of one layer beside what is kept: about so many times its widest activation

@@ -28,7 +28,7 @@ from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
 from ..tasks.tokenised import tokenized
 from .forward import all_logits, batch_logits
-from .memory import TIDY_STEPS, Memory, Tidy, estimated, forget_peak, give_back, resident_bytes
+from .memory import TIDY_STEPS, Memory, Tidy, estimated, forget_peak, give_back, private_bytes, resident_bytes
 from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
 from .ranks import ALONE, Ranks, device
@@ -55,6 +55,7 @@ class Workbench:
     compute: Compute  # "float32" or "bfloat16"
     memory: Memory  # as estimated before training; its `tokens` bounds every forward pass
     ranks: Ranks
+    private: int  # bytes that the process had of its own before the model
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
     # Steps whose losses nobody has read: the number of each, its groups' sums of losses and the gradient's norm, its rows.
     _unread: list[tuple[int, Tensor, int]] = field(default_factory=list)
@@ -172,6 +173,8 @@ class Workbench:
         """
         prefix = self.prefixes.get("validation")
         logits = all_logits(self.model, self.validation, self.memory.tokens, prefix, self.ranks)
+        if logits.device == device():  # a CPU's allocator keeps the holes that groups of all sizes have left
+            give_back()
         if not bool(torch.isfinite(logits).all()):
             raise InputError("the model's answers are not numbers any more: use a lower --lr, or check the labels")
         return self.scores(logits), logits
@@ -221,8 +224,13 @@ class Workbench:
 
     @cached_property
     def _tidy(self) -> Tidy:
-        """What hands free memory back where the process holds a tenth more of its own than was estimated."""
-        return Tidy(1.1 * (self.memory.total - self.memory.mapped))
+        """What hands free memory back where the process holds a tenth more of its own than was estimated.
+
+        Weights that are not trained are no memory of its own: they are pages of their file.
+        """
+        frozen = sum(4 * p.numel() for p in self.model.parameters() if not p.requires_grad)
+        memory = self.memory
+        return Tidy(1.1 * (self.private + memory.total - memory.process - memory.mapped - frozen))
 
     def _trains_norm_behind_layers(self) -> bool:
         """Whether the norm behind the last layer is trained, which a compact head's mean comes after."""
@@ -275,7 +283,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     give_back()
     forget_peak()
     # What is there before the model counts as the process's own, so that the estimate adds up to what is seen.
-    process = resident_bytes()
+    process, private = resident_bytes(), private_bytes()
     _check_rows(task)
     if settings.train_limit is not None:
         task = limited(task, settings.train_limit, settings.seed)
@@ -301,10 +309,11 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     model.eval()
     prepare(model, compute=compute)  # after the optimizer has decided what is frozen
     memory = estimated(model, optimizer, train, settings.tokens_per_batch, process)
+    give_back()  # what the estimate's own pass took
     memory = replace(memory, tokens=ranks.agreed(memory.tokens))
     bench = Workbench(
         encoder, task, method, settings, model, selection, optimizer, loss,
-        train, validation, task.validation, max_length, compute, memory, ranks,
+        train, validation, task.validation, max_length, compute, memory, ranks, private,
     )  # fmt: skip
     bench.memory = replace(memory, mapped=bench.prefix_bytes())
     return bench

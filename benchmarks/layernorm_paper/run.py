@@ -418,8 +418,9 @@ def measured_table(measured: dict[str, Any]) -> str:
         )
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     lines += [
-        "", "Rank correlation of information and movement, element by element: of all that have information (-: not measured), of the "
-        "norms behind the feed-forward maps; and the part of the 5% with most information that is among the 5% that move farthest.",
+        "", "Rank correlation of information and movement, element by element: of all that have information (-: not measured), "
+        "of the norms behind the feed-forward maps; and the part of the 5% with most information that is among the 5% that move "
+        "farthest.",
         "", f"| information | {' | '.join(measured)} |", "|---" * (len(measured) + 1) + "|",
     ]  # fmt: skip
     for each in tasks[0]["information"]:

@@ -68,8 +68,12 @@ def floor(work: Work, encoder: Encoder, task: Task, matmul_flops: float) -> dict
 
 
 def matmul_flops() -> float:
-    """FLOPs per second of bfloat16 products of this encoder's shapes, the best of a second's tries."""
-    x, w = torch.randn(2048, 384).bfloat16(), torch.randn(1536, 384).bfloat16()
+    """FLOPs per second of products of this encoder's shapes in the faster arithmetic, the best of a second's tries of each."""
+    return max(_matmul_flops(dtype) for dtype in (torch.float32, torch.bfloat16))
+
+
+def _matmul_flops(dtype: torch.dtype) -> float:
+    x, w = torch.randn(2048, 384).to(dtype), torch.randn(1536, 384).to(dtype)
     best, ends = float("inf"), time.perf_counter() + 1
     while time.perf_counter() < ends:
         started = time.perf_counter()

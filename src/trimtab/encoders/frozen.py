@@ -88,13 +88,15 @@ class Copies:
 
 
 @functools.cache
+def _has_bfloat16() -> bool:
+    """Whether oneDNN computes in bfloat16 on this processor; where it does not, torch's own products take seconds."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@functools.cache
 def _packs() -> bool:
-    """Whether torch's private operator that arranges a weight for oneDNN is there, and takes bfloat16 on this processor."""
-    try:
-        _packed(torch.zeros(16, 16, dtype=COMPUTE))
-    except (AttributeError, RuntimeError):
-        return False
-    return torch.backends.mkldnn.is_available()
+    """Whether torch's private operator that arranges a weight for oneDNN is there, and takes bfloat16."""
+    return _has_bfloat16() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
 def _packed(weight: Tensor) -> Tensor:
@@ -288,6 +290,8 @@ def bfloat16_pays(device: torch.device) -> bool:
     # Every card that has it in hardware is faster with it.
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if not _has_bfloat16():
+        return False
     seconds = {}  # of the best of five products of 512 tokens with a map of a base model's width
     for dtype in (torch.float32, torch.bfloat16):
         x, w = torch.randn(512, 768).to(dtype), torch.randn(768, 768).to(dtype)

@@ -14,75 +14,53 @@ subsets of. STS-B contains sentence pairs of MRPC, so a global subset judged on 
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
+from plan import (
+    CELLS,
+    COUNT,
+    EXAMPLES,
+    GLOBAL,
+    GLOBAL_SHARE,
+    HEAD_STEPS,
+    HERE,
+    LIMITS,
+    MAX_LENGTH,
+    PARTS,
+    RELATED,
+    SHUFFLED,
+    TRIALS,
+    methods_of,
+    recommended_methods,
+    selection_methods,
+    selection_path,
+)
+from tables import summarise
 
 from trimtab.changes.fisher import Fisher, mean_of
 from trimtab.changes.methods import Full, LayerNorms
 from trimtab.changes.notation import parse_method
 from trimtab.changes.selection import Selection
 from trimtab.encoders.encoder import Encoder, load
-from trimtab.files import write_json, write_text
-from trimtab.studies.compare import compare, finished_cells
-from trimtab.studies.comparison_page import markdown
+from trimtab.files import write_json
+from trimtab.studies.compare import compare
 from trimtab.studies.information import fisher
 from trimtab.studies.movement import movement
 from trimtab.studies.recommend import recommend
-from trimtab.studies.summary import Comparison, summarised
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
-
-HERE = Path(__file__).parent
-CELLS = Path("benchmarks/layernorm_paper/cells")
-SELECTIONS = Path("benchmarks/layernorm_paper/selections")  # relative: the path is a part of the method's name
-LIMITS = {"mrpc": None, "cola": None, "rte": None, "sst2": 8000, "ag_news_10k": 4000, "stsb": None}  # training rows
-MAX_LENGTH = 256
-SHARES = (0.05, 0.1, 0.2, 0.5)
-GLOBAL_SHARE = 0.2
-COUNT = 9984  # elements of all LayerNorms of minilm
-EXAMPLES = 1024
-HEAD_STEPS = 100  # of the variant whose head is trained before measuring
-
-RANK_ONE = "lora:rank=1,alpha=2"  # 9,216 elements: less than all LayerNorms have
-
-PARTS_OF_NORMS = ("layer_norms:which=output", "layer_norms:which=attention")  # (b) too
-METHODS = ("full", "layer_norms", "biases", "lora", f"random:count={COUNT}", "head")  # (b)
-SUBSETS = tuple(  # (d)
-    f"{kind}:share={share}{within}"
-    for share in SHARES
-    for kind, within in (("fisher_top", ""), ("random", ",within=layer_norms"))
-)
-EVERYWHERE = (  # (f): LayerNorm's count spent on everything; most of it falls to the pooler, unless dealt out by layer
-    f"fisher_top:count={COUNT},within=full", f"fisher_top:count={COUNT},per=layer,within=full",
-    f"moved_top:count={COUNT},by=gain,within=full", RANK_ONE, f"random:count={COUNT},within=biases",
-)  # fmt: skip
-BEYOND = (  # other ways to choose a tenth of LayerNorm, or as many elements (998) among biases too
-    "fisher_top:share=0.1,given=head", f"fisher_top:share=0.1,head_steps={HEAD_STEPS},given=head",
-    f"fisher_top:share=0.1,head_steps={HEAD_STEPS}", "fisher_top:share=0.1,per=layer", "fisher_top:share=0.1,per=parameter",
-    "fisher_top:share=0.1,granularity=vector", "moved_top:share=0.1", "moved_top:share=0.1,by=gain",
-    "fisher_top:count=998,within=(layer_norms+biases)", "moved_top:count=998,by=gain,within=(layer_norms+biases)",
-    "random:count=998,within=(layer_norms+biases)", "random:count=998",
-)  # fmt: skip
-GLOBAL = f"global:share={GLOBAL_SHARE}"  # what the tables call a selection file, which is another one for each task
-SHUFFLED = "shuffled:share=0.1"  # as many of each norm as information given the head chooses, drawn blindly
-RELATED = {"mrpc": "stsb", "stsb": "mrpc"}  # tasks that share sentences
-TRIALS = Path("benchmarks/layernorm_paper/trials")  # what `recommend` tries before it proposes
-PARTS = ("measured", "methods", "subsets", "global", "everywhere", "beyond", "recommended")
 
 
 def main() -> None:
@@ -179,24 +157,6 @@ def prepare(encoder: Encoder, name: str, task: Task, parts: list[str] | tuple[st
         ask(encoder, name, task)
 
 
-def methods_of(part: str) -> tuple[str, ...]:
-    return {"methods": (*METHODS, *PARTS_OF_NORMS), "subsets": SUBSETS, "everywhere": EVERYWHERE, "beyond": BEYOND}.get(
-        part, ()
-    )
-
-
-def selection_methods(task: str, parts: list[str] | tuple[str, ...]) -> list[str]:
-    """The global subset that was chosen without `task`, and the shuffled choice of `task`."""
-    paths = {"global": selection_path(task, GLOBAL), "beyond": selection_path(task, SHUFFLED)}
-    return [f"selection:file={path}" for part, path in paths.items() if part in parts]
-
-
-def recommended_methods(task: str, parts: list[str] | tuple[str, ...]) -> list[str]:
-    """What `recommend` proposed for `task`, once it was asked."""
-    path = HERE / "recommended" / f"{task}.json"
-    return [json.loads(path.read_text())["method"]] if "recommended" in parts and path.is_file() else []
-
-
 def ask(encoder: Encoder, name: str, task: Task) -> None:
     """Has `recommend` propose what to train within the budget of all LayerNorms, from trials on training rows of one seed."""
     path = HERE / "recommended" / f"{name}.json"
@@ -206,35 +166,6 @@ def ask(encoder: Encoder, name: str, task: Task) -> None:
     found = recommend(encoder, seen, str(COUNT), seeds=1, out=TRIALS / name, max_length=MAX_LENGTH)
     write_json(path, found.as_json())
     print(f"{name}: {found.method}", flush=True)
-
-
-def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | None:
-    """A table: what was recommended for each task against the best and the rest within the same budget, by the study's cells."""
-    lines = [
-        "| task | recommended | its score | LayerNorms | random subset | best within the budget |",
-        "|---|---|---|---|---|---|",
-    ]
-    within = ("layer_norms", f"random:count={COUNT}", *EVERYWHERE, "head")
-    for name, task in tasks.items():
-        proposed = recommended_methods(name, PARTS)
-        chosen = [parse_method(method) for method in dict.fromkeys([*proposed, *within])]
-        cells = finished_cells(CELLS, encoder, task, chosen, seeds, train_limit=LIMITS[name], max_length=MAX_LENGTH)
-        scores = {
-            method: mean([cell.score for cell in cells if cell.method == method and cell.score is not None])
-            for method in dict.fromkeys(cell.method for cell in cells)
-        }
-        if not proposed or proposed[0] not in scores:
-            continue
-        best = max(scores, key=lambda method: scores[method])
-        plain = [format(scores[method], ".3f") if method in scores else "-" for method in within[:2]]
-        lines.append(
-            f"| {name} | {proposed[0]} | {scores[proposed[0]]:.3f} | {' | '.join(plain)} | {best} {scores[best]:.3f} |"
-        )
-    return "\n".join(lines) + "\n" if len(lines) > 2 else None
-
-
-def selection_path(task: str, what: str) -> Path:
-    return SELECTIONS / f"{'without' if what == GLOBAL else 'shuffled'}-{task}.safetensors"
 
 
 def run(encoder: Encoder, name: str, task: Task, methods: list[str], seed: int) -> None:
@@ -320,125 +251,6 @@ def look_given_head(encoder: Encoder, name: str, task: Task) -> None:
     result = {"left": sums[1] / sums[0], "same_top_tenth": same}
     by_layer = {"plain": plain.by("layer"), "given_head": left.by("layer")}
     write_json(path, {"rows": EXAMPLES} | result | {"by_layer": by_layer})
-
-
-def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> None:
-    """Writes a table, a page and a JSON per question, from the cells there are."""
-    share, random_share = f"fisher_top:share={GLOBAL_SHARE}", f"random:share={GLOBAL_SHARE},within=layer_norms"
-    questions = {
-        "methods": (METHODS, "full"),
-        "parts": (("layer_norms", *PARTS_OF_NORMS), "layer_norms"),
-        "subsets": (("layer_norms", *SUBSETS), "layer_norms"),
-        "global": (("layer_norms", GLOBAL, share, random_share), "layer_norms"),
-        "everywhere": (("layer_norms", f"random:count={COUNT}", *EVERYWHERE), "layer_norms"),
-        "beyond": (
-            ("fisher_top:share=0.1", "random:share=0.1,within=layer_norms", SHUFFLED, *BEYOND), "fisher_top:share=0.1",
-        ),
-    } | {
-        f"share_{each}": ((f"random:share={each},within=layer_norms", f"fisher_top:share={each}"),
-                          f"random:share={each},within=layer_norms")
-        for each in SHARES
-    }  # fmt: skip
-    for question, (methods, reference) in questions.items():
-        found = comparison(encoder, tasks, methods, seeds, reference)
-        if found is not None:
-            write_json(HERE / f"{question}.json", found.as_json())
-            write_text(HERE / f"{question}.md", markdown(found))
-            found.report(HERE / f"{question}.html")
-    write_text(HERE / "so_far.md", so_far(encoder, tasks, seeds))
-    table = judged(encoder, tasks, seeds)
-    if table is not None:
-        write_text(HERE / "recommended.md", table)
-    measured = {path.stem: json.loads(path.read_text()) for path in sorted((HERE / "measured").glob("*.json"))}
-    if measured:
-        write_json(HERE / "measured.json", measured)
-        write_text(HERE / "measured.md", measured_table(measured))
-
-
-def so_far(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str:
-    """A table of every cell there is: methods by tasks, the mean score and how many seeds it is of."""
-    every = dict.fromkeys([method for part in PARTS for method in methods_of(part)] + [GLOBAL, SHUFFLED])
-    lines = ["Mean score (seeds).", "", f"| method | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|"]
-    for method in every:
-        entries = []
-        for name, task in tasks.items():
-            path = selection_path(name, method) if method in (GLOBAL, SHUFFLED) else None
-            if path is not None and not path.is_file():
-                entries.append("")
-                continue
-            chosen = [parse_method(method if path is None else f"selection:file={path}")]
-            found = finished_cells(CELLS, encoder, task, chosen, seeds, train_limit=LIMITS[name], max_length=MAX_LENGTH)
-            scores = [cell.score for cell in found if cell.score is not None]
-            entries.append(f"{mean(scores):.3f} ({len(scores)})" if scores else "")
-        if any(entries):
-            lines.append(f"| {method} | {' | '.join(entries)} |")
-    return "\n".join(lines) + "\n"
-
-
-def comparison(
-    encoder: Encoder, tasks: dict[str, Task], methods: tuple[str, ...], seeds: list[int], reference: str
-) -> Comparison | None:
-    """The Comparison on the tasks whose cells are all there, or None."""
-    done, cells = [], []
-    for name, task in tasks.items():
-        files = {what: selection_path(name, what) for what in (GLOBAL, SHUFFLED) if what in methods}
-        if not all(path.is_file() for path in files.values()):
-            continue
-        # The name of a file's selection is another one for each task; in the tables it has one.
-        named = {f"selection:file={path}": what for what, path in files.items()}
-        chosen = [parse_method(f"selection:file={files[each]}" if each in files else each) for each in methods]
-        found = finished_cells(CELLS, encoder, task, chosen, seeds, train_limit=LIMITS[name], max_length=MAX_LENGTH)
-        if len(found) == len(methods) * len(seeds):
-            done.append(task)
-            cells += [replace(cell, method=named.get(cell.method, cell.method)) for cell in found]
-    return summarised("minilm", done, list(methods), seeds, reference, cells) if done else None
-
-
-def measured_table(measured: dict[str, Any]) -> str:
-    """Movement and information by kind, against the mean element of the body, averaged over tasks; then what foresaw what."""
-    tasks = list(measured.values())
-    label = next(iter(tasks[0]["information"]))
-    kinds = [kind for kind in tasks[0]["movement"]["by_kind"] if kind != "head"]
-    lines = [
-        f"Full fine-tuning of minilm on {', '.join(measured)}; information: {label}.", "",
-        "| kind | elements | mean absolute change, against the body's mean | norm of change over norm | largest change "
-        "| information per element, against the body's mean | share of the information |",
-        "|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for kind in kinds:
-        moved = [task["movement"]["by_kind"] for task in tasks]
-        infos = [task["information"][label]["by_kind"] for task in tasks]
-        cells = (
-            f"{moved[0][kind]['elements']:,}",
-            f"{mean(relative(each, kind) for each in moved):.2f}",
-            f"{mean(each[kind]['relative'] for each in moved):.2%}",
-            f"{mean(each[kind]['largest'] for each in moved):.4f}",
-            f"{mean(relative(each, kind) for each in infos):.2f}",
-            f"{mean(each[kind]['share'] for each in infos):.2%}",
-        )
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    lines += [
-        "", "Rank correlation of information and movement, element by element: of all that have information (-: not measured), "
-        "of the norms behind the feed-forward maps; and the part of the 5% with most information that is among the 5% that move "
-        "farthest.",
-        "", f"| information | {' | '.join(measured)} |", "|---" * (len(measured) + 1) + "|",
-    ]  # fmt: skip
-    for each in tasks[0]["information"]:
-        found = [task["information"][each]["foresees_movement"] for task in tasks]
-        entries = (
-            f"{'-' if one['rank_correlation'] is None else format(one['rank_correlation'], '.2f')}, "
-            f"{one['by_kind']['output_norm']:.2f}; {one['overlap']['0.05']['found']:.1%}"
-            for one in found
-        )
-        lines.append(f"| {each} | {' | '.join(entries)} |")
-    return "\n".join(lines) + "\n"
-
-
-def relative(by_kind: dict[str, Any], kind: str) -> float:
-    """The mean of a kind's elements over the mean of all elements of the body."""
-    body = [entry for name, entry in by_kind.items() if name != "head"]
-    of_all = sum(e["mean"] * e["elements"] for e in body) / sum(e["elements"] for e in body)
-    return by_kind[kind]["mean"] / of_all
 
 
 if __name__ == "__main__":

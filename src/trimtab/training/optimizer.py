@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from ..changes.selection import Selection
 from ..encoders.head import rate_factors
@@ -36,8 +37,10 @@ class SelectedAdamW:
                 raise ValueError(f"{name} is {parameter.dtype}: trained parameters must be float32")
             self.masters[name] = parameter if at is None else self._gather(model, name, torch.from_numpy(at))
         self.lr, self.head_lr = lr, head_lr
-        # On a GPU the step is recorded as a CUDA graph, which reads rates and gradients where they were.
-        self._recorder = Recorder() if next(iter(self.masters.values())).is_cuda else None
+        # On a GPU the step is recorded as a CUDA graph, which reads rates and gradients where they were; not with several
+        # ranks, where `add_up` decides at every step which masters have a gradient.
+        alone = not (dist.is_available() and dist.is_initialized())
+        self._recorder = Recorder() if alone and next(iter(self.masters.values())).is_cuda else None
         self._adamw = torch.optim.AdamW(
             self._groups(selection, weight_decay, rate_factors(model)), lr=lr, fused=True,
             capturable=self._recorder is not None,
@@ -47,10 +50,10 @@ class SelectedAdamW:
     def step(self, rate: float, clip: float) -> Tensor:
         """Applies the gathered gradients at `rate` times the peak learning rates; returns their norm before clipping, ()."""
         for group in self._adamw.param_groups:
-            if self._recorder is None:
-                group["lr"] = group["peak_lr"] * rate
-            else:
+            if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(group["peak_lr"] * rate)
+            else:
+                group["lr"] = group["peak_lr"] * rate
         norm = self._apply(clip) if self._recorder is None else self._recorder.run(lambda: self._apply(clip))
         # Neither the fused step nor a replay does, and copies of trained weights are made anew by version.
         for tensor in (*self.masters.values(), *(parameter for parameter, _, _ in self._partial)):
@@ -162,7 +165,7 @@ class SelectedAdamW:
             {
                 "params": masters,
                 "peak_lr": (self.head_lr if is_head else self.lr) * factor,
-                "lr": torch.zeros((), device=masters[0].device) if masters[0].is_cuda else self.lr,
+                "lr": self.lr if self._recorder is None else torch.zeros((), device=masters[0].device),
                 # AdamW multiplies it with the rate, and no weight is to fall faster for its labels' unit.
                 "weight_decay": weight_decay / factor if decays else 0.0,
                 "factor": factor,

@@ -138,7 +138,7 @@ def test_over_tasks() -> None:
     one = Difference(0.02, 1e-4, 1e-4, 2)
     same = over_tasks([one, one, one, one])
     assert same.mean == pytest.approx(0.02)
-    assert same.standard_error == pytest.approx(one.standard_error / 2)
+    assert (same.row_variance, same.seed_variance) == pytest.approx((0.25e-4, 0.25e-4))
     assert same.seed_freedom == pytest.approx(8)  # four tasks of two degrees of freedom each
     assert over_tasks([one]).p == pytest.approx(one.p)
 
@@ -147,3 +147,38 @@ def test_holm() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "seeds", "freedom"), [(1e-4, 1e-4, 2), (4e-4, 1e-5, 2), (1e-6, 4e-4, 4), (3e-4, 2e-4, 12)]
+)
+def test_p_is_the_share_of_draws_that_reach_so_far(rows: float, seeds: float, freedom: int) -> None:
+    draw = np.random.default_rng(0)
+    sums = np.sqrt(rows) * draw.normal(size=400_000) + np.sqrt(seeds) * draw.standard_t(freedom, 400_000)
+    for reach in (0.0, 0.01, 0.03, 0.08):
+        share = float((np.abs(sums) >= reach).mean())
+        assert Difference(reach, rows, seeds, freedom).p == pytest.approx(share, abs=0.004)
+    low, high = Difference(0.02, rows, seeds, freedom).interval()
+    assert high - 0.02 == pytest.approx(0.02 - low)
+    assert float((np.abs(sums) >= high - 0.02).mean()) == pytest.approx(0.05, abs=0.003)
+
+
+def test_without_seeds_or_rows_it_is_the_plain_test() -> None:
+    assert Difference(0.0196, 1e-4, 0.0, 0).p == pytest.approx(0.05, abs=1e-4)
+    assert Difference(0.04303, 0.0, 1e-4, 2).p == pytest.approx(0.05, abs=1e-4)
+    assert Difference(0.0196, 1e-4, 1e-12, 2).p == pytest.approx(0.05, abs=1e-3)
+    assert Difference(1.0, 1e-4, 1e-9, 2).p < 1e-6
+    assert Difference(0.0, 0.0, 0.0, 2).interval() == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("rows", [0.05, 0.5])
+@pytest.mark.parametrize("freedom", [2, 4])
+def test_far_out_no_more_alarms_than_promised(rows: float, freedom: int) -> None:
+    """Equal methods, at the level that a correction for 15 comparisons asks for; the seeds' variance is 1, and estimated."""
+    draw, level, n = np.random.default_rng(0), 0.05 / 15, 3000
+    means = draw.normal(0, np.sqrt(rows + 1), n)
+    alarms = sum(
+        Difference(mean, rows, variance, freedom).p < level
+        for mean, variance in zip(means, draw.chisquare(freedom, n) / freedom, strict=True)
+    )
+    assert alarms <= n * level + 3 * (n * level) ** 0.5  # 10 expected at most

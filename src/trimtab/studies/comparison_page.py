@@ -90,8 +90,8 @@ def how_judged(comparison: Comparison) -> str:
     sentences = [
         f"Differences from {comparison.reference} are on the same validation rows, {seeds} seed{'s' * (seeds != 1)} each; "
         "positive is better, for errors too.",
-        f"Intervals (95%) come from a paired bootstrap over rows, {spread}; p values are corrected for all comparisons of the "
-        "study (Holm).",
+        f"Intervals (95%) come from a paired bootstrap over rows, {spread}; p values are corrected (Holm): those over the tasks "
+        "for their number, and those task by task for theirs.",
     ]
     if comparison.higher_is_better is None:
         sentences.append("Over tasks, a difference is the mean of unlike ones, each in the unit of its task's score.")

@@ -15,7 +15,7 @@ from ..tasks.metrics import METRICS
 from ..tasks.task import Task
 from .statistics import Difference, difference, holm, over_tasks
 
-ALPHA = 0.05  # the most false alarms among all comparisons of a study
+ALPHA = 0.05  # the chance of any false alarm among the comparisons over tasks, and among those task by task, at most
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Summary:
     seconds: float  # of a fit, mean over seeds
     delta_bytes: int
     difference: Difference | None = None  # from the reference method, positive is better; None for itself
-    p: float | None = None  # of the difference, corrected for all comparisons of the study
+    p: float | None = None  # of the difference, corrected for all comparisons over the tasks, or task by task
     mean_rank: float | None = None  # over tasks whose scores run in different directions, where `mean` says nothing
 
     @property
@@ -173,8 +173,11 @@ def summarised(
         if len(tasks) > 1 and method != reference and reference in everywhere:
             # The empty name stands for all tasks together.
             differences["", method] = over_tasks([differences[task.name, method] for task in tasks])
-    # All comparisons at once, those over tasks included: the error rate is that of the whole study.
-    corrected = dict(zip(differences, holm([d.p for d in differences.values()]), strict=True))
+    # Two questions, each with an error rate of its own: which methods differ over the tasks, and where they do.
+    corrected = {}
+    for over_all in (True, False):
+        family = {key: d.p for key, d in differences.items() if (key[0] == "") == over_all}
+        corrected |= zip(family, holm(list(family.values())), strict=True)
 
     # Only now the summaries, which carry the corrected p values.
     by_task = {}

@@ -23,7 +23,7 @@ from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
 from trimtab.training.forward import all_logits
-from trimtab.training.use import TOKENS_PER_BATCH, evaluate
+from trimtab.training.use import evaluate, tokens_at_once
 
 HERE = Path(__file__).parent
 MAX_LENGTH = 256
@@ -61,7 +61,7 @@ def untrained(encoder: Encoder, task: Task) -> dict[str, float]:
     prepare(model)
     tokens = tokenize(task, rows, encoder.tokenizer, MAX_LENGTH)
     assert tokens.labels is not None
-    return scores(task, all_logits(model, tokens, TOKENS_PER_BATCH), tokens.labels)
+    return scores(task, all_logits(model, tokens, tokens_at_once()), tokens.labels)
 
 
 if __name__ == "__main__":

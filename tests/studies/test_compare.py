@@ -21,6 +21,7 @@ from trimtab.errors import InputError
 from trimtab.studies import compare as module
 from trimtab.studies.compare import compare, finished_cells
 from trimtab.studies.comparison_page import answer, how_judged, markdown
+from trimtab.studies.statistics import holm
 from trimtab.studies.summary import Cell, Comparison, summarised
 from trimtab.tasks.losses import label_tensor
 from trimtab.tasks.metrics import scores
@@ -288,6 +289,16 @@ def test_how_steps_were_chosen_is_not_said_to_be_alike_for_every_method() -> Non
     text = how_judged(made_up({"full": 0.9, "poor": 0.5}))
     assert "alike" not in text
     assert "more epochs" in text
+
+
+def test_comparisons_over_tasks_are_corrected_among_themselves() -> None:
+    found = made_up({"full": 0.9, "close": 0.87, "poor": 0.84})
+    for family in ([found.overall], list(found.by_task.values())):
+        judged = [summary for each in family for summary in each if summary.difference is not None]
+        plain = [summary.difference.p for summary in judged if summary.difference is not None]
+        assert len(plain) == 2 * len(family)
+        assert [summary.p for summary in judged] == pytest.approx(holm(plain))
+        assert min(holm(plain)) > min(plain) > 0
 
 
 def test_summaries_and_the_three_lines() -> None:

@@ -19,7 +19,7 @@ from .forward import all_logits
 from .ranks import device
 from .run import Run
 
-TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65_536}  # tokens in one forward pass: bounds memory, and keeps a GPU busy
+_TOKENS = {"cpu": 4096, "cuda": 65_536}  # in one forward pass: bounds memory, and keeps a GPU busy
 Trained = Run | Delta | str | Path  # a Run, a Delta, or the folder of a run
 
 
@@ -42,6 +42,11 @@ def base_encoder(delta: Delta, encoder: Encoder | str | None = None) -> Encoder:
         return load(delta.base["place"], delta.base["revision"])
     except InputError as error:
         raise InputError(f"{error} (the encoder of this run; --encoder FOLDER says where it is now)") from error
+
+
+def tokens_at_once() -> int:
+    """Tokens in one forward pass without gradients, on the device that is used."""
+    return _TOKENS[device().type]
 
 
 class Predictor:
@@ -72,7 +77,7 @@ class Predictor:
 
     def _logits(self, tokens: Tokens) -> Tensor:
         """Float32 logits (N, C); raises InputError where they are no numbers."""
-        logits = all_logits(self.model, tokens, TOKENS_PER_BATCH[device().type])
+        logits = all_logits(self.model, tokens, tokens_at_once())
         if not bool(torch.isfinite(logits).all()):
             raise InputError("the model's answers are not numbers (NaN): the run or its encoder is damaged")
         return logits

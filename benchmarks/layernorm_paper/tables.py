@@ -34,6 +34,12 @@ from trimtab.studies.comparison_page import markdown
 from trimtab.studies.summary import Comparison, summarised
 from trimtab.tasks.task import Task
 
+PAGES = (
+    "methods",
+    "subsets",
+    "everywhere",
+    "beyond",
+)  # questions that get a page; the others compare two or three methods
 SECONDS = "Seconds are of a GPU that 15 fits shared, and some of slower processors: do not compare them."
 
 
@@ -59,7 +65,8 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
         if found is not None:
             write_json(HERE / f"{question}.json", found.as_json())
             write_text(HERE / f"{question}.md", f"{SECONDS}\n\n{markdown(found)}")
-            found.report(HERE / f"{question}.html")
+            if question in PAGES:
+                found.report(HERE / f"{question}.html")
     write_text(HERE / "so_far.md", so_far(encoder, tasks, seeds))
     table = judged(encoder, tasks, seeds)
     if table is not None:

@@ -1,6 +1,7 @@
 """What the study of the LayerNorm paper compares: its tasks, its methods by part, and where its files lie."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -32,32 +33,46 @@ BEYOND = (  # other ways to choose a tenth of LayerNorm, or as many elements (99
     f"fisher_top:share=0.1,head_steps={HEAD_STEPS}", "fisher_top:share=0.1,per=layer", "fisher_top:share=0.1,per=parameter",
     "fisher_top:share=0.1,granularity=vector", "moved_top:share=0.1", "moved_top:share=0.1,by=gain",
     "fisher_top:count=998,within=(layer_norms+biases)", "moved_top:count=998,by=gain,within=(layer_norms+biases)",
+    "moved_top:share=0.1,by=gain,per=parameter",
     "random:count=998,within=(layer_norms+biases)", "random:count=998",
+    "random:count=998,within=layer_norms:what=weight", "random:count=998,within=layer_norms:what=bias",
 )  # fmt: skip
-GLOBAL = f"global:share={GLOBAL_SHARE}"  # what the tables call a selection file, which is another one for each task
+# What the tables call a selection file, which is another one for each task.
+GLOBAL = f"global:share={GLOBAL_SHARE}"
 SHUFFLED = "shuffled:share=0.1"  # as many of each norm as information given the head chooses, drawn blindly
+LOWEST = "lowest:share=0.1"  # the tenth of LayerNorm with the least information: if the most is bad, is the least good?
+FILES = {"global": (GLOBAL,), "beyond": (SHUFFLED, LOWEST)}  # by part
+# Two answers, asked again of seeds that nobody had looked at when they were found: is a blind draw better than the paper's
+# choice, and is what moved farthest better than both?
+BLIND = ("fisher_top:share=0.1", "random:share=0.1,within=layer_norms")
+CONFIRMED = (*BLIND, "moved_top:share=0.1")
+SEEDS = {"blind": tuple(range(3, 9)), "confirmed": tuple(range(3, 6))}  # of the parts that bring their own
 RELATED = {"mrpc": "stsb", "stsb": "mrpc"}  # tasks that share sentences
 TRIALS = Path("benchmarks/layernorm_paper/trials")  # what `recommend` tries before it proposes
-PARTS = ("measured", "methods", "subsets", "global", "everywhere", "beyond", "recommended")
+PARTS = ("measured", "methods", "subsets", "global", "everywhere", "recommended", "beyond", "blind", "confirmed")
 
 
 def methods_of(part: str) -> tuple[str, ...]:
-    return {"methods": (*METHODS, *PARTS_OF_NORMS), "subsets": SUBSETS, "everywhere": EVERYWHERE, "beyond": BEYOND}.get(
-        part, ()
-    )
+    """The methods that `part` compares on every task alike."""
+    return {
+        "methods": (*METHODS, *PARTS_OF_NORMS), "subsets": SUBSETS, "everywhere": EVERYWHERE, "beyond": BEYOND,
+        "blind": BLIND, "confirmed": CONFIRMED,
+    }.get(part, ())  # fmt: skip
 
 
-def selection_methods(task: str, parts: list[str] | tuple[str, ...]) -> list[str]:
-    """The global subset that was chosen without `task`, and the shuffled choice of `task`."""
-    paths = {"global": selection_path(task, GLOBAL), "beyond": selection_path(task, SHUFFLED)}
-    return [f"selection:file={path}" for part, path in paths.items() if part in parts]
+def seeds_of(part: str, seeds: Sequence[int]) -> Sequence[int]:
+    """`seeds`, or those that `part` brings itself."""
+    return SEEDS.get(part, seeds)
 
 
-def recommended_methods(task: str, parts: list[str] | tuple[str, ...]) -> list[str]:
-    """What `recommend` proposed for `task`, once it was asked."""
-    path = HERE / "recommended" / f"{task}.json"
-    return [json.loads(path.read_text())["method"]] if "recommended" in parts and path.is_file() else []
+def named_methods(part: str, task: str) -> list[str]:
+    """The methods that `part` compares on `task` alone: selections made for it, and what `recommend` proposed once asked."""
+    if part == "recommended":
+        path = HERE / "recommended" / f"{task}.json"
+        return [json.loads(path.read_text())["method"]] if path.is_file() else []
+    return [f"selection:file={selection_path(task, what)}" for what in FILES.get(part, ())]
 
 
 def selection_path(task: str, what: str) -> Path:
-    return SELECTIONS / f"{'without' if what == GLOBAL else 'shuffled'}-{task}.safetensors"
+    """Where the selection for `task` lies that tables call `what`."""
+    return SELECTIONS / f"{'without' if what == GLOBAL else what.partition(':')[0]}-{task}.safetensors"

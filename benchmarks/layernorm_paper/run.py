@@ -35,14 +35,15 @@ from plan import (
     HEAD_STEPS,
     HERE,
     LIMITS,
+    LOWEST,
     MAX_LENGTH,
     PARTS,
     RELATED,
     SHUFFLED,
     TRIALS,
     methods_of,
-    recommended_methods,
-    selection_methods,
+    named_methods,
+    seeds_of,
     selection_path,
 )
 from tables import summarise
@@ -61,6 +62,9 @@ from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
+
+PREPARED = ("recommended", "measured", "beyond")  # parts that need something of each task before their cells
+NAMED = ("global", "recommended", "beyond")  # parts with methods of single tasks, which need what was prepared
 
 
 def main() -> None:
@@ -85,30 +89,27 @@ def main() -> None:
     elif options.workers > 1:
         run_side_by_side(options, list(tasks), seeds, parts)
     else:
-        wanted = [method for part in parts if part != "measured" for method in methods_of(part)]
         if "global" in parts:
             choose_globally(encoder, {name: read(options.data / name) for name in LIMITS})
-        for name, task in tasks.items():
-            prepare(encoder, name, task, parts)
-        for seed in seeds:
+        for part in parts:
             for name, task in tasks.items():
-                named = selection_methods(name, parts) + recommended_methods(name, parts)
-                run(encoder, name, task, wanted + named, seed)
+                prepare(encoder, name, task, part)
+        for part in parts:
+            for seed in seeds_of(part, seeds):
+                for name, task in tasks.items():
+                    run(encoder, name, task, [*methods_of(part), *named_methods(part, name)], seed)
 
 
 def run_side_by_side(options: argparse.Namespace, tasks: list[str], seeds: list[int], parts: Sequence[str]) -> None:
     """The same by several processes, each taking the next cell that nobody has begun; stopped when the time is up."""
     began = time.perf_counter()
-    # What is measured goes first; then cells, part by part and one seed after the other, and last those that need the measured.
+    # What cells need goes first; then part by part, as they were asked for: what is finished when the time is up is whole.
     jobs = [("global", "", "", 0)] if "global" in parts else []
-    jobs += [
-        ("prepare", name, part, 0) for part in ("measured", "beyond", "recommended") if part in parts for name in tasks
-    ]
+    jobs += [("prepare", name, part, 0) for part in PREPARED if part in parts for name in tasks]
     for part in parts:
-        wanted = [] if part == "measured" else methods_of(part)
-        jobs += [("cell", name, method, seed) for seed in seeds for name in tasks for method in wanted]
-    named = [part for part in ("global", "beyond", "recommended") if part in parts]
-    jobs += [("named", name, part, seed) for seed in seeds for part in named for name in tasks]
+        for seed in seeds_of(part, seeds):
+            jobs += [("cell", name, method, seed) for name in tasks for method in methods_of(part)]
+            jobs += [("named", name, part, seed) for name in tasks if part in NAMED]
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.workers, _begin, (options.encoder, options.data)) as pool:
         done = pool.imap_unordered(_work, jobs)
@@ -139,21 +140,20 @@ def _work(job: tuple[str, str, str, int]) -> None:
             return
         task = _OF_WORKER[name] = _OF_WORKER.get(name) or read(data / name)
         if what == "prepare":
-            prepare(encoder, name, task, [each])
+            prepare(encoder, name, task, each)
         else:
-            named = selection_methods(name, [each]) + recommended_methods(name, [each])
-            run(encoder, name, task, [each] if what == "cell" else named, seed)
+            run(encoder, name, task, [each] if what == "cell" else named_methods(each, name), seed)
     except Exception:
         traceback.print_exc()
 
 
-def prepare(encoder: Encoder, name: str, task: Task, parts: list[str] | tuple[str, ...]) -> None:
-    """What the parts need of a task before its cells: measurements, selections, a recommendation."""
-    if "measured" in parts:
+def prepare(encoder: Encoder, name: str, task: Task, part: str) -> None:
+    """What `part` needs of a task before its cells: measurements, selections, a recommendation."""
+    if part == "measured":
         measure(encoder, name, task)
-    if "beyond" in parts:
+    elif part == "beyond":
         look_given_head(encoder, name, task)
-    if "recommended" in parts:
+    elif part == "recommended":
         ask(encoder, name, task)
 
 
@@ -225,27 +225,32 @@ def choose_globally(encoder: Encoder, tasks: dict[str, Task]) -> None:
 
 
 def look_given_head(encoder: Encoder, name: str, task: Task) -> None:
-    """What the head leaves of LayerNorm's information, layer by layer; and from its choice a control, as many of each norm drawn.
+    """What the head leaves of LayerNorm's information, layer by layer; and two controls, as selections.
 
-    The control asks whether it is the elements that matter, or how many of them each norm has.
+    One takes as many elements of each norm as information given the head does, but which of them is drawn: it asks whether it is
+    the elements that matter, or how many of them each norm has. The other is the tenth with the least information.
     """
-    path, control = HERE / "given_head" / f"{name}.json", selection_path(name, SHUFFLED)
-    if path.is_file() and control.is_file():
+    path, control, lowest = (
+        HERE / "given_head" / f"{name}.json", selection_path(name, SHUFFLED), selection_path(name, LOWEST)
+    )  # fmt: skip
+    if path.is_file() and control.is_file() and lowest.is_file():
         return
     seen = limited(task, LIMITS[name], seed=0)
     plain, left = (
         fisher(encoder, seen, LayerNorms(), examples=EXAMPLES, given=given, max_length=MAX_LENGTH)
         for given in ("nothing", "head")
     )
+    (plain.within.body - plain.top(share=0.9)).save(lowest)
     chosen = left.top(share=0.1)
-    draw = np.random.default_rng(0)
-    drawn = {
-        each: np.sort(
-            draw.choice(left.parts[each].count, left.parts[each].count if at is None else len(at), replace=False)
-        )
-        for each, at in chosen.elements.items()
-    }
-    Selection(left.parts, drawn).save(control)
+    if not control.is_file():
+        draw = np.random.default_rng(0)
+        drawn = {
+            each: np.sort(
+                draw.choice(left.parts[each].count, left.parts[each].count if at is None else len(at), replace=False)
+            )
+            for each, at in chosen.elements.items()
+        }
+        Selection(left.parts, drawn).save(control)
     sums = [sum(value for value, _ in info.sums().values()) for info in (plain, left)]
     same = (chosen & plain.top(share=0.1)).count / chosen.count
     result = {"left": sums[1] / sums[0], "same_top_tenth": same}

@@ -1,19 +1,24 @@
 """Tables and pages of the study, from the cells and measurements there are; nothing is computed."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import mean
 from typing import Any
 
 from plan import (
     BEYOND,
+    BLIND,
     CELLS,
+    CONFIRMED,
     COUNT,
     EVERYWHERE,
+    FILES,
     GLOBAL,
     GLOBAL_SHARE,
     HERE,
     LIMITS,
+    LOWEST,
     MAX_LENGTH,
     METHODS,
     PARTS,
@@ -22,7 +27,8 @@ from plan import (
     SHUFFLED,
     SUBSETS,
     methods_of,
-    recommended_methods,
+    named_methods,
+    seeds_of,
     selection_path,
 )
 
@@ -53,15 +59,17 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
         "global": (("layer_norms", GLOBAL, share, random_share), "layer_norms"),
         "everywhere": (("layer_norms", f"random:count={COUNT}", *EVERYWHERE), "layer_norms"),
         "beyond": (
-            ("fisher_top:share=0.1", "random:share=0.1,within=layer_norms", SHUFFLED, *BEYOND), "fisher_top:share=0.1",
+            ("fisher_top:share=0.1", "random:share=0.1,within=layer_norms", SHUFFLED, LOWEST, *BEYOND), "fisher_top:share=0.1",
         ),
+        "blind": (BLIND, BLIND[0]),
+        "confirmed": (CONFIRMED, CONFIRMED[0]),
     } | {
         f"share_{each}": ((f"random:share={each},within=layer_norms", f"fisher_top:share={each}"),
                           f"random:share={each},within=layer_norms")
         for each in SHARES
     }  # fmt: skip
     for question, (methods, reference) in questions.items():
-        found = comparison(encoder, tasks, methods, seeds, reference)
+        found = comparison(encoder, tasks, methods, seeds_of(question, seeds), reference)
         if found is not None:
             write_json(HERE / f"{question}.json", found.as_json())
             write_text(HERE / f"{question}.md", f"{SECONDS}\n\n{markdown(found)}")
@@ -79,12 +87,13 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
 
 def so_far(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str:
     """A table of every cell there is: methods by tasks, the mean score and how many seeds it is of."""
-    every = dict.fromkeys([method for part in PARTS for method in methods_of(part)] + [GLOBAL, SHUFFLED])
+    files = [what for part in FILES.values() for what in part]
+    every = dict.fromkeys([method for part in PARTS for method in methods_of(part)] + files)
     lines = ["Mean score (seeds).", "", f"| method | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|"]
     for method in every:
         entries = []
         for name, task in tasks.items():
-            path = selection_path(name, method) if method in (GLOBAL, SHUFFLED) else None
+            path = selection_path(name, method) if method in files else None
             if path is not None and not path.is_file():
                 entries.append("")
                 continue
@@ -98,12 +107,12 @@ def so_far(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str:
 
 
 def comparison(
-    encoder: Encoder, tasks: dict[str, Task], methods: tuple[str, ...], seeds: list[int], reference: str
+    encoder: Encoder, tasks: dict[str, Task], methods: tuple[str, ...], seeds: Sequence[int], reference: str
 ) -> Comparison | None:
     """The Comparison on the tasks whose cells are all there, or None."""
     done, cells = [], []
     for name, task in tasks.items():
-        files = {what: selection_path(name, what) for what in (GLOBAL, SHUFFLED) if what in methods}
+        files = {what: selection_path(name, what) for what in (GLOBAL, SHUFFLED, LOWEST) if what in methods}
         if not all(path.is_file() for path in files.values()):
             continue
         # The name of a file's selection is another one for each task; in the tables it has one.
@@ -113,7 +122,7 @@ def comparison(
         if len(found) == len(methods) * len(seeds):
             done.append(task)
             cells += [replace(cell, method=named.get(cell.method, cell.method)) for cell in found]
-    return summarised("minilm", done, list(methods), seeds, reference, cells) if done else None
+    return summarised("minilm", done, list(methods), list(seeds), reference, cells) if done else None
 
 
 def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | None:
@@ -124,7 +133,7 @@ def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | 
     ]
     within = ("layer_norms", f"random:count={COUNT}", *EVERYWHERE, "head")
     for name, task in tasks.items():
-        proposed = recommended_methods(name, PARTS)
+        proposed = named_methods("recommended", name)
         chosen = [parse_method(method) for method in dict.fromkeys([*proposed, *within])]
         cells = finished_cells(CELLS, encoder, task, chosen, seeds, train_limit=LIMITS[name], max_length=MAX_LENGTH)
         scores = {

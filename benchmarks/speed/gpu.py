@@ -74,7 +74,10 @@ def main() -> None:
     started = time.perf_counter()
     rate = matmul_flops(512 if options.small else 8192)
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    result: dict[str, Any] = {"device": name, "torch": torch.__version__, "matmul_flops": rate, "rows": []}
+    result: dict[str, Any] = {
+        "device": name, "torch": torch.__version__, "matmul_flops": rate, "batch_size": options.batch_size,
+        "steps_per_epoch": steps, "epochs": options.epochs, "rows": [],
+    }  # fmt: skip
     for encoder, sizes in encoders.items():
         with tempfile.TemporaryDirectory() as folder:
             make_encoder(Path(folder), sizes)

@@ -49,7 +49,9 @@ CONFIRMED = (*BLIND, "moved_top:share=0.1")
 SEEDS = {"blind": tuple(range(3, 9)), "confirmed": tuple(range(3, 6))}  # of the parts that bring their own
 RELATED = {"mrpc": "stsb", "stsb": "mrpc"}  # tasks that share sentences
 TRIALS = Path("benchmarks/layernorm_paper/trials")  # what `recommend` tries before it proposes
-PARTS = ("measured", "methods", "subsets", "global", "everywhere", "recommended", "beyond", "blind", "confirmed")
+PARTS = (
+    "measured", "methods", "subsets", "global", "everywhere", "recommended", "beyond", "chosen", "blind", "confirmed",
+)  # fmt: skip
 
 
 def methods_of(part: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ Run it from the root of the repository. Fits are cells under benchmarks/layernor
 is one file under measured/, the global subsets are under selections/.
 
 Two things to know of the scores. Default rates were searched on validation rows of sst2, stsb and cola
-(benchmarks/first_results/tune.py), which are among the tasks here; the rates of subsets follow from those of what they are
+(benchmarks/rates/run.py), which are among the tasks here; the rates of subsets follow from those of what they are
 subsets of. STS-B contains sentence pairs of MRPC, so a global subset judged on either is chosen without both.
 """
 
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from plan import (
     CELLS,
+    CONFIRMED,
     COUNT,
     EXAMPLES,
     GLOBAL,
@@ -62,8 +63,10 @@ from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
+from trimtab.training.recipe import Settings
+from trimtab.training.workbench import set_up
 
-PREPARED = ("recommended", "measured", "beyond")  # parts that need something of each task before their cells
+PREPARED = ("recommended", "measured", "beyond", "chosen")  # parts that need something of each task before their cells
 NAMED = ("global", "recommended", "beyond")  # parts with methods of single tasks, which need what was prepared
 
 
@@ -153,6 +156,8 @@ def prepare(encoder: Encoder, name: str, task: Task, part: str) -> None:
         measure(encoder, name, task)
     elif part == "beyond":
         look_given_head(encoder, name, task)
+    elif part == "chosen":
+        look_at_choices(encoder, name, task)
     elif part == "recommended":
         ask(encoder, name, task)
 
@@ -256,6 +261,31 @@ def look_given_head(encoder: Encoder, name: str, task: Task) -> None:
     result = {"left": sums[1] / sums[0], "same_top_tenth": same}
     by_layer = {"plain": plain.by("layer"), "given_head": left.by("layer")}
     write_json(path, {"rows": EXAMPLES} | result | {"by_layer": by_layer})
+
+
+def look_at_choices(encoder: Encoder, name: str, task: Task) -> None:
+    """Where in LayerNorm the tenth lies that each way to choose takes, and how much of it they share (chance: a tenth)."""
+    path = HERE / "chosen" / f"{name}.json"
+    if path.is_file():
+        return
+    settings = Settings(max_length=MAX_LENGTH, train_limit=LIMITS[name])
+    chosen = {method: set_up(encoder, task, parse_method(method), settings).selection.body for method in CONFIRMED}
+    found: dict[str, Any] = {}
+    for method, selection in chosen.items():
+        counts = selection.counts()
+        entry: dict[str, Any] = {"elements": selection.count}
+        for key in ("layer", "role"):
+            groups = sorted({getattr(selection.parts[each], key) for each in counts})
+            entry[key] = {
+                str(group): sum(n for each, n in counts.items() if getattr(selection.parts[each], key) == group)
+                / selection.count
+                for group in groups
+            }
+        entry["shared_with"] = {
+            other: (selection & another).count / selection.count for other, another in chosen.items() if other != method
+        }
+        found[method] = entry
+    write_json(path, found)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from plan import (
     METHODS,
     PARTS,
     PARTS_OF_NORMS,
+    RANK_ONE,
     SHARES,
     SHUFFLED,
     SUBSETS,
@@ -46,6 +47,8 @@ PAGES = (
     "everywhere",
     "beyond",
 )  # questions that get a page; the others compare two or three methods
+METRICS_SHORT = {"accuracy": "acc.", "matthews": "MCC", "pearson": "r", "f1": "F1"}
+FRONT = (*METHODS[:-1], RANK_ONE, *CONFIRMED[::-1], METHODS[-1])  # the methods of README's table
 SECONDS = "Seconds are of a GPU that 15 fits shared, and some of slower processors: do not compare them."
 
 
@@ -75,6 +78,9 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
             write_text(HERE / f"{question}.md", f"{SECONDS}\n\n{markdown(found)}")
             if question in PAGES:
                 found.report(HERE / f"{question}.html")
+    of_front = comparison(encoder, tasks, FRONT, seeds, "full")
+    if of_front is not None:
+        write_text(HERE / "table.md", pivot(of_front))
     write_text(HERE / "so_far.md", so_far(encoder, tasks, seeds))
     table = judged(encoder, tasks, seeds)
     if table is not None:
@@ -83,6 +89,17 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
     if measured:
         write_json(HERE / "measured.json", measured)
         write_text(HERE / "measured.md", measured_table(measured))
+
+
+def pivot(found: Comparison) -> str:
+    """Methods down, tasks across: the mean main score in percent, with its spread over seeds where there are several."""
+    heads = [f"{task.name} ({METRICS_SHORT.get(task.metric, task.metric)})" for task in found.tasks]
+    lines = [f"| method | elements | {' | '.join(heads)} | mean |", "|---" * (len(heads) + 3) + "|"]
+    for number, method in enumerate(found.methods):
+        of_method = [*(found.by_task[task.name][number] for task in found.tasks), found.overall[number]]
+        scores = (f"{100 * s.mean:.1f}" + ("" if s.spread is None else f" ± {100 * s.spread:.1f}") for s in of_method)
+        lines.append(f"| {method} | {of_method[0].elements:,} | {' | '.join(scores)} |")
+    return "\n".join(lines) + "\n"
 
 
 def so_far(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str:

@@ -19,7 +19,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Defaults(NamedTuple):
-    """How a method is best trained where the user does not say; for ours, what benchmarks/first_results/tune.py found."""
+    """How a method is best trained where the user does not say; for ours, what benchmarks/rates/run.py found."""
 
     lr: float = 1e-4  # peak learning rate of the body
     head_lr: float = 1e-2  # peak learning rate of the head

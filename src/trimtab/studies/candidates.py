@@ -9,6 +9,7 @@ from typing import Any
 
 from ..changes.fisher_top import FisherTop
 from ..changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method, Random, Union
+from ..changes.moved_top import MovedTop
 from ..changes.selection import Selection
 from ..encoders.encoder import Encoder
 from ..encoders.parts import layers_of
@@ -25,8 +26,10 @@ _FAMILIES: tuple[tuple[Method, ...], ...] = (  # of each, the first that fits is
     (Union((LayerNorms(), Biases())),),
     tuple(Lora(rank=rank) for rank in RANKS),
 )
-_SUBSETS = (  # what chooses as many elements as fit, where all of `within` does not
-    FisherTop(within=LayerNorms()), FisherTop(within=LayerNorms(), given="head"), FisherTop(within=Full()),
+# What chooses as many elements as fit, where all of `within` does not. Trying chooses better than information does, and
+# information in all of the encoder chooses the pooler's elements, which learn little (docs/findings.md).
+_SUBSETS = (
+    MovedTop(within=LayerNorms()), MovedTop(within=Union((LayerNorms(), Biases()))), FisherTop(within=LayerNorms()),
 )  # fmt: skip
 _VALUE_BYTES, _PLACED_BYTES = 4, 8  # float32, and with an int32 position
 _NAME_BYTES, _HEADER_BYTES = 120, 2200  # of a delta: per tensor, and for its description
@@ -138,7 +141,7 @@ def _last_layers(model: Any) -> tuple[Method, ...]:
     return () if layers.shared else tuple(LastLayers(k) for k in range(layers.count - 1, 0, -1))
 
 
-def _subsets(sizes: _Sizes, chooser: FisherTop, budget: Budget) -> Iterator[Candidate | None]:
+def _subsets(sizes: _Sizes, chooser: FisherTop | MovedTop, budget: Budget) -> Iterator[Candidate | None]:
     """Ever smaller subsets of what `chooser` chooses within, until one fits; none where all of it fits."""
     whole = sizes.of(chooser.within)
     if whole is None or budget.holds(whole):
@@ -146,7 +149,7 @@ def _subsets(sizes: _Sizes, chooser: FisherTop, budget: Budget) -> Iterator[Cand
     # A first guess: a byte budget has to pay for the head and for names as well.
     count = min(whole.elements - 1, budget.elements or (budget.n_bytes or 0) // _PLACED_BYTES)
     while count > 0:
-        subset = Random(count=count, within=chooser.within).attach(sizes.model)  # about as large as Fisher's
+        subset = Random(count=count, within=chooser.within).attach(sizes.model)  # about as large as the chooser's
         sized = sizes.selected(replace(chooser, count=count), subset)
         yield sized
         # Asked for another one, so that was too large: fewer by what it has over the budget.

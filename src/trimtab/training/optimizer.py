@@ -10,7 +10,7 @@ from torch import distributed as dist
 from ..changes.selection import Selection
 from ..encoders.head import rate_factors
 from ..encoders.picked import is_engaged, pick, unpick
-from .recorded import Recorder
+from .recorded import RecordedWork
 
 
 class SelectedAdamW:
@@ -40,10 +40,10 @@ class SelectedAdamW:
         # On a GPU the step is recorded as a CUDA graph, which reads rates and gradients where they were; not with several
         # ranks, where `add_up` decides at every step which masters have a gradient.
         alone = not (dist.is_available() and dist.is_initialized())
-        self._recorder = Recorder() if alone and next(iter(self.masters.values())).is_cuda else None
+        self._recorded_step = RecordedWork() if alone and next(iter(self.masters.values())).is_cuda else None
         self._adamw = torch.optim.AdamW(
             self._groups(selection, weight_decay, rate_factors(model)), lr=lr, fused=True,
-            capturable=self._recorder is not None,
+            capturable=self._recorded_step is not None,
         )  # fmt: skip
         vars(self._adamw)["_warned_capturable_if_run_uncaptured"] = True  # the first steps are, on purpose
 
@@ -54,7 +54,7 @@ class SelectedAdamW:
                 group["lr"].fill_(group["peak_lr"] * rate)
             else:
                 group["lr"] = group["peak_lr"] * rate
-        norm = self._apply(clip) if self._recorder is None else self._recorder.run(lambda: self._apply(clip))
+        norm = self._apply(clip) if self._recorded_step is None else self._recorded_step.run(lambda: self._apply(clip))
         # Neither the fused step nor a replay does, and copies of trained weights are made anew by version.
         for tensor in (*self.masters.values(), *(parameter for parameter, _, _ in self._partial)):
             torch.autograd.graph.increment_version(tensor)
@@ -69,7 +69,7 @@ class SelectedAdamW:
                     master.grad.mul_(group["factor"])
         norm = nn.utils.clip_grad_norm_(self.masters.values(), clip)
         self._adamw.step()
-        self._adamw.zero_grad(set_to_none=self._recorder is None)
+        self._adamw.zero_grad(set_to_none=self._recorded_step is None)
         self._write_back()
         return norm
 
@@ -129,8 +129,8 @@ class SelectedAdamW:
         for name, master in masters.items():
             keys = ("step", "exp_avg", "exp_avg_sq")
             self._adamw.state[master] = {key: moments[f"{key}/{name}"].clone().to(master.device) for key in keys}
-        if self._recorder is not None:  # its graph knows the moments that were
-            self._recorder = Recorder()
+        if self._recorded_step is not None:  # its graph knows the moments that were
+            self._recorded_step = RecordedWork()
 
     def _gather(self, model: nn.Module, name: str, positions: Tensor) -> nn.Parameter:
         """The master (K,) of the elements at the flat `positions` of a parameter, set up to receive their gradient."""
@@ -165,7 +165,7 @@ class SelectedAdamW:
             {
                 "params": masters,
                 "peak_lr": (self.head_lr if is_head else self.lr) * factor,
-                "lr": self.lr if self._recorder is None else torch.zeros((), device=masters[0].device),
+                "lr": self.lr if self._recorded_step is None else torch.zeros((), device=masters[0].device),
                 # AdamW multiplies it with the rate, and no weight is to fall faster for its labels' unit.
                 "weight_decay": weight_decay / factor if decays else 0.0,
                 "factor": factor,

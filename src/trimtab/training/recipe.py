@@ -16,7 +16,7 @@ from ..encoders.packed import Compute
 from ..errors import InputError
 from ..files import write_text
 
-MIN_STEPS = 400  # fewer trained too little in the search under benchmarks/first_results/
+MIN_STEPS = 400  # fewer trained too little in the search under benchmarks/rates/
 MOST_EPOCHS = 20  # that few rows are visited to come to MIN_STEPS
 
 

@@ -60,7 +60,7 @@ def on_own_stream(work: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-class Recorder:
+class RecordedWork:
     """Runs one piece of work, which reads and writes the same tensors each time: WARM_UP times as it is, then as a replay."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Recorder:
         return self._answer
 
 
-class Recorded:
+class RecordedPasses:
     """Runs a prepared and packed model forward and backward: at the second batch of a shape it is recorded, and then replayed.
 
     The first one runs as it is: it makes what later passes share (copies of frozen weights, gradients, kernels). To be used

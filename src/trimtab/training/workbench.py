@@ -33,7 +33,7 @@ from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
 from .ranks import ALONE, Ranks, device
 from .recipe import DECIDE_NOTHING, Settings
-from .recorded import Recorded, on_own_stream
+from .recorded import RecordedPasses, on_own_stream
 
 
 @dataclass(eq=False)
@@ -146,7 +146,7 @@ class Workbench:
         return losses.detach()
 
     @cached_property
-    def _recorded(self) -> Recorded | None:
+    def _recorded(self) -> RecordedPasses | None:
         """What runs training passes as CUDA graphs, where that is possible: on a GPU, packed, from the tokens on."""
         head_width = self.encoder.config.hidden_size // getattr(self.encoder.config, "num_attention_heads", 1)
         where = next(self.model.parameters()).device
@@ -155,7 +155,7 @@ class Workbench:
         # In float32, attention lays texts out in blocks, which are others for every batch.
         if self.compute != "bfloat16" or not has_flash(where, head_width) or self.ranks.count > 1:
             return None
-        return Recorded(self.model, self.loss, int(self.train.lengths.max()))
+        return RecordedPasses(self.model, self.loss, int(self.train.lengths.max()))
 
     def validation_due(self, step: int) -> bool:
         """Whether to validate after `step` steps: every `eval_steps` or every epoch, and at the end."""

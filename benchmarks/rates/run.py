@@ -1,23 +1,29 @@
 """The search for each method's default learning rate and epochs, on the validation rows of two tasks.
 
-    python benchmarks/first_results/tune.py --data ../shared/data
+    python benchmarks/rates/run.py --data ../shared/data
 
 For the head alone, at 30 epochs: its rate. For every other method, at 5 epochs: the rate of the body with the head at
 0.01, then the rate of the head at the best rate of the body, then 10 epochs at the best of both. Rates found so on few rows
 were too high for more rows of a harder task (LoRA fell to a constant answer on CoLA), so in the end the best rate and those
 below it are tried on all of CoLA, with the head at 0.01, and the best mean over the three tasks decides; of rates that are as
 good to 0.001 the lowest is taken. Each cell is one
-file under tuning/, so the search resumes; the summary is tuning.json.
+file under cells/, so the search resumes; the summary is results.json.
 """
 
 import argparse
+import json
+import os
 from pathlib import Path
+from typing import Any
 
-from cells import cell
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads sleep, which a shared machine needs
 
-from trimtab.encoders.encoder import load
+from trimtab.changes.notation import parse_method
+from trimtab.encoders.encoder import Encoder, load
 from trimtab.files import write_json
 from trimtab.tasks.read import read
+from trimtab.tasks.task import Task
+from trimtab.training.fit import fit
 
 HERE = Path(__file__).parent
 LIMITS = {"sst2": 2500, "stsb": 1500}
@@ -53,7 +59,7 @@ def main() -> None:
         task, rate = tasks[task_name], "-".join(f"{key}-{value:g}" for key, value in rates.items())
         name = f"{task.name}-{method.replace(':', '-').replace('=', '-')}-{rate}-epochs-{epochs}"
         limit = LIMITS.get(task_name)
-        result = cell(HERE / "tuning", name, encoder, task, method, epochs=epochs, train_limit=limit, **rates)
+        result = cell(name, encoder, task, method, epochs=epochs, train_limit=limit, **rates)
         return result["scores"][task.metric]
 
     def mean_score(method: str, epochs: int, **rates: float) -> float:
@@ -82,8 +88,26 @@ def main() -> None:
             f"by_lr_on_{LAST_TASK}": on_last, "by_lr_over_three": over_three, "decided_lr": lowest,
         }  # fmt: skip
         if not options.only:
-            write_json(HERE / "tuning.json", {"rows": LIMITS, "methods": summary})
+            write_json(HERE / "results.json", {"rows": LIMITS, "methods": summary})
         print(method, summary[method], flush=True)
+
+
+def cell(name: str, encoder: Encoder, task: Task, method: str, **settings: Any) -> dict[str, Any]:
+    """The result of fitting `method` on `task`, computed now or read from cells/`name`.json."""
+    path = HERE / "cells" / f"{name}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    run = fit(encoder, task, parse_method(method), **settings)
+    result = {
+        "task": task.name, "method": method, "settings": settings, "metric": task.metric, "scores": run.scores,
+        "baseline": run.baseline, "history": [entry["scores"][task.metric] for entry in run.history],
+        "elements": run.details["elements"], "share": run.details["share"], "seconds": run.seconds,
+        "examples_per_second": run.examples_per_second, "rates": {k: run.details["settings"][k] for k in ("lr", "head_lr")},
+    }  # fmt: skip
+    write_json(path, result)
+    main_score = f"{task.metric} {run.baseline[task.metric]:.4f} -> {run.scores[task.metric]:.4f}"
+    print(f"{name}: {main_score} in {run.seconds:.0f} s ({run.examples_per_second:.0f} texts/s)", flush=True)
+    return result
 
 
 def best(scores: dict[float, float]) -> float:

@@ -65,7 +65,7 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
             ("fisher_top:share=0.1", "random:share=0.1,within=layer_norms", SHUFFLED, LOWEST, *BEYOND), "fisher_top:share=0.1",
         ),
         "blind": (BLIND, BLIND[0]),
-        "confirmed": (CONFIRMED, CONFIRMED[0]),
+        "confirmed": (CONFIRMED, CONFIRMED[-1]),
     } | {
         f"share_{each}": ((f"random:share={each},within=layer_norms", f"fisher_top:share={each}"),
                           f"random:share={each},within=layer_norms")

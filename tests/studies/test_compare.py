@@ -21,6 +21,7 @@ from trimtab.errors import InputError
 from trimtab.studies import compare as module
 from trimtab.studies.compare import compare, finished_cells
 from trimtab.studies.comparison_page import answer, how_judged, markdown
+from trimtab.studies.cost_chart import COSTS, MOST_NAMES, drawing
 from trimtab.studies.statistics import holm
 from trimtab.studies.summary import Cell, Comparison, summarised
 from trimtab.tasks.losses import label_tensor
@@ -374,3 +375,32 @@ def test_json_holds_no_answers(study: Any) -> None:
     text = json.dumps(study[0].as_json())
     assert '"answers"' not in text
     assert '"cells"' in text
+
+
+def names_in(drawing: str, methods: list[str]) -> list[str]:
+    return [method for method in methods if f">{method}<" in drawing]
+
+
+@pytest.mark.parametrize("count", [3, 14])
+def test_where_there_are_many_methods_charts_name_the_front_and_the_reference(count: int, tmp_path: Path) -> None:
+    task, draw = task_named("animals"), np.random.default_rng(3)
+    truth = np.array(task.validation.labels)
+    methods, cells = [f"method{i}" for i in range(count)], []
+    for i, method in enumerate(methods):
+        answers = np.where(draw.random(150) < 0.5 + 0.02 * (i % 5), truth, (truth + 1) % 3)
+        cells.append(cell_of(task, method, 0, answers, 800 + 40 * i, delta_bytes=10_000 + 900 * i))
+    found = summarised("bert", [task], methods, [0], methods[-1], cells)
+    for cost in COSTS:
+        named = names_in(drawing(found, cost), methods)
+        wanted = {*found.front(cost), methods[-1]} if count > MOST_NAMES else set(methods)
+        assert set(named) == wanted
+        assert len(wanted) < count or count <= MOST_NAMES
+    assert (">1,000<" in drawing(found, "elements")) == (count == 14)  # a tick, on an axis of less than a decade
+    page = found.report(tmp_path / "page.html").read_text()
+    assert ("only the reference is named" in page) == (count > MOST_NAMES)
+
+
+def test_long_names_of_methods_may_break_at_commas(tmp_path: Path) -> None:
+    long = "moved_top:count=998,by=gain,within=(layer_norms+biases)"
+    page = made_up({"full": 0.9, long: 0.89}).report(tmp_path / "page.html").read_text()
+    assert "moved_top:count=998,<wbr>by=gain,<wbr>within=(layer_norms+biases)" in page

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from ..tasks.metrics import METRICS
-from ..tasks.task import Task
+from .cost_chart import COSTS, MOST_NAMES, drawing, metric_name
 from .report import environment
 from .summary import Comparison, Summary
-from .wording import count, duration, p_value, plain, score, share, size
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-# Fields of a Summary that a chart can put on its x axis -> the axis' name; of each, less is better.
-COSTS = {
-    "elements": "trained elements of the encoder",
-    "seconds": "seconds per fit",
-    "delta_bytes": "bytes of the delta",
-}
-# Colours that occur nowhere else; in the page they are replaced by its own, which are light or dark as the reader likes.
-_INK, _BLUE, _ORANGE, _RULE = "#010203", "#010204", "#010205", "#010206"
-_COLOURS = {_INK: "currentColor", _BLUE: "var(--blue)", _ORANGE: "var(--orange)", _RULE: "var(--muted)"}
+from .wording import count, duration, p_value, score, share, size
 
 
 def answer(comparison: Comparison) -> list[str]:
@@ -66,7 +50,8 @@ def page(comparison: Comparison) -> str:
     # Markup is not escaped again: in the drawings, matplotlib has escaped the names already.
     contents = {
         "comparison": comparison, "answer": answer(comparison), "rows": comparison.best_first,
-        "charts": [(name, Markup(_svg(chart(comparison, cost)))) for cost, name in COSTS.items()] if comparison.overall else [],
+        "charts": [(name, Markup(drawing(comparison, cost))) for cost, name in COSTS.items()] if comparison.overall else [],
+        "some_named": len(comparison.overall) > MOST_NAMES,
         "fronts": {name: comparison.front(cost) for cost, name in COSTS.items()},
         "how_judged": how_judged(comparison), "difference": difference_text, "spread": _scored, "metric_name": metric_name,
         "n_rows": {task.name: len(task.validation) for task in comparison.tasks},
@@ -110,74 +95,6 @@ def difference_text(summary: Summary) -> str:
         return "–"
     low, high = summary.difference.interval()
     return f"{_signed(summary.difference.mean)} ({_signed(low)} to {_signed(high)})"
-
-
-def chart(comparison: Comparison, cost: str) -> Figure:
-    """Mean score (or mean rank) against a cost on a logarithmic axis, the Pareto front joined by a line.
-
-    `cost` is one of COSTS. The colours are placeholders, which `_svg` replaces.
-    """
-    # Here and not above: it takes a while, and an answer in words needs no drawing.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    front = comparison.front(cost)
-    # A head alone trains 0 elements of the encoder, which a logarithmic axis cannot show.
-    places = {s.method: (max(1, getattr(s, cost)), _height(s)) for s in comparison.overall}
-    # From cheap to dear, behind the points.
-    line = sorted(places[method] for method in front)
-    axes.plot(*zip(*line, strict=True), color=_RULE, linewidth=1, zorder=1)
-    for summary in comparison.overall:
-        x, y = places[summary.method]
-        colour = _BLUE if summary.method in front else _ORANGE
-        # Spreads are of scores over seeds; a mean rank has none.
-        spread = 0 if summary.mean_rank is not None else summary.spread or 0
-        axes.errorbar(x, y, yerr=spread, fmt="o", markersize=5, color=colour, capsize=2, linewidth=1)
-    axes.set_xscale("log")
-    # Room for the names beside the outermost points.
-    axes.margins(x=0.22, y=0.15)
-    axes.set_xlabel(COSTS[cost], color=_INK, fontsize=9)
-    axes.set_ylabel(_axis_name(comparison), color=_INK, fontsize=9)
-    axes.tick_params(colors=_INK, labelsize=8, which="both")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_INK)
-    # Last, as names are set by where the points have come to lie.
-    _label(figure, axes, places)
-    return figure
-
-
-def _label(figure: Figure, axes: Any, places: Mapping[str, tuple[float, float]]) -> None:
-    """Writes each method's name beside its point, and lower where another name is in the way."""
-    figure.draw_without_rendering()  # lays the axes out, so that places in points are known
-    points = 72 / figure.dpi  # in a pixel: a point is 1/72 inch
-    taken: list[tuple[float, float, float]] = []  # left, right and height of the names so far, in points
-    # From the top down, since a name that is in the way goes down.
-    for method, place in sorted(places.items(), key=lambda item: -item[1][1]):
-        x, y = axes.transData.transform(place) * points
-        # Beside the point and a little above it; a letter of size 8 is about 4.6 points wide.
-        left, right, height = x + 6, x + 6 + 4.6 * len(_short(method)), y + 4
-        # By 9 points, which is a line, until no name that is there already overlaps.
-        while any(left < end and right > start and abs(height - other) < 9 for start, end, other in taken):
-            height -= 9
-        taken.append((left, right, height))
-        axes.annotate(_short(method), place, xytext=(6, height - y), textcoords="offset points", fontsize=8, color=_INK)
-
-
-def _svg(figure: Figure) -> str:
-    """An SVG element in the colours of the page, to be set into HTML."""
-    import matplotlib as mpl
-
-    # Text stays text, and names are hashed with a fixed salt: the same study makes the same bytes.
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "trimtab"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    # CSS knows the page's colours, and matplotlib does not: hence the detour.
-    for placeholder, colour in _COLOURS.items():
-        text = text.replace(placeholder, colour)
-    # Without the XML declaration and the doctype, which HTML does not take in its midst.
-    return text[text.index("<svg") :]
 
 
 def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary | None) -> str:
@@ -255,26 +172,6 @@ def _where(comparison: Comparison) -> str:
     return f"on average over {len(names)} tasks" + ("" if comparison.higher_is_better else " (lower is better)")
 
 
-def metric_name(task: Task) -> str:
-    """The task's main score in words, with its direction where that is not the usual one."""
-    return plain(task.metric) + ("" if METRICS[task.metric].higher_is_better else ", lower is better")
-
-
-def _axis_name(comparison: Comparison) -> str:
-    """What the methods are ordered by."""
-    if comparison.higher_is_better is None:
-        return "mean rank, 1 is best"
-    # The metric's own name where all tasks share one.
-    names = {metric_name(task) for task in comparison.tasks}
-    lower = "" if comparison.higher_is_better else ", lower is better"
-    return names.pop() if len(names) == 1 else f"mean main score{lower}"
-
-
-def _height(summary: Summary) -> float:
-    """The place of a method on the y axis, which `_axis_name` names."""
-    return summary.mean if summary.mean_rank is None else summary.mean_rank
-
-
 def _scored(summary: Summary) -> str:
     """The mean score with its standard deviation over seeds, or the mean rank, in words."""
     if summary.mean_rank is not None:
@@ -290,8 +187,3 @@ def _share(comparison: Comparison, summary: Summary) -> str:
 def _signed(value: float) -> str:
     """Three decimals and always a sign, unlike wording.signed, whose decimals follow the size."""
     return f"{value:+.3f}".replace("-", "−")
-
-
-def _short(method: str) -> str:
-    """The method's text, or its first 27 letters and an ellipsis, to be set into a chart."""
-    return method if len(method) <= 28 else method[:27] + "…"

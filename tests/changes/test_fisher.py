@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from trimtab.changes.fisher import ESTIMATORS, Fisher, Meter, factors, mean_of, rank_correlation, stability_of
 from trimtab.changes.fisher_top import Chosen, FisherTop
-from trimtab.changes.methods import Biases, Full, LayerNorms, Lora, Random
+from trimtab.changes.methods import Biases, Full, Head, LayerNorms, Lora, Random
 from trimtab.changes.notation import method_text, parse_method
 from trimtab.changes.selection import Selection
 from trimtab.changes.short_training import head_started
@@ -448,3 +448,20 @@ def test_ranks_are_counted_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     a = draw.random(5000).astype(np.float32)
     b = (a + draw.random(5000)).astype(np.float32)
     assert rank_correlation(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic, abs=1e-9)
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_every_element_of_the_layers_is_told_apart_by_text(compute: Any, encoder: Any) -> None:
+    model = model_of(encoder, "single_label")
+    meter = Meter(model, Full().attach(model), "single_label", "empirical", 0)
+    with meter.measuring(compute):
+        assert not meter._seen.by_text.rest  # or it would cost a backward pass for every text
+
+
+def test_nothing_to_measure_is_refused(encoder: Any) -> None:
+    model = model_of(encoder, "single_label")
+    for given in ("nothing", "head"):
+        with pytest.raises(InputError, match="nothing to measure"):
+            Meter(model, Head().attach(model).body, "single_label", "empirical", 0, given)
+        with pytest.raises(InputError, match="nothing to choose from"):
+            FisherTop(count=1, given=given, within=Head()).attach(model, [], task_loss(make_task()))

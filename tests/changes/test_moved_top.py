@@ -9,10 +9,12 @@ from torch.nn import functional
 
 import trimtab
 from trimtab.changes import short_training
+from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.methods import Biases, LayerNorms, Random
 from trimtab.changes.moved_top import MovedTop
 from trimtab.changes.notation import method_text, parse_method
 from trimtab.changes.ranking import highest
+from trimtab.encoders.observed import Texts
 from trimtab.encoders.padded import padded_logits
 from trimtab.encoders.parts import parts_of
 from trimtab.errors import InputError
@@ -111,3 +113,42 @@ def test_bad_options_are_refused(encoder: Any) -> None:
             MovedTop(**options).attach(model, batches, loss)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="needs batches"):
         MovedTop(share=0.1).attach(model)
+
+
+def test_batches_are_run_in_pieces_to_the_same_end(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, batches, sizes = make_task(), batches_of(encoder), []
+
+    class Bounded(list):
+        most_tokens = 24
+
+    class Watched(Texts):
+        def __init__(self, model: Any, ids: Any, type_ids: Any) -> None:
+            super().__init__(model, ids, type_ids)
+            sizes.append((len(ids), sum(map(len, ids))))
+
+    for module in ("short_training", "fisher"):
+        monkeypatch.setattr(f"trimtab.changes.{module}.Texts", Watched)
+    for method in (MovedTop(count=40, steps=STEPS), FisherTop(count=40, examples=24, head_steps=2)):
+        whole, cut = (
+            method.attach(encoder.with_head(task, 0), some, task_loss(task)) for some in (batches, Bounded(batches))
+        )
+        assert (whole & cut).count >= 39
+    pieces = sizes[-10:]  # of the last measurement, which was bounded
+    assert all(tokens <= 24 or count == 1 for count, tokens in pieces)
+    assert max(tokens for _, tokens in sizes) > 24
+
+
+def test_what_is_wrong_is_said_before_anything_is_tried(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ({"by": "size"}, {"steps": 0}, {"granularity": "row"}, {"per": "head"}):
+        with pytest.raises(InputError, match=f"moved_top:{next(iter(wrong))}="):
+            MovedTop(share=0.1, **wrong)
+    for wrong in ({"granularity": "row"}, {"per": "head"}, {"estimator": "true"}, {"given": "tail"}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            FisherTop(share=0.1, **wrong)
+    for place in ("moved_top.train_briefly", "fisher_top.head_started"):
+        monkeypatch.setattr(f"trimtab.changes.{place}", lambda *args, **options: pytest.fail("it was tried"))
+    task = make_task()
+    for method in (MovedTop, FisherTop):
+        for size in ({"count": 10**7}, {"share": 2.0}, {}):
+            with pytest.raises(InputError, match="count|share"):
+                method(**size).attach(encoder.with_head(task, 0), batches_of(encoder), task_loss(task))

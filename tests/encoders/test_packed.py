@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, CamembertConfig, ModernBertConfig, RobertaConfig
 
 from trimtab.encoders import bucketed, packed
-from trimtab.encoders.head import LinearHead
+from trimtab.encoders.head import TWO_CLASSES, HeadShape, LinearHead, agree
 from trimtab.encoders.layout import Layout
 from trimtab.encoders.packed import forward, pack, prepare, restore
 from trimtab.encoders.padded import padded_logits
@@ -328,3 +328,42 @@ def test_dropout_has_the_gradient_of_its_own_draw() -> None:
     found = torch.autograd.grad(loss(0.0), bias)[0][0]
     change = loss(1e-3) - loss(-2e-3)
     torch.testing.assert_close(found, (change / 2e-3).detach(), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize(("centre", "spread"), [(0.0, 1.0), (0.0, 1e-4), (2000.0, 5.0), (0.0, 1000.0)])
+def test_wrong_answers_are_seen_in_whatever_unit_they_are(
+    centre: float, spread: float, encoder_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = encoder_of("bert")
+    shape = HeadShape("regression", (), centre, spread)
+    for broken in (False, True):
+        model = encoder.with_head(shape, 0)
+        if broken:  # positions count on from text to text, as a family would that ignores them
+            embeddings = model.base_model.embeddings
+            own = embeddings.forward
+            monkeypatch.setattr(
+                embeddings, "forward", lambda own=own, **inputs: own(**(inputs | {"position_ids": None}))
+            )
+        prepare(model)
+        assert packed.can_split(model) is not broken
+        restore(model)
+
+
+def test_a_trial_that_fails_leaves_no_hook(encoder_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = encoder_of("bert").with_head(TWO_CLASSES, 0)
+    monkeypatch.setattr(packed, "_run", lambda *args, **options: (_ for _ in ()).throw(ValueError("no such input")))
+    prepare(model)
+    assert not packed.can_split(model)
+    restore(model)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_answers_agree_by_the_spread_of_the_labels(encoder_of: Any) -> None:
+    classes = encoder_of("bert").with_head(TWO_CLASSES, 0)
+    logits = torch.tensor([[0.3, -0.2], [1.0, 2.0]])
+    assert agree(classes, logits + 1e-6, logits, 1e-5, 1e-5)
+    assert not agree(classes, logits + 1e-4, logits, 1e-5, 1e-5)
+    years = encoder_of("bert").with_head(HeadShape("regression", (), 2000.0, 1e-2), 0)
+    answers = torch.tensor([[2000.001], [2000.004]])
+    assert agree(years, answers * (1 + 1e-7), answers, 1e-5, 1e-5)  # the rounding of float32
+    assert not agree(years, answers + 1e-2, answers, 1e-5, 1e-5)

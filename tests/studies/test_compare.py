@@ -21,8 +21,8 @@ from trimtab.errors import InputError
 from trimtab.studies import compare as module
 from trimtab.studies.compare import compare, finished_cells
 from trimtab.studies.comparison_page import answer, how_judged, markdown
-from trimtab.studies.cost_chart import COSTS, MOST_NAMES, drawing
-from trimtab.studies.statistics import holm
+from trimtab.studies.cost_chart import COSTS, MOST_NAMES, chart, drawing
+from trimtab.studies.statistics import Difference, holm
 from trimtab.studies.summary import Cell, Comparison, summarised
 from trimtab.tasks.losses import label_tensor
 from trimtab.tasks.metrics import scores
@@ -141,6 +141,7 @@ def test_methods_without_a_lasting_name_are_not_kept(encoder: Any, tmp_path: Pat
         ({"reference": trimtab.Biases()}, "the reference biases is not among"),
         ({"epochs": -1}, "epochs=-1"),
         ({"epoch": 1}, "epoch"),
+        ({"seed": 7}, "several seeds: seeds="),
     ],
 )
 def test_bad_choices(change: dict[str, Any], message: str, encoder: Any) -> None:
@@ -404,3 +405,29 @@ def test_long_names_of_methods_may_break_at_commas(tmp_path: Path) -> None:
     long = "moved_top:count=998,by=gain,within=(layer_norms+biases)"
     page = made_up({"full": 0.9, long: 0.89}).report(tmp_path / "page.html").read_text()
     assert "moved_top:count=998,<wbr>by=gain,<wbr>within=(layer_norms+biases)" in page
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e6])
+def test_answers_are_kept_in_the_unit_of_the_labels(unit: float) -> None:
+    values = unit * torch.tensor([[0.123456789], [-1.0], [2.5]])
+    found = module._answers(task_named("counts", "regression"), values)
+    assert np.array_equal(found.astype(np.float32), values[:, 0].numpy())
+
+
+def test_an_interval_does_not_depend_on_the_unit() -> None:
+    plain, tiny = (Difference(-0.1 * unit, 1e-3 * unit**2, 2e-3 * unit**2, 2.0) for unit in (1.0, 1e-12))
+    assert np.allclose(np.array(tiny.interval()) / 1e-12, plain.interval(), rtol=1e-6)
+    assert tiny.p == pytest.approx(plain.p)
+
+
+def test_seconds_below_one_have_places_of_their_own() -> None:
+    task = task_named("animals")
+    truth = np.array(task.validation.labels)
+    cells = [cell_of(task, f"m{i}", 0, truth, seconds=seconds) for i, seconds in enumerate((0.2, 0.4, 0.8))]
+    found = summarised("bert", [task], ["m0", "m1", "m2"], [0], "m0", cells)
+    places = {
+        round(float(line.get_xdata()[0]), 3)
+        for line in chart(found, "seconds").axes[0].lines
+        if line.get_marker() == "o"
+    }
+    assert places == {0.2, 0.4, 0.8}

@@ -32,7 +32,10 @@ def test_a_budget_is_elements_a_share_or_bytes(text: str, elements: int | None, 
     assert Budget.parse(text, 100_000) == Budget(elements, n_bytes)
 
 
-@pytest.mark.parametrize("text", ["", "many", "-5", "0", "0%", "100.1%", "0.0001%", "5 apples", "20ib", "nan"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "many", "-5", "0", "0%", "100.1%", "0.0001%", "5 apples", "20ib", "nan", "0,05%", "1,5MB", "1,00,0", "10,00"],
+)
 def test_a_budget_that_means_nothing_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="budget"):
         Budget.parse(text, 100_000)
@@ -149,3 +152,12 @@ def test_finalists_that_all_fail_with_some_seed_are_an_error_and_no_proposal(
     monkeypatch.setattr("trimtab.studies.compare.fit", fit)
     with pytest.raises(InputError, match=r"with every seed: on animals with seed 1: not this seed"):
         recommend(encoder, make_task(n_train=60, n_validation=8), "300", rows=40, seeds=2, epochs=1, batch_size=8)
+
+
+def test_a_limit_on_training_rows_holds_for_trials_too(encoder: Any, tmp_path: Any) -> None:
+    task = make_task(n_train=90, n_validation=8)
+    found = recommend(encoder, task, "300", rows=40, seeds=1, out=tmp_path, train_limit=30, epochs=1, batch_size=8)
+    assert "after training on 20" in found.reasons[0]  # a third of the 30 judges
+    assert "a fit on all 30 rows" in found.reasons[2]
+    assert found.recipe.settings.train_limit == 30
+    assert all(cell.settings["train_limit"] is None for cell in found.first.cells)

@@ -90,7 +90,7 @@ def test_mapped_is_what_the_files_of_the_prefix_take(method, compute, epochs, en
 
 
 def test_as_many_tokens_as_fit(encoder, monkeypatch):
-    assert bench_of(encoder, LayerNorms()).memory.tokens <= module.CPU_TOKENS
+    assert bench_of(encoder, LayerNorms()).memory.tokens <= module.MOST_TOKENS["cpu"]
     monkeypatch.setattr(module, "free_bytes", lambda device: 30 << 20)
     tight = bench_of(encoder, LayerNorms(), dropout=0.0).memory.tokens
     monkeypatch.setattr(module, "free_bytes", lambda device: 1)

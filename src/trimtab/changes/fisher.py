@@ -189,10 +189,9 @@ class Meter:
     """
 
     def __init__(self, model: Any, within: Selection, kind: str, estimator: str, seed: int, given: str = "nothing"):
-        if given not in GIVEN:
-            raise InputError(f"given must be one of {', '.join(GIVEN)}, not {given!r}")
-        if estimator not in ESTIMATORS:
-            raise InputError(f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}")
+        check_measure(estimator, given)
+        if not within:
+            raise InputError("there is nothing to measure: no element of the encoder was chosen")
         self._model, self._within, self._kind, self._estimator = model, within, kind, estimator
         # Texts go to two groups by turns: how far these agree is the stability of the ranking.
         self._seen = (
@@ -272,6 +271,14 @@ class Meter:
                         self._seen.add(name, gradient, int(groups[i]))
         for parameter in rest.values():
             parameter.requires_grad_(False)
+
+
+def check_measure(estimator: str, given: str) -> None:
+    """Raises InputError for an estimator, or something to be given, that there is not."""
+    if given not in GIVEN:
+        raise InputError(f"given must be one of {', '.join(GIVEN)}, not {given!r}")
+    if estimator not in ESTIMATORS:
+        raise InputError(f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}")
 
 
 def factors(

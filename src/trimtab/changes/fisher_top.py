@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..encoders.observed import pieces
 from ..encoders.parts import parts_of
 from ..errors import InputError
-from .fisher import Meter
+from .fisher import Meter, check_measure
 from .methods import ALL_NORMS, Defaults, LayerNorms, Loss, Method, defaults_of_subset
-from .selection import Selection, described_in
+from .ranking import check_ranking
+from .selection import Selection, described_in, wanted_count
 from .short_training import head_started
 
 
@@ -46,10 +48,13 @@ class FisherTop:
             raise InputError(
                 f"fisher_top:examples={self.examples} must be at least 1 and head_steps={self.head_steps} at least 0"
             )
+        check_measure(self.estimator, self.given)
+        check_ranking("fisher_top", self.granularity, self.per)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         # The head is always trained, so nothing is chosen in it.
         within = self.within.attach(model, batches, loss).body
+        wanted_count("fisher_top", within.count, self.count, self.share)  # before anything is measured
         # Which labels are possible, and how they are drawn, is a matter of the task's kind.
         kind = getattr(loss, "kind", None)
         if kind is None:
@@ -61,9 +66,11 @@ class FisherTop:
         seed = int(torch.randint(2**62, (), dtype=torch.int64))
         meter = Meter(model, within, kind, self.estimator, seed, self.given)
         # "auto": the arithmetic of the fit that this is for (see `computing`). Behind the block the head is as it was.
-        with head_started(model, needed, loss, self.head_steps), meter.measuring("auto"):
+        most = getattr(batches, "most_tokens", None)
+        with head_started(model, needed, loss, self.head_steps, most), meter.measuring("auto"):
             for batch in needed:
-                meter.add(batch)
+                for piece in pieces(batch, most):
+                    meter.add(piece)
         return meter.result().top(self.share, self.count, self.granularity, self.per)
 
 

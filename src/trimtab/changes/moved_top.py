@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ..encoders.parts import parts_of
 from ..errors import InputError
 from .methods import ALL_NORMS, Defaults, Loss, Method, defaults_of, defaults_of_subset
-from .ranking import top_of
-from .selection import Selection
+from .ranking import check_ranking, top_of
+from .selection import Selection, wanted_count
 from .short_training import put_back, train_briefly
 
 SCORES = ("distance", "gain")  # what `by` may be
@@ -44,20 +44,26 @@ class MovedTop:
     def defaults(self) -> Defaults:
         return defaults_of_subset(self.within, self.count, self.share)
 
-    def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
+    def __post_init__(self):
         if self.by not in SCORES:
             raise InputError(f"moved_top:by={self.by} is unknown; known: {', '.join(SCORES)}")
         if self.steps < 1:
             raise InputError(f"moved_top:steps={self.steps} must be at least 1")
+        check_ranking("moved_top", self.granularity, self.per)
+
+    def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         within = self.within.attach(model, batches, loss).body
+        wanted_count("moved_top", within.count, self.count, self.share)  # before anything is tried
         # Each step its own batch, where there are so many; fewer are gone through again.
         some = list(islice(batches, self.steps))
         if loss is None or not some:
             raise InputError("moved_top tries on a task, so it needs batches and the task's loss")
-        scores = self._scores(model, within, some, loss)
+        scores = self._scores(model, within, some, loss, getattr(batches, "most_tokens", None))
         return top_of(within, scores, "moved_top", self.share, self.count, self.granularity, self.per)
 
-    def _scores(self, model: Any, within: Selection, batches: list[Any], loss: Loss) -> dict[str, Tensor]:
+    def _scores(
+        self, model: Any, within: Selection, batches: list[Any], loss: Loss, most_tokens: int | None
+    ) -> dict[str, Tensor]:
         """Parameter name -> score of each element, shaped like the parameter; those outside of `within` have 0."""
         # At the rates that the fit itself would begin with, without its warm-up.
         defaults = defaults_of(self.within).for_width(model.config.hidden_size)
@@ -87,7 +93,7 @@ class MovedTop:
 
         # The fit that follows starts from the pretrained values, and its head from its own draw.
         with put_back(model, rates) as before:
-            train_briefly(model, rates, batches, loss, self.steps, stepping)
+            train_briefly(model, rates, batches, loss, self.steps, stepping, most_tokens)
             distances = {name: (p.detach() - before[name]).abs() for name, p in parameters.items()}
         scores = {name: score.cpu() for name, score in (gains if self.by == "gain" else distances).items()}
         if not all(bool(torch.isfinite(score).all()) for score in scores.values()):

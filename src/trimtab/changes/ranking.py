@@ -27,9 +27,7 @@ def top_of(
     InputError for a share or count that does not fit, and for an unknown granularity or `per`.
     """
     wanted = wanted_count(name, pool.count, count, share)
-    for option, value, known in (("granularity", granularity, GRANULARITIES), ("per", per, PER)):
-        if value not in known:
-            raise InputError(f"{name}:{option}={value} is unknown; known: {', '.join(known)}")
+    check_ranking(name, granularity, per)
     chosen = _top_vectors if granularity == "vector" else highest
     if per == "all":
         return chosen(pool, scores, wanted)
@@ -43,6 +41,13 @@ def top_of(
         if quota:
             result = result | chosen(part, scores, quota)
     return result
+
+
+def check_ranking(name: str, granularity: str, per: str) -> None:
+    """Raises InputError for an unknown granularity or `per`; `name` is the method's."""
+    for option, value, known in (("granularity", granularity, GRANULARITIES), ("per", per, PER)):
+        if value not in known:
+            raise InputError(f"{name}:{option}={value} is unknown; known: {', '.join(known)}")
 
 
 def highest(pool: Selection, scores: Mapping[str, Tensor], wanted: int) -> Selection:

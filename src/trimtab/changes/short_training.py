@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..encoders.head import rate_factors
-from ..encoders.observed import Texts
+from ..encoders.observed import Texts, pieces
 from ..encoders.packed import prepare, restore
 from ..encoders.parts import parts_of
 
@@ -21,9 +21,11 @@ CLIP = 1.0  # most that the norm of all gradients together may be
 
 def train_briefly(
     model: Any, rates: Mapping[str, float], batches: Iterable[Any], loss: Any, steps: int,
-    stepping: Callable[[Callable[[], None]], None] = lambda step: step(),
+    stepping: Callable[[Callable[[], None]], None] = lambda step: step(), most_tokens: int | None = None,
 ) -> None:  # fmt: skip
     """Runs `steps` steps of AdamW, one batch each, on the parameters that `rates` names, each at its constant rate.
+
+    A batch is run in pieces of at most `most_tokens` tokens, whose gradients add up.
 
     (That of a regression's last map in the unit of its labels: `rate_factors`.) Without dropout and weight decay. Gradients
     are there, as backward made them, when `stepping` is called with what clips them and changes the parameters. The model
@@ -52,8 +54,10 @@ def train_briefly(
         prepare(model, compute="auto")
         # From the first batch again, where there are fewer than steps.
         for batch in islice(cycle(batches), steps):
-            logits = Texts(model, batch.ids, batch.type_ids).logits()
-            loss(logits, batch.labels.to(logits.device)).backward()
+            for piece in pieces(batch, most_tokens):
+                logits = Texts(model, piece.ids, piece.type_ids).logits()
+                # Of the batch's mean: a piece counts by its rows.
+                (loss(logits, piece.labels.to(logits.device)) * (len(piece.ids) / len(batch.ids))).backward()
             stepping(step)
             # Here and not in `step`, behind which `stepping` may still read the gradients.
             optimizer.zero_grad()
@@ -81,10 +85,12 @@ def put_back(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tenso
 
 
 @contextmanager
-def head_started(model: Any, batches: list[Any], loss: Any, steps: int) -> Iterator[None]:
+def head_started(
+    model: Any, batches: list[Any], loss: Any, steps: int, most_tokens: int | None = None
+) -> Iterator[None]:
     """Within the block the head is that after `steps` steps of training it alone; then it is as it was."""
     rates = {name: HEAD_LR for name, part in parts_of(model).items() if part.is_head}
     with put_back(model, rates):
         if steps:
-            train_briefly(model, rates, batches, loss, steps)
+            train_briefly(model, rates, batches, loss, steps, most_tokens=most_tokens)
         yield

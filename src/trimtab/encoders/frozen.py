@@ -207,13 +207,14 @@ def intermediate_forward(module: Any, copies: Copies) -> Callable[[Tensor], Tens
     """The forward method that replaces such a module's own: both in one step where no gradient will ask for what is between.
 
     That is so in frozen first layers, whether they are run to fill a cache or within a training step, so that both come to the
-    same bits.
+    same bits; and not where hooks on the map within want to see what it does (changes/by_text.py).
     """
     own = module.forward
 
     def forward(hidden_states: Tensor) -> Tensor:
         x = hidden_states
-        if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.dense.parameters())):
+        needs_gradient = x.requires_grad or any(p.requires_grad for p in module.dense.parameters())
+        if module.dense._forward_hooks or (torch.is_grad_enabled() and needs_gradient):
             return own(x)
         y = copies.times(x.to(COMPUTE).reshape(-1, x.shape[-1]), copies.bias(), gelu=True)
         return y.view(*x.shape[:-1], -1)

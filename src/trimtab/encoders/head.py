@@ -101,6 +101,21 @@ def rate_factors(model: nn.Module) -> Mapping[str, float]:
     return getattr(model, "rate_factors", {})
 
 
+def agree(model: nn.Module, found: Tensor, expected: Tensor, rtol: float, atol: float) -> bool:
+    """Whether logits are the `expected` ones of `model`, in the unit of its answers: in that of a regression's labels.
+
+    Those may be millionths, or years around 2,000 of which a small difference is all that the head says; so answers are compared
+    by their distance from the centre, in units of the spread, to the rounding of float32.
+    """
+    spread = max(rate_factors(model).values(), default=1.0)
+    named = dict(model.named_parameters())
+    biases = [named[name].detach() for name in rate_factors(model) if name.endswith("bias")]
+    centre = float(biases[0].mean()) if biases else 0.0
+    rounding = 8 * torch.finfo(torch.float32).eps * abs(centre) / spread
+    a, b = ((logits - centre) / spread for logits in (found, expected))
+    return torch.allclose(a, b, rtol=rtol, atol=atol + rounding)
+
+
 def _dropout_rate(config: Any) -> float:
     """The rate that the family gives its own head; 0 where it says nothing."""
     stated = (getattr(config, name, None) for name in _RATES)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,16 @@ class Texts:
             return lengths
         # Behind the layers, where a text is one row: its first token or its mean.
         return [1] * count if count == len(lengths) else None
+
+
+def pieces(batch: Any, most_tokens: int | None) -> list[Any]:
+    """The batch in parts of consecutive texts, each of at most `most_tokens` tokens or of one text; whole where that is None."""
+    ends, tokens = [0], 0
+    for i, ids in enumerate(batch.ids if most_tokens is not None else ()):
+        if i > ends[-1] and tokens + len(ids) > (most_tokens or 0):
+            ends.append(i)
+            tokens = 0
+        tokens += len(ids)
+    if len(ends) == 1:
+        return [batch]
+    return [batch.take(range(*bounds)) for bounds in pairwise([*ends, len(batch.ids)])]

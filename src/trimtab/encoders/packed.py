@@ -27,7 +27,7 @@ from ..errors import InputError
 from . import frozen, norms, running
 from .bucketed import bucketed_logits, warn_padded
 from .dropout import dropout_forward
-from .head import LinearHead
+from .head import LinearHead, agree
 from .layout import Layout
 from .parts import layers_of
 from .picked import embedding_forward
@@ -276,7 +276,7 @@ def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) ->
                 _log.info("packed probe of %s failed: %s", type(model).__name__, error)
             else:
                 n_calls = getattr(model.config, "num_hidden_layers", 1)
-                if len(run.attention_modules) == n_calls and torch.allclose(logits, expected, rtol=1e-3, atol=1e-4):
+                if len(run.attention_modules) == n_calls and agree(model, logits, expected, rtol=1e-3, atol=1e-4):
                     return True
             plan.undo()
             plan.firsts_from = None
@@ -299,8 +299,10 @@ def _set_up(model: Any, plan: _Plan, layers: Any, *, shortcuts: bool) -> None:
         return
     # A first run only counts: how often the last layer's module is called, and which modules attend.
     counter = last.register_forward_hook(running.first_tokens(calls=-1))
-    run = _run(model, pack(probe_ids(model), None, model), plan)[1]
-    counter.remove()
+    try:
+        run = _run(model, pack(probe_ids(model), None, model), plan)[1]
+    finally:
+        counter.remove()
     if not run.attention_modules:
         return
     plan.hooks.append(last.register_forward_hook(running.first_tokens(run.last_layer_calls)))

@@ -47,13 +47,13 @@ class Budget:
     @classmethod
     def parse(cls, text: str, n_body: int) -> Budget:
         """What "5000", "0.05%" (of the encoder's `n_body` elements) or "20 KB" says; raises InputError for anything else."""
-        # Commas and underscores only group digits.
-        found = re.fullmatch(r"\s*([\d_]*\.?\d+)\s*(%|(?:[kmg]i?)?b|bytes?)?\s*", text.replace(",", "").lower())
+        # Commas and underscores only group digits by three: 0,05% would be 5%, and is refused.
+        found = re.fullmatch(r"\s*(\d+|\d{1,3}(?:[,_]\d{3})+|\d*\.\d+)\s*(%|(?:[kmg]i?)?b|bytes?)?\s*", text.lower())
         if not found:
             raise InputError(
                 f"budget {text!r} is not understood: give elements (5000), a share (0.05%) or bytes (20KB)"
             )
-        number, unit = float(found[1].replace("_", "")), found[2] or ""
+        number, unit = float(re.sub("[,_]", "", found[1])), found[2] or ""
         if unit in _UNITS:
             return cls(n_bytes=int(number * _UNITS[unit]))
         if unit == "%" and not 0 < number <= 100:

@@ -19,7 +19,7 @@ from ..changes.notation import method_identity, method_text
 from ..encoders.encoder import Encoder
 from ..errors import InputError
 from ..files import write_json
-from ..tasks.metrics import probabilities
+from ..tasks.metrics import decided, probabilities
 from ..tasks.task import Task
 from ..training.fit import fit
 from ..training.ranks import started
@@ -48,7 +48,7 @@ def compare(
     # What is wrong with the study as a whole is refused before the first fit.
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     names = [method_text(method) for method in methods]
-    base = settings_from(settings)
+    base = _settings(settings)
     _check(names, [task.name for task in tasks], numbers)
     if started() > 1:  # each rank would decide for itself which cells are there, and wait for others that are elsewhere
         raise InputError(
@@ -90,7 +90,7 @@ def finished_cells(
     `settings` must be those of the study. Raises InputError for methods without a lasting name.
     """
     _check_identities(methods)
-    base, found = settings_from(settings), []
+    base, found = _settings(settings), []
     for seed in seeds:
         for method in methods:
             path, identity = _place(Path(folder), encoder, task, method, replace(base, seed=seed))
@@ -98,6 +98,13 @@ def finished_cells(
             if cell is not None:
                 found.append(cell)
     return found
+
+
+def _settings(given: dict[str, object]) -> Settings:
+    """The Settings of all cells; raises InputError for a seed, of which each cell has its own."""
+    if "seed" in given:
+        raise InputError(f"a study has several seeds: seeds=[{given['seed']}], and not seed={given['seed']}")
+    return settings_from(given)
 
 
 def _cell(
@@ -143,9 +150,9 @@ def _answers(task: Task, logits: Tensor) -> NDArray:
     # In the forms that statistics.py resamples, decided as tasks/metrics.py decides.
     likely = probabilities(task.kind, logits).numpy()
     if task.kind == "regression":
-        # Five decimals: the file is read by people and by git, and no score sees the sixth.
-        return likely[:, 0].round(5).astype(np.float64)
-    return likely.argmax(1) if task.kind == "single_label" else (likely >= 0.5).astype(np.int64)
+        # Nine significant digits are all that float32 holds, in whatever unit labels are; float64 would write seventeen.
+        return np.array([float(f"{value:.9g}") for value in likely[:, 0]])
+    return decided(task.kind, likely)
 
 
 def _place(folder: Path, encoder: Encoder, task: Task, method: Method, settings: Settings) -> tuple[Path, str]:

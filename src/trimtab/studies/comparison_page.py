@@ -9,7 +9,7 @@ from markupsafe import Markup
 from .cost_chart import COSTS, MOST_NAMES, drawing, metric_name
 from .report import environment
 from .summary import Comparison, Summary
-from .wording import count, duration, p_value, score, share, size
+from .wording import count, duration, p_value, score, share, signed, size
 
 
 def answer(comparison: Comparison) -> list[str]:
@@ -94,7 +94,10 @@ def difference_text(summary: Summary) -> str:
     if summary.difference is None:
         return "–"
     low, high = summary.difference.interval()
-    return f"{_signed(summary.difference.mean)} ({_signed(low)} to {_signed(high)})"
+    numbers = (summary.difference.mean, low, high)
+    # Three decimals, but for errors in a small unit, of which they would leave nothing.
+    mean, low, high = map(signed if max(map(abs, numbers)) < 0.0005 else _signed, numbers)
+    return f"{mean} ({low} to {high})"
 
 
 def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary | None) -> str:

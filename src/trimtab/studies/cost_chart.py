@@ -49,7 +49,8 @@ def chart(comparison: Comparison, cost: str) -> Figure:
     axes = figure.add_subplot()
     front = comparison.front(cost)
     # A head alone trains 0 elements of the encoder, which a logarithmic axis cannot show.
-    places = {s.method: (max(1, getattr(s, cost)), _height(s)) for s in comparison.overall}
+    least = 1 if cost == "elements" else 0
+    places = {s.method: (max(least, getattr(s, cost)), _height(s)) for s in comparison.overall}
     # From cheap to dear, behind the points.
     line = sorted(places[method] for method in front)
     axes.plot(*zip(*line, strict=True), color=_RULE, linewidth=1, zorder=1)

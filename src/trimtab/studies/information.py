@@ -62,7 +62,8 @@ def fisher(
         with seeded(seed, "method"):
             within = method.attach(model, _batches(tokens), loss)
         meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"), given)
-        with head_started(model, _batches(tokens) if head_steps else [], loss, head_steps), meter.measuring("auto"):
+        batches = _batches(tokens) if head_steps else []
+        with head_started(model, batches, loss, head_steps, TOKENS_PER_BATCH), meter.measuring("auto"):
             _measure(meter, tokens, shown=progress)
     # What it was measured with; the hash tells later whether an encoder is the same.
     notes = {

@@ -71,7 +71,11 @@ def recommend(
     n_body = sum(p.count for p in parts_of(encoder.with_head(task, head=chosen.head)).values() if not p.is_head)
     limit = Budget.parse(budget, n_body)
     # One trial for all: candidates are tried, and the information is measured, on the same rows.
+    task = (
+        limited(task, chosen.train_limit, seed=0) if chosen.train_limit else task
+    )  # as the fit that is proposed will be
     trial = trial_task(task, rows)
+    settings = {name: value for name, value in settings.items() if name != "train_limit"}
     methods = [candidate.method for candidate in candidates(encoder, task, limit, chosen.head)]
     # For the reasons alone: what is best is decided by fits.
     info = fisher(

@@ -44,8 +44,9 @@ class Difference:
             return self.mean, self.mean
         while self._beyond(far) > 1 - level:
             far *= 2
-        reach = float(brentq(lambda x: self._beyond(x) - (1 - level), 0, far))  # pyright: ignore[reportArgumentType]
-        return self.mean - reach, self.mean + reach
+        # As a part of `far`: the tolerance of the search is absolute, and differences may be in any unit.
+        part = float(brentq(lambda x: self._beyond(x * far) - (1 - level), 0, 1))  # pyright: ignore[reportArgumentType]
+        return self.mean - part * far, self.mean + part * far
 
     def _beyond(self, reach: float) -> float:
         """The chance that |r Z + s T| is at least `reach`, with Z normal, T of Student's distribution, r^2 and s^2 the variances.

@@ -107,7 +107,7 @@ def per_class(task: Task, logits: Tensor, labels: Tensor) -> list[dict[str, Any]
         return []
     from sklearn.metrics import precision_recall_fscore_support
 
-    predicted, truth = _decided(task.kind, probabilities(task.kind, logits).numpy()), labels.numpy()
+    predicted, truth = decided(task.kind, probabilities(task.kind, logits).numpy()), labels.numpy()
     # Of all classes, those that do not occur included: a table of them has a line for each.
     values = precision_recall_fscore_support(truth, predicted, labels=list(range(len(task.classes))), zero_division=0.0)  # type: ignore[arg-type]
     columns = [np.asarray(column).tolist() for column in values]
@@ -115,7 +115,7 @@ def per_class(task: Task, logits: Tensor, labels: Tensor) -> list[dict[str, Any]
     return [{"class": c, "precision": p, "recall": r, "f1": f, "rows": int(n)} for c, p, r, f, n in rows]
 
 
-def _decided(kind: str, likely: NDArray) -> NDArray:
+def decided(kind: str, likely: NDArray) -> NDArray:
     """The class of each row (N,), or for multi_label 1 for each class it is given (N, C)."""
     return likely.argmax(-1) if kind == "single_label" else (likely >= 0.5).astype(np.int64)
 
@@ -124,7 +124,7 @@ def _single_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
     """All metrics but the loss, of probabilities (N, C) and class numbers (N,)."""
     from sklearn import metrics
 
-    predicted, n_classes = likely.argmax(-1), likely.shape[1]
+    predicted, n_classes = decided("single_label", likely), likely.shape[1]
     # GLUE's F1 (mrpc, qqp) is that of the positive class, which is the second one.
     average = "binary" if n_classes == 2 else "macro"
     precision, recall, f1, _ = _averaged(truth, predicted, average, n_classes)
@@ -142,7 +142,7 @@ def _single_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
 def _multi_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
     """All metrics but the loss, of probabilities (N, C) and classes as 0 and 1 (N, C)."""
     # Each class of each row is a decision of its own, at a probability of one half.
-    predicted, n_classes = _decided("multi_label", likely), likely.shape[1]
+    predicted, n_classes = decided("multi_label", likely), likely.shape[1]
     precision, recall, f1, _ = _averaged(truth, predicted, "macro", n_classes)
     return {
         "accuracy": float(np.mean((predicted == truth).all(-1))),

@@ -21,7 +21,8 @@ from ..tasks.batches import Tokens
 from .forward import batch_logits
 from .optimizer import SelectedAdamW
 
-CPU_TOKENS = 1024  # more at a time is no faster on a CPU (measured from 1,024 to 8,192), and takes more memory
+# With gradients, at a time: more is no faster on a CPU (measured from 1,024 to 8,192), and takes more memory.
+MOST_TOKENS = {"cpu": 1024, "cuda": 1 << 17}
 PROBE_TOKENS = 256  # run once to see what is kept for backward
 SHARE = 0.6  # of the free memory that activations may take
 TIDY_STEPS = 8  # optimizer steps between looks at the memory that is held
@@ -88,9 +89,14 @@ def peak_bytes() -> int:
     """The most memory used so far, or since `forget_peak`: of the CUDA allocator, else resident memory of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    with suppress(
+        OSError, ValueError
+    ):  # Linux: that of this process, where `getrusage` begins with the peak of the one that started it
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     import resource  # not on Windows, where the rest of this module works
 
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS and KiB on Linux
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS and KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
@@ -151,7 +157,7 @@ def _fitting(kept: float, fixed: float, device: torch.device) -> int:
     """As many tokens as fit, rounded down to a power of two; on a CPU no more than helps."""
     most = max(1.0, (SHARE * free_bytes(device) - fixed) / max(1.0, kept))
     fitting = 1 << int(np.log2(most))
-    return min(fitting, CPU_TOKENS) if device.type == "cpu" else min(fitting, 1 << 17)
+    return min(fitting, MOST_TOKENS[device.type])
 
 
 def _kept_per_token(model: Any, tokens: Tokens) -> tuple[float, float]:

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..changes.delta import TENSORS, Delta
+from ..encoders.head import agree
 from ..encoders.packed import prepare
 from ..tasks.batches import Tokens
 from .forward import all_logits
@@ -27,7 +27,7 @@ def check_saved(folder: Path, bench: Workbench) -> None:
     some = Tokens(batch.ids, batch.type_ids, batch.labels, bench.validation.truncation)
     again = Delta.load(folder).attach(bench.encoder).to(next(bench.model.parameters()).device)
     trained, found = (_exact_logits(model, some) for model in (bench.model, again))
-    if not torch.allclose(found, trained, rtol=1e-5, atol=1e-5):
+    if not agree(bench.model, found, trained, rtol=1e-5, atol=1e-5):
         gap = float((found - trained).abs().max())
         raise OSError(f"{folder / TENSORS} does not reproduce the trained model (logits differ by {gap:.2g})")
 

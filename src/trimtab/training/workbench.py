@@ -28,7 +28,17 @@ from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
 from ..tasks.tokenised import tokenized
 from .forward import all_logits, batch_logits
-from .memory import TIDY_STEPS, Memory, Tidy, estimated, forget_peak, give_back, private_bytes, resident_bytes
+from .memory import (
+    MOST_TOKENS,
+    TIDY_STEPS,
+    Memory,
+    Tidy,
+    estimated,
+    forget_peak,
+    give_back,
+    private_bytes,
+    resident_bytes,
+)
 from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
 from .ranks import ALONE, Ranks, device
@@ -53,7 +63,7 @@ class Workbench:
     validation_rows: Rows  # as text, to show the hardest mistakes
     max_length: int  # tokens per text: the setting or the encoder's limit, whichever is less
     compute: Compute  # "float32" or "bfloat16"
-    memory: Memory  # as estimated before training; its `tokens` bounds every forward pass
+    memory: Memory  # as estimated before training; its `tokens` bounds every pass of training and validation
     ranks: Ranks
     private: int  # bytes that the process had of its own before the model
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
@@ -339,10 +349,17 @@ def _attach(method: Method, model: Any, train: Tokens, loss: TaskLoss, settings:
 
 @dataclass(frozen=True)
 class _FirstEpoch:
-    """The batches of the first epoch, from the first one at every walk: each part of a union measures on the same rows."""
+    """The batches of the first epoch, from the first one at every walk: each part of a union measures on the same rows.
+
+    A method that runs them does so in pieces of at most `most_tokens`, as training will.
+    """
 
     train: Tokens
     settings: Settings
+
+    @property
+    def most_tokens(self) -> int:
+        return self.settings.tokens_per_batch or MOST_TOKENS[device().type]
 
     def __iter__(self) -> Iterator[Any]:
         for rows in shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, 0):

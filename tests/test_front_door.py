@@ -51,7 +51,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_the_example_runs(tmp_path):
     done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "python_api.py", "64"],
+        [sys.executable, ROOT / "examples" / "python_api.py", "64", "1"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

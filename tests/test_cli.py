@@ -431,6 +431,8 @@ def test_fisher_over_tasks(command, encoder, table, tmp_path):
         (["--save-selection", "x", "--share", 1.5], "share=1.5"),
         (["--save-selection", "x"], "needs --share or --count"),
         (["--within", "fisher"], "unknown method"),
+        (["--save-selection", "x", "--share", 0.1], "--save-selection x: name a file that ends in .safetensors"),
+        (["--save-selection", "info.safetensors", "--out", "info.safetensors", "--share", 0.1], "a file of its own"),
         (["--given", "labels"], "given must be one of"),
         (["--given", "head", "--within", "full"], "norms and biases"),
     ],
@@ -442,6 +444,39 @@ def test_bad_fisher_options(options, message, command, encoder, table, tmp_path)
     assert code == 2
     assert message in said
     assert not Path("x").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fisher", "ENCODER", "TABLE", "--out", "TABLE"),
+        ("fisher", "ENCODER", "TABLE", "--count", 5, "--save-selection", "TABLE"),
+        ("compare", "ENCODER", "TABLE", "--report", "TABLE"),
+        ("movement", "RUN", "--plot", "TABLE"),
+        ("report", "RUN", "--out", "TABLE"),
+    ],
+)
+def test_what_is_written_does_not_take_the_place_of_data(arguments, command, encoder, table, run_folder):
+    names, before = {"ENCODER": encoder.folder, "TABLE": table, "RUN": run_folder}, Path(table).read_bytes()
+    code, _, said = command(*(names.get(each, each) for each in arguments))
+    assert code == 2, said
+    assert f"{table}: name a file that ends in ." in said
+    assert Path(table).read_bytes() == before
+
+
+def test_all_tasks_are_read_and_places_tried_before_anything_is_measured(
+    command, encoder, table, tmp_path, monkeypatch
+):
+    def measured(*arguments, **options):
+        pytest.fail("it was measured")
+
+    monkeypatch.setattr("trimtab.studies.information.fisher", measured)
+    missing = tmp_path / "missing.csv"
+    code, _, said = command("fisher", encoder.folder, table, missing, *ODD, "--global")
+    assert (code, "missing.csv" in said) == (2, True), said
+    (tmp_path / "file").touch()
+    code, _, said = command("fisher", encoder.folder, table, *ODD, "--out", tmp_path / "file" / "x.safetensors")
+    assert (code, "cannot write" in said) == (2, True), said
 
 
 def test_fisher_given_the_head(command, encoder, table, tmp_path):

@@ -149,6 +149,11 @@ def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | 
         "|---|---|---|---|---|---|",
     ]
     within = ("layer_norms", f"random:count={COUNT}", *EVERYWHERE, "head")
+    behind: dict[str, list[float]] = {
+        "recommended": [],
+        "layer_norms": [],
+        RANK_ONE: [],
+    }  # what always taking one would be
     for name, task in tasks.items():
         proposed = named_methods("recommended", name)
         chosen = [parse_method(method) for method in dict.fromkeys([*proposed, *within])]
@@ -164,7 +169,12 @@ def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | 
         lines.append(
             f"| {name} | {proposed[0]} | {scores[proposed[0]]:.3f} | {' | '.join(plain)} | {best} {scores[best]:.3f} |"
         )
-    return "\n".join(lines) + "\n" if len(lines) > 2 else None
+        for taken, gaps in behind.items():
+            gaps.append(scores[best] - scores[proposed[0] if taken == "recommended" else taken])
+    if len(lines) == 2:
+        return None
+    sentence = ", ".join(f"{taken} {mean(gaps):.4f}" for taken, gaps in behind.items())
+    return "\n".join(lines) + f"\n\nOn average behind the best within the budget: {sentence}.\n"
 
 
 def measured_table(measured: dict[str, Any]) -> str:

@@ -48,6 +48,17 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def check_writable(folder: Path) -> None:
+    """Makes `folder` and tries it; raises InputError where nothing can be written there, before hours of work end at that."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tried = part_of(folder / "tried")
+        tried.touch()
+        tried.unlink()
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
 def part_of(path: Path) -> Path:
     """A name beside `path` to write it under: no other process has it, on this machine or one that shares the folder."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")

@@ -9,6 +9,7 @@ from torch import nn
 from trimtab.changes.delta import Delta
 from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
+from trimtab.changes.notation import parse_method
 from trimtab.changes.selection import Selection
 from trimtab.encoders.head import TWO_CLASSES
 from trimtab.encoders.parts import parts_of
@@ -118,8 +119,6 @@ def test_random_is_uniform(encoder):
     [
         (Random(), "either count= or share="),
         (Random(count=1, share=0.1), "either count= or share="),
-        (Random(share=0.0), "above 0 and at most 1"),
-        (Random(share=1.5), "above 0 and at most 1"),
         (Random(count=10**9), "from 1 to the"),
         (LayerNorms("first"), "layer_norms:which=first is unknown"),
         (Biases("quary"), "biases:which=quary is unknown"),
@@ -204,3 +203,19 @@ def test_the_rate_of_elements_of_vectors_falls_with_their_share() -> None:
     both = Union((LayerNorms(), Biases()))
     assert Random(count=both.defaults.count, within=both).defaults.lr == both.defaults.lr
     assert Random(count=10**6, within=LayerNorms()).defaults.lr == LayerNorms.defaults.lr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "random:count=0",
+        "random:count=-5",
+        "random:share=0.0",
+        "random:share=1.5",
+        "fisher_top:count=0",
+        "moved_top:share=2.0",
+    ],
+)
+def test_sizes_that_no_selection_has_are_refused_at_once(text: str) -> None:
+    with pytest.raises(InputError, match=r"(count|share)=\S+ must be"):
+        parse_method(text)

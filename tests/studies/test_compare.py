@@ -281,7 +281,7 @@ def test_a_reference_that_is_itself_the_smallest_is_said_to_be() -> None:
         return answer(summarised("bert", whole.tasks, whole.methods, whole.seeds, reference, whole.cells))[1]
 
     line = second_line({"full": 0.9, "norms": 0.89, "head": 0.89}, "head")
-    assert line.startswith("head itself is the smallest of the changes that keep up with it: 100 elements")
+    assert line.startswith("head itself is the smallest of the changes that are not worse beyond chance: 100 elements")
     assert "better" not in line
     assert second_line({"full": 0.99, "head": 0.6}, "head").endswith("but better than it: full.")
     assert second_line({"full": 0.9, "norms": 0.89, "head": 0.3}, "norms").startswith("norms itself is the smallest")

@@ -325,6 +325,25 @@ def test_a_run_that_fails_before_a_checkpoint_leaves_no_folder(encoder, tmp_path
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}])
+def test_files_that_are_no_run_are_left_alone(how, encoder, tmp_path):
+    for name in ("README.md", "recipe.toml"):
+        (tmp_path / name).write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"holds README\.md, recipe\.toml of something that is no run"):
+        fit(encoder, make_task(), LayerNorms(), out=tmp_path, epochs=1, **how)
+    assert contents(tmp_path) == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_known_by_its_mark(encoder, tmp_path):
+    task = make_task(n_train=16, n_validation=8)
+    (tmp_path / "recipe.toml").write_text("of the run that was killed")
+    (tmp_path / ".begun").touch()
+    fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1)
+    assert Delta.load(tmp_path).method == "layer_norms"
+    assert not (tmp_path / ".begun").exists()
+
+
 def test_ctrl_c_before_the_first_step_keeps_nothing(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(fit_module.Workbench, "validate", lambda bench: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):

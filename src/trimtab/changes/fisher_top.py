@@ -15,7 +15,7 @@ from ..errors import InputError
 from .fisher import Meter, check_measure
 from .methods import ALL_NORMS, Defaults, LayerNorms, Loss, Method, defaults_of_subset
 from .ranking import check_ranking
-from .selection import Selection, described_in, wanted_count
+from .selection import Selection, check_size, described_in, wanted_count
 from .short_training import head_started
 
 
@@ -50,6 +50,7 @@ class FisherTop:
             )
         check_measure(self.estimator, self.given)
         check_ranking("fisher_top", self.granularity, self.per)
+        check_size("fisher_top", self.count, self.share)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         # The head is always trained, so nothing is chosen in it.

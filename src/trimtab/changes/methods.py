@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..encoders.parts import EMBEDDINGS, KINDS, NORM_KINDS, Part, layers_of, parts_of
 from ..errors import InputError
-from .selection import Selection, wanted_count
+from .selection import Selection, check_size, wanted_count
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -137,6 +137,9 @@ class Random:
     count: int | None = None
     share: float | None = None
     within: Method | None = None
+
+    def __post_init__(self):
+        check_size("random", self.count, self.share)
 
     @property
     def defaults(self) -> Defaults:

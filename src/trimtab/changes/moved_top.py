@@ -17,7 +17,7 @@ from ..encoders.parts import parts_of
 from ..errors import InputError
 from .methods import ALL_NORMS, Defaults, Loss, Method, defaults_of, defaults_of_subset
 from .ranking import check_ranking, top_of
-from .selection import Selection, wanted_count
+from .selection import Selection, check_size, wanted_count
 from .short_training import put_back, train_briefly
 
 SCORES = ("distance", "gain")  # what `by` may be
@@ -50,6 +50,7 @@ class MovedTop:
         if self.steps < 1:
             raise InputError(f"moved_top:steps={self.steps} must be at least 1")
         check_ranking("moved_top", self.granularity, self.per)
+        check_size("moved_top", self.count, self.share)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         within = self.within.attach(model, batches, loss).body

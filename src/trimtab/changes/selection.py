@@ -218,15 +218,22 @@ def described_in(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path} is no saved selection (trimtab fisher --save-selection writes them): {why}") from None
 
 
+def check_size(name: str, count: int | None, share: float | None) -> None:
+    """Raises InputError for a share or count that no selection can have; `name` is the method's."""
+    if share is not None and not 0 < share <= 1:
+        raise InputError(f"{name}:share={share} must be above 0 and at most 1")
+    if count is not None and count < 1:
+        raise InputError(f"{name}:count={count} must be at least 1")
+
+
 def wanted_count(name: str, available: int, count: int | None, share: float | None) -> int:
     """The number of elements that `count` or `share` asks for; raises InputError unless exactly one is given and fits."""
     if (count is None) == (share is None):
         raise InputError(f"{name} needs either count= or share=, and not both")
     if not available:
         raise InputError(f"{name} has nothing to choose from: `within` names no element of the encoder")
-    if share is not None and not 0 < share <= 1:
-        raise InputError(f"{name}:share={share} must be above 0 and at most 1")
-    if count is not None and not 0 < count <= available:
+    check_size(name, count, share)
+    if count is not None and count > available:
         raise InputError(f"{name}:count={count} must be from 1 to the {available} elements there are to choose from")
     # At least one, however small the share: an empty selection trains nothing.
     return count if count is not None else max(1, round(available * share))  # type: ignore[operator]

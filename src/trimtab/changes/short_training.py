@@ -25,9 +25,8 @@ def train_briefly(
 ) -> None:  # fmt: skip
     """Runs `steps` steps of AdamW, one batch each, on the parameters that `rates` names, each at its constant rate.
 
-    A batch is run in pieces of at most `most_tokens` tokens, whose gradients add up.
-
-    (That of a regression's last map in the unit of its labels: `rate_factors`.) Without dropout and weight decay. Gradients
+    (That of a regression's last map in the unit of its labels: `rate_factors`.) Without dropout and weight decay. A batch is run
+    in pieces of at most `most_tokens` tokens, whose gradients add up. Gradients
     are there, as backward made them, when `stepping` is called with what clips them and changes the parameters. The model
     is left in the mode it was in, with the new values.
     """

@@ -3,9 +3,12 @@
 import json
 import math
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from ..errors import InputError
 
 # What several subcommands take is written once, so that its name and its help are the same everywhere.
 # None means that the user gave nothing, so that the recipe, the settings or the method decide. An option that states no name
@@ -40,6 +43,12 @@ INTERRUPTED = 130  # the exit code of what Ctrl-C has ended: 128 + 2, the number
 def say(line: str) -> None:
     """Tells the user, on stderr: stdout is for answers, which may be piped."""
     print(line, file=sys.stderr)
+
+
+def check_ending(path: Path | None, option: str, *endings: str) -> None:
+    """Raises InputError for a file to write with another ending than these: what it would replace may be somebody's data."""
+    if path is not None and path.suffix.lower() not in endings:
+        raise InputError(f"{option} {path}: name a file that ends in {' or '.join(endings)}")
 
 
 def print_json(values: dict[str, Any], as_json: bool) -> None:

@@ -1,6 +1,5 @@
 """Subcommands that answer which parameters matter and which method to take."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -29,6 +28,7 @@ from .options import (
     TaskNames,
     Text,
     TrainLimit,
+    check_ending,
     print_json,
     say,
 )
@@ -91,8 +91,9 @@ def fisher(
     """Measure how much a task's answers depend on each element of an encoder."""
     from ..changes.fisher import mean_of
     from ..changes.notation import parse_method
-    from ..changes.selection import wanted_count
+    from ..changes.selection import check_size
     from ..encoders.encoder import load
+    from ..files import check_writable
     from ..studies.heatmap import draw_heat_map, means_by_place
     from ..studies.information import advice
     from ..studies.information import fisher as measure
@@ -106,15 +107,24 @@ def fisher(
         raise InputError("--save-selection needs --share or --count, to know how many elements to keep")
     if save_selection is None and (share is not None or count is not None):
         raise InputError("--share and --count say how much --save-selection keeps: name a file with it")
-    if save_selection is not None:
-        wanted_count("fisher", sys.maxsize, count, share)  # before hours of measuring
-    # One task after another: what is kept of each is one number per element, not its model. All are measured alike: only then
-    # can they be averaged.
+    check_size("fisher", count, share)  # before hours of measuring
+    check_ending(out, "--out", ".safetensors")
+    check_ending(save_selection, "--save-selection", ".safetensors")
+    if save_selection is not None and out is not None and save_selection.resolve() == out.resolve():
+        raise InputError(f"--out and --save-selection both name {out}: give each a file of its own")
+    # All tasks are read before the first is measured, so that a bad row in the last one is found at once.
     method, loaded, infos = parse_method(within), load(encoder), []
-    for name in tasks:
+    read_tasks = [read(name, text=text, label=label, kind=kind, skip_bad_rows=skip_bad_rows) for name in tasks]
+    # The default needs a task's name.
+    out = out or Path("runs") / f"{'global' if is_global else read_tasks[0].name}-fisher.safetensors"
+    for path in (out, save_selection):
+        if path is not None:
+            check_writable(path.parent)
+    # One after another: what is kept of each is one number per element, not its model. All are measured alike: only then can
+    # they be averaged.
+    for task in read_tasks:
         info = measure(
-            loaded, read(name, text=text, label=label, kind=kind, skip_bad_rows=skip_bad_rows), method,
-            examples=examples, estimator=estimator, seed=seed, head_steps=head_steps, given=given,
+            loaded, task, method, examples=examples, estimator=estimator, seed=seed, head_steps=head_steps, given=given,
             max_length=max_length, compute=compute, progress=True,
         )  # fmt: skip
         # At once, and not after the last task: an unstable ranking is a reason to stop and measure on more rows.
@@ -124,8 +134,6 @@ def fisher(
     found, title = (mean_of(infos), f"{len(tasks)} tasks") if is_global else (infos[0], infos[0].notes["task"])
     if not as_json:
         information_tables(found)
-    # The folder need not be there: `save` makes it.
-    out = out or Path("runs") / f"{'global' if is_global else title}-fisher.safetensors"
     found.save(out)
     # The file is there before the picture is drawn: it is what took the time.
     heading, plot = f"Fisher information ({found.measure}): {title} on {encoder}", out.with_suffix(".png")
@@ -218,6 +226,7 @@ def movement(
     from ..studies.movement import movement as movement_of
     from ..terminal import foreseen_table, movement_tables
 
+    check_ending(plot, "--plot", ".png", ".svg", ".pdf")
     # No rows are read: the delta is compared with the pretrained values, which it was trained from.
     found = movement_of(run, encoder)
     seen = None if fisher is None else found.foreseen_by(Fisher.load(fisher))
@@ -277,6 +286,7 @@ def compare(
 
     # Without a choice, the yardsticks and the three that are most often asked for; the first is the reference.
     methods = [parse_method(each) for each in method or ("full", "layer_norms", "biases", "lora", "head")]
+    check_ending(report, "--report", ".html", ".md")
     # Said before any task is read, and in the words of the option.
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least one fit of each method is needed")

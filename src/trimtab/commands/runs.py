@@ -24,6 +24,7 @@ from .options import (
     SkipBadRows,
     Text,
     TrainLimit,
+    check_ending,
     json_line,
     print_json,
     say,
@@ -164,7 +165,7 @@ def evaluate(
     found = evaluate_run(run, task, split, encoder, text=text, label=label, skip_bad_rows=skip_bad_rows)
     say(f"{found['split']}, {found['rows']:,} rows")
     for name, value in found["scores"].items():
-        say(f"  {name:<20} {value:.4f}")
+        say(f"  {name:<20} {value:.4f}" if value == 0 or 5e-5 <= abs(value) < 1e5 else f"  {name:<20} {value:.4g}")
     print_json(found, as_json)
 
 
@@ -241,6 +242,7 @@ def report(
     """Write a run's page again."""
     from ..studies.report import report as write_report
 
+    check_ending(out, "--out", ".html")
     # From the files of the run folder alone: no encoder is loaded, and nothing is computed again.
     page = write_report(run, out)
     say(f"written to {page}")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from .cost_chart import COSTS, MOST_NAMES, drawing, metric_name
+from .cost_chart import COSTS, MOST_NAMES, drawing
 from .report import environment
 from .summary import Comparison, Summary
-from .wording import count, duration, p_value, score, share, signed, size
+from .wording import count, duration, metric_name, p_value, score, share, signed, size
 
 
 def answer(comparison: Comparison) -> list[str]:
@@ -96,7 +96,7 @@ def difference_text(summary: Summary) -> str:
     low, high = summary.difference.interval()
     numbers = (summary.difference.mean, low, high)
     # Three decimals, but for errors in a small unit, of which they would leave nothing.
-    mean, low, high = map(signed if max(map(abs, numbers)) < 0.0005 else _signed, numbers)
+    mean, low, high = map(signed if 0 < max(map(abs, numbers)) < 0.0005 else _signed, numbers)
     return f"{mean} ({low} to {high})"
 
 
@@ -114,13 +114,13 @@ def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary
     if not level:
         return f"No other method keeps up with {name}: every one is worse beyond chance."
     smallest = min(level, key=lambda s: s.elements)
-    # All that keep up may be larger than the reference; a better one is still worth naming.
+    # All of them may be larger than the reference; a better one is still worth naming.
     if reference.elements <= smallest.elements:
         better = [s.method for s in level if s.verdict == "better"]
         but = f", but better than it: {', '.join(better)}" if better else ""
         return (
-            f"{name} itself is the smallest of the changes that keep up with it: {count(reference.elements)} elements "
-            f"({_share(comparison, reference)} of the encoder){but}."
+            f"{name} itself is the smallest of the changes that are not worse beyond chance: "
+            f"{count(reference.elements)} elements ({_share(comparison, reference)} of the encoder){but}."
         )
     verb = "is better than" if smallest.verdict == "better" else "cannot be told apart from"
     return (

@@ -7,10 +7,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..tasks.metrics import METRICS
-from ..tasks.task import Task
 from .summary import Comparison, Summary
-from .wording import compact, plain, size
+from .wording import compact, metric_name, size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,11 +117,6 @@ def _svg(figure: Figure) -> str:
         text = text.replace(placeholder, colour)
     # Without the XML declaration and the doctype, which HTML does not take in its midst.
     return text[text.index("<svg") :]
-
-
-def metric_name(task: Task) -> str:
-    """The task's main score in words, with its direction where that is not the usual one."""
-    return plain(task.metric) + ("" if METRICS[task.metric].higher_is_better else ", lower is better")
 
 
 def _axis_name(comparison: Comparison) -> str:

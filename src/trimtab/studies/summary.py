@@ -97,8 +97,8 @@ class Comparison:
 
     @property
     def best_first(self) -> list[Summary]:
-        """`overall` by rank."""
-        return sorted(self.overall, key=lambda summary: summary.rank)
+        """`overall` by rank; of equals the one that trains fewest elements."""
+        return sorted(self.overall, key=lambda summary: (summary.rank, summary.elements))
 
     def front(self, cost: str) -> list[str]:
         """The methods that no other outranks at the same or a lower `cost` (elements, seconds, delta_bytes)."""

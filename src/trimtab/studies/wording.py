@@ -4,6 +4,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..tasks.metrics import METRICS
+from ..tasks.task import Task
+
 # The words of this file stand in sentences and tables alike: plain text, escaped where it meets HTML.
 ACRONYMS = {"auc", "f1", "mae", "map", "mse", "rmse", "roc"}  # parts of metrics' names that stand in capitals
 UNDEFINED = "undefined"  # a correlation of constant predictions has no value, and JSON carries it as null or NaN
@@ -87,9 +90,16 @@ def opening(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def metric_name(task: Task) -> str:
+    """The task's main score in words, with its direction where that is not the usual one."""
+    return plain(task.metric) + ("" if METRICS[task.metric].higher_is_better else ", lower is better")
+
+
 def answer(value: str | float) -> str:
-    """A class name as it is, or a number without needless zeros: 1.7, 3.762, 12,340."""
-    return value if isinstance(value, str) else f"{round(value, 3):,.10g}".replace("-", "−")
+    """A class name as it is, or a number without needless zeros: 1.7, 3.762, 12,340; three digits of a small one: 1.23e-06."""
+    if isinstance(value, str):
+        return value
+    return (f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{round(value, 3):,.10g}").replace("-", "−")
 
 
 def p_value(p: float | None) -> str:

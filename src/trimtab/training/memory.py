@@ -89,9 +89,8 @@ def peak_bytes() -> int:
     """The most memory used so far, or since `forget_peak`: of the CUDA allocator, else resident memory of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    with suppress(
-        OSError, ValueError
-    ):  # Linux: that of this process, where `getrusage` begins with the peak of the one that started it
+    # Linux: of this process alone. What `getrusage` tells begins with the peak of the process that started it.
+    with suppress(OSError, ValueError):
         (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     import resource  # not on Windows, where the rest of this module works

@@ -1,22 +1,39 @@
 """What the curves of a run say, in plain words."""
 
-from ..tasks.metrics import METRICS
+from torch import Tensor
+
+from ..tasks.metrics import METRICS, decided, probabilities
+from ..tasks.task import Task
 from .checkpoint import Progress
 
 _RISE = 1.05  # a validation loss this many times its lowest counts as risen: smaller differences are noise
 
 
-def plain_notes(state: Progress, stopped: str | None, metric: str, total_steps: int) -> list[str]:
-    """Sentences on scores that fell, on overfitting, on scores that still rose at the end, and on why training stopped.
+def plain_notes(state: Progress, stopped: str | None, task: Task, logits: Tensor, total_steps: int) -> list[str]:
+    """Sentences on answers that are all alike, scores that fell, overfitting, scores still rising, and why training stopped.
 
-    `stopped` is "early", "interrupted" or None, as in Run; `metric` the main one. The history of `state` begins with the score
-    before training.
+    `stopped` is "early", "interrupted" or None, as in Run; `logits` (N, C) are the answers to the validation rows. The history of
+    `state` begins with the score before training.
     """
+    metric = task.metric
     found = [
-        _worse(state, metric), _overfitting(state), _still_rising(state, metric, total_steps),
+        _constant(task, logits), _worse(state, metric), _overfitting(state), _still_rising(state, metric, total_steps),
         _why_stopped(state, stopped, total_steps),
     ]  # fmt: skip
     return [note for note in found if note]
+
+
+def _constant(task: Task, logits: Tensor) -> str | None:
+    """What it means where every row is given one class, whatever the score then is; None otherwise."""
+    if task.kind != "single_label" or len(logits) < 2:
+        return None
+    answers = set(decided(task.kind, probabilities(task.kind, logits).numpy()).tolist())
+    if len(answers) > 1:
+        return None
+    return (
+        f"Every validation row is answered {task.classes[answers.pop()]!r}, so the scores are those of a constant: nothing was "
+        "learned that tells rows apart. More rows or epochs, another rate (--lr) or another method may help."
+    )
 
 
 def _worse(state: Progress, metric: str) -> str | None:

@@ -16,7 +16,7 @@ from ..changes.notation import method_text
 from ..changes.selection import Selection
 from ..encoders.parts import grid, layers_of
 from ..errors import InputError
-from ..files import unwritable, write_json, write_text
+from ..files import check_writable, write_json, write_text
 from ..tasks.metrics import METRICS, confusion, metric_names, per_class
 from ..tasks.mistakes import hardest_mistakes
 from ..tasks.survey import survey
@@ -32,6 +32,7 @@ from .workbench import Workbench
 RECIPE, HISTORY, SCORES, CARD, PAGE = "recipe.toml", "history.jsonl", "scores.json", "README.md", "report.html"
 _FILES = (TENSORS, READABLE, SCORES, HISTORY, CARD, PAGE, RECIPE, CHECKPOINT)  # what is moved and deleted; no others
 _OLDER = ".replaced"  # the finished run that is being replaced, in the folder
+_BEGUN = ".begun"  # there while a run is made: one that is killed before its first checkpoint has no other mark
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,17 +76,15 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = T
     if not resume and not overwrite and (finished or unfinished):
         state = "an unfinished run (--resume goes on with it)" if unfinished else "a finished run"
         raise InputError(f"{folder} holds {state}: choose another --out, or replace it with --overwrite")
+    # A run writes and deletes files of these names, which in any other folder are somebody's own.
+    others = [] if finished or unfinished or (folder / _BEGUN).exists() else _present(folder)
+    if others:
+        raise InputError(
+            f"{folder} holds {', '.join(others)} of something that is no run, and a run would replace it: choose another --out"
+        )
     # The other ranks rely on the first one: a folder is made and tried once.
-    if not probe:
-        return folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # An hour of training should not end at a folder that cannot be written.
-        tried = folder / ".writable"
-        tried.touch()
-        tried.unlink()
-    except OSError as error:
-        raise unwritable(folder, error) from error
+    if probe:
+        check_writable(folder)
     return folder
 
 
@@ -108,6 +107,7 @@ def taking_place(folder: Path) -> Iterator[None]:
     """
     # There is no such folder where nothing is replaced; moving and deleting it then do nothing.
     aside = folder / _OLDER
+    (folder / _BEGUN).touch()
     try:
         yield
     except BaseException:
@@ -115,6 +115,8 @@ def taking_place(folder: Path) -> Iterator[None]:
             _clear(folder)
             _move(aside, folder)
         raise
+    finally:
+        (folder / _BEGUN).unlink(missing_ok=True)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -127,11 +129,15 @@ def set_aside(folder: Path) -> None:
     _clear(folder)
 
 
+def _present(folder: Path) -> list[str]:
+    """The names of a run's files that are in `folder`."""
+    return [name for name in _FILES if (folder / name).exists()]
+
+
 def _move(source: Path, to: Path) -> None:
     """Moves the files of a run that are in `source`, and deletes that folder where it is empty then."""
-    for name in _FILES:
-        if (source / name).exists():
-            (source / name).replace(to / name)
+    for name in _present(source):
+        (source / name).replace(to / name)
     with suppress(OSError):
         source.rmdir()
 
@@ -235,7 +241,7 @@ def _details(
         "best_step": state.best_step,
         "steps": state.step,
         "stopped": stopped,
-        "notes": plain_notes(state, stopped, task.metric, bench.total_steps),
+        "notes": plain_notes(state, stopped, task, logits, bench.total_steps),
         "settings": asdict(bench.settings) | {"compute": bench.compute, "tokens_per_batch": bench.memory.tokens},
         "versions": {package: version(package) for package in ("trimtab", "torch", "transformers")},
         "rows": found.as_json()["splits"],

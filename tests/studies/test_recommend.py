@@ -105,6 +105,17 @@ def test_the_proposal_is_the_best_trial_and_fit_takes_it(encoder: Any, tmp_path:
     assert Recipe.load(tmp_path / "recipe.toml") == found.recipe
 
 
+def test_what_a_choice_takes_is_not_multiplied_by_the_rows() -> None:
+    """A trial of 100 steps takes as long before a fit of 10,000 rows as before one of 1,000."""
+    from trimtab.studies.recommend import seconds_on_all
+
+    # Of 30 s, 20 were spent on 1,000 rows, and 10 on the choice.
+    assert seconds_on_all("moved_top:share=0.1", 30.0, 50.0, visits=10_000, tried=1000) == pytest.approx(10 + 200)
+    assert seconds_on_all("layer_norms", 30.0, 50.0, visits=10_000, tried=1000) == pytest.approx(300)
+    # Where validation hides in the seconds of steps, nothing is left to be a choice.
+    assert seconds_on_all("fisher_top:share=0.1", 15.0, 50.0, visits=2000, tried=1000) == pytest.approx(30)
+
+
 def test_a_stopped_recommendation_goes_on(encoder: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     task, settings = make_task(n_train=60, n_validation=8), {"epochs": 1, "batch_size": 8}
     found = recommend(encoder, task, "300", rows=40, seeds=2, out=tmp_path, **settings)

@@ -121,6 +121,10 @@ def test_regression_refuses_what_is_no_finite_number(read_cells: Reader, odd: st
     refused(read_cells, ["1.5", odd, "2"], "rows.csv, line 3", odd, "not a finite number", kind="regression")
 
 
+def test_decimal_commas_are_named(read_cells: Reader) -> None:
+    refused(read_cells, ["1,5", "2,25"], "rows.csv, lines 2, 3", "0.5 and not 0,5", kind="regression")
+
+
 @pytest.mark.parametrize("form", [int, str])
 def test_very_many_different_labels_are_ambiguous(read_labels: Reader, form: type) -> None:
     refused(read_labels, [form(i) for i in range(101)], "101 different values", "ambiguous", "--kind single_label")

@@ -1,4 +1,4 @@
-"""Scores against plain definitions written out here."""
+"""Scores against plain definitions written out here, and against scikit-learn's."""
 
 import numpy as np
 import pytest
@@ -53,6 +53,66 @@ def test_matthews_is_the_correlation_of_two_binary_columns():
     truth, predicted = draw.integers(0, 2, 200), draw.integers(0, 2, 200)
     found = scores(task, logits_for(predicted.tolist(), 2), torch.from_numpy(truth))
     assert found["matthews"] == pytest.approx(np.corrcoef(truth, predicted)[0, 1])
+
+
+@pytest.mark.filterwarnings("ignore")  # scikit-learn warns of classes that do not occur
+@pytest.mark.parametrize("n_classes", [2, 3, 7])
+@pytest.mark.parametrize("n_rows", [1, 5, 300])
+def test_scores_of_one_class_a_row_are_those_of_scikit_learn(n_classes, n_rows):
+    from dataclasses import replace
+
+    from sklearn import metrics
+
+    task, draw = replace(make_task(), classes=tuple("abcdefg"[:n_classes])), np.random.default_rng(n_rows)
+    truth, predicted = draw.integers(0, n_classes, n_rows), draw.integers(0, n_classes, n_rows)
+    predicted = np.where(draw.random(n_rows) < 0.4, truth, predicted)
+    logits = logits_for(predicted.tolist(), n_classes)
+    found = scores(task, logits, torch.from_numpy(truth))
+    average = {"average": "binary"} if n_classes == 2 else {"average": "macro"}
+    expected = metrics.precision_recall_fscore_support(truth, predicted, zero_division=0.0, **average)
+    assert [found[name] for name in ("precision", "recall", "f1")] == pytest.approx(expected[:3])
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(truth, predicted))
+    assert found["f1_macro"] == pytest.approx(metrics.f1_score(truth, predicted, average="macro", zero_division=0.0))
+    assert found["matthews"] == pytest.approx(metrics.matthews_corrcoef(truth, predicted))
+    expected = metrics.precision_recall_fscore_support(
+        truth, predicted, labels=list(range(n_classes)), zero_division=0.0
+    )
+    table = per_class(task, logits, torch.from_numpy(truth))
+    for name, column in zip(("precision", "recall", "f1", "rows"), expected, strict=True):
+        assert [row[name] for row in table] == pytest.approx(column.tolist())
+
+
+@pytest.mark.parametrize("n_rows", [1, 4, 200])
+def test_scores_of_several_classes_a_row_are_those_of_scikit_learn(n_rows):
+    from sklearn import metrics
+
+    task, draw = make_task("multi_label"), np.random.default_rng(n_rows)
+    truth, predicted = draw.integers(0, 2, (n_rows, 3)), draw.integers(0, 2, (n_rows, 3))
+    truth[:, 2] = predicted[:, 2] = 0  # a class that is neither asked for nor answered counts for nothing
+    found = scores(task, torch.from_numpy(8.0 * predicted - 4), torch.from_numpy(truth).float())
+    expected = metrics.precision_recall_fscore_support(
+        truth, predicted, labels=[0, 1], average="macro", zero_division=0.0
+    )
+    assert [found[name] for name in ("precision", "recall", "f1")] == pytest.approx(expected[:3])
+    assert found["f1_micro"] == pytest.approx(metrics.f1_score(truth, predicted, average="micro"))
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(truth, predicted))
+    table = per_class(task, torch.from_numpy(8.0 * predicted - 4), torch.from_numpy(truth).float())
+    each = metrics.precision_recall_fscore_support(truth, predicted, zero_division=0.0)
+    for name, column in zip(("precision", "recall", "f1", "rows"), each, strict=True):
+        assert [row[name] for row in table] == pytest.approx(column.tolist())
+
+
+def test_scoring_loads_no_scikit_learn():
+    """It would take 90 MB and a second in every fit, and users need not have it."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, torch\nfrom trimtab.tasks.metrics import scores\nfrom trimtab.tasks.task import Task\n"
+        "task = Task('t', 'single_label', ('a', 'b'), ('text',), 'label', 'accuracy')\n"
+        "print(scores(task, torch.eye(2), torch.tensor([0, 1]))['matthews'], 'sklearn' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["1.0", "False"]
 
 
 def test_multi_label_by_hand():

@@ -16,6 +16,7 @@ from small import FAMILIES, make_task
 from trimtab.changes.delta import Delta
 from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
+from trimtab.changes.moved_top import MovedTop
 from trimtab.changes.notation import parse_method
 from trimtab.encoders import frozen
 from trimtab.errors import InputError
@@ -359,6 +360,29 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(encoder, tmp_p
     run = fit(encoder, make_task(n_train=16, n_validation=8), LayerNorms(), out=tmp_path, epochs=1, progress=True)
     assert "no checkpoint: cannot write it: No space left" in capfd.readouterr().err
     assert Delta.load(tmp_path).values.keys() == run.delta.values.keys()
+
+
+def test_what_is_wrong_with_the_rows_is_said_before_a_method_measures_on_them(encoder, monkeypatch, capfd):
+    seen: list[str] = []
+
+    class Measuring(MovedTop):
+        def attach(self, *arguments):
+            seen.append(capfd.readouterr().err)
+            return super().attach(*arguments)
+
+    task = make_task("regression", n_train=16, n_validation=8)
+    rows = {
+        split: dataclasses.replace(rows, labels=[1e-3 * label for label in rows.labels])
+        for split, rows in task.splits.items()
+    }
+    task = dataclasses.replace(task, splits=rows)
+    fit(encoder, task, Measuring(share=0.1, steps=2), epochs=1, progress=True)
+    assert "regression, judged by" in seen[0]
+    assert "chooses, by a trial of 2 steps" in seen[0]
+    told = capfd.readouterr().err
+    assert "judged by" not in told, "it is said once"
+    assert "validation loss" in told
+    assert "loss 0.000" not in told, "squares of thousandths have digits too"
 
 
 def test_run_folder_holds_what_the_design_says(encoder, tmp_path):

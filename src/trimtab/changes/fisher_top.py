@@ -43,6 +43,11 @@ class FisherTop:
     def defaults(self) -> Defaults:
         return defaults_of_subset(self.within, self.count, self.share)
 
+    @property
+    def trial(self) -> str:
+        """On so many rows at most."""
+        return f"Fisher information on {self.examples:,} rows"
+
     def __post_init__(self):
         if self.examples < 1 or self.head_steps < 0:
             raise InputError(

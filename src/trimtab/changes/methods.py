@@ -42,7 +42,8 @@ class Method(Protocol):
 
     `attach` may add modules to `model` (LoRA does), looks at `batches` (from the first at every walk) and `loss` where the
     choice depends on data, draws from torch's global generator where it is random, and returns a non-empty Selection of the
-    model as it then is. An attribute `defaults`, where it has one, says how this method is best trained.
+    model as it then is. An attribute `defaults`, where it has one, says how this method is best trained, and `trial` what it
+    measures before it chooses.
     """
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection: ...
@@ -145,6 +146,11 @@ class Random:
     def defaults(self) -> Defaults:
         return defaults_of_subset(self.within, self.count, self.share)
 
+    @property
+    def trial(self) -> str:
+        """That of the method it draws from."""
+        return "" if self.within is None else trial_of(self.within)
+
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         parts = parts_of(model)
         if self.within is not None:
@@ -227,6 +233,11 @@ class Union:
             count=None if None in counts else sum(filter(None, counts)),
         )  # fmt: skip
 
+    @property
+    def trial(self) -> str:
+        """Those of its methods, one after the other."""
+        return ", ".join(trial for method in self.methods if (trial := trial_of(method)))
+
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         # Names change where modules are added, so what adds goes first and the rest chooses in the model as it then is.
         adding_first = sorted(self.methods, key=lambda method: not isinstance(method, Lora))
@@ -266,6 +277,11 @@ _MOST = 5e-2  # the highest rate that was searched for elements of vectors
 def defaults_of(method: Method) -> Defaults:
     """How `method` is best trained: its own defaults, or cautious ones where it states none."""
     return getattr(method, "defaults", Defaults())
+
+
+def trial_of(method: Method) -> str:
+    """What `method` measures on the task before it chooses, in words; "" where it does not look at the task."""
+    return getattr(method, "trial", "")
 
 
 def _found(parts: Mapping[str, Part], wanted: Callable[[Part], bool], why_empty: str) -> Selection:

@@ -44,6 +44,11 @@ class MovedTop:
     def defaults(self) -> Defaults:
         return defaults_of_subset(self.within, self.count, self.share)
 
+    @property
+    def trial(self) -> str:
+        """The same trial for however many rows."""
+        return f"a trial of {self.steps:,} steps"
+
     def __post_init__(self):
         if self.by not in SCORES:
             raise InputError(f"moved_top:by={self.by} is unknown; known: {', '.join(SCORES)}")

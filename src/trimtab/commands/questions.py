@@ -1,5 +1,6 @@
 """Subcommands that answer which parameters matter and which method to take."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -154,7 +155,9 @@ def fisher(
 def _saved(chosen: "Selection", path: Path) -> dict[str, Any]:
     """What --json adds about the selection, now written to `path`; raises InputError where that cannot be written."""
     chosen.save(path)
-    say(f"{chosen.count:,} elements written to {path}: fit takes them as --method selection:file={path}")
+    say(
+        f"{chosen.count:,} elements written to {path}: fit takes them as --method {shlex.quote(f'selection:file={path}')}"
+    )
     return {"selection": str(path), "selected": chosen.count}
 
 
@@ -206,7 +209,7 @@ def recommend(
         print(f"\n{method_text(found.method)}\n")
         for sentence in found.reasons:
             print(sentence)
-    say(f"to fit it: trimtab fit {recipe}")
+    say(f"to fit it: trimtab fit {shlex.quote(str(recipe))}")
     print_json(found.as_json() | {"recipe": str(recipe)}, as_json)
 
 

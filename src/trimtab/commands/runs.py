@@ -80,6 +80,7 @@ def fit(
     from dataclasses import fields
 
     from ..studies.report import report
+    from ..tasks.metrics import figure
     from ..training.ranks import is_first
     from ..training.recipe import Recipe, Settings
     from ..training.repeat import fit_recipe
@@ -119,7 +120,8 @@ def fit(
     # On stderr, so that stdout holds the JSON and nothing else.
     metric_name, details = run.details["metric"], run.details
     say(
-        f"validation {metric_name}: {run.baseline[metric_name]:.3f} before, {run.scores[metric_name]:.3f} after training"
+        f"validation {metric_name}: {figure(run.baseline[metric_name])} before, {figure(run.scores[metric_name])} after "
+        "training"
     )
     for note in run.notes:
         say(note)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..changes.fisher import Fisher
-from ..changes.methods import Full, Method
+from ..changes.methods import Full, Method, trial_of
 from ..changes.notation import method_text, parse_method
 from ..encoders.encoder import Encoder
 from ..encoders.parts import NORM_KINDS, parts_of
@@ -142,6 +142,15 @@ def where_information_is(info: Fisher, elements: int) -> str:
     return sentence + "."
 
 
+def seconds_on_all(method: str, seconds: float, examples_per_second: float, *, visits: int, tried: int) -> float:
+    """What a fit with `visits` to training rows takes, where a trial with `tried` of them took `seconds`.
+
+    A fit takes time in proportion to its visits; what a method measures before it chooses takes as long for any number of rows.
+    """
+    chose = max(0.0, seconds - tried / examples_per_second) if trial_of(parse_method(method)) else 0.0
+    return chose + (seconds - chose) * visits / tried
+
+
 def _what_trials_say(final: Comparison, first: Comparison, trial: Task) -> str:
     """One sentence: the scores of the best method, of the runner-up, and of the head alone."""
     best, *others = final.best_first
@@ -165,8 +174,8 @@ def _what_it_costs(best: Summary, first: Comparison, task: Task, trial: Task, se
     """One sentence; `settings` are those of a fit on the whole task, which may visit its rows less often than a trial."""
     assert settings.epochs is not None
     cell = next(cell for cell in first.cells if cell.method == best.method)
-    # A fit takes time in proportion to the rows it visits, which are rows times epochs.
-    seconds = best.seconds * len(task.train) * settings.epochs / (len(trial.train) * cell.settings["epochs"])
+    visits, tried = len(task.train) * settings.epochs, len(trial.train) * cell.settings["epochs"]
+    seconds = seconds_on_all(best.method, best.seconds, cell.examples_per_second, visits=visits, tried=tried)
     return (
         f"It trains {count(best.elements)} elements ({share(cell.share)} of the encoder), its delta takes "
         f"{size(best.delta_bytes)}, and a fit on all {len(task.train):,} rows takes about {duration(seconds)} on this machine."

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..tasks.metrics import METRICS
+from ..tasks.metrics import METRICS, figure
 from ..tasks.task import Task
 
 # The words of this file stand in sentences and tables alike: plain text, escaped where it meets HTML.
@@ -35,12 +35,7 @@ def compact(number: int) -> str:
 
 def score(value: float | None) -> str:
     """Three decimals, fewer above 100, two significant digits below 0.0005."""
-    if value is None or not math.isfinite(value):
-        return UNDEFINED
-    # Below 0.0005 three decimals would show nothing but zeros.
-    decimals = next(d for limit, d in ((1e4, 0), (100, 1), (0, 3)) if abs(value) >= limit)
-    text = f"{value:,.{decimals}f}" if value == 0 or abs(value) >= 0.0005 else f"{value:.1e}"
-    return text.replace("-", "−")
+    return UNDEFINED if value is None or not math.isfinite(value) else figure(value).replace("-", "−")
 
 
 def signed(value: float) -> str:

@@ -1,6 +1,12 @@
-"""The scores of a task, each with its direction and range; scikit-learn and scipy compute them."""
+"""The scores of a task, each with its direction and range.
 
-import warnings
+Those of classes are sums of counts and written out here: importing scikit-learn for them took 90 MB and a second in every fit.
+The tests compare them with scikit-learn's. Correlations are scipy's.
+"""
+
+# Shapes: N rows, C classes.
+
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,14 +111,11 @@ def per_class(task: Task, logits: Tensor, labels: Tensor) -> list[dict[str, Any]
     """Precision, recall, F1 and rows of each class; empty for regression."""
     if task.kind == "regression":
         return []
-    from sklearn.metrics import precision_recall_fscore_support
-
-    predicted, truth = decided(task.kind, probabilities(task.kind, logits).numpy()), labels.numpy()
+    counts = _Counts.of(labels.numpy(), decided(task.kind, probabilities(task.kind, logits).numpy()), len(task.classes))
     # Of all classes, those that do not occur included: a table of them has a line for each.
-    values = precision_recall_fscore_support(truth, predicted, labels=list(range(len(task.classes))), zero_division=0.0)  # type: ignore[arg-type]
-    columns = [np.asarray(column).tolist() for column in values]
-    rows = zip(task.classes, *columns, strict=True)
-    return [{"class": c, "precision": p, "recall": r, "f1": f, "rows": int(n)} for c, p, r, f, n in rows]
+    columns = (counts.precision, counts.recall, counts.f1, counts.asked)
+    rows = zip(task.classes, *(column.tolist() for column in columns), strict=True)
+    return [{"class": c, "precision": p, "recall": r, "f1": f, "rows": n} for c, p, r, f, n in rows]
 
 
 def decided(kind: str, likely: NDArray) -> NDArray:
@@ -120,21 +123,79 @@ def decided(kind: str, likely: NDArray) -> NDArray:
     return likely.argmax(-1) if kind == "single_label" else (likely >= 0.5).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """How often each class was right, was answered, and was asked for: three (C,) arrays of whole numbers."""
+
+    right: NDArray
+    answered: NDArray
+    asked: NDArray
+
+    @classmethod
+    def of(cls, truth: NDArray, predicted: NDArray, n_classes: int) -> "_Counts":
+        """From class numbers (N,), or from classes as 0 and 1 (N, C)."""
+        if truth.ndim == 2:
+            truth, predicted = truth.astype(np.int64), predicted.astype(np.int64)
+            return cls((truth * predicted).sum(0), predicted.sum(0), truth.sum(0))
+        right, answered, asked = (
+            np.bincount(each, minlength=n_classes) for each in (truth[truth == predicted], predicted, truth)
+        )
+        return cls(right, answered, asked)
+
+    @property
+    def precision(self) -> NDArray:
+        """(C,): of the answers, the share that is right; 0 where there are none."""
+        return self.right / np.maximum(self.answered, 1)
+
+    @property
+    def recall(self) -> NDArray:
+        """(C,): of the rows that have the class, the share that is answered so; 0 where there are none."""
+        return self.right / np.maximum(self.asked, 1)
+
+    @property
+    def f1(self) -> NDArray:
+        """(C,): the harmonic mean of both; 0 where a class is neither answered nor asked for."""
+        return 2 * self.right / np.maximum(self.answered + self.asked, 1)
+
+    def macro(self) -> tuple[float, float, float]:
+        """Means of precision, recall and F1 over the classes that are answered or asked for; 0 where there are none."""
+        # A class that is neither has no score, and counts for nothing.
+        present = self.answered + self.asked > 0
+        if not present.any():
+            return 0.0, 0.0, 0.0
+        precision, recall, f1 = (float(each[present].mean()) for each in (self.precision, self.recall, self.f1))
+        return precision, recall, f1
+
+    def total(self) -> "_Counts":
+        """Of all classes together, as if they were one: three (1,) arrays."""
+        return _Counts(*(each.sum(keepdims=True) for each in (self.right, self.answered, self.asked)))
+
+    def matthews(self) -> float:
+        """The correlation of true and answered classes of N rows of one class each, R_K; 0 where either is all one class.
+
+        Gorodkin 2004 (Computational Biology and Chemistry 28), equation 8; with two classes the coefficient of Matthews 1975.
+        """
+        n, answered, asked = float(self.asked.sum()), self.answered.astype(float), self.asked.astype(float)
+        together = n * self.right.sum() - answered @ asked
+        alone = (n * n - answered @ answered) * (n * n - asked @ asked)
+        return float(together / np.sqrt(alone)) if alone > 0 else 0.0
+
+
 def _single_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
     """All metrics but the loss, of probabilities (N, C) and class numbers (N,)."""
-    from sklearn import metrics
-
     predicted, n_classes = decided("single_label", likely), likely.shape[1]
+    counts = _Counts.of(truth, predicted, n_classes)
+    precision, recall, f1 = macro = counts.macro()
     # GLUE's F1 (mrpc, qqp) is that of the positive class, which is the second one.
-    average = "binary" if n_classes == 2 else "macro"
-    precision, recall, f1, _ = _averaged(truth, predicted, average, n_classes)
+    if n_classes == 2:
+        precision, recall, f1 = (float(each[1]) for each in (counts.precision, counts.recall, counts.f1))
     return {
         "accuracy": float(np.mean(predicted == truth)),
         "precision": precision,
         "recall": recall,
         "f1": f1,
-        "f1_macro": _averaged(truth, predicted, "macro", n_classes)[2],
-        "matthews": _unwarned(metrics.matthews_corrcoef, truth, predicted),
+        "f1_macro": macro[2],
+        "matthews": counts.matthews(),
         "calibration_error": calibration_error(likely.max(-1), predicted == truth),
     }
 
@@ -143,14 +204,15 @@ def _multi_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
     """All metrics but the loss, of probabilities (N, C) and classes as 0 and 1 (N, C)."""
     # Each class of each row is a decision of its own, at a probability of one half.
     predicted, n_classes = decided("multi_label", likely), likely.shape[1]
-    precision, recall, f1, _ = _averaged(truth, predicted, "macro", n_classes)
+    counts = _Counts.of(truth, predicted, n_classes)
+    precision, recall, f1 = counts.macro()
     return {
         "accuracy": float(np.mean((predicted == truth).all(-1))),
         "precision": precision,
         "recall": recall,
         "f1": f1,
         "f1_macro": f1,
-        "f1_micro": _averaged(truth, predicted, "micro", n_classes)[2],
+        "f1_micro": float(counts.total().f1[0]),
         # How sure each decision is, whichever way it goes.
         "calibration_error": calibration_error(np.maximum(likely, 1 - likely).ravel(), (predicted == truth).ravel()),
     }
@@ -171,6 +233,17 @@ def _regression(values: NDArray, truth: NDArray) -> dict[str, float]:
     }
 
 
+def figure(value: float) -> str:
+    """A score or a loss in few digits: three decimals, fewer above 100, two significant digits below 0.0005."""
+    if not math.isfinite(value):
+        return str(value)
+    # Below 0.0005 three decimals would show nothing but zeros.
+    if 0 < abs(value) < 0.0005:
+        return f"{value:.1e}"
+    decimals = next(d for limit, d in ((1e4, 0), (100, 1), (0, 3)) if abs(value) >= limit)
+    return f"{value:,.{decimals}f}"
+
+
 def calibration_error(confidence: NDArray, correct: NDArray, n_bins: int = 15) -> float:
     """The expected calibration error, from 0 to 1, of N confidences in [0, 1] and whether each was right."""
     # A confidence of exactly 1 belongs to the last bin.
@@ -178,20 +251,3 @@ def calibration_error(confidence: NDArray, correct: NDArray, n_bins: int = 15) -
     # Summed by bin, accuracy minus confidence times its rows: the rows in the weight and in the mean cancel.
     gaps = np.bincount(bins, weights=correct.astype(float) - confidence, minlength=n_bins)
     return float(np.abs(gaps).sum() / len(confidence))
-
-
-def _averaged(truth: NDArray, predicted: NDArray, average: str, n_classes: int) -> tuple[float, float, float, Any]:
-    """(precision, recall, F1, support) by scikit-learn's `average`; 0 where one is undefined."""
-    from sklearn.metrics import precision_recall_fscore_support
-
-    # A class that is neither in the rows nor among the answers has no score, and counts for nothing.
-    present = truth.any(0) | predicted.any(0) if truth.ndim == 2 else np.isin(np.arange(n_classes), [truth, predicted])
-    labels = None if average == "binary" or not present.any() else np.flatnonzero(present)
-    return precision_recall_fscore_support(truth, predicted, labels=labels, average=average, zero_division=0.0)  # type: ignore[arg-type,return-value]
-
-
-def _unwarned(function: Any, *arguments: Any) -> float:
-    """Runs a scikit-learn score where one class alone may be present, which it warns of and scores as 0."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return float(function(*arguments))

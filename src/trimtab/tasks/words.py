@@ -28,6 +28,9 @@ NUMBER = re.compile(
 QUANTITY = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 """A number in a regression, where "05" can only be 5."""
 
+DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
+"""How most of Europe writes fractions; 1,234 may as well be a whole number, so it is named and not read."""
+
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 """About 3.4e38: labels become float32, and a larger one would become infinity there."""
 
@@ -75,9 +78,11 @@ def finite_numbers(raw: RawRows) -> list[float]:
     # The pattern first: float() would also take nan, inf and 1_000.
     wrong = [i for i, word in enumerate(words) if not (QUANTITY.fullmatch(word) and abs(float(word)) <= FLOAT32_MAX)]
     if wrong:
+        commas = all(DECIMAL_COMMA.fullmatch(words[i]) for i in wrong)
+        hint = "Write 0.5 and not 0,5." if commas else "Correct these rows or take them out."
         raise InputError(
             f"{raw.at(wrong)}: the label {in_quotes(words[i] for i in wrong)} is not a finite number (at most 3.4e38), as "
-            "a regression task needs. Correct these rows or take them out."
+            f"a regression task needs. {hint}"
         )
     return [float(word) for word in words]
 

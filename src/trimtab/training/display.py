@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..changes.methods import Method, trial_of
 from ..changes.notation import method_text
+from ..tasks.metrics import figure
 from ..tasks.survey import survey
 
 if TYPE_CHECKING:
+    from ..tasks.task import Task
     from . import checkpoint
     from .workbench import Workbench
 
@@ -46,12 +50,19 @@ class Display:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
 
-    def announce(self, bench: Workbench, state: checkpoint.Progress, resume: bool) -> None:
-        """Says what will be trained on what, what truncation cuts and whether it goes on from a checkpoint; starts the bar."""
-        self._bench = bench
+    def describe(self, task: Task, method: Method) -> None:
+        """Says what there is to know of the rows, and what `method` will measure on them before anything is trained."""
+        if self._console.quiet:
+            return  # the survey takes time, with many rows
         # All that may be wrong with the data, before an hour is spent on it.
-        lines = survey(bench.task).lines()
-        lines += [bench.train.truncation.line("train", bench.max_length)]
+        self._say(survey(task).lines())
+        if trial := trial_of(method):
+            self._say([f"first {method_text(method)} chooses, by {trial}"])
+
+    def announce(self, bench: Workbench, state: checkpoint.Progress, resume: bool) -> None:
+        """Says what will be trained, what truncation cuts and whether it goes on from a checkpoint; starts the bar."""
+        self._bench = bench
+        lines = [bench.train.truncation.line("train", bench.max_length)]
         lines += [bench.validation.truncation.line("validation", bench.max_length)]
         # The method's own rates are filled in by now.
         body, head = bench.selection.body.count, bench.selection.head.count
@@ -70,17 +81,16 @@ class Display:
             lines.append(
                 "there is no checkpoint to resume from in the run folder (--out): starting from the first step"
             )
-        for line in lines:
-            self._console.print(line, markup=False, soft_wrap=True)
+        self._say(lines)
         self._bar.start()
 
     def stopping(self) -> None:
         """Answers the first Ctrl-C."""
-        self._console.print("stopping: the best so far is judged and kept; Ctrl-C again stops at once", soft_wrap=True)
+        self._say(["stopping: the best so far is judged and kept; Ctrl-C again stops at once"])
 
     def warn(self, text: str) -> None:
         """Says what went wrong without ending the run."""
-        self._console.print(f"trimtab: {text}", markup=False, soft_wrap=True)
+        self._say([f"trimtab: {text}"])
 
     def cached(self, rows: int, total: int) -> None:
         """Moves the bar of the frozen layers' states: `rows` texts of `total` have theirs."""
@@ -98,23 +108,28 @@ class Display:
             assert self._bench is not None
             self._training = self._bar.add_task("train", total=self._bench.total_steps, facts="")
         self._bar.update(
-            self._training, completed=state.step, facts=f"loss {self._loss:.3f}  {self._score}  {rate:.0f} texts/s"
+            self._training, completed=state.step, facts=f"loss {figure(self._loss)}  {self._score}  {rate:.0f} texts/s"
         )
 
     def validated(self, state: checkpoint.Progress) -> None:
         """Prints one line per validation."""
         assert self._bench is not None
         entry, metric = state.history[-1], self._bench.task.metric
-        self._score = f"{metric} {entry['scores'][metric]:.3f}"
+        self._score = f"{metric} {figure(entry['scores'][metric])}"
         # So that the bar has the new score too.
         self.stepped(state)
         # The baseline has no training loss and cannot be the best of the validations after it.
         if entry["step"] == 0:
-            text = f"before training: {self._score}, validation loss {entry['validation_loss']:.3f}"
+            text = f"before training: {self._score}, validation loss {figure(entry['validation_loss'])}"
         else:
             best = "  (best so far)" if state.best_step == state.step else ""
             text = (
-                f"epoch {entry['epoch']:.2f}, step {entry['step']}: {self._score}, training loss {entry['train_loss']:.3f}, "
-                f"validation loss {entry['validation_loss']:.3f}{best}"
+                f"epoch {entry['epoch']:.2f}, step {entry['step']}: {self._score}, training loss {figure(entry['train_loss'])}, "
+                f"validation loss {figure(entry['validation_loss'])}{best}"
             )
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._say([text])
+
+    def _say(self, lines: Iterable[str]) -> None:
+        """Prints each line as it is, above the bar."""
+        for line in lines:
+            self._console.print(line, markup=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, restore
 from ..errors import InputError
 from ..randomness import forked
+from ..tasks.holdout import limited
 from ..tasks.metrics import METRICS
 from ..tasks.task import Task
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -65,6 +66,7 @@ def fit(
         with ExitStack() as stack:
             if written is not None:
                 stack.enter_context(gone_if_empty(written))
+            display.describe(limited(task, chosen.train_limit, chosen.seed), method)
             bench = set_up(encoder, task, method, chosen, ranks)
             sitting = _sit_down(bench, folder, resume, display, started)
             if written is not None:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..tasks.metrics import METRICS, decided, probabilities
+from ..tasks.metrics import METRICS, decided, figure, probabilities
 from ..tasks.task import Task
 from .checkpoint import Progress
 
@@ -59,9 +59,9 @@ def _overfitting(state: Progress) -> str | None:
     if not parted:
         return None
     return (
-        f"Overfitting: after step {low['step']} the training loss went on falling ({low['train_loss']:.3f} to "
-        f"{last['train_loss']:.3f}) while the validation loss rose ({low['validation_loss']:.3f} to "
-        f"{last['validation_loss']:.3f}). The values of step {state.best_step}, the best on validation, are kept; "
+        f"Overfitting: after step {low['step']} the training loss went on falling ({figure(low['train_loss'])} to "
+        f"{figure(last['train_loss'])}) while the validation loss rose ({figure(low['validation_loss'])} to "
+        f"{figure(last['validation_loss'])}). The values of step {state.best_step}, the best on validation, are kept; "
         "fewer epochs, a lower rate, more data or fewer trained parameters would help."
     )
 
@@ -72,11 +72,13 @@ def _still_rising(state: Progress, metric: str, total_steps: int) -> str | None:
     # Only a run that went to its end, and was best there, could have gone further.
     if len(scores) < 2 or state.step < total_steps or state.best_step != state.step:
         return None
-    # In the units of the metric; less than a hundredth may be noise.
+    # Of scores between 0 and 1 less than a hundredth may be noise, and of errors less than a hundredth of them.
     gain = abs(scores[-1] - scores[-2])
-    if gain < 0.01 or not METRICS[metric].better(scores[-1], scores[-2]):
+    if gain < 0.01 * (1.0 if METRICS[metric].high is not None else abs(scores[-2])) or not METRICS[metric].better(
+        scores[-1], scores[-2]
+    ):
         return None
-    return f"The {metric} was still improving at the last validation (by {gain:.3f}): more epochs may help."
+    return f"The {metric} was still improving at the last validation (by {figure(gain)}): more epochs may help."
 
 
 def _why_stopped(state: Progress, stopped: str | None, total_steps: int) -> str | None:

@@ -2,6 +2,7 @@
 
     python benchmarks/speed/run.py --data ../shared/data       (hours; resumes; one work after another, contestants in turn)
     python benchmarks/speed/run.py --summary                   (results.json, table.md and speed.svg from the cells)
+    python benchmarks/speed/run.py --out benchmarks/speed/float32 --only layer_norms_sst2        (those of another processor)
 
 Contestants of one work and seed run directly after one another, each in a process of its own with an empty cache, so that
 their ratio is taken on one state of a shared machine.
@@ -21,7 +22,6 @@ from works import WORKS
 from trimtab.files import write_json, write_text
 
 HERE = Path(__file__).parent
-CELLS = HERE / "cells"
 CONTESTANTS = ("trimtab", "trainer", "expert")
 SEEDS = (0, 1, 2)
 
@@ -31,21 +31,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--only", choices=WORKS, action="append")
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--out", type=Path, default=HERE, help="where cells/, results.json, table.md and speed.svg go")
     parser.add_argument("--summary", action="store_true")
     options = parser.parse_args()
     if not options.summary:
         for seed in SEEDS[: options.seeds]:
             for work in options.only or WORKS:
                 for who in CONTESTANTS[:1] if WORKS[work].method == "predict" else CONTESTANTS:
-                    run_cell(work, who, seed, options.data)
-    summarise()
+                    run_cell(work, who, seed, options.data, options.out / "cells")
+    summarise(options.out)
 
 
-def run_cell(work: str, who: str, seed: int, data: Path) -> None:
+def run_cell(work: str, who: str, seed: int, data: Path, cells: Path) -> None:
     """Runs a cell in its own process, unless its file is there."""
-    path = CELLS / f"{work}-{who}-{seed}.json"
+    path = cells / f"{work}-{who}-{seed}.json"
     if path.is_file():
         return
+    cells.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
         str(HERE / "cell.py"),
@@ -66,19 +68,19 @@ def run_cell(work: str, who: str, seed: int, data: Path) -> None:
     print(f"{path.stem}: {result['seconds']:.1f} s, peak {result['peak_memory_bytes'] / 1e6:,.0f} MB", flush=True)
 
 
-def summarise() -> None:
+def summarise(out: Path) -> None:
     """Writes results.json, table.md and speed.svg from the cells there are."""
-    results = {name: found for name in WORKS if (found := summary_of(name))}
-    write_json(HERE / "results.json", results)
-    write_text(HERE / "table.md", table(results))
+    results = {name: found for name in WORKS if (found := summary_of(name, out / "cells"))}
+    write_json(out / "results.json", results)
+    write_text(out / "table.md", table(results))
     if results:
-        plot(results)
+        plot(results, out / "speed.svg")
 
 
-def summary_of(name: str) -> dict | None:
+def summary_of(name: str, folder: Path) -> dict | None:
     """Medians over seeds of the seconds and of the ratios, which are taken seed by seed."""
     cells = {
-        who: [json.loads(p.read_text()) for p in sorted(CELLS.glob(f"{name}-{who}-?.json"))] for who in CONTESTANTS
+        who: [json.loads(p.read_text()) for p in sorted(folder.glob(f"{name}-{who}-?.json"))] for who in CONTESTANTS
     }
     if not cells["trimtab"]:
         return None
@@ -145,8 +147,8 @@ def table(results: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(results: dict) -> None:
-    """speed.svg: seconds of every contestant, and the floor, on a logarithmic axis."""
+def plot(results: dict, path: Path) -> None:
+    """A picture at `path`: seconds of every contestant, and the floor, on a logarithmic axis."""
     from matplotlib import pyplot
 
     names = list(results)
@@ -165,7 +167,7 @@ def plot(results: dict) -> None:
     axes.set_xlabel("seconds of the whole fit (median over seeds)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(HERE / "speed.svg")
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from small import ANIMALS, first_animal, sentences, write_csv
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from trimtab.training.repeat import folder_name
 from trimtab.training.use import Predictor
 from trimtab.training.workbench import Workbench
 
@@ -177,6 +179,26 @@ def test_a_recipe_of_a_run_goes_on_in_its_folder(command, run_folder):
     code, _, err = command("fit", run_folder / "recipe.toml", "--resume")
     assert code == 2
     assert f"the run in {run_folder} is finished" in err
+
+
+def test_a_recipe_written_by_hand_is_run_and_resumed_elsewhere(command, run_folder, tmp_path, monkeypatch):
+    """Its own folder may be anybody's: the run goes where it went before."""
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text((run_folder / "recipe.toml").read_text())
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command("fit", recipe)
+    assert code == 0, err
+    (made,) = (tmp_path / "runs").iterdir()
+    code, _, err = command("fit", recipe, "--resume")
+    assert (code, f"the run in {made.relative_to(tmp_path)} is finished" in err) == (2, True), err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.toml", "runs"]
+
+
+def test_the_folder_of_a_long_method_has_a_short_name():
+    name = folder_name("task", "+".join(["layer_norms", *(f"biases:which=query+{i}" for i in range(50))]))
+    assert len(name) < 200
+    assert name != folder_name("task", "+".join(["layer_norms", *(f"biases:which=query+{i}" for i in range(51))]))
+    assert folder_name("reviews", "moved_top:share=0.1") == "reviews-moved_top-share-0.1"
 
 
 def test_inspect(command, encoder):
@@ -434,6 +456,10 @@ def test_fisher_over_tasks(command, encoder, table, tmp_path):
         (["--save-selection", "x", "--share", 0.1], "--save-selection x: name a file that ends in .safetensors"),
         (["--save-selection", "info.safetensors", "--out", "info.safetensors", "--share", 0.1], "a file of its own"),
         (["--given", "labels"], "given must be one of"),
+        (
+            ["--save-selection", "chosen.safetensors", "--count", 10**9],
+            "less than the 1,000,000,000 to choose (--count)",
+        ),
         (["--given", "head", "--within", "full"], "norms and biases"),
     ],
 )
@@ -444,6 +470,27 @@ def test_bad_fisher_options(options, message, command, encoder, table, tmp_path)
     assert code == 2
     assert message in said
     assert not Path("x").exists()
+    assert not (tmp_path / "info.safetensors").exists(), "refused before anything was measured"
+
+
+def test_fisher_replaces_only_what_it_has_written(command, encoder, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    weights, picture = tmp_path / "weights.safetensors", tmp_path / "info.png"
+    save_file({"weight": torch.ones(2)}, weights)
+    picture.write_text("mine")
+    before = weights.read_bytes()
+    measured = ("fisher", encoder.folder, table, *ODD, "--examples", 5)
+    for options in (("--out", weights), ("--save-selection", weights, "--share", 0.5)):
+        code, _, said = command(*measured, *options)
+        assert (code, "this file holds something else" in said) == (2, True), said
+    # The default of --out counts too.
+    default = Path("runs") / f"{table.stem}-fisher.safetensors"
+    code, _, said = command(*measured, "--save-selection", default, "--share", 0.5)
+    assert (code, "a file of its own" in said) == (2, True), said
+    for _ in range(2):
+        assert command(*measured, "--out", "info.safetensors")[0] == 0
+    assert (weights.read_bytes(), picture.read_text()) == (before, "mine")
+    assert Path("info-heatmap.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -539,6 +586,7 @@ def test_recommend_and_a_fit_of_its_recipe(command, encoder, table, tmp_path):
     assert code == 0, said
     assert found["method"] in printed
     assert all(sentence in printed for sentence in found["reasons"])
+    assert found["recipe"] == str(out / "recommended.toml"), "a recipe.toml may be a run's"
     code, _, said = command("fit", found["recipe"], "--out", tmp_path / "run")
     assert code == 0, said
     code, _, said = command("recommend", encoder.folder, table, "--budget", "1KB", "--out", out, *options)

@@ -8,11 +8,15 @@ import torch
 from small import make_task
 
 import trimtab
+from trimtab.changes.methods import LayerNorms
+from trimtab.changes.moved_top import MovedTop
 from trimtab.changes.notation import method_text
 from trimtab.errors import InputError
 from trimtab.studies import recommend as module
-from trimtab.studies.candidates import Budget, candidates
+from trimtab.studies.candidates import Budget, Candidate, candidates
+from trimtab.studies.compare import compare
 from trimtab.studies.recommend import recommend, trial_task
+from trimtab.studies.summary import summarised
 from trimtab.training.recipe import Recipe
 
 
@@ -34,7 +38,25 @@ def test_a_budget_is_elements_a_share_or_bytes(text: str, elements: int | None, 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "many", "-5", "0", "0%", "100.1%", "0.0001%", "5 apples", "20ib", "nan", "0,05%", "1,5MB", "1,00,0", "10,00"],
+    [
+        "",
+        "many",
+        "-5",
+        "0",
+        "0%",
+        "100.1%",
+        "0.0001%",
+        "5 apples",
+        "20ib",
+        "nan",
+        "0,05%",
+        "0,025%",
+        "1,500%",
+        "0,020MB",
+        "1,5MB",
+        "1,00,0",
+        "10,00",
+    ],
 )
 def test_a_budget_that_means_nothing_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="budget"):
@@ -105,15 +127,25 @@ def test_the_proposal_is_the_best_trial_and_fit_takes_it(encoder: Any, tmp_path:
     assert Recipe.load(tmp_path / "recipe.toml") == found.recipe
 
 
-def test_what_a_choice_takes_is_not_multiplied_by_the_rows() -> None:
+def test_what_a_choice_takes_is_not_multiplied_by_the_rows(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial of 100 steps takes as long before a fit of 10,000 rows as before one of 1,000."""
-    from trimtab.studies.recommend import seconds_on_all
 
-    # Of 30 s, 20 were spent on 1,000 rows, and 10 on the choice.
-    assert seconds_on_all("moved_top:share=0.1", 30.0, 50.0, visits=10_000, tried=1000) == pytest.approx(10 + 200)
-    assert seconds_on_all("layer_norms", 30.0, 50.0, visits=10_000, tried=1000) == pytest.approx(300)
-    # Where validation hides in the seconds of steps, nothing is left to be a choice.
-    assert seconds_on_all("fisher_top:share=0.1", 15.0, 50.0, visits=2000, tried=1000) == pytest.approx(30)
+    def compared(*arguments: Any, **settings: Any) -> Any:
+        found = compare(*arguments, **settings)
+        # Of 30 s each, 10 were spent on the choice where there is one.
+        cells = [
+            replace(cell, seconds=30.0, choosing_seconds=10.0 * cell.method.startswith("moved_top"))
+            for cell in found.cells
+        ]
+        return summarised(found.encoder, found.tasks, found.methods, found.seeds, found.reference, cells)
+
+    monkeypatch.setattr(module, "compare", compared)
+    task = make_task(n_train=60, n_validation=8)
+    monkeypatch.setattr(module, "candidates", lambda *_: [Candidate(MovedTop(count=50, steps=2), 50, 0)])
+    found = recommend(encoder, task, "300", rows=20, seeds=1, epochs=2)
+    assert "60 rows takes about 1 min 10 s" in found.reasons[2], "10 s, and three times 20"
+    monkeypatch.setattr(module, "candidates", lambda *_: [Candidate(LayerNorms(), 300, 0)])
+    assert "60 rows takes about 1 min 30 s" in recommend(encoder, task, "300", rows=20, seeds=1, epochs=2).reasons[2]
 
 
 def test_a_stopped_recommendation_goes_on(encoder: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

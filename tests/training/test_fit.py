@@ -310,7 +310,7 @@ def test_the_old_run_waits_for_an_overwrite_that_can_be_resumed(encoder, tmp_pat
     for _ in range(2):  # the second one starts anew; what is set aside stays the finished run
         with pytest.raises(Killed):
             fit(encoder, task, Biases(), overwrite=True, **settings)
-        assert {*contents(tmp_path)} == {"recipe.toml", CHECKPOINT, "history.jsonl"}
+        assert {*contents(tmp_path)} == {"recipe.toml", CHECKPOINT, "history.jsonl", ".begun"}
         assert contents(tmp_path / ".replaced") == before
     monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
     with pytest.raises(InputError, match="give one of them"):

@@ -9,7 +9,7 @@ from small import make_task
 from trimtab.training.checkpoint import Progress
 from trimtab.training.notes import plain_notes
 
-TASK, VARIED = make_task(), torch.eye(3)  # answers of every class
+TASK, VARIED, LABELS = make_task(), torch.eye(3), torch.arange(3)  # answers and labels of every class
 
 
 def progress(rows, best_step):
@@ -23,7 +23,7 @@ def progress(rows, best_step):
 
 def test_losses_that_part_are_called_overfitting():
     state = progress([(0.6, 0.5, 0.8), (0.4, 0.45, 0.82), (0.1, 0.7, 0.81)], best_step=20)
-    notes = plain_notes(state, None, TASK, VARIED, 30)
+    notes = plain_notes(state, None, TASK, VARIED, LABELS, 30)
     assert len(notes) == 1
     assert notes[0].startswith("Overfitting: after step 20")
     assert "step 20, the best on validation, are kept" in notes[0]
@@ -31,18 +31,18 @@ def test_losses_that_part_are_called_overfitting():
 
 def test_losses_that_fall_together_are_not():
     state = progress([(0.6, 0.5, 0.8), (0.4, 0.45, 0.805)], best_step=20)
-    assert plain_notes(state, None, TASK, VARIED, 20) == []
+    assert plain_notes(state, None, TASK, VARIED, LABELS, 20) == []
 
 
 def test_scores_that_still_rise_ask_for_more_epochs():
     state = progress([(0.6, 0.5, 0.7), (0.4, 0.45, 0.8)], best_step=20)
-    assert "more epochs may help" in plain_notes(state, None, TASK, VARIED, 20)[0]
+    assert "more epochs may help" in plain_notes(state, None, TASK, VARIED, LABELS, 20)[0]
 
 
 def test_why_it_stopped():
     state = progress([(0.6, 0.5, 0.8)], best_step=10)
-    assert "Interrupted after step 10 of 30" in plain_notes(state, "interrupted", TASK, VARIED, 30)[0]
-    assert "Stopped early" in plain_notes(state, "early", TASK, VARIED, 30)[0]
+    assert "Interrupted after step 10 of 30" in plain_notes(state, "interrupted", TASK, VARIED, LABELS, 30)[0]
+    assert "Stopped early" in plain_notes(state, "early", TASK, VARIED, LABELS, 30)[0]
 
 
 @pytest.mark.parametrize(("after", "said"), [([0.4, 0.3], True), ([0.4, 0.5], False), ([0.6, 0.4], False)])
@@ -52,14 +52,16 @@ def test_scores_that_fell_below_the_start(after: list[float], said: bool) -> Non
         for step, score in enumerate([0.5, *after])
     ]
     state = Progress(step=2, best_step=1, history=history)
-    assert any("worse than it was before" in note for note in plain_notes(state, None, TASK, VARIED, 2)) == said
+    assert any("worse than it was before" in note for note in plain_notes(state, None, TASK, VARIED, LABELS, 2)) == said
 
 
 def test_one_answer_to_everything_is_said() -> None:
     state = progress([(0.6, 0.5, 0.6), (0.4, 0.45, 0.605)], best_step=20)
     constant = torch.tensor([[0.1, 0.9, 0.2], [0.0, 3.0, 1.0]])
-    (note,) = plain_notes(state, None, TASK, constant, 20)
+    (note,) = plain_notes(state, None, TASK, constant, torch.tensor([0, 1]), 20)
     assert note.startswith(
         f"Every validation row is answered {TASK.classes[1]!r}, so the scores are those of a constant"
     )
-    assert plain_notes(state, None, replace(make_task("regression"), metric="accuracy"), constant[:, :1], 20) == []
+    assert plain_notes(state, None, TASK, constant, torch.tensor([1, 1]), 20) == [], "rows of one class tell nothing"
+    regression = replace(make_task("regression"), metric="accuracy")
+    assert plain_notes(state, None, regression, constant[:, :1], torch.tensor([0.0, 1.0]), 20) == []

@@ -13,7 +13,7 @@ from ..encoders.observed import pieces
 from ..encoders.parts import parts_of
 from ..errors import InputError
 from .fisher import Meter, check_measure
-from .methods import ALL_NORMS, Defaults, LayerNorms, Loss, Method, defaults_of_subset
+from .methods import ALL_NORMS, Defaults, LayerNorms, Loss, Method, defaults_of_subset, trial_of
 from .ranking import check_ranking
 from .selection import Selection, check_size, described_in, wanted_count
 from .short_training import head_started
@@ -45,8 +45,9 @@ class FisherTop:
 
     @property
     def trial(self) -> str:
-        """On so many rows at most."""
-        return f"Fisher information on {self.examples:,} rows"
+        """What its candidates measure, then its own."""
+        own = f"Fisher information on at most {self.examples:,} rows"
+        return ", ".join(filter(None, (trial_of(self.within), own)))
 
     def __post_init__(self):
         if self.examples < 1 or self.head_steps < 0:

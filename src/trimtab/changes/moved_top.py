@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..encoders.parts import parts_of
 from ..errors import InputError
-from .methods import ALL_NORMS, Defaults, Loss, Method, defaults_of, defaults_of_subset
+from .methods import ALL_NORMS, Defaults, Loss, Method, defaults_of, defaults_of_subset, trial_of
 from .ranking import check_ranking, top_of
 from .selection import Selection, check_size, wanted_count
 from .short_training import put_back, train_briefly
@@ -46,8 +46,8 @@ class MovedTop:
 
     @property
     def trial(self) -> str:
-        """The same trial for however many rows."""
-        return f"a trial of {self.steps:,} steps"
+        """What its candidates measure, then its own."""
+        return ", ".join(filter(None, (trial_of(self.within), f"a trial of {self.steps:,} steps")))
 
     def __post_init__(self):
         if self.by not in SCORES:

@@ -111,22 +111,23 @@ def fisher(
     check_size("fisher", count, share)  # before hours of measuring
     check_ending(out, "--out", ".safetensors")
     check_ending(save_selection, "--save-selection", ".safetensors")
-    if save_selection is not None and out is not None and save_selection.resolve() == out.resolve():
-        raise InputError(f"--out and --save-selection both name {out}: give each a file of its own")
     # All tasks are read before the first is measured, so that a bad row in the last one is found at once.
     method, loaded, infos = parse_method(within), load(encoder), []
     read_tasks = [read(name, text=text, label=label, kind=kind, skip_bad_rows=skip_bad_rows) for name in tasks]
     # The default needs a task's name.
     out = out or Path("runs") / f"{'global' if is_global else read_tasks[0].name}-fisher.safetensors"
-    for path in (out, save_selection):
+    if save_selection is not None and save_selection.resolve() == out.resolve():
+        raise InputError(f"--out and --save-selection both name {out}: give each a file of its own")
+    for path, option, key in ((out, "--out", "fisher"), (save_selection, "--save-selection", "selection")):
         if path is not None:
+            _check_ours(path, option, key)
             check_writable(path.parent)
     # One after another: what is kept of each is one number per element, not its model. All are measured alike: only then can
     # they be averaged.
     for task in read_tasks:
         info = measure(
             loaded, task, method, examples=examples, estimator=estimator, seed=seed, head_steps=head_steps, given=given,
-            max_length=max_length, compute=compute, progress=True,
+            max_length=max_length, compute=compute, at_least=count or 0, progress=True,
         )  # fmt: skip
         # At once, and not after the last task: an unstable ranking is a reason to stop and measure on more rows.
         say(f"{info.notes['task']}: {advice(info)}")
@@ -137,7 +138,8 @@ def fisher(
         information_tables(found)
     found.save(out)
     # The file is there before the picture is drawn: it is what took the time.
-    heading, plot = f"Fisher information ({found.measure}): {title} on {encoder}", out.with_suffix(".png")
+    heading = f"Fisher information ({found.measure}): {title} on {encoder}"
+    plot = out.with_name(f"{out.stem}-heatmap.png")  # a picture of the file's own name may be somebody's
     # The mean and not the sum: kinds differ a thousandfold in how many elements they have.
     draw_heat_map(*means_by_place(found.parts, found.sums()), heading, "mean per element", plot)
     say(f"written to {out}; heat map: {plot}")
@@ -150,6 +152,21 @@ def fisher(
     if save_selection is not None:
         answer |= _saved(found.top(share, count), save_selection)
     print_json(answer, as_json)
+
+
+def _check_ours(path: Path, option: str, key: str) -> None:
+    """Raises InputError where `path` holds something that does not say `key` of itself, such as weights: it would be lost."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, framework="np") as file:
+            ours = key in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        ours = False
+    if not ours:
+        raise InputError(f"{option} {path}: this file holds something else, which would be lost: choose another name")
 
 
 def _saved(chosen: "Selection", path: Path) -> dict[str, Any]:
@@ -182,7 +199,7 @@ def recommend(
     head: HeadKind = None,
     compute: Compute = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where the trials live and recipe.toml goes; default runs/TASK-recommend.")
+        Path | None, typer.Option(help="Where the trials live and recommended.toml goes; default runs/TASK-recommend.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -201,7 +218,7 @@ def recommend(
         load(encoder), read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **_settings(given)
     )
     # A recipe and not only a name, so that fitting it repeats the settings that were tried.
-    recipe = out / "recipe.toml"
+    recipe = out / "recommended.toml"  # and not recipe.toml, which may be there: a run's, or somebody's own
     found.recipe.save(recipe)
     if not as_json:
         # The trials first, then the proposal and the three sentences that it rests on.

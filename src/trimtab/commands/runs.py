@@ -81,6 +81,7 @@ def fit(
 
     from ..studies.report import report
     from ..tasks.metrics import figure
+    from ..training.folder import holds_run
     from ..training.ranks import is_first
     from ..training.recipe import Recipe, Settings
     from ..training.repeat import fit_recipe
@@ -102,8 +103,8 @@ def fit(
         task=task, text=columns, label=label, kind=kind, metric=metric, method=method,
         skip_bad_rows=skip_bad_rows or None, **settings,
     )  # fmt: skip
-    if is_recipe and resume and out is None:
-        out = Path(encoder).parent  # the recipe of a run lies in its folder
+    if is_recipe and resume and out is None and holds_run(Path(encoder).parent):
+        out = Path(encoder).parent  # the recipe of a run lies in its folder; one written by hand lies anywhere
     if is_first():
         say(f"reading {recipe.task}")
     try:

@@ -48,7 +48,9 @@ class Budget:
     def parse(cls, text: str, n_body: int) -> Budget:
         """What "5000", "0.05%" (of the encoder's `n_body` elements) or "20 KB" says; raises InputError for anything else."""
         # Commas and underscores only group digits by three: 0,05% would be 5%, and is refused.
-        found = re.fullmatch(r"\s*(\d+|\d{1,3}(?:[,_]\d{3})+|\d*\.\d+)\s*(%|(?:[kmg]i?)?b|bytes?)?\s*", text.lower())
+        found = re.fullmatch(
+            r"\s*(\d+|[1-9]\d{0,2}(?:[,_]\d{3})+|\d*\.\d+)\s*(%|(?:[kmg]i?)?b|bytes?)?\s*", text.lower()
+        )
         if not found:
             raise InputError(
                 f"budget {text!r} is not understood: give elements (5000), a share (0.05%) or bytes (20KB)"
@@ -56,6 +58,8 @@ class Budget:
         number, unit = float(re.sub("[,_]", "", found[1])), found[2] or ""
         if unit in _UNITS:
             return cls(n_bytes=int(number * _UNITS[unit]))
+        if unit == "%" and set(",_") & set(found[1]):
+            raise InputError(f"budget {text!r}: write a share with a point (0.05%)")
         if unit == "%" and not 0 < number <= 100:
             raise InputError(f"budget {text!r}: a share must be above 0% and at most 100%")
         # Rounded down: a budget is never exceeded, though a small share may come to nothing.

@@ -141,7 +141,7 @@ def _finished(run: Run, task: Task, method: str, seed: int) -> Cell:
     return Cell(
         task.name, method, seed, task.metric, run.scores, run.baseline, run.details["elements"], run.details["share"],
         run.seconds, run.examples_per_second, run.peak_memory_bytes, n_bytes, run.details["settings"],
-        _answers(task, run.logits).tolist(),
+        _answers(task, run.logits).tolist(), run.details["choosing_seconds"],
     )  # fmt: skip
 
 

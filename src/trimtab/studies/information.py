@@ -31,7 +31,7 @@ HEAD_BATCH = 32  # texts per step while the head is trained
 def fisher(
     encoder: Encoder, task: Task, method: Method | None = None, *, examples: int = 1024, estimator: str = "empirical",
     seed: int = 0, head_steps: int = 0, given: str = "nothing", head: str = "default", max_length: int = 256,
-    compute: str = "float32", progress: bool = False,
+    compute: str = "float32", at_least: int = 0, progress: bool = False,
 ) -> Fisher:  # fmt: skip
     """The diagonal Fisher information of the elements that `method` names (LayerNorms() by default), as float32.
 
@@ -40,7 +40,7 @@ def fisher(
     The head is the one that `fit` starts from with this seed, after `head_steps` steps of training it alone. With `given`
     "head" it is only what the head could not have had itself, of norms and biases (see changes/given_head.py). `compute`
     "auto" is faster, and right to about 1% of an element. Raises InputError for a task without labels, an unknown
-    estimator, or gradients that are not numbers.
+    estimator, gradients that are not numbers, or fewer than `at_least` elements of the encoder to measure.
     """
     if examples < 1 or head_steps < 0:
         raise InputError(f"examples={examples} must be at least 1 and head_steps={head_steps} at least 0")
@@ -61,6 +61,11 @@ def fisher(
     with computing(cast(Compute, compute)):
         with seeded(seed, "method"):
             within = method.attach(model, _batches(tokens), loss)
+        if within.body.count < at_least:
+            raise InputError(
+                f"{method_text(method)} names {within.body.count:,} elements of the encoder, which is less than the "
+                f"{at_least:,} to choose (--count)"
+            )
         meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"), given)
         batches = _batches(tokens) if head_steps else []
         with head_started(model, batches, loss, head_steps, TOKENS_PER_BATCH), meter.measuring("auto"):

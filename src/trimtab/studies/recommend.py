@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..changes.fisher import Fisher
-from ..changes.methods import Full, Method, trial_of
+from ..changes.methods import Full, Method
 from ..changes.notation import method_text, parse_method
 from ..encoders.encoder import Encoder
 from ..encoders.parts import NORM_KINDS, parts_of
@@ -108,7 +108,7 @@ def recommend(
     reasons = (
         _what_trials_say(final, first, trial),
         where_information_is(info, best.elements),
-        _what_it_costs(best, first, task, trial, chosen.for_method(parse_method(best.method), len(task.train), width)),
+        _what_it_costs(best, final, task, trial, chosen.for_method(parse_method(best.method), len(task.train), width)),
     )
     runner_up = parse_method(others[0].method) if others else None
     return Recommendation(parse_method(best.method), runner_up, reasons, limit, first, final, info, recipe)
@@ -142,15 +142,6 @@ def where_information_is(info: Fisher, elements: int) -> str:
     return sentence + "."
 
 
-def seconds_on_all(method: str, seconds: float, examples_per_second: float, *, visits: int, tried: int) -> float:
-    """What a fit with `visits` to training rows takes, where a trial with `tried` of them took `seconds`.
-
-    A fit takes time in proportion to its visits; what a method measures before it chooses takes as long for any number of rows.
-    """
-    chose = max(0.0, seconds - tried / examples_per_second) if trial_of(parse_method(method)) else 0.0
-    return chose + (seconds - chose) * visits / tried
-
-
 def _what_trials_say(final: Comparison, first: Comparison, trial: Task) -> str:
     """One sentence: the scores of the best method, of the runner-up, and of the head alone."""
     best, *others = final.best_first
@@ -170,12 +161,14 @@ def _what_trials_say(final: Comparison, first: Comparison, trial: Task) -> str:
     return sentence + "."
 
 
-def _what_it_costs(best: Summary, first: Comparison, task: Task, trial: Task, settings: Settings) -> str:
+def _what_it_costs(best: Summary, final: Comparison, task: Task, trial: Task, settings: Settings) -> str:
     """One sentence; `settings` are those of a fit on the whole task, which may visit its rows less often than a trial."""
     assert settings.epochs is not None
-    cell = next(cell for cell in first.cells if cell.method == best.method)
+    cells = [cell for cell in final.cells if cell.method == best.method]
+    cell, chose = cells[0], sum(cell.choosing_seconds for cell in cells) / len(cells)
     visits, tried = len(task.train) * settings.epochs, len(trial.train) * cell.settings["epochs"]
-    seconds = seconds_on_all(best.method, best.seconds, cell.examples_per_second, visits=visits, tried=tried)
+    # A fit takes time in proportion to its visits; what a method measures before it chooses takes as long for any number of rows.
+    seconds = chose + (best.seconds - chose) * visits / tried
     return (
         f"It trains {count(best.elements)} elements ({share(cell.share)} of the encoder), its delta takes "
         f"{size(best.delta_bytes)}, and a fit on all {len(task.train):,} rows takes about {duration(seconds)} on this machine."

@@ -22,20 +22,11 @@ from ..tasks.metrics import METRICS
 from ..tasks.task import Task
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .display import Display
+from .folder import RECIPE, check_folder, gone_if_empty, taking_place
 from .ranks import joined
 from .recipe import settings_from
 from .recorded import on_own_stream
-from .run import (
-    RECIPE,
-    Run,
-    check_folder,
-    finished_run,
-    gone_if_empty,
-    recipe_of,
-    set_aside,
-    taking_place,
-    write_history,
-)
+from .run import Run, finished_run, recipe_of, write_history
 from .workbench import Workbench, set_up
 
 CHECKPOINT_SECONDS = 60.0  # a killed run loses at most about this much work
@@ -70,10 +61,8 @@ def fit(
             bench = set_up(encoder, task, method, chosen, ranks)
             sitting = _sit_down(bench, folder, resume, display, started)
             if written is not None:
-                stack.enter_context(taking_place(written))
+                stack.enter_context(taking_place(written, anew=not resume))
                 # Before the first step: a run that is killed early can then be told from its folder and resumed.
-                if not resume:
-                    set_aside(written)
                 recipe_of(bench).save(written / RECIPE)
             stopped = _train(sitting, resume)
             # The last values are seldom the best ones: what is reported, saved and returned is the best validation.
@@ -124,13 +113,18 @@ class _Sitting:
             # First, so that a run that was killed after its last validation stops where it would have.
             if bench.settings.patience is not None and state.since_best >= bench.settings.patience:
                 return "early"
-            # Asked of all ranks, because Ctrl-C may reach only one of them and the others would wait for it forever.
-            if bench.ranks.total(stop.is_set())[0]:
+            # Asked of all ranks, because Ctrl-C may reach only one of them and clocks differ: whatever one of them did alone, the
+            # others would wait for forever.
+            stopping, saving = bench.ranks.total(stop.is_set(), self.checkpoint_due())
+            if stopping:
                 self.settle()
                 self.save()  # before judging, so that a resumed run does not know of it and goes on to the same bits
                 if state.loss_rows:
                     self.validate()
                 return "interrupted"
+            if saving:
+                self.settle()
+                self.save()
             began = time.perf_counter()
             told = bench.train_step(state.step)
             state.step += 1
@@ -140,10 +134,13 @@ class _Sitting:
                 self.settle()
                 self.validate()
                 self.save()
-            elif time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS:  # rank 0 alone writes: clocks may differ
-                self.settle()
-                self.save()
         return None
+
+    def checkpoint_due(self) -> bool:
+        """Whether it is time for a checkpoint between validations, as the rank that writes it sees it."""
+        # There is nothing to keep before the first step.
+        late = time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS
+        return late and self.state.step > 0 and self.bench.ranks.is_first
 
     def settle(self) -> None:
         """Counts the losses of steps that a GPU was still busy with: what is judged or saved then is known to be sound."""

@@ -9,23 +9,26 @@ from .checkpoint import Progress
 _RISE = 1.05  # a validation loss this many times its lowest counts as risen: smaller differences are noise
 
 
-def plain_notes(state: Progress, stopped: str | None, task: Task, logits: Tensor, total_steps: int) -> list[str]:
+def plain_notes(
+    state: Progress, stopped: str | None, task: Task, logits: Tensor, labels: Tensor, total_steps: int
+) -> list[str]:  # fmt: skip
     """Sentences on answers that are all alike, scores that fell, overfitting, scores still rising, and why training stopped.
 
-    `stopped` is "early", "interrupted" or None, as in Run; `logits` (N, C) are the answers to the validation rows. The history of
-    `state` begins with the score before training.
+    `stopped` is "early", "interrupted" or None, as in Run; `logits` (N, C) are the answers to the validation rows and
+    `labels` what they should be. The history of `state` begins with the score before training.
     """
     metric = task.metric
     found = [
-        _constant(task, logits), _worse(state, metric), _overfitting(state), _still_rising(state, metric, total_steps),
+        _constant(task, logits, labels), _worse(state, metric), _overfitting(state), _still_rising(state, metric, total_steps),
         _why_stopped(state, stopped, total_steps),
     ]  # fmt: skip
     return [note for note in found if note]
 
 
-def _constant(task: Task, logits: Tensor) -> str | None:
+def _constant(task: Task, logits: Tensor, labels: Tensor) -> str | None:
     """What it means where every row is given one class, whatever the score then is; None otherwise."""
-    if task.kind != "single_label" or len(logits) < 2:
+    # Rows that are all of one class cannot tell a constant from a model.
+    if task.kind != "single_label" or len(labels.unique()) < 2:
         return None
     answers = set(decided(task.kind, probabilities(task.kind, logits).numpy()).tolist())
     if len(answers) > 1:

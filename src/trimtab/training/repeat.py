@@ -1,5 +1,6 @@
 """Run a recipe: read its task, load its encoder, fit."""
 
+import hashlib
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,8 @@ from ..tasks.read import read
 from .fit import fit
 from .recipe import Recipe
 from .run import Run
+
+_LONGEST = 200  # bytes of a folder's name
 
 
 def fit_recipe(
@@ -40,9 +43,20 @@ def fit_recipe(
         validation_share=recipe.validation_share,
         seed=recipe.split_seed,
     )
-    # A method's text has colons and commas, which some file systems refuse.
-    folder = out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"{task.name}-{recipe.method}")
+    folder = out or Path("runs") / folder_name(task.name, recipe.method)
     encoder = load(recipe.encoder, recipe.revision)
     # Some may still be None: the fit fills in the method's defaults, which depend on the encoder and the rows.
     settings = asdict(recipe.settings)
     return fit(encoder, task, method, out=folder, resume=resume, overwrite=overwrite, progress=progress, **settings)
+
+
+def folder_name(task: str, method: str) -> str:
+    """A name for the run of a method on a task that every file system takes."""
+    # A method's text has colons and commas, which some refuse.
+    name = re.sub(r"[^\w.-]+", "-", f"{task}-{method}")
+    # None takes more than 255 bytes; behind the cut a hash of the whole keeps names apart.
+    return (
+        name
+        if len(name.encode()) <= _LONGEST
+        else f"{name[: _LONGEST // 4]}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+    )

@@ -1,9 +1,7 @@
-"""Run: what came of a fit, and the folder that keeps it."""
+"""Run: what came of a fit, and what is written of it."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -11,28 +9,22 @@ from typing import Any
 
 from torch import Tensor
 
-from ..changes.delta import READABLE, TENSORS, Delta
+from ..changes.delta import TENSORS, Delta
 from ..changes.notation import method_text
 from ..changes.selection import Selection
 from ..encoders.parts import grid, layers_of
-from ..errors import InputError
-from ..files import check_writable, write_json, write_text
+from ..files import write_json, write_text
 from ..tasks.metrics import METRICS, confusion, metric_names, per_class
 from ..tasks.mistakes import hardest_mistakes
 from ..tasks.survey import survey
 from .card import model_card
 from .checkpoint import CHECKPOINT, Progress
+from .folder import CARD, HISTORY, SCORES
 from .memory import peak_bytes
 from .notes import plain_notes
 from .recipe import Recipe
 from .saved import check_saved
 from .workbench import Workbench
-
-# The files of a run beside its delta and checkpoint; PAGE is written by studies/report.py.
-RECIPE, HISTORY, SCORES, CARD, PAGE = "recipe.toml", "history.jsonl", "scores.json", "README.md", "report.html"
-_FILES = (TENSORS, READABLE, SCORES, HISTORY, CARD, PAGE, RECIPE, CHECKPOINT)  # what is moved and deleted; no others
-_OLDER = ".replaced"  # the finished run that is being replaced, in the folder
-_BEGUN = ".begun"  # there while a run is made: one that is killed before its first checkpoint has no other mark
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,91 +53,6 @@ class Run:
             "delta_bytes", "steps", "best_step", "stopped",
         )  # fmt: skip
         return {key: self.details[key] for key in keys}
-
-
-def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = True) -> Path:
-    """`folder`, made and found writable where `probe`; raises InputError when it holds a run that would be lost."""
-    # An interrupted run has both: a delta of its best values, and the checkpoint to go on from.
-    finished, unfinished = (folder / TENSORS).exists(), (folder / CHECKPOINT).exists()
-    if resume and overwrite:
-        raise InputError("--resume goes on with the run in --out and --overwrite replaces it: give one of them")
-    if resume and finished and not unfinished:
-        raise InputError(f"the run in {folder} is finished: there is nothing to resume")
-    # One that an overwrite has set aside counts too: it is there until the new run is whole.
-    finished = finished or (folder / _OLDER / TENSORS).exists()
-    if not resume and not overwrite and (finished or unfinished):
-        state = "an unfinished run (--resume goes on with it)" if unfinished else "a finished run"
-        raise InputError(f"{folder} holds {state}: choose another --out, or replace it with --overwrite")
-    # A run writes and deletes files of these names, which in any other folder are somebody's own.
-    others = [] if finished or unfinished or (folder / _BEGUN).exists() else _present(folder)
-    if others:
-        raise InputError(
-            f"{folder} holds {', '.join(others)} of something that is no run, and a run would replace it: choose another --out"
-        )
-    # The other ranks rely on the first one: a folder is made and tried once.
-    if probe:
-        check_writable(folder)
-    return folder
-
-
-@contextmanager
-def gone_if_empty(folder: Path) -> Iterator[None]:
-    """Where the block fails, `folder` is deleted unless it holds something: a fit that came to nothing leaves none behind."""
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            folder.rmdir()
-        raise
-
-
-@contextmanager
-def taking_place(folder: Path) -> Iterator[None]:
-    """The block makes a new run in `folder`, or goes on with one; the finished run that it replaces is there until it is done.
-
-    Where it fails before there is anything to resume, nothing of it stays and the older run is put back.
-    """
-    # There is no such folder where nothing is replaced; moving and deleting it then do nothing.
-    aside = folder / _OLDER
-    (folder / _BEGUN).touch()
-    try:
-        yield
-    except BaseException:
-        if not (folder / CHECKPOINT).exists():
-            _clear(folder)
-            _move(aside, folder)
-        raise
-    finally:
-        (folder / _BEGUN).unlink(missing_ok=True)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def set_aside(folder: Path) -> None:
-    """Makes room for a new run: a finished one goes into a folder of its own, what is left of an unfinished one is deleted."""
-    if (folder / TENSORS).exists() and not (folder / CHECKPOINT).exists():
-        shutil.rmtree(folder / _OLDER, ignore_errors=True)
-        (folder / _OLDER).mkdir()
-        _move(folder, folder / _OLDER)
-    _clear(folder)
-
-
-def _present(folder: Path) -> list[str]:
-    """The names of a run's files that are in `folder`."""
-    return [name for name in _FILES if (folder / name).exists()]
-
-
-def _move(source: Path, to: Path) -> None:
-    """Moves the files of a run that are in `source`, and deletes that folder where it is empty then."""
-    for name in _present(source):
-        (source / name).replace(to / name)
-    with suppress(OSError):
-        source.rmdir()
-
-
-def _clear(folder: Path) -> None:
-    """Deletes the files of a run, so that those of two runs are never mixed."""
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
 
 
 def recipe_of(bench: Workbench) -> Recipe:
@@ -234,6 +141,7 @@ def _details(
         "elements": {"body": selection.body.count, "head": selection.head.count},
         "share": selection.share,
         "seconds": 0.0,  # set when all is saved
+        "choosing_seconds": bench.choosing_seconds,
         "examples_per_second": state.rows / state.step_seconds if state.step_seconds else 0.0,
         "peak_memory_bytes": peak_bytes(),
         "memory_estimate": bench.memory.as_json(),
@@ -241,7 +149,7 @@ def _details(
         "best_step": state.best_step,
         "steps": state.step,
         "stopped": stopped,
-        "notes": plain_notes(state, stopped, task, logits, bench.total_steps),
+        "notes": plain_notes(state, stopped, task, logits, labels, bench.total_steps),
         "settings": asdict(bench.settings) | {"compute": bench.compute, "tokens_per_batch": bench.memory.tokens},
         "versions": {package: version(package) for package in ("trimtab", "torch", "transformers")},
         "rows": found.as_json()["splits"],

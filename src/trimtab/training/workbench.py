@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -66,6 +67,7 @@ class Workbench:
     memory: Memory  # as estimated before training; its `tokens` bounds every pass of training and validation
     ranks: Ranks
     private: int  # bytes that the process had of its own before the model
+    choosing_seconds: float  # what the method took to choose, with all that it measured
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
     # Steps whose losses nobody has read: the number of each, its groups' sums of losses and the gradient's norm, its rows.
     _unread: list[tuple[int, Tensor, int]] = field(default_factory=list)
@@ -308,8 +310,10 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(device())
     # Timed, and so perhaps not the same on every rank.
     compute = ranks.agreed(resolved(cast(Compute, settings.compute), next(model.parameters()).device))
+    began = time.perf_counter()
     with computing(compute):
         selection = _attach(method, model, train, loss, settings)
+    choosing_seconds = time.perf_counter() - began
     # A choice that was measured may differ in an element between two machines, and gradients are added up by position.
     selection = Selection(selection.parts, ranks.agreed(dict(selection.elements)))
     assert settings.lr is not None
@@ -323,7 +327,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     memory = replace(memory, tokens=ranks.agreed(memory.tokens))
     bench = Workbench(
         encoder, task, method, settings, model, selection, optimizer, loss,
-        train, validation, task.validation, max_length, compute, memory, ranks, private,
+        train, validation, task.validation, max_length, compute, memory, ranks, private, choosing_seconds,
     )  # fmt: skip
     bench.memory = replace(memory, mapped=bench.prefix_bytes())
     return bench

@@ -20,6 +20,7 @@ from transformers import (
 )
 from works import BATCH_SIZE, MAX_LENGTH, Work
 
+from trimtab.encoders.frozen import bfloat16_pays
 from trimtab.tasks.task import Rows, Task
 
 
@@ -109,8 +110,10 @@ def _adapted(model: Any, work: Work) -> Any:
 
 
 def _tuned() -> dict[str, Any]:
+    # Without instructions for it bfloat16 is many times slower than float32, which an expert would see at once.
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
-        "bf16": True, "use_cpu": not torch.cuda.is_available(),
+        "bf16": bfloat16_pays(device), "use_cpu": not torch.cuda.is_available(),
         "train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused", "warmup_steps": 0.06,
     }  # fmt: skip
 

@@ -9,9 +9,12 @@ from safetensors.torch import load_file, save_file
 from small import FAMILIES, make_encoder_folder, make_task
 from transformers import AutoModelForSequenceClassification
 
+from trimtab.changes.methods import Full, LayerNorms
+from trimtab.encoders import encoder as module
 from trimtab.encoders.encoder import load
 from trimtab.encoders.head import TWO_CLASSES
 from trimtab.errors import InputError
+from trimtab.training.fit import fit
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -59,6 +62,46 @@ def test_linear_head_is_small_and_means_over_tokens(encoder_of):
     with torch.no_grad():
         states = model.base_model(**alone).last_hidden_state.mean(1)
         torch.testing.assert_close(model(**inputs).logits[1:], model.classifier(states), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "mpnet", "distilbert", "xlm-roberta"])
+def test_a_folder_without_its_tokenizer_is_refused(family, encoder_of, tmp_path):
+    """As `model.save_pretrained` leaves it: transformers would make a tokenizer without words of its own."""
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(encoder_of(family).folder / name, tmp_path)
+    with pytest.raises(InputError, match="knows no words|cannot read encoder"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("hidden_size", "abc"), ("num_attention_heads", 3), ("hidden_act", "wat"), ("num_hidden_layers", 0)],
+)
+def test_a_configuration_that_describes_no_model_is_refused(entry, value, encoder, tmp_path):
+    folder = shutil.copytree(encoder.folder, tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text()) | {entry: value}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError):
+        fit(load(folder), make_task(), LayerNorms(), epochs=1)
+
+
+def test_a_limit_below_0_is_none(encoder, monkeypatch):
+    """XLNet, whose positions are relative, writes -1."""
+    odd = load(encoder.folder)
+    monkeypatch.setattr(odd.config, "max_position_embeddings", -1)
+    monkeypatch.setattr(module, "most_positions", lambda config: None)
+    assert odd.max_length == 60, "the tokenizer's own"
+
+
+def test_an_encoder_that_cannot_run_padded_texts_is_refused(tmp_path, encoder):
+    """GPT-2 has no pad token, and its head asks for one."""
+    from transformers import GPT2Config, GPT2Model
+
+    folder = shutil.copytree(encoder.folder, tmp_path / "gpt2")
+    torch.manual_seed(0)
+    GPT2Model(GPT2Config(vocab_size=32, n_embd=32, n_layer=1, n_head=2, n_positions=64)).save_pretrained(folder)
+    with pytest.raises(InputError, match="cannot answer padded texts"):
+        fit(load(folder), make_task(), Full(), epochs=1)
 
 
 def test_dropout_rate_can_be_set(encoder):

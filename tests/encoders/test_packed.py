@@ -2,16 +2,18 @@
 
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, FAMILIES
+from small import CONFIGS, FAMILIES, make_encoder_folder, make_task
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, CamembertConfig, ModernBertConfig, RobertaConfig
 
 from trimtab.encoders import bucketed, packed
+from trimtab.encoders.encoder import load
 from trimtab.encoders.head import TWO_CLASSES, HeadShape, LinearHead, agree
 from trimtab.encoders.layout import Layout
 from trimtab.encoders.packed import forward, pack, prepare, restore
@@ -367,3 +369,30 @@ def test_answers_agree_by_the_spread_of_the_labels(encoder_of: Any) -> None:
     answers = torch.tensor([[2000.001], [2000.004]])
     assert agree(years, answers * (1 + 1e-7), answers, 1e-5, 1e-5)  # the rounding of float32
     assert not agree(years, answers + 1e-2, answers, 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize("head", ["default", "linear"])
+@pytest.mark.parametrize("seed", range(4))
+def test_texts_that_leak_into_each_other_are_noticed_behind_a_small_head(head: str, seed: int, tmp_path: Path) -> None:
+    """MobileBERT joins the embeddings of neighbouring tokens, which in a packed row belong to other texts."""
+    from transformers import MobileBertConfig
+
+    folder = make_encoder_folder("bert", tmp_path)
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+        "vocab_size": 19,
+    }
+    (folder / "model.safetensors").unlink()
+    torch.manual_seed(0)
+    config = MobileBertConfig(**sizes, max_position_embeddings=64, intra_bottleneck_size=16, embedding_size=32)
+    AutoModel.from_config(config).save_pretrained(folder)
+    model = load(folder).with_head(make_task(), seed, head).eval()
+    texts = [np.array([2, 5 + i, 9, 3]) for i in range(2)]
+    prepare(model, compute="float32")
+    with torch.no_grad():
+        alone = forward(model, pack(texts[1:], None, model))
+        together = forward(model, pack([texts[0], texts[1]], None, model))[1:]
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-6)

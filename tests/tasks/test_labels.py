@@ -121,6 +121,15 @@ def test_regression_refuses_what_is_no_finite_number(read_cells: Reader, odd: st
     refused(read_cells, ["1.5", odd, "2"], "rows.csv, line 3", odd, "not a finite number", kind="regression")
 
 
+@pytest.mark.parametrize("far", [1.7e9, -1e8])
+def test_a_regression_far_from_0_is_refused(read_labels: Reader, far: float) -> None:
+    """float32 steps by 128 at 1.7e9: what a model answered there would be a constant, and the scores wrong."""
+    refused(
+        read_labels, [far + i for i in range(9)], "float32 hardly tells apart", "Subtract a number", kind="regression"
+    )
+    read_labels([far + 3e6 * i for i in range(9)], kind="regression")
+
+
 def test_decimal_commas_are_named(read_cells: Reader) -> None:
     refused(read_cells, ["1,5", "2,25"], "rows.csv, lines 2, 3", "0.5 and not 0,5", kind="regression")
 
@@ -360,6 +369,13 @@ def test_parquet_lists_and_nulls_are_labels_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1 with an empty text \(row 3\)"):
         read(tmp_path / "rows.parquet")
     assert read(tmp_path / "rows.parquet", skip_bad_rows=True, validation_share=0).train.labels == [[0, 1], []]
+
+
+def test_a_date_that_python_has_not_is_said_plainly(tmp_path: Path) -> None:
+    dates = pa.array([2**50, 0], pa.timestamp("ms"))
+    pq.write_table(pa.table({"text": ["x", "y"], "label": ["a", "b"], "when": dates}), tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        read(tmp_path / "rows.parquet")
 
 
 def test_parquet_decimals_are_numbers(tmp_path: Path) -> None:

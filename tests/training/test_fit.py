@@ -19,6 +19,7 @@ from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, 
 from trimtab.changes.moved_top import MovedTop
 from trimtab.changes.notation import parse_method
 from trimtab.encoders import frozen
+from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
 from trimtab.tasks.task import Rows
 from trimtab.training import fit as fit_module
@@ -539,11 +540,40 @@ def test_nothing_to_predict_and_a_bare_text(encoder):
     assert predict(run, [], encoder) == []
     with pytest.raises(InputError, match="a list of texts"):
         predict(run, "the cat", encoder)
+    for odd in (1, None, ("the cat", None)):
+        with pytest.raises(InputError, match="text 2 is .* no text"):
+            predict(run, ["the cat", odd], encoder)
 
 
 def test_a_part_of_lora_is_refused_before_training(encoder):
     with pytest.raises(InputError, match="only a part of what LoRA adds"):
         fit(encoder, make_task(n_train=16, n_validation=8), Random(count=40, within=Lora(rank=2)), epochs=1)
+
+
+def test_all_of_lora_chosen_by_another_method_is_refused_too(encoder):
+    """The delta would know of the matrices, and not of the LoRA they belong to."""
+    with pytest.raises(InputError, match="take lora"):
+        fit(encoder, make_task(n_train=16, n_validation=8), Random(share=1.0, within=Lora(rank=2)), epochs=1)
+    with pytest.raises(InputError, match="alpha=nan is not a finite number"):
+        Lora(alpha=float("nan"))
+
+
+def test_words_without_embeddings_are_refused(encoder, tmp_path):
+    """Added to the tokenizer, and the model not resized."""
+    import shutil
+
+    folder = shutil.copytree(encoder.folder, tmp_path / "more")
+    more = load(folder)
+    more.tokenizer.add_tokens(["unheard"])
+    more.tokenizer.save_pretrained(folder)
+    task = make_task(n_train=16, n_validation=8)
+    run = fit(load(folder), task, Head(), epochs=1)
+    with pytest.raises(InputError, match="has token 19, and the encoder knows 19 of them"):
+        predict(run, ["the unheard cat"], load(folder))
+    texts = (["the unheard cat", *task.train.texts[0][1:]],)
+    odd = dataclasses.replace(task, splits=task.splits | {"train": dataclasses.replace(task.train, texts=texts)})
+    with pytest.raises(InputError, match="resize_token_embeddings"):
+        fit(load(folder), odd, LayerNorms(), epochs=1)
 
 
 def test_a_task_without_rows_or_labels_is_refused(encoder):

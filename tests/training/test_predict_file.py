@@ -115,6 +115,16 @@ def test_rows_without_a_text_have_no_answer(tmp_path: Path, kind: str, ending: s
     assert None not in added[0] + added[3]
 
 
+def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": ["x", "b"], "weight": [float("nan"), 1.5]}), tmp_path / "rows.parquet")
+    predict_file(Echo("text"), tmp_path / "rows.parquet", tmp_path / "out.jsonl")
+    assert "NaN" not in (tmp_path / "out.jsonl").read_text()
+    assert [row["weight"] for row in rows_of(tmp_path / "out.jsonl")] == [None, 1.5]
+
+
 def test_a_pair_needs_both_texts_and_a_file_may_have_none(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("text_a,text_b\nx,\n,y\n")
     echo = Echo("text_a", "text_b")

@@ -185,6 +185,8 @@ class Lora:
             value: Any = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool) or (kind is int and value % 1 != 0):
                 raise InputError(f"lora:{name}={value} is not a {'whole ' if kind is int else ''}number")
+            if not math.isfinite(value):
+                raise InputError(f"lora:{name}={value} is not a finite number")
             object.__setattr__(self, name, kind(float(value)))
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from ..errors import InputError, first_line
@@ -74,9 +73,14 @@ class Encoder:
     @cached_property
     def max_length(self) -> int:
         """The most tokens a text may have: the tokenizer's limit or that of the position table, whichever is less."""
-        # Families with relative positions have no table, and some of them no limit of their own.
-        stated = getattr(self.config, "max_position_embeddings", None) or 10**9
-        return min(self.tokenizer.model_max_length, most_positions(self.config) or stated)
+        try:
+            table = most_positions(self.config)
+        except Exception as error:  # transformers builds a model of it, in which anything may go wrong
+            raise InputError(f"config.json of encoder {self.name!r} describes no model: {first_line(error)}") from error
+        # Families with relative positions have no table, and some of them no limit of their own, which XLNet writes as -1.
+        stated = getattr(self.config, "max_position_embeddings", None)
+        limits = (self.tokenizer.model_max_length, table or stated)
+        return min((limit for limit in limits if limit is not None and limit > 0), default=10**9)
 
     @cached_property
     def behaviour(self) -> dict[str, Any]:
@@ -132,7 +136,9 @@ class Encoder:
                 self.folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
                 trust_remote_code=False, output_loading_info=True, **options,
             )  # fmt: skip
-        except (ValueError, OSError, RuntimeError, SafetensorError) as error:
+        except (
+            Exception
+        ) as error:  # of config.json, of the files or of the model's own code: whatever it is, there is no model
             raise InputError(f"cannot load encoder {self.name!r} from {self.folder}: {first_line(error)}") from error
 
 
@@ -190,8 +196,16 @@ def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256:
         with quiet():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, OSError, KeyError) as error:
+    except Exception as error:  # what transformers, tokenizers and huggingface_hub raise has no class in common
         raise InputError(f"cannot read encoder {name!r} from {folder}: {first_line(error)}") from error
+    if getattr(config, "num_hidden_layers", 1) < 1:
+        raise InputError(f"config.json of encoder {name!r} says that it has no layers (num_hidden_layers)")
+    # Where its files are missing, transformers makes one that knows special tokens only, and every text would be the same.
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
+        raise InputError(
+            f"the tokenizer of encoder {name!r} in {folder} knows no words: its files (tokenizer.json, or the family's own) are "
+            "missing; copy them there, or write them with tokenizer.save_pretrained"
+        )
     return Encoder(name, revision, folder, sha256, _hash([folder / "config.json"]), config, tokenizer)
 
 
@@ -236,7 +250,8 @@ def _with_dropout(config: Any, rate: float | None) -> Any:
     if rate is not None:
         for name, value in vars(config).items():
             # None says that another entry's rate is meant, as in BERT's classifier_dropout.
-            if "dropout" in name and (value is None or isinstance(value, float | int)):
+            # ESM has a switch among them.
+            if "dropout" in name and (value is None or isinstance(value, float | int)) and not isinstance(value, bool):
                 setattr(config, name, rate)
     return config
 

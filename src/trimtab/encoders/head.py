@@ -1,5 +1,6 @@
 """Heads: what they must know of a task, the compact one, and how that of a regression starts."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 HEADS = ("default", "linear")
+_NOISE = 1e-6  # what answers may differ by, in their unit, for no other reason than rounding
 
 
 class Outputs(Protocol):
@@ -101,11 +103,14 @@ def rate_factors(model: nn.Module) -> Mapping[str, float]:
     return getattr(model, "rate_factors", {})
 
 
-def agree(model: nn.Module, found: Tensor, expected: Tensor, rtol: float, atol: float) -> bool:
+def agree(
+    model: nn.Module, found: Tensor, expected: Tensor, rtol: float, atol: float, apart: float = math.inf
+) -> bool:  # fmt: skip
     """Whether logits are the `expected` ones of `model`, in the unit of its answers: in that of a regression's labels.
 
     Those may be millionths, or years around 2,000 of which a small difference is all that the head says; so answers are compared
-    by their distance from the centre, in units of the spread, to the rounding of float32.
+    by their distance from the centre, in units of the spread, to the rounding of float32. Of the distance between the expected
+    answers to different texts (their standard deviation) `atol` may be at most the share `apart`.
     """
     spread = max(rate_factors(model).values(), default=1.0)
     named = dict(model.named_parameters())
@@ -113,6 +118,8 @@ def agree(model: nn.Module, found: Tensor, expected: Tensor, rtol: float, atol: 
     centre = float(biases[0].mean()) if biases else 0.0
     rounding = 8 * torch.finfo(torch.float32).eps * abs(centre) / spread
     a, b = ((logits - centre) / spread for logits in (found, expected))
+    if len(b) > 1:
+        atol = min(atol, max(_NOISE, apart * float(b.std(0).max())))
     return torch.allclose(a, b, rtol=rtol, atol=atol + rounding)
 
 

@@ -22,6 +22,9 @@ SOME_CLASSES, FEW_ROWS = 20, 5
 """So is one with more different values than the first of these, and on average fewer rows of each than the second."""
 
 
+_STEPS = 1000  # of float32 that the labels of a regression must be spread over, in standard deviations
+
+
 @dataclass(frozen=True)
 class Declared:
     """What the source says about its labels, in labels.json or in the features of a hub data set."""
@@ -80,6 +83,8 @@ def learn_coding(raw: RawRows, kind: Kind | None, declared: Declared) -> Coding:
     # What the user says goes before what the source declares, and that before what the labels look like.
     kind = kind or declared.kind or _guess_kind(raw, declared)
     coding = Coding(kind) if kind == "regression" else _class_coding(raw, kind, declared.classes)
+    if kind == "regression":
+        _refuse_unresolved(raw, finite_numbers(raw))
     # one label for all rows would be learned at once, and perfectly, whatever the column holds
     different = {tuple(code) if isinstance(code, list) else code for code in coding.encode(raw)}
     if len(different) == 1:
@@ -109,6 +114,17 @@ def coding_like(task: Task, raw: RawRows, declared: Declared) -> Coding:
     coding = _class_coding(raw, task.kind, names)
     index = {word: of_task[one_spelling(names[i])] for word, i in coding.index.items()}
     return replace(coding, classes=task.classes, index=index)
+
+
+def _refuse_unresolved(raw: RawRows, labels: Sequence[float]) -> None:
+    """Raises InputError for numbers so far from 0 that float32, in which models compute, hardly tells them apart."""
+    centre = sum(labels) / len(labels)
+    spread = (sum((label - centre) ** 2 for label in labels) / len(labels)) ** 0.5
+    if 0 < spread < _STEPS * 2**-24 * max(map(abs, labels)):
+        raise InputError(
+            f"{raw.table.place}: the labels differ by about {spread:.3g} at a size of {abs(centre):.3g}, which float32 hardly "
+            f"tells apart. Subtract a number near {centre:.6g} from all of them, and add it to the answers."
+        )
 
 
 def _class_coding(raw: RawRows, kind: Kind, declared: tuple[str, ...] | None) -> Coding:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..encoders.packed import forward, pack
 from ..encoders.probe import evaluating
+from ..errors import InputError
 from ..tasks.batches import Tokens, token_groups
 from .prefix import Prefix
 from .ranks import ALONE, Ranks
@@ -23,6 +24,23 @@ def batch_logits(model: Any, tokens: Tokens, rows: np.ndarray, prefix: Prefix | 
     return forward(model, pack(batch.ids, batch.type_ids, model))
 
 
+def check_ids(model: Any, tokens: Tokens) -> None:
+    """Raises InputError for tokens or segments that the encoder has no embeddings of, which torch would stumble over."""
+    tables = {name.rpartition(".")[2]: m for name, m in model.base_model.named_modules() if isinstance(m, nn.Embedding)}
+    for name, ids, what in (
+        ("word_embeddings", tokens.ids, "token"),
+        ("token_type_embeddings", tokens.type_ids, "segment"),
+    ):
+        if name not in tables or ids is None:
+            continue
+        highest, known = max((int(each.max()) for each in ids if len(each)), default=0), tables[name].num_embeddings
+        if highest >= known:
+            raise InputError(
+                f"a text has {what} {highest}, and the encoder knows {known:,} of them, from 0: its tokenizer is not its own, or "
+                "had words added without resizing the model (model.resize_token_embeddings)"
+            )
+
+
 def all_logits(
     model: Any, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE
 ) -> Tensor:
@@ -30,6 +48,7 @@ def all_logits(
 
     Ranks compute a share of the rows each, and all get the logits of all.
     """
+    check_ids(model, tokens)
     # By tokens, cached or not: the same groups come to the same bits.
     lengths = tokens.lengths
     logits = torch.zeros(len(tokens), model.num_labels)

@@ -4,6 +4,7 @@ import csv
 import gzip
 import itertools
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -159,6 +160,11 @@ class _LineFeeds:
 def _json_lines(file: IO[str], names: Iterable[str]) -> Writer:
     """One JSON object per row; `names` are not needed, as every row carries them.
 
-    What JSON has no word for (the dates and decimals of Parquet) is written as text.
+    What JSON has no word for is written as text (the dates and decimals of Parquet), and as null where it is no number.
     """
-    return lambda row: print(json.dumps(row, ensure_ascii=False, default=str), file=file)
+
+    def write(row: dict[str, Any]) -> None:
+        known = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
+        print(json.dumps(known, ensure_ascii=False, default=str), file=file)
+
+    return write

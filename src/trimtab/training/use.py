@@ -93,8 +93,10 @@ def predict(
         raise InputError("predict takes a list of texts; for one text write [text]")
     # Checked one by one, so that the message can say which text it is.
     n_texts = len(predictor.task.text_columns)
-    rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+    rows = [tuple(text) if isinstance(text, list | tuple) else (text,) for text in texts]
     for i, row in enumerate(rows):
+        if not all(isinstance(part, str) for part in row):
+            raise InputError(f"text {i + 1} is {texts[i]!r:.40}, which is no text")
         if len(row) != n_texts:
             raise InputError(f"text {i + 1} has {len(row)} part(s); task {predictor.task.name!r} takes {n_texts}")
         for part in row:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..changes.methods import Method
+from ..changes.methods import Lora, Method, Union
 from ..changes.notation import method_identity, method_text
 from ..changes.selection import Selection
 from ..encoders.attention import has_flash
@@ -28,7 +28,7 @@ from ..tasks.losses import TaskLoss, task_loss
 from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
 from ..tasks.tokenised import tokenized
-from .forward import all_logits, batch_logits
+from .forward import all_logits, batch_logits, check_ids
 from .memory import (
     MOST_TOKENS,
     TIDY_STEPS,
@@ -308,6 +308,7 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     )
     loss = task_loss(task, settings.class_weights, settings.label_smoothing).to(device())
     model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(device())
+    check_ids(model, train)
     # Timed, and so perhaps not the same on every rank.
     compute = ranks.agreed(resolved(cast(Compute, settings.compute), next(model.parameters()).device))
     began = time.perf_counter()
@@ -344,7 +345,11 @@ def _attach(method: Method, model: Any, train: Tokens, loss: TaskLoss, settings:
     if not chosen:
         raise InputError(f"{method_text(method)} chose nothing to train on this encoder")
     # A part of LoRA's matrices would be lost with the rest of them, which is drawn at random and belongs to no encoder.
-    if any(part.kind == "lora" and chosen.elements.get(name, ()) is not None for name, part in chosen.parts.items()):
+    # Nor are they known from the text of a method that only chooses within them.
+    members = method.methods if isinstance(method, Union) else (method,)
+    lora = {name: chosen.elements.get(name, ()) for name, part in chosen.parts.items() if part.kind == "lora"}
+    whole = all(elements is None for elements in lora.values()) and any(isinstance(each, Lora) for each in members)
+    if lora and not whole:
         raise InputError(
             f"{method_text(method)} trains only a part of what LoRA adds: take lora with a lower rank instead"
         )

@@ -76,6 +76,19 @@ def test_size_follows_the_selection(encoder, tmp_path):
     assert per_element < 16  # 8 bytes for value and position, the rest for the names of more parameters
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("truncation_side", "left"), ("model_input_names", ["input_ids", "attention_mask"])]
+)
+def test_a_tokenizer_that_cuts_or_marks_otherwise_is_refused(name, value, encoder, tmp_path):
+    delta = changed_model(encoder, LayerNorms())[2]
+    folder = shutil.copytree(encoder.folder, tmp_path / "copy")
+    delta.attach(load(folder))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(InputError, match="another tokenizer"):
+        delta.attach(load(folder))
+
+
 def test_another_encoder_is_refused(encoder_of):
     delta = changed_model(encoder_of("bert"), LayerNorms())[2]
     with pytest.raises(InputError, match="give the encoder it was trained on"):

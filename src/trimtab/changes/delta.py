@@ -186,7 +186,7 @@ class Delta:
                 f"{encoder.name!r} has {now['config'][name]!r}: put its config.json back"
             )
         # With one vocabulary a text can be cut in two ways, so the tokens of a hard one are compared as well.
-        if any(was[name] != now[name] for name in ("tokens", "vocabulary_sha256")):
+        if any(was.get(name, now[name]) != now[name] for name in ("tokens", "cut", "vocabulary_sha256")):
             raise InputError(
                 f"this delta was trained on {_named(self.base)} with another tokenizer than {encoder.name!r} has now: put the "
                 "files of its tokenizer back"

@@ -84,14 +84,21 @@ class Encoder:
 
     @cached_property
     def behaviour(self) -> dict[str, Any]:
-        """What decides the answers beside the weights, as JSON: configuration, vocabulary, tokens of a text that is hard to cut.
+        """What decides the answers beside the weights, as JSON: configuration, vocabulary, and tokens of a text that is hard to
+        divide, whole, and where a limit cuts it or a pair of it.
 
         Not the bytes of the files, which another version of transformers writes otherwise.
         """
         config = {name: value for name, value in self.config.to_dict().items() if _decides(name)}
         words = json.dumps(sorted(self.tokenizer.get_vocab().items()))
+        # Cut, since a limit takes tokens off one side or the other; a pair, since it has a template and segments of its own.
+        cut = [
+            self.tokenizer(*texts, truncation="longest_first", max_length=limit, return_attention_mask=False)
+            for texts, limit in (((_HARD_TEXT,), 12), ((_HARD_TEXT, _HARD_TEXT), 20))
+        ]
         return {
             "config": json.loads(json.dumps(config, default=str)), "tokens": self.tokenizer(_HARD_TEXT)["input_ids"],
+            "cut": [self.tokenizer.truncation_side, *(dict(sorted(tokens.items())) for tokens in cut)],
             "vocabulary_sha256": hashlib.sha256(words.encode()).hexdigest(),
         }  # fmt: skip
 

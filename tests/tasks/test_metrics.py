@@ -103,7 +103,7 @@ def test_scores_of_several_classes_a_row_are_those_of_scikit_learn(n_rows):
 
 
 def test_scoring_loads_no_scikit_learn():
-    """It would take 90 MB and a second in every fit, and users need not have it."""
+    """It would take 100 MB and a second in every fit, and users need not have it."""
     import subprocess
     import sys
 

@@ -21,6 +21,7 @@ from trimtab.changes.notation import parse_method
 from trimtab.encoders import frozen
 from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
+from trimtab.studies.information import fisher
 from trimtab.tasks.task import Rows
 from trimtab.training import fit as fit_module
 from trimtab.training.checkpoint import CHECKPOINT
@@ -572,8 +573,9 @@ def test_words_without_embeddings_are_refused(encoder, tmp_path):
         predict(run, ["the unheard cat"], load(folder))
     texts = (["the unheard cat", *task.train.texts[0][1:]],)
     odd = dataclasses.replace(task, splits=task.splits | {"train": dataclasses.replace(task.train, texts=texts)})
-    with pytest.raises(InputError, match="resize_token_embeddings"):
-        fit(load(folder), odd, LayerNorms(), epochs=1)
+    for use in (lambda: fit(load(folder), odd, LayerNorms(), epochs=1), lambda: fisher(load(folder), odd)):
+        with pytest.raises(InputError, match="resize_token_embeddings"):
+            use()
 
 
 def test_a_task_without_rows_or_labels_is_refused(encoder):

@@ -162,13 +162,14 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a run on a task's test (or validation) rows."""
+    from ..tasks.metrics import figure
     from ..training.use import evaluate as evaluate_run
 
     # Without TASK the run's own data are read again, and refused where they have changed.
     found = evaluate_run(run, task, split, encoder, text=text, label=label, skip_bad_rows=skip_bad_rows)
     say(f"{found['split']}, {found['rows']:,} rows")
     for name, value in found["scores"].items():
-        say(f"  {name:<20} {value:.4f}" if value == 0 or 5e-5 <= abs(value) < 1e5 else f"  {name:<20} {value:.4g}")
+        say(f"  {name:<20} {figure(value)}")
     print_json(found, as_json)
 
 

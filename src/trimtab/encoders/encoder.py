@@ -143,9 +143,7 @@ class Encoder:
                 self.folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
                 trust_remote_code=False, output_loading_info=True, **options,
             )  # fmt: skip
-        except (
-            Exception
-        ) as error:  # of config.json, of the files or of the model's own code: whatever it is, there is no model
+        except Exception as error:  # of the files or of the model's own code: whatever it is, there is no model
             raise InputError(f"cannot load encoder {self.name!r} from {self.folder}: {first_line(error)}") from error
 
 

@@ -21,6 +21,7 @@ from ..randomness import generator, seeded, stream_seed
 from ..tasks.batches import Tokens, token_groups, tokenize
 from ..tasks.losses import task_loss
 from ..tasks.task import Task
+from ..training.forward import check_ids
 from ..training.ranks import device
 from ..training.recipe import COMPUTES
 
@@ -57,6 +58,7 @@ def fisher(
     loss = task_loss(task)
     # The head and the method's own draws are those of a fit with this seed: what is measured is what training starts from.
     model = encoder.with_head(task, seed, head).to(device())
+    check_ids(model, tokens)
     # Around the method too, which may measure for itself (fisher_top does).
     with computing(cast(Compute, compute)):
         with seeded(seed, "method"):

@@ -165,7 +165,7 @@ def _what_it_costs(best: Summary, final: Comparison, task: Task, trial: Task, se
     """One sentence; `settings` are those of a fit on the whole task, which may visit its rows less often than a trial."""
     assert settings.epochs is not None
     cells = [cell for cell in final.cells if cell.method == best.method]
-    cell, chose = cells[0], sum(cell.choosing_seconds for cell in cells) / len(cells)
+    cell, chose = cells[0], sum(cell.choosing_seconds or 0.0 for cell in cells) / len(cells)
     visits, tried = len(task.train) * settings.epochs, len(trial.train) * cell.settings["epochs"]
     # A fit takes time in proportion to its visits; what a method measures before it chooses takes as long for any number of rows.
     seconds = chose + (best.seconds - chose) * visits / tried

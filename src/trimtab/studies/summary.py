@@ -36,7 +36,7 @@ class Cell:
     delta_bytes: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)  # with the method's own filled in
     answers: list[Any] = field(default_factory=list, repr=False)  # to each validation row
-    choosing_seconds: float = 0.0  # of `seconds`: what the method measured before it chose
+    choosing_seconds: float | None = None  # of `seconds`: what the method took to choose; None where it was not noted
     refused: str | None = None  # why the method cannot be used here
 
     @property

@@ -83,15 +83,16 @@ def learn_coding(raw: RawRows, kind: Kind | None, declared: Declared) -> Coding:
     # What the user says goes before what the source declares, and that before what the labels look like.
     kind = kind or declared.kind or _guess_kind(raw, declared)
     coding = Coding(kind) if kind == "regression" else _class_coding(raw, kind, declared.classes)
-    if kind == "regression":
-        _refuse_unresolved(raw, finite_numbers(raw))
+    codes = coding.encode(raw)
     # one label for all rows would be learned at once, and perfectly, whatever the column holds
-    different = {tuple(code) if isinstance(code, list) else code for code in coding.encode(raw)}
+    different = {tuple(code) if isinstance(code, list) else code for code in codes}
     if len(different) == 1:
         raise InputError(
             f"{raw.table.place}: every row has the label {raw.labels[0]!r:.40}, so there is nothing to tell apart. "
             "Check the label column (--label), or add rows with other labels."
         )
+    if kind == "regression":
+        _refuse_unresolved(raw, [code for code in codes if isinstance(code, float)])
     return coding
 
 
@@ -120,7 +121,7 @@ def _refuse_unresolved(raw: RawRows, labels: Sequence[float]) -> None:
     """Raises InputError for numbers so far from 0 that float32, in which models compute, hardly tells them apart."""
     centre = sum(labels) / len(labels)
     spread = (sum((label - centre) ** 2 for label in labels) / len(labels)) ** 0.5
-    if 0 < spread < _STEPS * 2**-24 * max(map(abs, labels)):
+    if spread < _STEPS * 2**-24 * max(map(abs, labels)):
         raise InputError(
             f"{raw.table.place}: the labels differ by about {spread:.3g} at a size of {abs(centre):.3g}, which float32 hardly "
             f"tells apart. Subtract a number near {centre:.6g} from all of them, and add it to the answers."

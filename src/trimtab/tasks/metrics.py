@@ -1,6 +1,6 @@
 """The scores of a task, each with its direction and range.
 
-Those of classes are sums of counts and written out here: importing scikit-learn for them took 90 MB and a second in every fit.
+Those of classes are sums of counts and written out here: importing scikit-learn for them took 100 MB and a second in every fit.
 The tests compare them with scikit-learn's. Correlations are scipy's.
 """
 

@@ -176,12 +176,8 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (
-        pa.ArrowException,
-        OSError,
-        UnicodeDecodeError,
-        OverflowError,
-    ) as error:  # the last: a date that Python has not
+    # An overflow is a date that Python has not.
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise InputError(
             f"{path}: cannot be read as Parquet ({first_line(error)}). Write or copy the file again."
         ) from None

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..encoders.packed import forward, pack
 from ..encoders.probe import evaluating
@@ -26,15 +26,15 @@ def batch_logits(model: Any, tokens: Tokens, rows: np.ndarray, prefix: Prefix | 
 
 def check_ids(model: Any, tokens: Tokens) -> None:
     """Raises InputError for tokens or segments that the encoder has no embeddings of, which torch would stumble over."""
-    tables = {name.rpartition(".")[2]: m for name, m in model.base_model.named_modules() if isinstance(m, nn.Embedding)}
-    for name, ids, what in (
-        ("word_embeddings", tokens.ids, "token"),
-        ("token_type_embeddings", tokens.type_ids, "segment"),
+    body = model.base_model
+    segments = (m for name, m in body.named_modules() if name.endswith("token_type_embeddings"))
+    for what, table, ids in (
+        ("token", body.get_input_embeddings(), tokens.ids),
+        ("segment", next(segments, None), tokens.type_ids),
     ):
-        if name not in tables or ids is None:
-            continue
-        highest, known = max((int(each.max()) for each in ids if len(each)), default=0), tables[name].num_embeddings
-        if highest >= known:
+        known = getattr(table, "num_embeddings", None)  # families have tables of other kinds
+        highest = max((int(each.max()) for each in ids or () if len(each)), default=0)
+        if known is not None and highest >= known:
             raise InputError(
                 f"a text has {what} {highest}, and the encoder knows {known:,} of them, from 0: its tokenizer is not its own, or "
                 "had words added without resizing the model (model.resize_token_embeddings)"
@@ -48,7 +48,6 @@ def all_logits(
 
     Ranks compute a share of the rows each, and all get the logits of all.
     """
-    check_ids(model, tokens)
     # By tokens, cached or not: the same groups come to the same bits.
     lengths = tokens.lengths
     logits = torch.zeros(len(tokens), model.num_labels)

@@ -75,11 +75,11 @@ def _still_rising(state: Progress, metric: str, total_steps: int) -> str | None:
     # Only a run that went to its end, and was best there, could have gone further.
     if len(scores) < 2 or state.step < total_steps or state.best_step != state.step:
         return None
+    before, last = scores[-2:]
+    gain = abs(last - before)
     # Of scores between 0 and 1 less than a hundredth may be noise, and of errors less than a hundredth of them.
-    gain = abs(scores[-1] - scores[-2])
-    if gain < 0.01 * (1.0 if METRICS[metric].high is not None else abs(scores[-2])) or not METRICS[metric].better(
-        scores[-1], scores[-2]
-    ):
+    unit = 1.0 if METRICS[metric].high is not None else abs(before)
+    if gain < 0.01 * unit or not METRICS[metric].better(last, before):
         return None
     return f"The {metric} was still improving at the last validation (by {figure(gain)}): more epochs may help."
 

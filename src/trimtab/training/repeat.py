@@ -54,9 +54,7 @@ def folder_name(task: str, method: str) -> str:
     """A name for the run of a method on a task that every file system takes."""
     # A method's text has colons and commas, which some refuse.
     name = re.sub(r"[^\w.-]+", "-", f"{task}-{method}")
-    # None takes more than 255 bytes; behind the cut a hash of the whole keeps names apart.
-    return (
-        name
-        if len(name.encode()) <= _LONGEST
-        else f"{name[: _LONGEST // 4]}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
-    )
+    if len(name.encode()) <= _LONGEST:
+        return name
+    # None takes more than 255 bytes, and a letter has up to four; behind the cut a hash of the whole keeps names apart.
+    return f"{name[: _LONGEST // 4]}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"

@@ -15,7 +15,7 @@ from ..tasks.batches import Tokens, tokenize
 from ..tasks.metrics import scores
 from ..tasks.read import read, read_like
 from ..tasks.task import Rows, Task
-from .forward import all_logits
+from .forward import all_logits, check_ids
 from .ranks import device
 from .run import Run
 
@@ -77,6 +77,7 @@ class Predictor:
 
     def _logits(self, tokens: Tokens) -> Tensor:
         """Float32 logits (N, C); raises InputError where they are no numbers."""
+        check_ids(self.model, tokens)
         logits = all_logits(self.model, tokens, tokens_at_once())
         if not bool(torch.isfinite(logits).all()):
             raise InputError("the model's answers are not numbers (NaN): the run or its encoder is damaged")

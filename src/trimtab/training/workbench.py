@@ -308,7 +308,8 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     )
     loss = task_loss(task, settings.class_weights, settings.label_smoothing).to(device())
     model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(device())
-    check_ids(model, train)
+    for tokens in (train, validation):
+        check_ids(model, tokens)
     # Timed, and so perhaps not the same on every rank.
     compute = ranks.agreed(resolved(cast(Compute, settings.compute), next(model.parameters()).device))
     began = time.perf_counter()

@@ -10,7 +10,7 @@ against 11.3 backward. On a GPU it is one call of torch's flash kernel, which ta
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,15 @@ class _Piece:
         """What to add to the scores of each block, or None where every place sees every other."""
         mask = self.block.mask(call.window, dtype, device)
         return None if mask is None else mask[self.blocks]
+
+
+@dataclass
+class Kept:
+    """What backward must know of a call, beside its tensors."""
+
+    call: Call
+    heads: int
+    pieces: list[_Piece]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
@@ -119,57 +128,96 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor:
         heads, tokens = q.shape[1:3]
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
-        rows = _rows_of_all(q, k, v, call)
-        pieces = list(_pieces(call, heads))
-        ctx.keeps = any(ctx.needs_input_grad[:3])
-        # Recomputing costs a third more attention; keeping the weights of long texts costs gigabytes.
-        small = sum(piece.n * _scores(piece) for piece in pieces) <= KEPT_SCORES
-        answer, kept = torch.empty_like(rows[0]), []
-        for piece in pieces:
-            weights = _weights(rows[0], rows[1], piece, call)
-            if call.rate > 0:
-                # Bytes from the pass's own pool: drawing a mask for every piece took longer than its products.
-                noise = NOISE.get()
-                assert noise is not None
-                piece.dropout = noise.mask(weights.shape, call.rate, weights.dtype)
-            if ctx.keeps and small:
-                kept.append(weights)
-            # Weights that are not kept may be written over.
-            dropped, scale = _dropped(weights, piece, in_place=not small or not ctx.keeps)
-            _product(dropped, _part(rows[2], piece.keys, piece.n), scale, answer[piece.queries])
-        if ctx.keeps:
-            ctx.save_for_backward(*rows, *kept)
-            ctx.call, ctx.pieces = call, pieces
+        answer, ctx.kept, tensors = _answered(_rows_of_all(q, k, v, call), heads, call, any(ctx.needs_input_grad[:3]))
+        ctx.save_for_backward(*tensors)
         return _back(answer, call, heads, tokens)[None]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, *kept = ctx.saved_tensors
-        call, (tokens, heads, width) = ctx.call, grads[0].shape[1:]
-        grad = _rows(grads[0][0], call, queries=True)
-        grad.index_fill_(0, call.layout.empty_rows(heads, call.first), 0)  # empty places hold token 0, who asked once
-        changes = q.new_empty(len(q) + len(k) + len(v), width)
-        dq, dk, dv = changes.split([len(q), len(k), len(v)])
-        for number, piece in enumerate(ctx.pieces):
-            # As in the formula above: dV, dP, dS, dQ, dK.
-            weights = kept[number] if kept else _weights(q, k, piece, call)
-            dropped, scale = _dropped(weights, piece, in_place=False)
-            g = _part(grad, piece.queries, piece.n)
-            _product(dropped.transpose(1, 2), g, scale, dv[piece.keys])
-            change = _scaled(g, _part(v, piece.keys, piece.n).transpose(1, 2), scale)
-            if piece.dropout is not None:
-                change.mul_(piece.dropout.kept)  # its scale went into the product
-            change = torch.ops.aten._softmax_backward_data(change, weights, -1, weights.dtype)
-            _product(change, _part(k, piece.keys, piece.n), call.scaling, dq[piece.queries])
-            _product(change.transpose(1, 2), _part(q, piece.queries, piece.n), call.scaling, dk[piece.keys])
+        call, (tokens, heads, width) = ctx.kept.call, grads[0].shape[1:]
+        changes = _changes(_rows(grads[0][0], call, queries=True), ctx.kept, ctx.saved_tensors)
         if call.first:  # fewer queries than keys, so the three do not make one table
             index = call.layout.scatter(heads).view(-1)
+            dq, dk, dv = _parts_of_all(changes, call, heads)
             dk, dv = (x.index_select(0, index).view(tokens, heads, width) for x in (dk, dv))
             dq = _back(dq, call, heads, tokens)
         else:
-            dq, dk, dv = _back_of_all(changes, call, heads, tokens)
+            dq, dk, dv = _back_of_all(changes, call, heads, tokens).unbind(1)
         dq, dk, dv = (x.transpose(0, 1)[None] for x in (dq, dk, dv))
         return dq, dk, dv, None
+
+
+def attend_table(table: Tensor, heads: int, call: Call, keep: bool) -> tuple[Tensor, Kept | None, list[Tensor]]:
+    """The same from the strips q, k and v of one table (T, 3 N D), and without a graph.
+
+    Its answer is (T, N D), or (B, N D) of the first tokens where only those ask. With `keep`, what `table_gradient` needs.
+    """
+    rows = _gathered(table, heads, call)
+    answer, kept, tensors = _answered(rows, heads, call, keep)
+    index = call.layout.scatter(heads, call.first).view(-1)
+    return answer.index_select(0, index).view(-1, table.shape[1] // 3), kept, tensors
+
+
+def table_gradient(grad: Tensor, kept: Kept, tensors: Sequence[Tensor]) -> Tensor:
+    """The gradient of the table (T, 3 N D) from that of the answer."""
+    call, heads = kept.call, kept.heads
+    width, tokens = grad.shape[1] // heads, sum(call.layout.lengths)
+    index = call.layout.asked(heads, call.first)
+    changes = _changes(grad.view(-1, width).index_select(0, index), kept, tensors)
+    if not call.first:
+        return _back_of_all(changes, call, heads, tokens).view(tokens, -1)
+    dq, dk, dv = _parts_of_all(changes, call, heads)
+    table = grad.new_empty(tokens, 3, heads, width)
+    table[:, 0] = 0  # of tokens that did not ask
+    asked = dq.index_select(0, call.layout.scatter(heads, first=True).view(-1)).view(-1, heads, width)
+    table[:, 0].index_copy_(0, call.layout.first_rows(), asked)
+    index = call.layout.scatter(heads).view(-1)
+    for strip, part in ((1, dk), (2, dv)):
+        table[:, strip] = part.index_select(0, index).view(tokens, heads, width)
+    return table.view(tokens, -1)
+
+
+def _answered(rows: list[Tensor], heads: int, call: Call, keep: bool) -> tuple[Tensor, Kept | None, list[Tensor]]:
+    """The queries' rows of the answer, from rows of q, k and v; with `keep`, what `_changes` needs."""
+    q, k, v = rows
+    pieces = list(_pieces(call, heads))
+    # Recomputing costs a third more attention; keeping the weights of long texts costs gigabytes.
+    small = sum(piece.n * _scores(piece) for piece in pieces) <= KEPT_SCORES
+    answer, kept = torch.empty_like(q), []
+    for piece in pieces:
+        weights = _weights(q, k, piece, call)
+        if call.rate > 0:
+            # Bytes from the pass's own pool: drawing a mask for every piece took longer than its products.
+            noise = NOISE.get()
+            assert noise is not None
+            piece.dropout = noise.mask(weights.shape, call.rate, weights.dtype)
+        if keep and small:
+            kept.append(weights)
+        # Weights that are not kept may be written over.
+        dropped, scale = _dropped(weights, piece, in_place=not small or not keep)
+        _product(dropped, _part(v, piece.keys, piece.n), scale, answer[piece.queries])
+    return (answer, Kept(call, heads, pieces), [*rows, *kept]) if keep else (answer, None, [])
+
+
+def _changes(grad: Tensor, kept: Kept, tensors: Sequence[Tensor]) -> Tensor:
+    """The gradients of the rows of q, k and v, one behind the other, from that of the answer's rows, which is written to."""
+    (q, k, v, *all_weights), call = tensors, kept.call
+    grad.index_fill_(0, call.layout.empty_rows(kept.heads, call.first), 0)  # empty places hold token 0, who asked once
+    changes = q.new_empty(len(q) + len(k) + len(v), q.shape[1])
+    dq, dk, dv = _parts_of_all(changes, call, kept.heads)
+    for number, piece in enumerate(kept.pieces):
+        # As in the formula of _Attention: dV, dP, dS, dQ, dK.
+        weights = all_weights[number] if all_weights else _weights(q, k, piece, call)
+        dropped, scale = _dropped(weights, piece, in_place=False)
+        g = _part(grad, piece.queries, piece.n)
+        _product(dropped.transpose(1, 2), g, scale, dv[piece.keys])
+        change = _scaled(g, _part(v, piece.keys, piece.n).transpose(1, 2), scale)
+        if piece.dropout is not None:
+            change.mul_(piece.dropout.kept)  # its scale went into the product
+        change = torch.ops.aten._softmax_backward_data(change, weights, -1, weights.dtype)
+        _product(change, _part(k, piece.keys, piece.n), call.scaling, dq[piece.queries])
+        _product(change.transpose(1, 2), _part(q, piece.queries, piece.n), call.scaling, dk[piece.keys])
+    return changes
 
 
 def _rows(x: Tensor, call: Call, *, queries: bool) -> Tensor:
@@ -185,31 +233,43 @@ def _rows(x: Tensor, call: Call, *, queries: bool) -> Tensor:
 
 def _rows_of_all(q: Tensor, k: Tensor, v: Tensor, call: Call) -> list[Tensor]:
     """q, k and v laid out in blocks: at one stroke where they are strips of one table, as from a shared linear map."""
-    heads, width = q.shape[1:]
+    heads = q.shape[1]
     table = joined([x.reshape(len(x), -1) for x in (q, k, v)])
     if table is None:
         return [_rows(q, call, queries=True), _rows(k, call, queries=False), _rows(v, call, queries=False)]
+
+    return _gathered(table, heads, call)
+
+
+def _gathered(table: Tensor, heads: int, call: Call) -> list[Tensor]:
+    """The strips q, k and v of one table (T, 3 N D) laid out in blocks."""
 
     def index() -> Tensor:
         asking = call.layout.gather(heads, 3 * heads, True, call.first)
         seen = call.layout.gather(heads, 3 * heads, False)
         return torch.cat([asking, seen + heads, seen + 2 * heads])
 
-    rows = table.view(-1, width).index_select(0, call.layout.once(("gather of all", heads, call.first), index))
-    # The first rows are queries, the rest half keys and half values.
+    index_of_all = call.layout.once(("gather of all", heads, call.first), index)
+    rows = table.view(-1, table.shape[1] // (3 * heads)).index_select(0, index_of_all)
+    return _parts_of_all(rows, call, heads)
+
+
+def _parts_of_all(rows: Tensor, call: Call, heads: int) -> list[Tensor]:
+    """The rows of q, k and v, one behind the other, as three tables."""
     asked = sum(block.queries.size for block in call.layout.blocks(call.first)) * heads
-    return list(rows.split([asked, (len(rows) - asked) // 2, (len(rows) - asked) // 2]))
+    seen = (len(rows) - asked) // 2
+    return list(rows.split([asked, seen, seen]))
 
 
-def _back_of_all(rows: Tensor, call: Call, heads: int, tokens: int) -> tuple[Tensor, ...]:
-    """The rows of q, k and v, one behind the other, as three (T, N, D) strips of one table."""
+def _back_of_all(rows: Tensor, call: Call, heads: int, tokens: int) -> Tensor:
+    """The rows of q, k and v, one behind the other, as one table (T, 3, N, D)."""
 
     def index() -> Tensor:
         places = call.layout.scatter(heads)
         return torch.cat([places + i * (len(rows) // 3) for i in range(3)], 1).view(-1)
 
     table = rows.index_select(0, call.layout.once(("scatter of all", heads), index))
-    return table.view(tokens, 3, heads, -1).unbind(1)
+    return table.view(tokens, 3, heads, -1)
 
 
 def _back(rows: Tensor, call: Call, heads: int, tokens: int) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 POOL_VALUES = 1 << 20  # fresh mask values of one forward pass, or two masks' worth if that is more
+_DRAWN_AT_ONCE = 1 << 18  # values, at least: drawing 50,000 takes a third as long
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class Mask:
 
 @dataclass
 class _Pool:
-    values: Tensor  # 0 or 1, filled from the left as they are asked for
-    filled: int = 0
+    values: Tensor  # 0 or 1, drawn from the left as they are asked for
+    drawn: int = 0
+    taken: int = 0
 
 
 class Noise:
@@ -69,20 +71,25 @@ class Noise:
         pool = self._pools.get((cut, dtype))
         if pool is None or len(pool.values) < 2 * count:  # half of it lets slices start at many places
             pool = self._pools[cut, dtype] = _Pool(torch.empty(max(self._limit, 2 * count), dtype=dtype))
-        start = pool.filled
-        if start + count > len(pool.values):
-            self._fill(pool, len(pool.values), cut)
-            start = int(self._source.random_raw()) % (len(pool.values) - count + 1)
+        if pool.taken + count <= len(pool.values):
+            start = pool.taken
+            pool.taken += count
         else:
-            self._fill(pool, start + count, cut)
+            start = int(self._source.random_raw()) % (len(pool.values) - count + 1)
+            pool.taken = len(pool.values)
+        self._draw(pool, cut)
         return Mask(pool.values[start : start + count].view(shape), 256 / (256 - cut))
 
-    def _fill(self, pool: _Pool, end: int, cut: int) -> None:
-        count = end - pool.filled
+    def _draw(self, pool: _Pool, cut: int) -> None:
+        """Draws what was taken and is not there yet, and some more."""
+        if pool.taken <= pool.drawn:
+            return
+        end = min(len(pool.values), max(pool.taken, pool.drawn + _DRAWN_AT_ONCE))
+        count = end - pool.drawn
         drawn = self._source.random_raw((count + 7) // 8).view(np.uint8)[:count]
         # Straight into the pool's dtype: half the time of comparing first and converting then.
-        torch.ge(torch.from_numpy(drawn), cut, out=pool.values[pool.filled : end])
-        pool.filled = end
+        torch.ge(torch.from_numpy(drawn), cut, out=pool.values[pool.drawn : end])
+        pool.drawn = end
 
 
 NOISE: ContextVar[Noise | None] = ContextVar("noise", default=None)

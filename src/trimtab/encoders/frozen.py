@@ -50,6 +50,10 @@ class Copies:
             return biases[0] if len(biases) == 1 else torch.cat(biases)
         return self._copy("bias", biases, lambda b: b)
 
+    def product(self, x: Tensor, *, gelu: bool = False) -> Tensor:
+        """x W' + bias, for a frozen W and outside of the graph."""
+        return self.times(x, self.bias(), gelu=gelu)
+
     def times(self, x: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
         """x W' + bias, for frozen W; with `gelu`, GELU of it, computed before it leaves the processor."""
         bias = None if bias is None else bias.to(COMPUTE)
@@ -85,6 +89,31 @@ class Copies:
             with torch.no_grad():
                 made = self._made[name] = stamp, arrange(torch.cat([source.to(COMPUTE) for source in sources]))
         return made[1]
+
+
+class Masters:
+    """What Copies does, outside of the graph, in float32 and with the weights themselves."""
+
+    def __init__(self, modules: Sequence[nn.Linear]):
+        self._modules, self._widths = modules, [module.out_features for module in modules]
+
+    def product(self, x: Tensor, *, gelu: bool = False) -> Tensor:
+        """The maps' answers to x (T, I), side by side (T, O)."""
+        if len(self._modules) > 1:  # each into its strip of one table, since a weight of all would be a copy
+            y = x.new_empty(len(x), sum(self._widths))
+            for module, strip in zip(self._modules, y.split(self._widths, 1), strict=True):
+                torch.addmm(module.bias, x, module.weight.t(), out=strip)
+        else:
+            y = functional.linear(x, self._modules[0].weight, self._modules[0].bias)
+        return functional.gelu(y) if gelu else y
+
+    def times_transposed(self, grad: Tensor) -> Tensor:
+        """grad W (T, I), for grad (T, O)."""
+        first, *others = zip(grad.split(self._widths, 1), self._modules, strict=True)
+        dx = first[0] @ first[1].weight
+        for strip, module in others:
+            dx.addmm_(strip, module.weight)
+        return dx
 
 
 @functools.cache
@@ -222,9 +251,9 @@ def intermediate_forward(module: Any, copies: Copies) -> Callable[[Tensor], Tens
     return forward
 
 
-def shared_forwards(modules: Sequence[nn.Linear]) -> list[Callable[[Tensor], Tensor]]:
+def shared_forwards(modules: Sequence[nn.Linear], copies: Copies | None = None) -> list[Callable[[Tensor], Tensor]]:
     """Forward methods for linear maps of one input (query, key, value): while all are frozen, the first call computes all."""
-    copies, alone = Copies(modules), [linear_forward(module) for module in modules]
+    copies, alone = copies or Copies(modules), [linear_forward(module) for module in modules]
     widths = [module.out_features for module in modules]
     # Pools and servers may run one model from several threads.
     state = threading.local()  # .input: what the waiting answers belong to; .answers: by number of the map

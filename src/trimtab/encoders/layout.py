@@ -138,6 +138,19 @@ class Layout:
 
         return self.once(("scatter", heads, first), rows)
 
+    def asked(self, heads: int, first: bool) -> Tensor:
+        """For every row of the queries, its row among the answers, which are those of `scatter`; int64, on the device."""
+        if not first:
+            return self.gather(heads, heads, queries=True)
+
+        def rows() -> Tensor:
+            texts = [np.maximum(block.query_texts, 0) for block in self.blocks(first)]  # empty places: any will do
+            return self._tensor(
+                np.concatenate([(t[:, None] * heads + np.arange(heads)[:, None]).ravel() for t in texts])
+            )
+
+        return self.once(("asked", heads), rows)
+
     def empty_rows(self, heads: int, first: bool = False) -> Tensor:
         """The rows of empty queries."""
 

@@ -34,6 +34,7 @@ from .picked import embedding_forward
 from .positions import first_position
 from .probe import evaluating, observe, probe_ids
 from .running import Run
+from .whole import WholeLayer, fits, whole_forward
 
 Compute = Literal["auto", "float32", "bfloat16"]  # the arithmetic of the layers; "auto": see `resolved`
 
@@ -64,6 +65,9 @@ class _Plan:
     halved: bool = False  # whether its layers compute in bfloat16
     n_layers: int = 0  # modules in the stack: 1 where one is run for every layer
     firsts_from: nn.Module | None = None  # as in Run
+    wholes: list[WholeLayer] = field(
+        default_factory=list
+    )  # layers that run in one step while their matrices are frozen
     patched: list[nn.Module] = field(default_factory=list)  # what has a forward method of ours
     hooks: list[Any] = field(default_factory=list)
 
@@ -78,6 +82,7 @@ class _Plan:
             self.hooks.pop().remove()
         while self.patched:
             vars(self.patched.pop()).pop("forward", None)
+        self.wholes.clear()
 
 
 # Weak, so that a plan goes with its model: it holds modules inside of it, but not the model.
@@ -268,14 +273,14 @@ def rounded(model: Any, batch: PackedBatch) -> PackedBatch:
 def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) -> bool:
     """Sets `model` up for packed batches; whether the probe's logits then are the `expected` ones.
 
-    Right is: our attention ran once in every layer, and the logits equal those of padded texts. Tried first with the
-    ends of layers as one step and a last layer that computes first tokens only, then plainly.
+    Right is: our attention ran once in every layer, and the logits equal those of padded texts. Tried first with whole layers
+    as one step, then with their ends as one step (and a last layer that computes first tokens only), then plainly.
     """
     model.config._attn_implementation = running.NAME
     with evaluating(model):
-        for shortcuts in (True, False):
+        for whole, shortcuts in ((True, True), (False, True), (False, False)):
             try:
-                _set_up(model, plan, layers, shortcuts=shortcuts)
+                _set_up(model, plan, layers, whole=whole, shortcuts=shortcuts)
                 logits, run = _run(model, pack(probe_ids(model), None, model), plan)
             except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
                 _log.info("packed probe of %s failed: %s", type(model).__name__, error)
@@ -290,15 +295,19 @@ def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) ->
     return False
 
 
-def _set_up(model: Any, plan: _Plan, layers: Any, *, shortcuts: bool) -> None:
-    """Sets hooks and forward methods on `model`, those of the two shortcuts of `_try_packed` where they are wanted."""
+def _set_up(model: Any, plan: _Plan, layers: Any, *, whole: bool, shortcuts: bool) -> None:
+    """Sets hooks and forward methods on `model`, those of the shortcuts of `_try_packed` where they are wanted."""
     body, last = model.base_model, layers[-1]
     if shortcuts:
         for module in layers.modules():
             if norms.is_tail(module):
                 plan.patch(module, norms.tail_forward(module))
     for number, layer in enumerate(layers):
-        plan.patch(layer, running.layer_forward(layer, number))
+        own = layer.forward
+        if whole and fits(layer):
+            plan.wholes.append(WholeLayer(layer))
+            own = whole_forward(plan.wholes[-1], own)
+        plan.patch(layer, running.layer_forward(own, number))
     plan.hooks.append(body.register_forward_pre_hook(running.without_mask, with_kwargs=True))
     # A mean needs every token of the last layer, so none can be left out of it.
     if isinstance(model, LinearHead) or getattr(model.config, "classifier_pooling", "cls") == "mean":
@@ -324,24 +333,35 @@ def _set_up(model: Any, plan: _Plan, layers: Any, *, shortcuts: bool) -> None:
 
 def _use_bfloat16(plan: _Plan, layers: Any, groups: list[list[nn.Linear]]) -> None:
     """Replaces the arithmetic of linear maps, adapters and norms in the layers."""
-    adapters = [module for module in layers.modules() if frozen.is_adapter(module)]
-    # `adapter_forward` reads the weights of an adapter's own small maps, so these stay as they are.
-    inner = {m for adapter in adapters for part in (adapter.lora_A, adapter.lora_B) for m in part.modules()}
-    maps = [m for m in layers.modules() if isinstance(m, nn.Linear) and m not in inner]
-    forwards: dict[nn.Module, Any] = {module: frozen.linear_forward(module) for module in maps}
-    for group in groups:
-        if set(group) <= set(maps):
-            forwards |= zip(group, frozen.shared_forwards(group), strict=True)
-    forwards |= {adapter: frozen.adapter_forward(adapter) for adapter in adapters}
-    for module in layers.modules():
-        if frozen.is_intermediate(module):
-            copies = frozen.Copies([module.dense])
-            forwards[module.dense] = frozen.linear_forward(module.dense, copies)
-            forwards[module] = frozen.intermediate_forward(module, copies)
-    for module, forward in forwards.items():
+    for module, forward in _bfloat16_forwards(plan, layers, groups).items():
         plan.patch(module, forward if plan.packed else frozen.keeping_dtype(forward))
     if plan.packed:
         plan.hooks.append(layers[-1].register_forward_hook(running.in_float32))
         for module in layers.modules():
             if isinstance(module, nn.LayerNorm):
                 plan.patch(module, norms.norm_forward(module, frozen.COMPUTE))
+
+
+def _bfloat16_forwards(plan: _Plan, layers: Any, groups: list[list[nn.Linear]]) -> dict[nn.Module, Any]:
+    """Forward methods in bfloat16 of the linear maps in the layers, alone or in `groups` of one input, and of their adapters."""
+    adapters = [module for module in layers.modules() if frozen.is_adapter(module)]
+    # `adapter_forward` reads the weights of an adapter's own small maps, so these stay as they are.
+    inner = {m for adapter in adapters for part in (adapter.lora_A, adapter.lora_B) for m in part.modules()}
+    maps = [m for m in layers.modules() if isinstance(m, nn.Linear) and m not in inner]
+    # Whole layers and the modules in them, which run by themselves where a layer cannot, multiply through the same copies.
+    made: dict[tuple[nn.Linear, ...], frozen.Copies] = {}
+
+    def copies_of(*group: nn.Linear) -> frozen.Copies:
+        return made.setdefault(group, frozen.Copies(group))
+
+    for whole in plan.wholes:
+        whole.use([copies_of(*group) for group in whole.groups])
+    forwards: dict[nn.Module, Any] = {module: frozen.linear_forward(module, copies_of(module)) for module in maps}
+    for group in groups:
+        if set(group) <= set(maps):
+            forwards |= zip(group, frozen.shared_forwards(group, copies_of(*group)), strict=True)
+    forwards |= {adapter: frozen.adapter_forward(adapter) for adapter in adapters}
+    for module in layers.modules():
+        if frozen.is_intermediate(module):
+            forwards[module] = frozen.intermediate_forward(module, copies_of(module.dense))
+    return forwards

@@ -156,9 +156,9 @@ def in_float32(layer: nn.Module, inputs: Any, output: Any) -> Any:
     return (output[0].float(), *output[1:]) if isinstance(output, tuple) else output.float()
 
 
-def layer_forward(layer: nn.Module, number: int) -> Any:
-    """The forward method that replaces that of layer `number`: a pass may stop in front of it, or begin there."""
-    own, in_tuple = layer.forward, False  # whether this family's layers answer in a tuple, as their last call showed
+def layer_forward(own: Any, number: int) -> Any:
+    """The forward method that replaces layer `number`'s `own`: a pass may stop in front of it, or begin there."""
+    in_tuple = False  # whether this family's layers answer in a tuple, as their last call showed
 
     def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         nonlocal in_tuple

@@ -21,7 +21,7 @@ from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, can_split, computing, prepare, resolved
 from ..encoders.parts import layers_of
 from ..errors import InputError
-from ..randomness import seeded, stream_seed
+from ..randomness import seed_generators, seeded, stream_seed
 from ..tasks.batches import Tokens, shuffled_batches, token_groups
 from ..tasks.holdout import limited
 from ..tasks.losses import TaskLoss, task_loss
@@ -113,7 +113,7 @@ class Workbench:
         rows = shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, epoch)[position]
         # every rank draws noise of its own, the first one that of a run with one rank
         stream = () if self.ranks.is_first else (self.ranks.rank,)
-        torch.manual_seed(stream_seed(self.settings.seed, "dropout", step, *stream))
+        seed_generators(stream_seed(self.settings.seed, "dropout", step, *stream), device())
         if not self.model.training:
             self._train_mode()
         # Of the tokens also where a prefix is cached: groups, and so the noise of each row, are then the same.

@@ -1,0 +1,213 @@
+"""A whole layer of the BERT family as one step of the graph, for a CPU, while its matrices are frozen.
+
+The layer's own forward is some 30 modules, views and nodes of the graph, which on a batch of short sentences take as long as a
+tenth of its products. The same arithmetic in one step needs none of them, and hands on gradients of biases and norms.
+Layers of which a matrix is trained, adapted or watched by hooks run as they are.
+"""
+
+# Shapes: T tokens, B texts, Q the tokens that go on (T, or B where only first tokens do), H width.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .attention import Call, Kept, attend_table, table_gradient
+from .dropout import NOISE, Mask, masked
+from .frozen import COMPUTE, Copies, Masters, is_intermediate
+from .norms import is_tail
+from .running import RUN
+
+_aten = torch.ops.aten
+
+
+class WholeLayer:
+    """A layer that runs in one step; `fits` says which do."""
+
+    def __init__(self, layer: Any):
+        asking = layer.attention.self
+        self.asking = asking  # the module that attends
+        self.heads: int = asking.num_attention_heads
+        self.tails = layer.attention.output, layer.output  # dense, dropout and norm at the end of either half
+        self.groups: list[list[nn.Linear]] = [
+            [asking.query, asking.key, asking.value],
+            [layer.attention.output.dense],
+            [layer.intermediate.dense],
+            [layer.output.dense],
+        ]
+        self.dtype = torch.float32  # of products, and of what leaves a linear map
+        self.maps: Sequence[Masters | Copies] = [Masters(group) for group in self.groups]
+
+    def use(self, copies: list[Copies]) -> None:
+        """Computes in bfloat16 from now on, through these copies of the four groups of maps."""
+        self.dtype, self.maps = COMPUTE, copies
+
+    def matrices(self) -> list[nn.Parameter]:
+        """The weights of all maps."""
+        return [module.weight for group in self.groups for module in group]
+
+    def vectors(self) -> list[Tensor]:
+        """The biases of all maps, and of both norms weight and bias: in the order in which `_changes` gives their gradients."""
+        biases: list[Tensor] = [module.bias for group in self.groups for module in group]
+        return biases + [vector for tail in self.tails for vector in (tail.LayerNorm.weight, tail.LayerNorm.bias)]
+
+
+def fits(layer: Any) -> bool:
+    """Whether `layer` has the parts of BERT's and no others; what it does with them must be tried."""
+    children = dict(layer.named_children())
+    if children.keys() != {"attention", "intermediate", "output"}:
+        return False
+    attention = dict(children["attention"].named_children())
+    if attention.keys() != {"self", "output"} or not is_intermediate(children["intermediate"]):
+        return False
+    asking = dict(attention["self"].named_children())
+    if asking.keys() != {"query", "key", "value", "dropout"} or not isinstance(asking["dropout"], nn.Dropout):
+        return False
+    if not all(hasattr(attention["self"], name) for name in ("num_attention_heads", "scaling")):
+        return False
+    tails = attention["output"], children["output"]
+    if not all(
+        is_tail(tail) and tail.LayerNorm.weight is not None and tail.LayerNorm.bias is not None for tail in tails
+    ):
+        return False
+    maps = [asking[name] for name in ("query", "key", "value")] + [children["intermediate"].dense]
+    maps += [tail.dense for tail in tails]
+    # A subclass may multiply otherwise, as peft's adapters do.
+    return all(type(m) is nn.Linear and m.bias is not None and m.weight.dtype == torch.float32 for m in maps)
+
+
+def whole_forward(whole: WholeLayer, own: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward method that replaces a layer's `own`, which still runs where the layer cannot run in one step."""
+
+    def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        run = RUN.get()
+        if run is None or run.observed or hidden_states.device.type != "cpu":
+            return own(hidden_states, *args, **kwargs)
+        graph = torch.is_grad_enabled()
+        if graph and any(matrix.requires_grad for matrix in whole.matrices()):
+            return own(hidden_states, *args, **kwargs)
+        run.attention_modules.append(whole.asking)
+        first = whole.asking is run.firsts_from
+        rate = whole.asking.dropout.p if whole.asking.training else 0.0
+        call = Call(run.layout, whole.asking.scaling, rate, first=first)
+        run.firsts_only = run.firsts_only or first
+        x = hidden_states[0].to(whole.dtype)
+        vectors = whole.vectors()
+        if graph and (x.requires_grad or any(vector.requires_grad for vector in vectors)):
+            return _Whole.apply(x, whole, call, *vectors)[None]  # pyright: ignore[reportOptionalSubscript]
+        return _answered(x, whole, call, keep=False)[0][None]
+
+    return forward
+
+
+@dataclass
+class _State:
+    """What backward must know beside its tensors."""
+
+    whole: WholeLayer
+    kept: Kept
+    masks: list[Mask | None]  # of the two tails
+
+
+class _Whole(torch.autograd.Function):
+    """A layer's answer (Q, H) to x (T, H).
+
+    Saved are rows of queries, keys and values, attention weights, the sums that are normed, and what GELU is of.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, whole: WholeLayer, call: Call, *vectors: Tensor) -> Tensor:
+        y, ctx.state, tensors = _answered(x, whole, call, keep=True)
+        ctx.save_for_backward(*tensors)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        dx, changes = _changes(grads[0].contiguous(), ctx.state, ctx.saved_tensors, ctx.needs_input_grad)
+        return dx, None, None, *changes
+
+
+def _answered(x: Tensor, whole: WholeLayer, call: Call, keep: bool) -> tuple[Tensor, _State | None, list[Tensor]]:
+    """The layer's answer (Q, H) to x (T, H); with `keep`, what `_changes` needs."""
+    to_table, to_attended, to_inner, to_outer = whole.maps
+    answer, kept, of_attention = attend_table(to_table.product(x), whole.heads, call, keep)
+    residual = x.index_select(0, call.layout.first_rows()) if call.first else x
+    hidden, mask, of_norm = _normed(to_attended.product(answer), residual, whole.tails[0])
+    # GELU in one step with the product where nothing will ask for what it is of.
+    inner = to_inner.product(hidden, gelu=not keep)
+    outer = to_outer.product(functional.gelu(inner) if keep else inner)
+    y, last_mask, of_last_norm = _normed(outer, hidden, whole.tails[1])
+    if kept is None:
+        return y, None, []
+    return y, _State(whole, kept, [mask, last_mask]), [*of_norm, *of_last_norm, inner, *of_attention]
+
+
+def _normed(x: Tensor, residual: Tensor, tail: Any) -> tuple[Tensor, Mask | None, list[Tensor]]:
+    """LayerNorm(residual + dropout(x)), the mask, and what the norm's backward pass needs: the sum, means and scales."""
+    norm, rate, noise, mask = tail.LayerNorm, tail.dropout.p if tail.dropout.training else 0.0, NOISE.get(), None
+    if rate > 0:
+        assert noise is not None
+        mask = noise.mask(x.shape, rate, x.dtype)
+        total = torch.addcmul(residual, x, mask.kept, value=mask.scale)
+    else:
+        total = x.add_(residual)
+    y, mean, scale = torch.native_layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return y, mask, [total, mean, scale]
+
+
+def _changes(
+    dy: Tensor, state: _State, tensors: Sequence[Tensor], needs: Sequence[bool]
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """The gradients of x (T, H), where it is needed, and of the layer's vectors, from that of its answer (Q, H)."""
+    whole = state.whole
+    to_table, to_attended, to_inner, to_outer = whole.maps
+    inner, of_attention = tensors[6], tensors[7:]
+    needs_query, needs_key, needs_value, needs_attended, needs_inner, needs_outer = needs[3:9]
+    dx, (dlast_weight, dlast_bias) = _norm_gradient(dy, tensors[3:6], whole.tails[1], needs[11:13])
+    outer = dx if state.masks[1] is None else masked(dx, state.masks[1])
+    dinner = to_outer.times_transposed(outer)
+    _aten.gelu_backward.grad_input(dinner, inner, grad_input=dinner)
+    dhidden = to_inner.times_transposed(dinner).add_(dx)
+    changes = [None] * 4 + [_summed(dinner, needs_inner), _summed(outer, needs_outer)]
+    dsum, (dweight, dbias) = _norm_gradient(dhidden, tensors[:3], whole.tails[0], needs[9:11])
+    norms = [dweight, dbias, dlast_weight, dlast_bias]
+    needs_table = needs[0] or needs_query or needs_key or needs_value
+    if not needs_table and not needs_attended:
+        return None, changes + norms
+    attended = dsum if state.masks[0] is None else masked(dsum, state.masks[0])
+    changes[3] = _summed(attended, needs_attended)
+    if not needs_table:
+        return None, changes + norms
+    dtable = table_gradient(to_attended.times_transposed(attended), state.kept, of_attention)
+    if needs_query or needs_key or needs_value:
+        strips = dtable.sum(0, dtype=torch.float32).chunk(3)
+        changes[:3] = [d if need else None for d, need in zip(strips, needs[3:6], strict=True)]
+    if not needs[0]:
+        return None, changes + norms
+    dx = to_table.times_transposed(dtable)
+    if state.kept.call.first:
+        dx.index_add_(0, state.kept.call.layout.first_rows(), dsum)
+    else:
+        dx.add_(dsum)
+    return dx, changes + norms
+
+
+def _norm_gradient(
+    dy: Tensor, tensors: Sequence[Tensor], tail: Any, needs: Sequence[bool]
+) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+    """The gradients of the sum that is normed (Q, H), of the norm's weight and of its bias, each where it is needed."""
+    (total, mean, scale), norm = tensors, tail.LayerNorm
+    dsum, dweight, dbias = _aten.native_layer_norm_backward.default(
+        dy, total, norm.normalized_shape, mean, scale, norm.weight, norm.bias, [True, *needs]
+    )
+    return dsum, (dweight, dbias)
+
+
+def _summed(grad: Tensor, needed: bool) -> Tensor | None:
+    """The gradient of a bias, summed in float32: thousands of bfloat16 terms would lose all but the first few hundred."""
+    return grad.sum(0, dtype=torch.float32) if needed else None

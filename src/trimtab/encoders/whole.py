@@ -47,7 +47,7 @@ class WholeLayer:
         """Computes in bfloat16 from now on, through these copies of the four groups of maps."""
         self.dtype, self.maps = COMPUTE, copies
 
-    def matrices(self) -> list[nn.Parameter]:
+    def matrices(self) -> list[Tensor]:
         """The weights of all maps."""
         return [module.weight for group in self.groups for module in group]
 

@@ -8,7 +8,7 @@ of a layer. Statistics, weight and bias are float32 whatever the activations are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,27 +27,41 @@ class _ResidualNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, mask: Mask | None
     ) -> Tensor:
-        total = residual + x if mask is None else torch.addcmul(residual, x, mask.kept, value=mask.scale)
-        # Of every token the mean, and one over the standard deviation.
-        answer, mean, scale = torch.native_layer_norm(total, [x.shape[-1]], weight, bias, eps)
-        ctx.save_for_backward(total, mean, scale, weight, bias)
+        answer, saved = sum_normed(x, residual, weight, bias, eps, mask)
+        ctx.save_for_backward(*saved, weight, bias)
         ctx.mask = mask
         return answer
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        total, mean, scale, weight, bias = ctx.saved_tensors
+        *saved, weight, bias = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        # The sum's gradient goes to both of its terms; where the norm alone is trained below which all is frozen, to none.
         wanted = [needs[0] or needs[1], needs[2], needs[3]]
-        dsum, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
-            grads[0].contiguous(), total, [total.shape[-1]], mean, scale, weight, bias, wanted
-        )
-        # x came in through dropout, so its gradient leaves through the same mask.
-        dx = dsum
-        if ctx.mask is not None and needs[0]:
-            dx = masked(dsum, ctx.mask)
-        return dx, dsum, dweight, dbias, None, None
+        gradients = sum_gradients(grads[0].contiguous(), saved, weight, bias, ctx.mask, wanted)
+        return *gradients, None, None
+
+
+def sum_normed(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, mask: Mask | None
+) -> tuple[Tensor, list[Tensor]]:
+    """LayerNorm(residual + dropout(x)), outside of the graph, and what `sum_gradients` needs: the sum and its statistics."""
+    total = residual + x if mask is None else torch.addcmul(residual, x, mask.kept, value=mask.scale)
+    # Of every token the mean, and one over the standard deviation.
+    answer, mean, scale = torch.native_layer_norm(total, [x.shape[-1]], weight, bias, eps)
+    return answer, [total, mean, scale]
+
+
+def sum_gradients(
+    grad: Tensor, saved: Sequence[Tensor], weight: Tensor, bias: Tensor | None, mask: Mask | None, wanted: list[bool]
+) -> tuple[Any, Any, Any, Any]:
+    """The gradients of x, residual, weight and bias, or None: `wanted` says whether of both terms, of weight and of bias."""
+    total, mean, scale = saved
+    # The sum's gradient goes to both of its terms; where the norm alone is trained below which all is frozen, to none.
+    dsum, dweight, dbias = torch.ops.aten.native_layer_norm_backward.default(
+        grad, total, [total.shape[-1]], mean, scale, weight, bias, wanted
+    )
+    # x came in through dropout, so its gradient leaves through the same mask.
+    return masked(dsum, mask) if wanted[0] and mask is not None else dsum, dsum, dweight, dbias
 
 
 def residual_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, rate: float) -> Tensor:

@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .attention import Call, Kept, attend_table, table_gradient
-from .dropout import NOISE, Mask, masked
+from .dropout import NOISE, Mask
 from .frozen import COMPUTE, Copies, Masters, is_intermediate
-from .norms import is_tail
+from .norms import is_tail, sum_gradients, sum_normed
 from .running import RUN
-
-_aten = torch.ops.aten
 
 
 class WholeLayer:
@@ -128,7 +126,8 @@ class _Whole(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        dx, changes = _changes(grads[0].contiguous(), ctx.state, ctx.saved_tensors, ctx.needs_input_grad)
+        needs = ctx.needs_input_grad
+        dx, changes = _changes(grads[0].contiguous(), ctx.state, ctx.saved_tensors, [needs[0], *needs[3:]])
         return dx, None, None, *changes
 
 
@@ -148,66 +147,49 @@ def _answered(x: Tensor, whole: WholeLayer, call: Call, keep: bool) -> tuple[Ten
 
 
 def _normed(x: Tensor, residual: Tensor, tail: Any) -> tuple[Tensor, Mask | None, list[Tensor]]:
-    """LayerNorm(residual + dropout(x)), the mask, and what the norm's backward pass needs: the sum, means and scales."""
-    norm, rate, noise, mask = tail.LayerNorm, tail.dropout.p if tail.dropout.training else 0.0, NOISE.get(), None
-    if rate > 0:
-        assert noise is not None
-        mask = noise.mask(x.shape, rate, x.dtype)
-        total = torch.addcmul(residual, x, mask.kept, value=mask.scale)
-    else:
-        total = x.add_(residual)
-    y, mean, scale = torch.native_layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-    return y, mask, [total, mean, scale]
+    """The tail's norm of residual + dropout(x), the mask, and what the gradients need."""
+    norm, rate, noise = tail.LayerNorm, tail.dropout.p if tail.dropout.training else 0.0, NOISE.get()
+    assert noise is not None
+    mask = noise.mask(x.shape, rate, x.dtype) if rate > 0 else None
+    y, saved = sum_normed(x, residual, norm.weight, norm.bias, norm.eps, mask)
+    return y, mask, saved
 
 
 def _changes(
     dy: Tensor, state: _State, tensors: Sequence[Tensor], needs: Sequence[bool]
 ) -> tuple[Tensor | None, list[Tensor | None]]:
-    """The gradients of x (T, H), where it is needed, and of the layer's vectors, from that of its answer (Q, H)."""
-    whole = state.whole
-    to_table, to_attended, to_inner, to_outer = whole.maps
-    inner, of_attention = tensors[6], tensors[7:]
-    needs_query, needs_key, needs_value, needs_attended, needs_inner, needs_outer = needs[3:9]
-    dx, (dlast_weight, dlast_bias) = _norm_gradient(dy, tensors[3:6], whole.tails[1], needs[11:13])
-    outer = dx if state.masks[1] is None else masked(dx, state.masks[1])
-    dinner = to_outer.times_transposed(outer)
-    _aten.gelu_backward.grad_input(dinner, inner, grad_input=dinner)
-    dhidden = to_inner.times_transposed(dinner).add_(dx)
-    changes = [None] * 4 + [_summed(dinner, needs_inner), _summed(outer, needs_outer)]
-    dsum, (dweight, dbias) = _norm_gradient(dhidden, tensors[:3], whole.tails[0], needs[9:11])
-    norms = [dweight, dbias, dlast_weight, dlast_bias]
-    needs_table = needs[0] or needs_query or needs_key or needs_value
-    if not needs_table and not needs_attended:
-        return None, changes + norms
-    attended = dsum if state.masks[0] is None else masked(dsum, state.masks[0])
-    changes[3] = _summed(attended, needs_attended)
-    if not needs_table:
-        return None, changes + norms
-    dtable = table_gradient(to_attended.times_transposed(attended), state.kept, of_attention)
-    if needs_query or needs_key or needs_value:
-        strips = dtable.sum(0, dtype=torch.float32).chunk(3)
-        changes[:3] = [d if need else None for d, need in zip(strips, needs[3:6], strict=True)]
-    if not needs[0]:
-        return None, changes + norms
-    dx = to_table.times_transposed(dtable)
-    if state.kept.call.first:
-        dx.index_add_(0, state.kept.call.layout.first_rows(), dsum)
-    else:
-        dx.add_(dsum)
-    return dx, changes + norms
+    """The gradients of x (T, H) and of the layer's `vectors`, from that of its answer (Q, H); None where `needs` says so.
+
+    `needs` is of x first, then of the vectors.
+    """
+    needs_x, of_table, (of_attended, of_inner, of_outer) = needs[0], needs[1:4], needs[4:7]
+    to_table, to_attended, to_inner, to_outer = state.whole.maps
+    call, inner, of_attention = state.kept.call, tensors[6], tensors[7:]
+    norm, last_norm = (tail.LayerNorm for tail in state.whole.tails)
+    goes_on = needs_x or any(needs[1:6]) or any(needs[7:9])  # beyond the last map
+    wanted = [goes_on or of_outer, *needs[9:11]]
+    douter, dhidden, *last = sum_gradients(dy, tensors[3:6], last_norm.weight, last_norm.bias, state.masks[1], wanted)
+    if not goes_on:
+        return None, [*[None] * 5, _summed(douter, of_outer), None, None, *last]
+    # The feed-forward half.
+    dinner = to_outer.times_transposed(douter)
+    torch.ops.aten.gelu_backward.grad_input(dinner, inner, grad_input=dinner)
+    dhidden = to_inner.times_transposed(dinner).add_(dhidden)
+    # The half that attends.
+    wanted = [needs_x or any(of_table) or of_attended, *needs[7:9]]
+    dattended, dx, *first = sum_gradients(dhidden, tensors[:3], norm.weight, norm.bias, state.masks[0], wanted)
+    behind = [_summed(dattended, of_attended), _summed(dinner, of_inner), _summed(douter, of_outer), *first, *last]
+    if dattended is None or not (needs_x or any(of_table)):
+        return None, [None, None, None, *behind]
+    dtable = table_gradient(to_attended.times_transposed(dattended), state.kept, of_attention)
+    strips = dtable.sum(0, dtype=torch.float32).chunk(3) if any(of_table) else [None] * 3
+    changes = [strip if need else None for strip, need in zip(strips, of_table, strict=True)] + behind
+    if not needs_x:
+        return None, changes
+    through = to_table.times_transposed(dtable)
+    return through.index_add_(0, call.layout.first_rows(), dx) if call.first else through.add_(dx), changes
 
 
-def _norm_gradient(
-    dy: Tensor, tensors: Sequence[Tensor], tail: Any, needs: Sequence[bool]
-) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
-    """The gradients of the sum that is normed (Q, H), of the norm's weight and of its bias, each where it is needed."""
-    (total, mean, scale), norm = tensors, tail.LayerNorm
-    dsum, dweight, dbias = _aten.native_layer_norm_backward.default(
-        dy, total, norm.normalized_shape, mean, scale, norm.weight, norm.bias, [True, *needs]
-    )
-    return dsum, (dweight, dbias)
-
-
-def _summed(grad: Tensor, needed: bool) -> Tensor | None:
+def _summed(grad: Tensor | None, needed: bool) -> Tensor | None:
     """The gradient of a bias, summed in float32: thousands of bfloat16 terms would lose all but the first few hundred."""
-    return grad.sum(0, dtype=torch.float32) if needed else None
+    return grad.sum(0, dtype=torch.float32) if needed and grad is not None else None

@@ -1,0 +1,74 @@
+"""What it saves to run a layer in one step of the graph: training steps either way, by turns, on the same batches.
+
+    python benchmarks/speed/whole_layers.py --data ../shared/data        (minutes; writes whole_layers.json)
+
+minilm with LayerNorm trained on batches of 32 texts of sst2, as they are and cut to their first four tokens. A shared
+machine's speed changes from second to second, so both ways take every step, one directly behind the other, and the ratio
+is the median over the steps.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trimtab.changes.methods import LayerNorms
+from trimtab.encoders import packed
+from trimtab.encoders.encoder import load
+from trimtab.files import write_json
+from trimtab.tasks.holdout import limited
+from trimtab.tasks.read import read
+from trimtab.training.recipe import Settings
+from trimtab.training.workbench import Workbench, set_up
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--steps", type=int, default=200)
+    options = parser.parse_args()
+    task = limited(read(options.data / "sst2"), 32 * options.steps, seed=0)
+    encoder, settings = load("minilm"), Settings(epochs=1, max_length=256)
+    ways = {"whole": set_up(encoder, task, LayerNorms(), settings)}
+    fits, packed.fits = packed.fits, lambda layer: False
+    ways["by modules"] = set_up(encoder, task, LayerNorms(), settings)
+    packed.fits = fits
+    result = {
+        "as they are": compared(ways, options.steps),
+        "four tokens": compared({name: cut(bench, 4) for name, bench in ways.items()}, options.steps),
+    }
+    result = {"compute": ways["whole"].compute, "threads": torch.get_num_threads(), "texts": result}
+    print(result)
+    write_json(HERE / "whole_layers.json", result)
+
+
+def cut(bench: Workbench, length: int) -> Workbench:
+    """The workbench with training texts of at most `length` tokens."""
+    bench, tokens = copy.copy(bench), bench.train
+    types = tokens.type_ids and [ids[:length] for ids in tokens.type_ids]
+    bench.train = replace(tokens, ids=[ids[:length] for ids in tokens.ids], type_ids=types)
+    return bench
+
+
+def compared(ways: dict[str, Workbench], steps: int) -> dict[str, Any]:
+    """Milliseconds of a step, the median, and the median of their ratio."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for step in range(steps):
+        for name in sorted(ways, reverse=step % 2 == 0):  # neither is always the first
+            started = time.perf_counter()
+            ways[name].train_step(step)
+            seconds[name].append(time.perf_counter() - started)
+    ratios = [a / b for a, b in zip(*seconds.values(), strict=True)][5:]  # less the first, which set things up
+    found = {name: round(1000 * statistics.median(values), 1) for name, values in seconds.items()}
+    return {"milliseconds": found, "steps": steps, "whole over by modules": round(statistics.median(ratios), 3)}
+
+
+if __name__ == "__main__":
+    main()

@@ -71,13 +71,12 @@ class Noise:
         pool = self._pools.get((cut, dtype))
         if pool is None or len(pool.values) < 2 * count:  # half of it lets slices start at many places
             pool = self._pools[cut, dtype] = _Pool(torch.empty(max(self._limit, 2 * count), dtype=dtype))
-        if pool.taken + count <= len(pool.values):
-            start = pool.taken
-            pool.taken += count
-        else:
-            start = int(self._source.random_raw()) % (len(pool.values) - count + 1)
-            pool.taken = len(pool.values)
+        start = pool.taken
+        is_fresh = start + count <= len(pool.values)
+        pool.taken = start + count if is_fresh else len(pool.values)
         self._draw(pool, cut)
+        if not is_fresh:
+            start = int(self._source.random_raw()) % (len(pool.values) - count + 1)
         return Mask(pool.values[start : start + count].view(shape), 256 / (256 - cut))
 
     def _draw(self, pool: _Pool, cut: int) -> None:

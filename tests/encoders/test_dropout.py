@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from trimtab.encoders import dropout as dropout_module
 from trimtab.encoders.dropout import NOISE, Noise, dropout, dropout_forward
 
 
@@ -56,6 +57,19 @@ def test_beyond_the_pool_masks_stay_different() -> None:
 def test_a_request_larger_than_the_pool() -> None:
     kept = noise(limit=100).mask(torch.Size([10_000]), 0.5, torch.float32).kept
     assert float(kept.mean()) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("at_once", [8, 4096, 1 << 20])
+def test_masks_do_not_depend_on_how_much_is_drawn_ahead(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def masks(at_once: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(dropout_module, "_DRAWN_AT_ONCE", at_once)
+        torch.manual_seed(0)
+        source = Noise(limit=1 << 12)
+        sizes = [800, 1600, 800, 4000, 160_000, 8000, 160_000, 160_000]  # the pool grows twice, and is used up
+        return [source.mask(torch.Size([size]), 0.1, torch.float32).kept.clone() for size in sizes]
+
+    for found, expected in zip(masks(at_once), masks(1), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_seed() -> None:

@@ -70,7 +70,12 @@ class Noise:
         count = shape.numel()
         pool = self._pools.get((cut, dtype))
         if pool is None or len(pool.values) < 2 * count:  # half of it lets slices start at many places
-            pool = self._pools[cut, dtype] = _Pool(torch.empty(max(self._limit, 2 * count), dtype=dtype))
+            larger = _Pool(torch.empty(max(self._limit, 2 * count), dtype=dtype))
+            if pool is not None:  # what was drawn ahead comes first, so that masks do not depend on how much that was
+                ahead = pool.values[pool.taken : pool.drawn]
+                larger.values[: len(ahead)] = ahead
+                larger.drawn = len(ahead)
+            pool = self._pools[cut, dtype] = larger
         start = pool.taken
         is_fresh = start + count <= len(pool.values)
         pool.taken = start + count if is_fresh else len(pool.values)

@@ -134,16 +134,9 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        call, (tokens, heads, width) = ctx.kept.call, grads[0].shape[1:]
+        call, (tokens, heads) = ctx.kept.call, grads[0].shape[1:3]
         changes = _changes(_rows(grads[0][0], call, queries=True), ctx.kept, ctx.saved_tensors)
-        if call.first:  # fewer queries than keys, so the three do not make one table
-            index = call.layout.scatter(heads).view(-1)
-            dq, dk, dv = _parts_of_all(changes, call, heads)
-            dk, dv = (x.index_select(0, index).view(tokens, heads, width) for x in (dk, dv))
-            dq = _back(dq, call, heads, tokens)
-        else:
-            dq, dk, dv = _back_of_all(changes, call, heads, tokens).unbind(1)
-        dq, dk, dv = (x.transpose(0, 1)[None] for x in (dq, dk, dv))
+        dq, dk, dv = (x.transpose(0, 1)[None] for x in _back_of_all(changes, call, heads, tokens).unbind(1))
         return dq, dk, dv, None
 
 
@@ -164,17 +157,7 @@ def table_gradient(grad: Tensor, kept: Kept, tensors: Sequence[Tensor]) -> Tenso
     width, tokens = grad.shape[1] // heads, sum(call.layout.lengths)
     index = call.layout.asked(heads, call.first)
     changes = _changes(grad.view(-1, width).index_select(0, index), kept, tensors)
-    if not call.first:
-        return _back_of_all(changes, call, heads, tokens).view(tokens, -1)
-    dq, dk, dv = _parts_of_all(changes, call, heads)
-    table = grad.new_empty(tokens, 3, heads, width)
-    table[:, 0] = 0  # of tokens that did not ask
-    asked = dq.index_select(0, call.layout.scatter(heads, first=True).view(-1)).view(-1, heads, width)
-    table[:, 0].index_copy_(0, call.layout.first_rows(), asked)
-    index = call.layout.scatter(heads).view(-1)
-    for strip, part in ((1, dk), (2, dv)):
-        table[:, strip] = part.index_select(0, index).view(tokens, heads, width)
-    return table.view(tokens, -1)
+    return _back_of_all(changes, call, heads, tokens).view(tokens, -1)
 
 
 def _answered(rows: list[Tensor], heads: int, call: Call, keep: bool) -> tuple[Tensor, Kept | None, list[Tensor]]:
@@ -237,7 +220,6 @@ def _rows_of_all(q: Tensor, k: Tensor, v: Tensor, call: Call) -> list[Tensor]:
     table = joined([x.reshape(len(x), -1) for x in (q, k, v)])
     if table is None:
         return [_rows(q, call, queries=True), _rows(k, call, queries=False), _rows(v, call, queries=False)]
-
     return _gathered(table, heads, call)
 
 
@@ -263,6 +245,11 @@ def _parts_of_all(rows: Tensor, call: Call, heads: int) -> list[Tensor]:
 
 def _back_of_all(rows: Tensor, call: Call, heads: int, tokens: int) -> Tensor:
     """The rows of q, k and v, one behind the other, as one table (T, 3, N, D)."""
+    if call.first:  # fewer queries than keys
+        dq, dk, dv = _parts_of_all(rows, call, heads)
+        places, shape = call.layout.scatter(heads).view(-1), (tokens, heads, rows.shape[1])
+        seen = (x.index_select(0, places).view(shape) for x in (dk, dv))
+        return torch.stack([_back(dq, call, heads, tokens), *seen], 1)
 
     def index() -> Tensor:
         places = call.layout.scatter(heads)

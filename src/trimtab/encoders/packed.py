@@ -278,7 +278,9 @@ def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) ->
     """
     model.config._attn_implementation = running.NAME
     with evaluating(model):
-        for whole, shortcuts in ((True, True), (False, True), (False, False)):
+        # Where no layer is one that runs whole, the second try would be the first one again.
+        any_whole = any(fits(layer) for layer in layers.children())
+        for whole, shortcuts in ((True, True), (False, True), (False, False))[0 if any_whole else 1 :]:
             try:
                 _set_up(model, plan, layers, whole=whole, shortcuts=shortcuts)
                 logits, run = _run(model, pack(probe_ids(model), None, model), plan)

@@ -28,12 +28,12 @@ class WholeLayer:
     """A layer that runs in one step; `fits` says which do."""
 
     def __init__(self, layer: Any):
-        asking = layer.attention.self
-        self.asking = asking  # the module that attends
-        self.heads: int = asking.num_attention_heads
+        attention = layer.attention.self
+        self.attention = attention
+        self.heads: int = attention.num_attention_heads
         self.tails = layer.attention.output, layer.output  # dense, dropout and norm at the end of either half
         self.groups: list[list[nn.Linear]] = [
-            [asking.query, asking.key, asking.value],
+            [attention.query, attention.key, attention.value],
             [layer.attention.output.dense],
             [layer.intermediate.dense],
             [layer.output.dense],
@@ -89,10 +89,10 @@ def whole_forward(whole: WholeLayer, own: Callable[..., Any]) -> Callable[..., A
         graph = torch.is_grad_enabled()
         if graph and any(matrix.requires_grad for matrix in whole.matrices()):
             return own(hidden_states, *args, **kwargs)
-        run.attention_modules.append(whole.asking)
-        first = whole.asking is run.firsts_from
-        rate = whole.asking.dropout.p if whole.asking.training else 0.0
-        call = Call(run.layout, whole.asking.scaling, rate, first=first)
+        run.attention_modules.append(whole.attention)
+        first = whole.attention is run.firsts_from
+        rate = whole.attention.dropout.p if whole.attention.training else 0.0
+        call = Call(run.layout, whole.attention.scaling, rate, first=first)
         run.firsts_only = run.firsts_only or first
         x = hidden_states[0].to(whole.dtype)
         vectors = whole.vectors()

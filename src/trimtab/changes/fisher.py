@@ -30,6 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..correlation import spearman
 from ..encoders.observed import Texts
 from ..encoders.packed import Compute, prepare, restore
 from ..encoders.parts import Part
@@ -374,18 +375,4 @@ def stability_of(body: Selection, halves: Mapping[str, Tensor]) -> float:
     informed = np.flatnonzero((a > 0) | (b > 0))
     if len(informed) > _RANKED:
         informed = np.random.default_rng(0).choice(informed, _RANKED, replace=False)
-    return rank_correlation(a[informed], b[informed])
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's; NaN where one side has fewer than two different values."""
-    from scipy.stats import rankdata
-
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    # By hand: scipy's spearmanr copies both sides several times, which counts for tens of millions of elements.
-    # Float64 first: some versions of scipy rank float32 in float32, where the squares of millions of ranks overflow.
-    x, y = rankdata(a.astype(np.float64)), rankdata(b.astype(np.float64))
-    x -= x.mean()
-    y -= y.mean()
-    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
+    return spearman(a[informed], b[informed])

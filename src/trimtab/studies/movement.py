@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..changes.fisher import Fisher, rank_correlation
+from ..changes.fisher import Fisher
 from ..changes.selection import Selection
+from ..correlation import spearman
 from ..encoders.encoder import Encoder
 from ..encoders.parts import KINDS, Part, parts_of
 from ..errors import InputError
@@ -93,10 +94,10 @@ class Movement:
             k = max(1, round(share * len(distance)))
             found = int(np.count_nonzero(_is_top(distance, k) & _is_top(value, k))) / k
             overlap[share] = {"found": found, "chance": k / len(distance)}
-        correlations = {kind: rank_correlation(*pair) for kind, pair in pairs.items()}
+        correlations = {kind: spearman(*pair) for kind, pair in pairs.items()}
         return {
             "elements": len(distance), "left_out": both.count - len(distance),
-            "rank_correlation": rank_correlation(distance, value),
+            "rank_correlation": spearman(distance, value),
             "by_kind": {kind: r for kind, r in correlations.items() if not np.isnan(r)}, "overlap": overlap,
         }  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..correlation import ranks
 from ..tasks.metrics import METRICS
 
 RESAMPLES = 1000  # of the validation rows
@@ -135,7 +136,7 @@ def resampled_score(metric: str, labels: NDArray, answers: NDArray, weights: NDA
     """
     if metric in ("pearson", "spearman"):
         if metric == "spearman":  # of ranks in the whole sample, which resampling hardly changes
-            labels, answers = _ranks(labels), _ranks(answers)
+            labels, answers = ranks(labels), ranks(answers)
         return _correlation(labels, answers, weights)
     if metric in ("mean_absolute_error", "mean_squared_error"):
         error = np.abs(labels - answers) ** (2 if metric == "mean_squared_error" else 1)
@@ -202,13 +203,6 @@ def _correlation(x: NDArray, y: NDArray, weights: NDArray) -> NDArray:
     covariance = weights @ (x * y) / n - mx * my
     spread = (weights @ (x * x) / n - mx**2) * (weights @ (y * y) / n - my**2)
     return _ratio(covariance, np.sqrt(np.maximum(spread, 0)))
-
-
-def _ranks(values: NDArray) -> NDArray:
-    """Ranks (N,) from 1 up; equal values share the mean of theirs."""
-    from scipy.stats import rankdata
-
-    return rankdata(values)
 
 
 def _ratio(a: NDArray, b: NDArray) -> NDArray:

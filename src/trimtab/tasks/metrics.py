@@ -1,7 +1,7 @@
 """The scores of a task, each with its direction and range.
 
 Those of classes are sums of counts and written out here: importing scikit-learn for them took 100 MB and a second in every fit.
-The tests compare them with scikit-learn's. Correlations are scipy's.
+The tests compare them with scikit-learn's.
 """
 
 # Shapes: N rows, C classes.
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..correlation import pearson, spearman
 from ..errors import InputError
 from .losses import TaskLoss
 from .task import Task
@@ -220,14 +221,11 @@ def _multi_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
 
 def _regression(values: NDArray, truth: NDArray) -> dict[str, float]:
     """All metrics but the loss, of answers (N, 1) and true numbers (N,)."""
-    from scipy import stats
-
     predicted = values[:, 0].astype(np.float64)
     # A correlation with a constant is not defined; 0 says "no relation".
-    varied = predicted.std() > 0 and truth.std() > 0
+    related = {"pearson": pearson(predicted, truth), "spearman": spearman(predicted, truth)}
     return {
-        "pearson": float(stats.pearsonr(predicted, truth)[0]) if varied else 0.0,  # type: ignore[arg-type]
-        "spearman": float(stats.spearmanr(predicted, truth)[0]) if varied else 0.0,  # type: ignore[arg-type]
+        **{name: 0.0 if math.isnan(value) else value for name, value in related.items()},
         "mean_absolute_error": float(np.abs(predicted - truth).mean()),
         "mean_squared_error": float(((predicted - truth) ** 2).mean()),
     }

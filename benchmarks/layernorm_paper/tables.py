@@ -162,19 +162,21 @@ def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | 
             method: mean([cell.score for cell in cells if cell.method == method and cell.score is not None])
             for method in dict.fromkeys(cell.method for cell in cells)
         }
-        if not proposed or proposed[0] not in scores:
+        if not proposed or not scores:
             continue
         best = max(scores, key=lambda method: scores[method])
+        its_own = format(scores[proposed[0]], ".3f") if proposed[0] in scores else "not measured"
         plain = [format(scores[method], ".3f") if method in scores else "-" for method in within[:2]]
-        lines.append(
-            f"| {name} | {proposed[0]} | {scores[proposed[0]]:.3f} | {' | '.join(plain)} | {best} {scores[best]:.3f} |"
-        )
+        lines.append(f"| {name} | {proposed[0]} | {its_own} | {' | '.join(plain)} | {best} {scores[best]:.3f} |")
+        if proposed[0] not in scores:
+            continue
         for taken, gaps in behind.items():
             gaps.append(scores[best] - scores[proposed[0] if taken == "recommended" else taken])
-    if len(lines) == 2:
+    if not behind["recommended"]:
         return None
     sentence = ", ".join(f"{taken} {mean(gaps):.4f}" for taken, gaps in behind.items())
-    return "\n".join(lines) + f"\n\nOn average behind the best within the budget: {sentence}.\n"
+    n = len(behind["recommended"])
+    return "\n".join(lines) + f"\n\nOn average over {n} tasks behind the best within the budget: {sentence}.\n"
 
 
 def measured_table(measured: dict[str, Any]) -> str:

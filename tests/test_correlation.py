@@ -59,7 +59,9 @@ def test_neither_a_measurement_nor_a_score_loads_scipys_statistics() -> None:
     code = (
         "import sys, numpy as np, torch; from trimtab.changes.fisher import stability_of; "
         "from trimtab.changes.selection import Selection; from trimtab.encoders.parts import Part; "
+        "from trimtab.tasks.metrics import _regression; "
         "within = Selection({'w': Part(0, 'query', 'weight', 50)}, {'w': None}); "
-        "stability_of(within, {'w': torch.rand(2, 50)}); print('scipy.stats' in sys.modules)"
+        "stability_of(within, {'w': torch.rand(2, 50)}); _regression(np.ones((3, 1)), np.arange(3.0)); "
+        "print('scipy.stats' in sys.modules)"
     )
     assert run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

@@ -158,10 +158,12 @@ def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | 
         proposed = named_methods("recommended", name)
         chosen = [parse_method(method) for method in dict.fromkeys([*proposed, *within])]
         cells = finished_cells(CELLS, encoder, task, chosen, seeds, train_limit=LIMITS[name], max_length=MAX_LENGTH)
-        scores = {
-            method: mean([cell.score for cell in cells if cell.method == method and cell.score is not None])
-            for method in dict.fromkeys(cell.method for cell in cells)
-        }
+        by_seed: dict[str, list[float]] = {}
+        for cell in cells:
+            if cell.score is not None:
+                by_seed.setdefault(cell.method, []).append(cell.score)
+        # Means of other seeds are not compared: methods that are not finished are left out.
+        scores = {method: mean(found) for method, found in by_seed.items() if len(found) == len(seeds)}
         if not proposed or not scores:
             continue
         best = max(scores, key=lambda method: scores[method])

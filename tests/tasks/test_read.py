@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 import pytest
+from huggingface_hub import HfApi
 
 from trimtab.errors import InputError
 from trimtab.tasks.hub import data_set_source
@@ -299,6 +300,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, datasets.Dataset
             return datasets.DatasetDict(splits)
 
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: None)
         return asked
 
     return serve
@@ -376,12 +378,48 @@ def test_a_hub_failure_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ConnectionError("Couldn't reach the hub\nlong traceback")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: None)
     said = message("stanfordnlp/imbd")
     assert "no file or folder 'stanfordnlp/imbd'" in said
     assert "Couldn't reach the hub." in said
     assert "path of a local copy" in said
     assert "Did you mean helpdesk?" in message("helpdsk")
     assert "not the id of a data set" in message("what is this")
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that does not answer the one request that is made of it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no such host\nand more")
+
+    monkeypatch.setattr(HfApi, "dataset_info", fail)
+
+
+@pytest.mark.usefixtures("unreachable")
+def test_a_hub_out_of_reach_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # `datasets` begins with this one, which is repeated for half a minute.
+    asked_again = []
+    monkeypatch.setattr(HfApi, "hf_hub_download", lambda *_, **__: asked_again.append(True))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    assert "the hub cannot be reached (no such host). Check the spelling and the network" in message("owner/name")
+    assert not asked_again
+
+
+@pytest.mark.usefixtures("unreachable")
+def test_without_the_hub_what_is_kept_of_a_data_set_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    offline = []
+
+    def load_dataset(*_: object) -> datasets.DatasetDict:
+        offline.append(datasets.config.HF_HUB_OFFLINE)
+        return datasets.DatasetDict(train=glue_split([1, 0]))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    assert len(read("owner/name", validation_share=0).train) == 2
+    assert offline == [True]
+    assert datasets.config.HF_HUB_OFFLINE is False
 
 
 def test_a_data_set_folder_is_loaded_by_datasets_itself(

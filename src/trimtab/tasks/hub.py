@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ SPLIT_NAMES = {
     "test": ("test", "test_matched"),
 }
 """What data sets call the three splits, the preferred name first."""
+
+PATIENCE_SECONDS = 10.0  # for the hub to answer at all
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+){0,2}")  # one to three names, joined by slashes
 
@@ -58,16 +61,47 @@ def data_set_source(source: str, path: str, config: str | None) -> Source:
 
 
 def _load(source: str, path: str, config: str | None) -> Any:
-    """The splits by name; whatever goes wrong becomes one InputError with the first line of its reason."""
+    """The splits by name; whatever goes wrong becomes one InputError with the first line of its reason.
+
+    Where the hub cannot be reached, what `datasets` keeps of an earlier visit is used.
+    """
+    out_of_reach = None if Path(path).exists() else _out_of_reach(path)
     try:
         import datasets
 
-        return datasets.load_dataset(path, config)
+        with _offline(datasets.config, out_of_reach is not None):
+            return datasets.load_dataset(path, config)
     except Exception as error:  # the network, the hub, the id or the files: whichever it is, no rows can be had
+        reason = f"the hub cannot be reached ({first_line(out_of_reach)})" if out_of_reach else first_line(error)
         guess = closest_names(Path(source)) or "Check the spelling and the network, or give the path of a local copy."
         raise InputError(
-            f"there is no file or folder {source!r}, and loading it as a hub data set failed: {first_line(error)}. {guess}"
+            f"there is no file or folder {source!r}, and loading it as a hub data set failed: {reason}. {guess}"
         ) from error
+
+
+def _out_of_reach(path: str) -> Exception | None:
+    """Why the hub cannot be asked about the data set at `path`; None where it answers, whatever it says."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().dataset_info(path, timeout=PATIENCE_SECONDS, expand=["sha"])
+    except HfHubHTTPError:  # an answer; `datasets` says it better
+        return None
+    except Exception as error:  # of the network, whose classes differ by version
+        return error
+    return None
+
+
+@contextmanager
+def _offline(config: Any, is_so: bool) -> Iterator[None]:
+    """Has `datasets` look at what it keeps and not at the hub, which it would ask six times, for half a minute."""
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = before or is_so
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
 
 
 def _table(rows: Any, place: str) -> Table:

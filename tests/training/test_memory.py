@@ -31,6 +31,23 @@ def test_items_are_those_of_the_tensors(encoder):
     assert bench.memory.total >= bench.memory.process + 20 * elements
 
 
+def test_freed_blocks_count_on_a_processor(encoder):
+    memory = bench_of(encoder, LayerNorms()).memory
+    assert memory.freed == memory.activations > 0
+    assert memory.total == memory.process + memory.own + memory.freed
+
+
+def test_scores_of_attention_count_where_they_are_the_widest(encoder):
+    """What is given back within a layer, for a head that keeps nothing of it: so many scores per token as heads and tokens."""
+    bench = bench_of(encoder, Head(), dropout=0.0)
+    before, _ = module._kept_per_token(bench.model, bench.train)
+    bench.model.config.num_attention_heads = 100
+    after, _ = module._kept_per_token(bench.model, bench.train)
+    widest = max(m.out_features for m in bench.model.modules() if isinstance(m, torch.nn.Linear))
+    scores = 100 * int(bench.train.lengths.max())
+    assert after - before == pytest.approx(module._WORKING * 4 * (scores - widest))
+
+
 def test_bfloat16_copies_count(encoder):
     plain = bench_of(encoder, LayerNorms()).memory.weights
     both = set_up(encoder, make_task(n_train=40, n_validation=8), LayerNorms(), Settings(compute="bfloat16"))

@@ -62,6 +62,12 @@ def test_the_head_alone_needs_one_pass_in_all(encoder, monkeypatch):
     assert passes == [1, 24, 1, 8]  # one row to see the shape, then every row once
 
 
+def test_its_passes_hold_no_more_tokens_than_those_of_training(encoder, monkeypatch):
+    passes = counting(monkeypatch)
+    fit(encoder, make_task(n_train=24, n_validation=8), Head(), tokens_per_batch=1, **SETTINGS)
+    assert passes == [1] * (1 + 24 + 1 + 8)
+
+
 def test_the_next_run_on_the_same_rows_starts_from_the_file(encoder, cache, monkeypatch):
     task = make_task(n_train=24, n_validation=8)
     first = fit(encoder, task, LastLayers(1), **SETTINGS)
@@ -73,7 +79,8 @@ def test_the_next_run_on_the_same_rows_starts_from_the_file(encoder, cache, monk
 
 
 @pytest.mark.parametrize(
-    "change", [{"max_length": 5}, {"compute": "bfloat16"}, {"head": "linear"}, {"train_limit": 20}]
+    "change",
+    [{"max_length": 5}, {"compute": "bfloat16"}, {"head": "linear"}, {"train_limit": 20}, {"tokens_per_batch": 9}],
 )
 def test_what_the_states_depend_on_names_the_file(change, encoder, cache):
     task = make_task(n_train=24, n_validation=8)

@@ -67,7 +67,7 @@ def _load(source: str, path: str, config: str | None) -> Any:
     """
     out_of_reach = None if Path(path).exists() else _out_of_reach(path)
     try:
-        import datasets
+        import datasets.config
 
         with _offline(datasets.config, out_of_reach is not None):
             return datasets.load_dataset(path, config)

@@ -25,8 +25,13 @@ from .optimizer import SelectedAdamW
 MOST_TOKENS = {"cpu": 1024, "cuda": 1 << 17}
 PROBE_TOKENS = 256  # run once to see what is kept for backward
 SHARE = 0.6  # of the free memory that activations may take
-TIDY_STEPS = 4  # optimizer steps between looks at the memory that is held: 8 let the peak on sst2 grow by another 35 MB
+TIDY_PASSES = (
+    4  # between looks at the memory that is held: 8 let the peak on sst2, of one pass a step, grow by another 35 MB
+)
 _WORKING = 3  # temporaries of one layer beside what is kept: about so many times its widest activation
+# Freed blocks that C's allocator keeps at the peak, in activations: 0.5 to 1.3 of them in five fits, and 2.5 in one of the head
+# alone, which has few (benchmarks/speed/memory_estimates.py).
+_FREED = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,19 +44,27 @@ class Memory:
     optimizer: int  # masters of parts of parameters, two moments, and the best values so far
     activations: int  # between forward and backward of `tokens` tokens, and one layer's temporaries
     tokens: int  # in one forward pass
+    freed: int = (
+        0  # holes between blocks of other sizes, which C's allocator keeps; of a GPU only what is in use is counted
+    )
     mapped: int = 0  # pages of the file of what frozen first layers make of the rows; taken back where memory is short
 
     @property
     def total(self) -> int:
         """Their sum."""
-        return self.process + self.weights + self.gradients + self.optimizer + self.activations + self.mapped
+        return self.process + self.own + self.freed + self.mapped
+
+    @property
+    def own(self) -> int:
+        """What is in use for training alone."""
+        return self.weights + self.gradients + self.optimizer + self.activations
 
     def as_json(self) -> dict[str, int]:
         return asdict(self) | {"total": self.total}
 
     def line(self) -> str:
         """In words."""
-        names = ("process", "weights", "gradients", "optimizer", "activations", "mapped")
+        names = ("process", "weights", "gradients", "optimizer", "activations", "freed", "mapped")
         items = ", ".join(f"{name} {getattr(self, name) / 1e6:,.0f}" for name in names if getattr(self, name))
         return f"memory: about {self.total / 1e6:,.0f} MB ({items}; {self.tokens:,} tokens at a time)"
 
@@ -67,13 +80,15 @@ def estimated(model: Any, optimizer: SelectedAdamW, tokens: Tokens, wanted: int,
     n_tokens = wanted or _fitting(kept, fixed, device)
     masters = sum(master.numel() for master in optimizer.masters.values()) * 4
     n_tokens = int(min(n_tokens, max(tokens.lengths.sum(), 1)))
+    on_cpu, activations = device.type == "cpu", int(kept * n_tokens + fixed)
     return Memory(
-        process if device.type == "cpu" else 0,
+        process if on_cpu else 0,
         sum(p.numel() * p.element_size() for p in model.parameters()) + copies_bytes(model),
         masters + optimizer.largest_dense_bytes(),
         masters * 3 + optimizer.partial_bytes(),
-        int(kept * n_tokens + fixed),
+        activations,
         wanted or n_tokens,
+        int(_FREED * activations) if on_cpu else 0,
     )
 
 
@@ -179,5 +194,8 @@ def _kept_per_token(model: Any, tokens: Tokens) -> tuple[float, float]:
         batch_logits(model, tokens, rows)
     model.train(was_training)
     widest = max((m.out_features for m in model.modules() if isinstance(m, nn.Linear)), default=0)
+    # The scores of attention, which a GPU's kernels do not write out.
+    if next(model.parameters()).device.type == "cpu":
+        widest = max(widest, getattr(model.config, "num_attention_heads", 0) * int(tokens.lengths[rows].max()))
     pool = 2 * 4 * POOL_VALUES if drops else 0  # masks for activations and for attention weights, at most float32
     return sum(kept.values()) / count + _WORKING * widest * 4, pool

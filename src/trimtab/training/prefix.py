@@ -30,7 +30,7 @@ from ..encoders.parts import layers_of
 from ..files import flush_to_disk, part_of
 from ..tasks.batches import Tokens, token_groups
 
-TOKENS_PER_BATCH = 4096  # tokens in one forward pass while it is computed, without gradients
+MOST_TOKENS = 4096  # in one forward pass while it is computed, without gradients
 
 _log = logging.getLogger(__name__)
 
@@ -62,14 +62,15 @@ class Prefix:
 
 
 def computed(
-    model: Any, tokens: Tokens, depth: int, named: str, most_bytes: int, ours: set[Path]
+    model: Any, tokens: Tokens, depth: int, named: str, most_bytes: int, ours: set[Path], at_once: int
 ) -> Iterator[tuple[int, Prefix | None]]:
     """Yields (rows done, None) while it computes, and last (rows, the Prefix), or (0, None) where it exceeds `most_bytes`.
 
     `model` is prepared and in evaluation mode; `named` says what the states depend on beside the tokens: the encoder, the
     head's way of pooling and the arithmetic. Files in `ours` are not deleted to make room; that of this prefix is added.
+    `at_once` are the most tokens of a forward pass, which decide the last bits as well.
     """
-    lengths = tokens.lengths
+    lengths, at_once = tokens.lengths, min(at_once, MOST_TOKENS)
     # One row shows the width and the dtype of the states, before any room is made for them.
     probe = states_before(model, pack([tokens.ids[0]], tokens.type_ids and [tokens.type_ids[0]], model), depth)
     # Behind the last layer the head reads one state per text, so no other is kept.
@@ -77,7 +78,7 @@ def computed(
     starts = np.concatenate([[0], (np.ones_like(lengths) if pooled else lengths).cumsum()])
     shape = (int(starts[-1]), probe.shape[1])
     n_bytes = math.prod(shape) * probe.element_size()
-    path = cache_folder() / "prefix" / _key(tokens, depth, named)
+    path = cache_folder() / "prefix" / _key(tokens, depth, f"{named} {at_once}")
     found = _open(path, shape, probe.dtype) if n_bytes <= most_bytes else None  # a budget of 0 means no cache at all
     if found is not None:
         _log.info("the first %d layers' states are read from %s", depth, path)
@@ -93,7 +94,7 @@ def computed(
     states, in_file = _created(temporary, shape, probe.dtype)
     try:
         done = 0
-        for rows in token_groups(lengths, range(len(tokens)), TOKENS_PER_BATCH):
+        for rows in token_groups(lengths, range(len(tokens)), at_once):
             batch = tokens.take(rows.tolist())
             made = states_before(model, pack(batch.ids, batch.type_ids, model), depth).to(states.device)
             for row, part in zip(rows, made.split(np.diff(starts)[rows].tolist()), strict=True):

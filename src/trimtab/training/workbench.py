@@ -31,7 +31,7 @@ from ..tasks.tokenised import tokenized
 from .forward import all_logits, batch_logits, check_ids
 from .memory import (
     MOST_TOKENS,
-    TIDY_STEPS,
+    TIDY_PASSES,
     Memory,
     Tidy,
     estimated,
@@ -71,6 +71,7 @@ class Workbench:
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
     # Steps whose losses nobody has read: the number of each, its groups' sums of losses and the gradient's norm, its rows.
     _unread: list[tuple[int, Tensor, int]] = field(default_factory=list)
+    _passes: int = 0  # forward and backward
 
     def use(self, compute: Compute, tokens_per_batch: int, elements: Mapping[str, np.ndarray | None]) -> None:
         """Computes so, and trains these elements, from now on; a resumed run must go on as it began, to the same bits.
@@ -126,8 +127,6 @@ class Workbench:
             self.optimizer.add_up(self.ranks.add_up)
         sums.append(self.optimizer.step(self.rate(step), self.settings.clip))
         self._unread.append((step, torch.stack(sums), len(rows)))
-        if step % TIDY_STEPS == 0 and device().type == "cpu":
-            self._tidy.now()
         # A GPU is given the next step before it is asked what came of this one, so that it never waits for us.
         return self.losses(but=1 if sums[0].is_cuda else 0)
 
@@ -155,6 +154,9 @@ class Workbench:
         logits = batch_logits(self.model, self.train, rows, self.prefixes.get("train"))
         losses = self.loss.per_row(logits, self.train.labels[torch.from_numpy(rows)].to(logits.device)).sum()
         (losses / divisor).backward()
+        self._passes += 1
+        if self._passes % TIDY_PASSES == 0 and losses.device.type == "cpu":
+            self._tidy.now()
         return losses.detach()
 
     @cached_property
@@ -214,11 +216,14 @@ class Workbench:
         self.model.eval()
         with self.ranks.first_alone():  # the others read its file, or where there is none compute their own
             for split, tokens in splits.items():
-                for rows, prefix in computed(self.model, tokens, depth, named, most_bytes, ours):
+                filling = computed(self.model, tokens, depth, named, most_bytes, ours, self.memory.tokens)
+                for rows, prefix in filling:
                     if prefix is not None:
                         self.prefixes[split] = prefix
                     yield done + rows, total
                 done += len(tokens)
+        if device().type == "cpu":  # as behind a validation
+            give_back()
 
     def prefix_bytes(self) -> int:
         """What `cache_prefixes` will keep, where the budget holds it."""
@@ -241,8 +246,7 @@ class Workbench:
         Weights that are not trained are no memory of its own: they are pages of their file.
         """
         frozen = sum(4 * p.numel() for p in self.model.parameters() if not p.requires_grad)
-        memory = self.memory
-        return Tidy(1.1 * (self.private + memory.total - memory.process - memory.mapped - frozen))
+        return Tidy(1.1 * (self.private + self.memory.own - frozen))
 
     def _trains_norm_behind_layers(self) -> bool:
         """Whether the norm behind the last layer is trained, which a compact head's mean comes after."""

@@ -21,17 +21,23 @@ def inspection_tables(found: Inspection) -> None:
     """Prints elements by layer and kind, then what each method would train, to stdout."""
     console = Console(highlight=False)
     # Layers down and kinds across; a kind that the encoder does not have has no column.
-    grid = Table(title="Elements by layer and kind", box=None, header_style="bold", padding=(0, 1, 0, 0))
-    grid.add_column("layer")
-    for kind in found.kinds:
-        grid.add_column(_narrow(kind), justify="right", no_wrap=True)
-    for layer, counts in zip(found.layers, found.counts, strict=True):
-        grid.add_row(_narrow(layer), *map(_short, counts))
-    console.print(grid)
+    layers = ["layer", *map(_narrow, found.layers)]
+    columns = [
+        [_narrow(kind), *map(_short, counts)]
+        for kind, counts in zip(found.kinds, zip(*found.counts, strict=True), strict=True)
+    ]
+    for number, block in enumerate(_blocks(columns, console.width - _width(layers))):
+        if number:
+            console.print()
+        title = "Elements by layer and kind" if number == 0 else None
+        grid = Table(title=title, box=None, header_style="bold", padding=(0, 1, 0, 0))
+        for header, *_ in (layers, *block):
+            grid.add_column(header, justify="left" if header == "layer" else "right", no_wrap=True)
+        for row in zip(*(column[1:] for column in (layers, *block)), strict=True):
+            grid.add_row(*row)
+        console.print(grid)
     # One row per method, those of `SHOWN` in changes/inspect.py.
-    methods = Table(title="\nWhat each method trains (head: of a task with two classes)", box=None, header_style="bold")
-    for name in ("method", "body", "share", "head"):
-        methods.add_column(name, justify="left" if name == "method" else "right", no_wrap=name != "method")
+    methods = _table("\nWhat each method trains (head: of a task with two classes)", "method", "body", "share", "head")
     for method, chosen in found.methods.items():
         if "refused" in chosen:
             methods.add_row(method, "refused", "", "")
@@ -129,6 +135,21 @@ def trials_table(found: Recommendation) -> None:
     for method, why in found.first.refused.items():
         # Without markup: a reason may hold square brackets (pip install 'trimtab[lora]'), which rich takes for a style.
         console.print(f"{method} was refused: {why}", markup=False)
+
+
+def _blocks(columns: list[list[str]], width: int) -> list[list[list[str]]]:
+    """The columns in as few blocks as fit into `width` characters one below the other; each has one at least."""
+    blocks: list[list[list[str]]] = [[]]
+    for column in columns:
+        if blocks[-1] and sum(map(_width, [*blocks[-1], column])) > width:
+            blocks.append([])
+        blocks[-1].append(column)
+    return blocks
+
+
+def _width(column: list[str]) -> int:
+    """Characters across that a column of cells takes, with the space behind it."""
+    return 1 + max(len(line) for cell in column for line in cell.split("\n"))
 
 
 def _table(title: str, first: str, *numbers: str) -> Table:

@@ -84,6 +84,20 @@ def test_logits_and_gradients_are_those_of_the_padded_forward(family: str) -> No
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_padding_that_a_text_holds_is_a_token(family: str) -> None:
+    """As a tokenizer makes it of the word <pad>; the RoBERTa family does not count it in its positions."""
+    model, (ids, types) = random_model(CONFIGS[family]()), random_texts(family)
+    padding = model.config.pad_token_id or 0
+    ids = [row.copy() for row in ids]
+    ids[0][1], ids[-1][-1] = padding, padding
+    longest = max(ids, key=len)
+    longest[[2, 4, 5]] = padding
+    expected = padded_logits(model, ids, types)
+    prepare(model, compute="float32")
+    torch.testing.assert_close(forward(model, pack(ids, types, model)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16_is_close(family: str) -> None:
     model, (ids, types) = random_model(CONFIGS[family]()), random_texts(family)
     expected = padded_logits(model, ids, types)

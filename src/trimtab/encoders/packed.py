@@ -31,7 +31,7 @@ from .head import LinearHead, agree
 from .layout import Layout
 from .parts import layers_of
 from .picked import embedding_forward
-from .positions import first_position
+from .positions import position_ids, uncounted
 from .probe import evaluating, observe, probe_ids
 from .running import Run
 from .whole import WholeLayer, fits, whole_forward
@@ -46,7 +46,7 @@ class PackedBatch:
     """B texts in one row of T tokens."""
 
     input_ids: Tensor  # (1, T) int64
-    position_ids: Tensor  # (1, T) int64, counted from the family's first position in every text
+    position_ids: Tensor  # (1, T) int64, anew in every text
     token_type_ids: Tensor | None  # (1, T) int64
     lengths: Tensor  # (B,) int64, on the CPU: tokens of each text
     starts: Tensor  # (B,) int64, on the CPU: the number of each text's first token
@@ -94,10 +94,9 @@ def pack(ids: Sequence[np.ndarray], type_ids: Sequence[np.ndarray] | None, model
     device = next(model.parameters()).device
     lengths = torch.tensor([len(row) for row in ids])
     starts = lengths.cumsum(0) - lengths
-    positions = torch.arange(int(lengths.sum())) - starts.repeat_interleave(lengths) + first_position(model)
     return PackedBatch(
         _row(ids).to(device),
-        positions[None].to(device),
+        torch.from_numpy(position_ids(ids, uncounted(model)))[None].to(device),
         None if type_ids is None else _row(type_ids).to(device),
         lengths,
         starts,

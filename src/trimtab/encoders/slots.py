@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .layout import Layout
 from .packed import PackedBatch
-from .positions import first_position
+from .positions import position_ids, uncounted
 
 
 def room_for(tokens: int) -> int:
@@ -35,7 +35,7 @@ class Slots:
 
     def __init__(self, model: Any, n_texts: int, room: int, longest: int, *, has_types: bool, labels: Tensor):
         device = next(model.parameters()).device
-        self._first, self._padding = first_position(model), model.config.pad_token_id or 0
+        self._uncounted, self._padding = uncounted(model), model.config.pad_token_id or 0
         self._n_texts, self._room, self._has_types = n_texts, room, has_types
         self._longest = max(longest, room_for(room) - room)
         # All whole numbers lie in one buffer, so that one copy brings a batch: ids, positions, types, owners, ends.
@@ -53,11 +53,10 @@ class Slots:
         lengths = np.append(lengths, missing)
         ends = np.concatenate([[0], lengths.cumsum()])
         owners = np.arange(len(lengths)).repeat(lengths)
-        positions = np.arange(self._room) - ends[owners]
-        # One position for all padding: a table has no more of them than a text may have tokens.
-        positions[self._room - missing :] = 0
+        positions = position_ids(ids, self._uncounted)
         filling = np.full(missing, self._padding)
-        numbers = [*ids, filling, positions + self._first]
+        # One position for all padding: a table has no more of them than a text may have tokens.
+        numbers = [*ids, filling, positions, np.full(missing, positions[0])]
         if self._has_types:
             assert type_ids is not None
             numbers += [*type_ids, np.zeros(missing, np.int64)]

@@ -28,6 +28,8 @@ EVERYWHERE = (  # (f): LayerNorm's count spent on everything; most of it falls t
     f"fisher_top:count={COUNT},within=full", f"fisher_top:count={COUNT},per=layer,within=full",
     f"moved_top:count={COUNT},by=gain,within=full", RANK_ONE, f"random:count={COUNT},within=biases",
 )  # fmt: skip
+# LayerNorm's count among its elements and the biases: those that go farthest in a trial, and a blind draw.
+VECTORS = tuple(f"{chooser}:count={COUNT},within=(layer_norms+biases)" for chooser in ("moved_top", "random"))
 BEYOND = (  # other ways to choose a tenth of LayerNorm, or as many elements (998) among biases too
     "fisher_top:share=0.1,given=head", f"fisher_top:share=0.1,head_steps={HEAD_STEPS},given=head",
     f"fisher_top:share=0.1,head_steps={HEAD_STEPS}", "fisher_top:share=0.1,per=layer", "fisher_top:share=0.1,per=parameter",
@@ -51,6 +53,7 @@ RELATED = {"mrpc": "stsb", "stsb": "mrpc"}  # tasks that share sentences
 TRIALS = Path("benchmarks/layernorm_paper/trials")  # what `recommend` tries before it proposes
 PARTS = (
     "measured", "methods", "subsets", "global", "everywhere", "recommended", "beyond", "chosen", "blind", "confirmed",
+    "vectors",
 )  # fmt: skip
 
 
@@ -58,7 +61,7 @@ def methods_of(part: str) -> tuple[str, ...]:
     """The methods that `part` compares on every task alike."""
     return {
         "methods": (*METHODS, *PARTS_OF_NORMS), "subsets": SUBSETS, "everywhere": EVERYWHERE, "beyond": BEYOND,
-        "blind": BLIND, "confirmed": CONFIRMED,
+        "blind": BLIND, "confirmed": CONFIRMED, "vectors": VECTORS,
     }.get(part, ())  # fmt: skip
 
 

@@ -407,6 +407,12 @@ def test_a_hub_out_of_reach_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert not asked_again
 
 
+def test_what_is_no_id_is_not_blamed_on_the_network() -> None:
+    said = message("owner/a..b")
+    assert "cannot be reached" not in said
+    assert "a..b" in said
+
+
 @pytest.mark.usefixtures("unreachable")
 def test_without_the_hub_what_is_kept_of_a_data_set_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     offline = []

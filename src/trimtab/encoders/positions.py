@@ -1,4 +1,4 @@
-"""The table of learned positions that an encoder may have: where it begins and how long a text may be."""
+"""The table of learned positions that an encoder may have: which one a token is given, and how long a text may be."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 
 def uncounted(model: nn.Module) -> int | None:
-    """The token that positions do not count and whose own position it is: padding in the RoBERTa family, else None."""
+    """The token that positions do not count, and whose id is its position: padding in the RoBERTa family, else None."""
     table = _table(model)
     return None if table is None else table.padding_idx
 

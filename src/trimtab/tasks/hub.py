@@ -82,11 +82,11 @@ def _load(source: str, path: str, config: str | None) -> Any:
 def _out_of_reach(path: str) -> Exception | None:
     """Why the hub cannot be asked about the data set at `path`; None where it answers, whatever it says."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         HfApi().dataset_info(path, timeout=PATIENCE_SECONDS, expand=["sha"])
-    except HfHubHTTPError:  # an answer; `datasets` says it better
+    except (HfHubHTTPError, HFValidationError):  # an answer, or no id; `datasets` says it better
         return None
     except Exception as error:  # of the network, whose classes differ by version
         return error

@@ -25,13 +25,8 @@ from .optimizer import SelectedAdamW
 MOST_TOKENS = {"cpu": 1024, "cuda": 1 << 17}
 PROBE_TOKENS = 256  # run once to see what is kept for backward
 SHARE = 0.6  # of the free memory that activations may take
-TIDY_PASSES = (
-    4  # between looks at the memory that is held: 8 let the peak on sst2, of one pass a step, grow by another 35 MB
-)
+TIDY_PASSES = 4  # between looks at the memory that is held: with 8 the peak on sst2, of one pass a step, grew by 35 MB
 _WORKING = 3  # temporaries of one layer beside what is kept: about so many times its widest activation
-# Freed blocks that C's allocator keeps at the peak, in activations: 0.5 to 1.3 of them in five fits, and 2.5 in one of the head
-# alone, which has few (benchmarks/speed/memory_estimates.py).
-_FREED = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,9 +39,7 @@ class Memory:
     optimizer: int  # masters of parts of parameters, two moments, and the best values so far
     activations: int  # between forward and backward of `tokens` tokens, and one layer's temporaries
     tokens: int  # in one forward pass
-    freed: int = (
-        0  # holes between blocks of other sizes, which C's allocator keeps; of a GPU only what is in use is counted
-    )
+    freed: int = 0  # blocks that C's allocator keeps between others; of a GPU only what is in use is counted
     mapped: int = 0  # pages of the file of what frozen first layers make of the rows; taken back where memory is short
 
     @property
@@ -88,7 +81,8 @@ def estimated(model: Any, optimizer: SelectedAdamW, tokens: Tokens, wanted: int,
         masters * 3 + optimizer.partial_bytes(),
         activations,
         wanted or n_tokens,
-        int(_FREED * activations) if on_cpu else 0,
+        # As much again: 0.5 to 1.3 times in five fits, 2.5 in one of the head alone (benchmarks/speed/memory_estimates.py).
+        activations if on_cpu else 0,
     )
 
 

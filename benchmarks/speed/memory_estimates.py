@@ -1,9 +1,9 @@
 """The memory that a fit is said to take before it, beside the peak that is measured after it.
 
-    python benchmarks/speed/memory_estimates.py --data DATA        (some minutes; writes memory_estimates.json)
+    OMP_NUM_THREADS=1 python benchmarks/speed/memory_estimates.py --data DATA    (some minutes; writes memory_estimates.json)
 
 minilm, one epoch on a few hundred rows, each fit in a process of its own: long texts and short ones, pairs, and methods that keep
-much for backward or next to nothing.
+much for backward or next to nothing. Longer fits keep more freed blocks (benchmarks/demo/memory.json).
 """
 
 import argparse

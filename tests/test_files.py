@@ -2,11 +2,16 @@
 
 import errno
 import os
+import tempfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from trimtab.cache import cache_folder
 from trimtab.errors import InputError
 from trimtab.files import replacing, write_json, write_text
+from trimtab.randomness import stream_seed
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -22,6 +27,12 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_a_full_disk_is_said_plainly(tmp_path):
     with pytest.raises(InputError, match="No space left on device.*Free some space"), replacing(tmp_path / "x"):
         raise OSError(errno.ENOSPC, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is not UTF-8"):
+        write_text(tmp_path / "caf\udce9", "text")
     assert not list(tmp_path.iterdir())
 
 
@@ -43,6 +54,30 @@ def test_a_file_has_the_rights_that_the_umask_gives(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_that_is_replaced_keeps_its_rights(tmp_path):
+    write_text(tmp_path / "x", "old")
+    (tmp_path / "x").chmod(0o600)
+    write_text(tmp_path / "x", "new")
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_link_stays_a_link(tmp_path):
+    write_text(tmp_path / "there" / "real", "old")
+    (tmp_path / "latest").symlink_to("there/real")
+    write_text(tmp_path / "latest", "new")
+    assert (tmp_path / "latest").is_symlink()
+    assert (tmp_path / "there" / "real").read_text() == "new"
+
+
+def test_the_cache_has_a_place_without_a_home(monkeypatch):
+    monkeypatch.setenv("TRIMTAB_CACHE", "~nobody-of-this-name/cache")
+    assert cache_folder() == Path(tempfile.gettempdir()) / "trimtab"
+
+
+def test_a_seed_of_numpy_is_the_same_seed():
+    assert stream_seed(np.int64(3), "head", 1) == stream_seed(3, "head", 1) != stream_seed(4, "head", 1)
 
 
 def test_two_writers_of_one_file_have_names_of_their_own(tmp_path):

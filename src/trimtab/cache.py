@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import tempfile
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -15,11 +16,14 @@ _OURS = re.compile(r"\.?[0-9a-f]{40}(\.safetensors)?(\.[0-9]+-[0-9a-f]+\.part)?"
 
 
 def cache_folder() -> Path:
-    """Where the files are: $TRIMTAB_CACHE, else the user's cache folder."""
+    """Where the files are: $TRIMTAB_CACHE, else the user's cache folder; that for temporary files where the user has no home."""
     stated = os.environ.get("TRIMTAB_CACHE")
-    if stated:
-        return Path(stated).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trimtab"
+    try:
+        if stated:
+            return Path(stated).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trimtab"
+    except RuntimeError:  # a container's user without an entry, or "~" of a user who is not there
+        return Path(tempfile.gettempdir()) / "trimtab"
 
 
 def key_of(parts: Iterable[str | bytes]) -> str:

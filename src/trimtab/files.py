@@ -1,6 +1,7 @@
 """Writing files so that a reader sees the whole file or none: a temporary name first, then one rename."""
 
 import errno
+import glob
 import json
 import os
 import secrets
@@ -25,13 +26,17 @@ def replacing(path: Path) -> Iterator[Path]:
     # "/" and "." have no name, and ".." is the name of a folder.
     if path.name in ("", ".."):
         raise is_folder
+    check_name(path)
+    # What a link points to is replaced, not the link.
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     temporary = part_of(path)
     try:
         if path.is_dir():  # said before the work, not after it
             raise is_folder
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = temporary.stat().st_mode  # what the user's umask gives; safetensors would let nobody else read
+        # Those of the file that is there, or what the user's umask gives; safetensors would let nobody else read.
+        mode = (path if path.exists() else temporary).stat().st_mode
         yield temporary
         # The block may have replaced the file by one with other rights.
         temporary.chmod(mode)
@@ -59,9 +64,22 @@ def check_writable(folder: Path) -> None:
         raise unwritable(folder, error) from error
 
 
+def check_name(path: Path) -> None:
+    """Raises InputError for a path that is no UTF-8, which neither tensor files nor recipes can name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name {str(path)!r} is not UTF-8: rename it, or choose another one") from None
+
+
 def part_of(path: Path) -> Path:
     """A name beside `path` to write it under: no other process has it, on this machine or one that shares the folder."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def parts_of(name: str) -> str:
+    """The pattern of names that `part_of` gives for a file `name`."""
+    return f".{glob.escape(name)}.*-*.part"
 
 
 def unwritable(path: Path, error: Exception) -> InputError:

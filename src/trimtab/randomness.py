@@ -1,6 +1,7 @@
 """Named streams of random numbers from one seed, so that the head, the data order and dropout never share draws."""
 
 import hashlib
+import operator
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -9,7 +10,8 @@ import torch
 
 def stream_seed(seed: int, *names: str | int) -> int:
     """A 63-bit seed for the stream `names` of `seed`: the SHA-256 of both, the same on every machine."""
-    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
+    # numpy's integers print otherwise than Python's.
+    digest = hashlib.sha256(repr((operator.index(seed), *names)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

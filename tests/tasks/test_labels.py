@@ -110,9 +110,9 @@ def test_a_float_among_classes_is_refused_with_its_rows(read_labels: Reader) -> 
 
 
 def test_regression_takes_any_finite_number(read_labels: Reader) -> None:
-    task = read_labels([1, 2.5, "-3e-1", ".5", "05", "-00.5", 3.4e38], kind="regression")
+    task = read_labels([1, 2.5, "-3e-1", ".5", "05", "-00.5", 1e15], kind="regression")
     assert (task.kind, task.metric, task.classes, task.n_outputs) == ("regression", "pearson", (), 1)
-    assert task.train.labels == [1.0, 2.5, -0.3, 0.5, 5.0, -0.5, 3.4e38]
+    assert task.train.labels == [1.0, 2.5, -0.3, 0.5, 5.0, -0.5, 1e15]
     assert all(isinstance(label, float) for label in task.train.labels)
 
 

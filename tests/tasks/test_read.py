@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 from huggingface_hub import HfApi
 
@@ -217,6 +218,15 @@ def test_minus_one_is_a_label_where_training_has_it(write: Write) -> None:
     write("topics/train.csv", "text,label\nx,-1\ny,1\n")
     task = read(write("topics/test.csv", "text,label\nx,-1\n").parent, validation_share=0)
     assert task.test.labels == [0]
+
+
+@pytest.mark.parametrize(("highest", "labels"), [("2.5", [-1.0]), ("-1.5", [None])])
+def test_minus_one_is_a_number_within_a_regressions_range(
+    write: Write, highest: str, labels: list[float | None]
+) -> None:
+    write("feelings/train.csv", f"text,label\nx,-2.5\ny,{highest}\n")
+    folder = write("feelings/test.csv", "text,label\nx,-1\n").parent
+    assert read(folder, kind="regression", validation_share=0).test.labels == labels
 
 
 @pytest.mark.parametrize("label", ["-1", "-1.0"])
@@ -548,6 +558,39 @@ def test_rows_of_two_texts_do_not_fit_a_task_of_one(task: Task, write: Write) ->
 def test_regression_rows_are_read_like_the_task(write: Write) -> None:
     trained = read(write("a.csv", "text,label\nx,1.5\ny,2\n"), kind="regression", validation_share=0)
     assert read_like(trained, write("b.csv", "text,label\nz,3\n")).test.labels == [3.0]
+
+
+def test_labels_that_begin_late_in_json_lines_are_found(write: Write) -> None:
+    rows = [{"text": f"text {i}"} | ({"label": "ab"[i % 2]} if i >= 150 else {}) for i in range(200)]
+    path = write("late.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert "150 with no label" in message(path)
+    task = read(path, skip_bad_rows=True, validation_share=0)
+    assert len(task.train) == 50
+    assert read_like(task, write("again.jsonl", path.read_text()), skip_bad_rows=True).test.labels == task.train.labels
+
+
+def test_numbers_of_numpy_are_numbers(write: Write) -> None:
+    path = write("a.csv", "text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(40)))
+    plain, other = (
+        read(path, validation_share=0.25, seed=3),
+        read(path, validation_share=np.float32(0.25), seed=np.int64(3)),
+    )
+    assert plain == other
+    assert [type(value) for value in (other.split_seed, other.validation_share)] == [int, float]
+    with pytest.raises(InputError, match="the validation share must be a number"):
+        read(path, validation_share="0.1")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="the seed must be a whole number"):
+        read(path, seed=0.5)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_user_who_is_not_there_is_refused() -> None:
+    assert "Could not determine home directory" in message(Path("~nobody-of-this-name/a.csv"))
+
+
+@pytest.mark.parametrize("unit", [1e-22, 1e20])
+def test_numbers_whose_squares_are_none_are_refused(write: Write, unit: float) -> None:
+    path = write("a.csv", f"text,label\nx,{1.5 * unit}\ny,{2.5 * unit}\n")
+    assert "Use another unit" in message(path, kind="regression")
 
 
 # Rows to be predicted.

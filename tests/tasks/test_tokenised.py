@@ -1,12 +1,16 @@
 """Tokens from the cache against tokens made anew."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from small import make_task
 
+from trimtab.tasks import batches
 from trimtab.tasks import tokenised as module
 from trimtab.tasks.batches import tokenize
+from trimtab.tasks.task import Rows
 from trimtab.tasks.tokenised import tokenized
 
 ROOM = 1 << 20
@@ -78,3 +82,29 @@ def test_a_budget_that_is_too_small_keeps_nothing(most_bytes, encoder, cache):
     task = make_task(n_train=30, n_validation=5)
     tokenized(task, task.train, encoder.tokenizer, 8, most_bytes)
     assert not list(cache.rglob("*.safetensors"))
+
+
+def test_special_tokens_in_a_text_are_words_where_the_tokenizer_says_so(encoder):
+    task, tokenizer = make_task(n_train=5), copy.deepcopy(encoder.tokenizer)
+    rows = Rows((["a [SEP] b"],), [0])
+    found = [tokenized(task, rows, tokenizer, 16, ROOM)]
+    tokenizer.backend_tokenizer.encode_special_tokens = True
+    found.append(tokenized(task, rows, tokenizer, 16, ROOM))
+    assert not np.array_equal(found[0].ids[0], found[1].ids[0])
+    assert_same(found[1], tokenize(task, rows, tokenizer, 16))
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_one_thread_at_a_time_uses_a_tokenizer(pairs, encoder, monkeypatch):
+    """Whether it cuts is a state of the tokenizer: another thread would change it between."""
+    held = []
+    for name in ("_encoded", "_Chunk.cut"):
+        owner = batches._Chunk if "." in name else batches
+        inner = getattr(owner, name.split(".")[-1])
+        monkeypatch.setattr(
+            owner, name.split(".")[-1], lambda *args, inner=inner: held.append(batches.BACKEND.locked()) or inner(*args)
+        )
+    task = make_task(n_train=9, pairs=pairs)
+    assert tokenize(task, task.train, encoder.tokenizer, 4).truncation.rows_cut
+    assert held == [True, True]
+    assert not batches.BACKEND.locked()

@@ -1,10 +1,13 @@
 """A file answered row by row: nothing of it is lost, and what cannot be answered is left empty."""
 
 import csv
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from trimtab.errors import InputError
@@ -123,6 +126,23 @@ def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
     predict_file(Echo("text"), tmp_path / "rows.parquet", tmp_path / "out.jsonl")
     assert "NaN" not in (tmp_path / "out.jsonl").read_text()
     assert [row["weight"] for row in rows_of(tmp_path / "out.jsonl")] == [None, 1.5]
+
+
+def test_what_is_no_number_is_null_however_deep(tmp_path: Path) -> None:
+    table = pa.table({"text": ["b"], "deep": [[1.0, float("nan")]], "inner": [{"x": float("inf")}]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    predict_file(Echo("text"), tmp_path / "in.parquet", tmp_path / "out.jsonl")  # pyright: ignore[reportArgumentType]
+    (row,) = rows_of(tmp_path / "out.jsonl")
+    assert (row["deep"], row["inner"]) == ([1.0, None], {"x": None})
+
+
+def test_a_compressed_file_names_the_file_in_it(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("text\nb\n")
+    predict_file(Echo("text"), tmp_path / "in.csv", tmp_path / "out.csv.gz")  # pyright: ignore[reportArgumentType]
+    written = (tmp_path / "out.csv.gz").read_bytes()
+    assert written[3] == 8  # FNAME is there, and follows the ten bytes of the header (RFC 1952)
+    assert written[10:].split(b"\0")[0] == b"out.csv"
+    assert gzip.decompress(written).decode().splitlines()[0].startswith("text,predicted_label")
 
 
 def test_a_pair_needs_both_texts_and_a_file_may_have_none(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Rows as tokens: tokenised once, counted where they are cut, and dealt into batches."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
@@ -12,6 +13,9 @@ from torch import Tensor
 from ..randomness import generator
 from .losses import label_tensor
 from .task import Rows, Task
+
+BACKEND = threading.Lock()
+"""Held while a tokenizer works: whether it cuts is a state of its own, and several threads may share it."""
 
 _CHUNK_ROWS = 1024  # rows handed to the tokenizer at once: bounds the memory of its intermediate lists
 
@@ -88,13 +92,14 @@ def tokenize(task: Task, rows: Rows, tokenizer: Any, max_length: int, *, labelle
     total = rows_cut = 0
     for start in range(0, len(rows), _CHUNK_ROWS):
         texts = [column[start : start + _CHUNK_ROWS] for column in rows.texts]
-        chunk = _encoded(tokenizer, texts)
-        # Of whole texts, before any is cut: this is what Truncation counts.
-        lengths = [len(row) for row in chunk.ids]
-        long = [i for i, length in enumerate(lengths) if length > max_length]
-        # Nearly always few: cutting everything anew would double the time of tokenising.
-        if long:
-            chunk.cut(tokenizer, long, texts, max_length)
+        with BACKEND:
+            chunk = _encoded(tokenizer, texts)
+            # Of whole texts, before any is cut: this is what Truncation counts.
+            lengths = [len(row) for row in chunk.ids]
+            long = [i for i, length in enumerate(lengths) if length > max_length]
+            # Nearly always few: cutting everything anew would double the time of tokenising.
+            if long:
+                chunk.cut(tokenizer, long, texts, max_length)
         # Arrays of int32 take a fraction of the memory of lists of Python ints.
         ids += [np.asarray(row, dtype=np.int32) for row in chunk.ids]
         types += [np.asarray(row, dtype=np.int32) for row in chunk.types]

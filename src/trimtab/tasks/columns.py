@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ..errors import InputError, shortened
-from .tables import Table
+from .tables import Table, has_column
 
 TEXT_COLUMNS = (
     ("text",),
@@ -57,7 +57,7 @@ def columns_like(table: Table, text: str | Sequence[str], label: str | Sequence[
     """What `choose_columns` gives, of a table that may lack labels: without any of `label` or a usual one, none is missed."""
     labels = _split_names(table, label)
     # Where one of several label columns is there, the lack of the others is an error.
-    if {*labels, *LABEL_COLUMNS} & set(table.columns):
+    if any(has_column(table, name) for name in {*labels, *LABEL_COLUMNS}):
         return choose_columns(table, text, label)
     return Columns(choose_text_columns(table, text), labels)
 
@@ -103,17 +103,28 @@ def _split_names(table: Table, names: str | Sequence[str]) -> tuple[str, ...]:
     Raises InputError for no names, or one that is given twice.
     """
     if isinstance(names, str):
-        names = (names,) if names in table.columns else tuple(name.strip() for name in names.split(","))
+        names = _split(table, names)
     # A pair of one column would be a text beside itself.
     if not names or len(set(names)) < len(names):
         raise InputError(f"column names must be given once each, not {', '.join(names) or 'none'}")
     return tuple(names)
 
 
+def _split(table: Table, text: str) -> tuple[str, ...]:
+    """The names in "a,b": as long as columns of such names go, and what is no column piece by piece."""
+    pieces, names = text.split(","), []
+    while pieces:
+        joined = [",".join(pieces[:end]).strip() for end in range(len(pieces), 0, -1)]
+        name = next((name for name in joined if name in table.columns), joined[-1])
+        names.append(name)
+        pieces = pieces[len(joined) - joined.index(name) :]
+    return tuple(names)
+
+
 def require_columns(table: Table, names: Sequence[str], wanted: str) -> None:
     """Raises InputError for the first of `names` that is no column of the table."""
     for name in names:
-        if name not in table.columns:
+        if not has_column(table, name):
             raise missing_column(table, name, wanted)
 
 

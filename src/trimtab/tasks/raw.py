@@ -5,6 +5,7 @@ This is where rows are judged one by one: is there a text, is there a label. Wha
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,14 +91,26 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip()) or value != value  # noqa: PLR0124 (NaN)
 
 
-def lacks_labels(raw: RawRows, train: RawRows | None, classes: Collection[str] = ()) -> bool:
+def lacks_labels(raw: RawRows, train: RawRows | None, classes: Collection[str] = (), kind: str | None = None) -> bool:
     """Whether no row has a label: all are empty, or all are the -1 of GLUE's test splits.
 
-    A -1 that occurs in `train` or among the names of `classes` is a label.
+    A -1 that occurs in `train` or among the names of `classes` is a label, and so it is in a regression between the labels of
+    `train`.
     """
     words = {"" if is_missing(label) else str(label).strip() for label in raw.labels}
     known = {str(label).strip() for label in train.labels if label is not None} if train else set()
-    return words == {""} or (words <= MINUS_ONE and not MINUS_ONE & known.union(classes))
+    if words == {""} or not words <= MINUS_ONE or MINUS_ONE & known.union(classes):
+        return words == {""}
+    numbers = [_number(word) for word in known] if kind == "regression" else []
+    return not (numbers and all(not math.isnan(n) for n in numbers) and min(numbers) <= -1 <= max(numbers))
+
+
+def _number(word: str) -> float:
+    """The number that it is, or NaN."""
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan
 
 
 def usable(raw: RawRows, *, skip: bool, labelled: bool, blank_label_is_none: bool = False) -> tuple[RawRows, list[str]]:

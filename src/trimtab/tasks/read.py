@@ -6,6 +6,8 @@ decides what the labels mean, holdout.py cuts a validation split where there is 
 
 from __future__ import annotations
 
+import numbers
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +53,7 @@ def read(
     Raises InputError, with file and row, for whatever cannot be learned from.
     """
     wanted = _checked_kind(kind)
-    _check_share(validation_share)
+    validation_share, seed = _checked_share(validation_share), _checked_seed(seed)
     found = find_source(str(source))
     # Chosen on the training table; the others must have the same, but for the label of a test split.
     columns = choose_columns(found.tables["train"], text, label)
@@ -156,10 +158,20 @@ def _checked_kind(kind: str | None) -> Kind | None:
     return kind  # type: ignore[return-value]
 
 
-def _check_share(validation_share: float) -> None:
-    """Raises InputError unless the share is from 0, which holds nothing out, to below 1, which would hold out all."""
-    if not 0 <= validation_share < 1:
-        raise InputError(f"the validation share must be at least 0 and below 1, not {validation_share}")
+def _checked_share(share: float) -> float:
+    """`share` as a float; raises InputError unless it is from 0, which holds nothing out, to below 1: all would be held out."""
+    # numpy's numbers are numbers too.
+    if not isinstance(share, numbers.Real) or not 0 <= share < 1:
+        raise InputError(f"the validation share must be a number, at least 0 and below 1, not {share!r}")
+    return float(share)
+
+
+def _checked_seed(seed: int) -> int:
+    """`seed` as an int; raises InputError for what is no whole number."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise InputError(f"the seed must be a whole number, not {seed!r}") from None
 
 
 def _declared(found: Source, columns: Columns, kind: Kind | None) -> Declared:

@@ -9,13 +9,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, first_line
+from ..files import check_name
 from .columns import Columns, require_columns
 from .doubts import without_gaps
 from .hub import hub_source
 from .raw import RawRows, collect, lacks_labels, usable
 from .sources import PATH_LIKE, Source, embedded_source, file_source, folder_source, path_not_found
-from .tables import Table
+from .tables import Table, has_column
 from .task import Kind
 
 
@@ -28,7 +29,11 @@ def find_source(source: str, *, to_train: bool = True) -> Source:
         return embedded_source()
     if not source.strip():
         raise InputError("no task is named: give a file, a folder, the id of a hub data set, or helpdesk.")
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError as error:  # "~" and a user who is not there
+        raise InputError(f"cannot read {source:.200}: {first_line(error)}") from None
+    check_name(path)
     try:
         if path.is_dir():
             return folder_source(path, to_train=to_train)
@@ -54,10 +59,11 @@ def read_splits(
         _require_columns(table, columns, label_optional=split == "test")
         rows = without_gaps(collect(table, columns), splits.get("train"), classes)
         # test splits are often published without labels; in the others a missing label is a mistake
-        unlabelled = split == "test" and lacks_labels(rows, splits.get("train"), classes)
+        unlabelled = split == "test" and lacks_labels(rows, splits.get("train"), classes, kind)
         if unlabelled:
             rows = replace(rows, labels=[None] * len(rows))
-            lack = "" if set(columns.labels) & set(table.columns) else f" (no column {columns.label!r})"
+            there = any(has_column(table, name) for name in columns.labels)
+            lack = "" if there else f" (no column {columns.label!r})"
             notes.append(f"{table.place}: has no labels{lack}, so its rows cannot be scored")
         splits[split], left_out = usable(
             rows, skip=skip, labelled=not unlabelled, blank_label_is_none=kind == "multi_label"
@@ -69,5 +75,5 @@ def read_splits(
 def _require_columns(table: Table, columns: Columns, label_optional: bool) -> None:
     """Raises InputError unless this split, too, has the columns chosen on the first one."""
     require_columns(table, columns.texts, "the text column (--text)")
-    if set(columns.labels) & set(table.columns) or not label_optional:
+    if not label_optional or any(has_column(table, name) for name in columns.labels):
         require_columns(table, columns.labels, "the label column (--label)")

@@ -81,6 +81,11 @@ def with_all_columns(table: Table) -> Table:
     return replace(table, columns=tuple(dict.fromkeys(name for _, row in table for name in row)))
 
 
+def has_column(table: Table, name: str) -> bool:
+    """Whether any of its rows has the column: of JSON Lines all are asked where the first ones do not."""
+    return name in table.columns or name in with_all_columns(table).columns
+
+
 def _open_delimited(path: Path) -> Table:
     """The table in a CSV or TSV file; its first record names the columns."""
     dialect = dialect_of(path)

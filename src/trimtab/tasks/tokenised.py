@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from ..cache import cache_folder, key_of, make_room, mark_used
 from ..errors import InputError
 from ..files import replacing
-from .batches import Tokens, Truncation, tokenize
+from .batches import BACKEND, Tokens, Truncation, tokenize
 from .losses import label_tensor
 from .task import Rows, Task
 
@@ -50,10 +51,13 @@ def _key(rows: Rows, tokenizer: Any, max_length: int) -> str:
     """A hash of the texts, the whole tokenizer and the limit: whatever could change a token."""
     # Counts first: or moving a text from one column to the next would not change what is hashed.
     columns = [part for column in rows.texts for part in (str(len(column)), *column)]
-    inputs = ",".join(tokenizer.model_input_names)
-    tokenizer.backend_tokenizer.no_truncation()  # left over from its last call, these would name other files
-    tokenizer.backend_tokenizer.no_padding()
-    return key_of([tokenizer.backend_tokenizer.to_str(), inputs, tokenizer.truncation_side, str(max_length), *columns])
+    inputs, backend = ",".join(tokenizer.model_input_names), tokenizer.backend_tokenizer
+    with BACKEND:
+        backend.no_truncation()  # left over from its last call, these would name other files
+        backend.no_padding()
+        # Whether "[SEP]" in a text is the token or a word is no part of what the backend writes.
+        state = [backend.to_str(), str(backend.encode_special_tokens), version("tokenizers")]
+    return key_of([*state, inputs, tokenizer.truncation_side, str(max_length), *columns])
 
 
 def _arrays(tokens: Tokens) -> dict[str, np.ndarray]:

@@ -1,13 +1,14 @@
 """Answer a file row by row into another file, in bounded memory: columns and row order kept, answers added."""
 
 import csv
-import gzip
 import itertools
 import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from gzip import GzipFile
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,10 +55,9 @@ def predict_file(
         raise InputError(f"{source} already has the column {clash[0]!r}: rename it, so that nothing is overwritten")
     count = n_empty = 0
     # Written under another name and moved into place: a file that is there is whole.
-    opened = gzip.open if to.suffix.lower() == ".gz" else open
     with (
         replacing(to) as temporary,
-        opened(temporary, "wt", encoding="utf-8", newline="") as file,
+        _opened(temporary, to) as file,
         _bar(progress) as advance,
     ):
         # The columns of the file come first and keep their order.
@@ -71,6 +71,16 @@ def predict_file(
             count, n_empty = count + len(chunk), n_empty + answers.count(None)
             advance(len(chunk))
     return count, n_empty
+
+
+@contextmanager
+def _opened(temporary: Path, to: Path) -> Iterator[IO[str]]:
+    """`temporary`, open for the text of `to`, compressed where that is named so: then its name is in the file."""
+    with ExitStack() as stack:
+        binary = stack.enter_context(temporary.open("wb"))
+        if to.suffix.lower() == ".gz":
+            binary = stack.enter_context(GzipFile(to.name[:-3], "wb", fileobj=binary))
+        yield stack.enter_context(TextIOWrapper(binary, encoding="utf-8", newline=""))
 
 
 def answer_columns(task: Task) -> list[str]:
@@ -164,7 +174,15 @@ def _json_lines(file: IO[str], names: Iterable[str]) -> Writer:
     """
 
     def write(row: dict[str, Any]) -> None:
-        known = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
-        print(json.dumps(known, ensure_ascii=False, default=str), file=file)
+        print(json.dumps(_finite(row), ensure_ascii=False, default=str), file=file)
 
     return write
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for what is no number in it, however deep."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -275,6 +275,8 @@ FIT = ("fit", "ENCODER", "TABLE", "--text", "What they said", "--label", "Verdic
         ((*FIT[:3], "--text", "What they sad", "--label", "Verdict"), "What they said"),
         ((*FIT[:5], "--label", "Verdct", "--out", "OUT"), "Verdict"),
         (("fit", "ENCODER", "nothing.csv"), "nothing.csv"),
+        (("fit", "ENCODER", "caf\udce9.csv"), "is not UTF-8"),
+        (("export", "RUN", "--out", "caf\udce9"), "is not UTF-8"),
         (("fit", "./nowhere", *FIT[2:]), "no encoder folder"),
         (("fit", "missing.toml"), "cannot read recipe"),
         (("evaluate", "nowhere"), "no delta in nowhere"),

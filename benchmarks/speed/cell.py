@@ -16,7 +16,7 @@ from works import VALIDATION_ROWS, WORKS
 from trimtab.encoders.encoder import load
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
-from trimtab.training.memory import peak_bytes, resident_bytes
+from trimtab.training.held import peak_bytes, resident_bytes
 
 WHO = ("trimtab", "trainer", "expert")
 

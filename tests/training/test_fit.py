@@ -21,9 +21,11 @@ from trimtab.changes.notation import parse_method
 from trimtab.encoders import frozen
 from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
+from trimtab.files import write_text
 from trimtab.studies.information import fisher
 from trimtab.tasks.task import Rows
 from trimtab.training import fit as fit_module
+from trimtab.training import run as run_module
 from trimtab.training.checkpoint import CHECKPOINT
 from trimtab.training.fit import fit
 from trimtab.training.recipe import Settings
@@ -320,6 +322,59 @@ def test_the_old_run_waits_for_an_overwrite_that_can_be_resumed(encoder, tmp_pat
     resumed = fit(encoder, task, Biases(), resume=True, **settings)
     assert Delta.load(tmp_path).method == resumed.delta.method == "biases"
     assert not (tmp_path / ".replaced").exists()
+
+
+def test_the_old_run_waits_for_an_interrupted_overwrite_too(encoder, tmp_path, monkeypatch):
+    task, steps = make_task(n_train=16, n_validation=8), fit_module.Workbench.train_step
+    fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1)
+    before = contents(tmp_path)
+
+    def interrupted(bench, step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return steps(bench, step)
+
+    monkeypatch.setattr(fit_module.Workbench, "train_step", interrupted)
+    assert fit(encoder, task, Biases(), out=tmp_path, epochs=9, overwrite=True).stopped == "interrupted"
+    assert contents(tmp_path / ".replaced") == before
+    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
+    with pytest.raises(InputError, match="not numbers any more"):
+        fit(encoder, task, Biases(), out=tmp_path, epochs=9, lr=1e30, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "scores.json", "README.md"])
+def test_a_full_disk_behind_the_delta_does_not_lose_it(name, encoder, tmp_path, monkeypatch):
+    def full_disk(path, text):
+        if path.name == name:
+            raise InputError(f"cannot write {path}: No space left on device.")
+        write_text(path, text)
+
+    monkeypatch.setattr(run_module, "write_text", full_disk)
+    monkeypatch.setattr(run_module, "write_json", lambda path, value: full_disk(path, json.dumps(value)))
+    task = make_task(n_train=16, n_validation=8)
+    with pytest.raises(InputError, match=r"No space left on device\. The delta is whole"):
+        fit(encoder, task, LayerNorms(), out=tmp_path / "run", epochs=1)
+    assert Delta.load(tmp_path / "run").method == "layer_norms"
+
+
+def test_a_checkpoint_that_cannot_be_read_is_refused(encoder, tmp_path):
+    (tmp_path / CHECKPOINT).mkdir()
+    with pytest.raises(InputError, match=r"cannot read .*checkpoint\.safetensors"):
+        fit(encoder, make_task(), LayerNorms(), out=tmp_path, epochs=1, resume=True)
+
+
+def test_the_card_of_a_regression_in_small_units_shows_its_errors(encoder, tmp_path):
+    task = make_task("regression", n_train=16, n_validation=8)
+    small = {
+        name: dataclasses.replace(rows, labels=[label * 1e-7 for label in rows.labels])
+        for name, rows in task.splits.items()
+    }
+    fit(encoder, dataclasses.replace(task, splits=small), LayerNorms(), out=tmp_path, epochs=1)
+    (line,) = [
+        line for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("| mean_absolute_error")
+    ]
+    assert "e-0" in line.split("|")[3]
 
 
 def test_a_run_that_fails_before_a_checkpoint_leaves_no_folder(encoder, tmp_path):

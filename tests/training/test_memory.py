@@ -1,7 +1,5 @@
 """What is said about memory before training, against what tensors there are."""
 
-import platform
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from trimtab.changes.methods import Full, Head, LastLayers, LayerNorms, Random
 from trimtab.errors import InputError
 from trimtab.training import memory as module
 from trimtab.training.fit import fit
-from trimtab.training.memory import Tidy, free_bytes, peak_bytes, private_bytes, resident_bytes
 from trimtab.training.recipe import Settings
 from trimtab.training.workbench import set_up
 
@@ -134,32 +131,6 @@ def test_the_estimate_leaves_noise_and_gradients_alone(encoder):
     assert all(p.grad is None for p in bench.model.parameters())
 
 
-def test_measures_of_this_process():
-    assert 0 < resident_bytes() <= peak_bytes() * 1.05
-    assert free_bytes(torch.device("cpu")) > 0
-
-
 def test_a_bad_number_of_tokens_is_refused():
     with pytest.raises(InputError, match="tokens_per_batch=-1 must be at least 0"):
         Settings(tokens_per_batch=-1)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands memory back on request")
-def test_holes_are_handed_back():
-    blocks = [torch.ones(20_000) for _ in range(4000)]  # 80 KB each, which glibc cuts from its heap
-    held = private_bytes()
-    last = blocks[-1]  # lies on top of the holes
-    del blocks
-    tidy = Tidy(limit_bytes=held - 100e6)
-    tidy.now()
-    assert private_bytes() < held - 200e6
-    assert last.sum() == 20_000
-
-
-def test_a_limit_that_is_too_low_rises():
-    tidy = Tidy(limit_bytes=0)
-    tidy.now()
-    assert tidy.limit_bytes > private_bytes()
-    limit = tidy.limit_bytes
-    tidy.now()
-    assert tidy.limit_bytes == limit

@@ -172,6 +172,29 @@ def test_without_a_place_for_files_it_is_kept_in_memory(encoder, cache, monkeypa
     bench.train_step(0)
 
 
+def test_without_a_place_for_files_nor_memory_it_is_computed_at_every_visit(encoder, cache, monkeypatch):
+    (cache / "prefix").write_text("in the way")
+    monkeypatch.setattr(module, "free_bytes", lambda device: 1000)
+    bench = cached(set_up(encoder, make_task(n_train=24, n_validation=8), LastLayers(1), Settings(**SETTINGS)))
+    assert bench.prefixes == {}
+    bench.train_step(0)
+
+
+@pytest.mark.parametrize("free", [10**12, 1000])
+def test_a_system_that_cannot_reserve_a_file(free, encoder, cache, monkeypatch):
+    """As macOS: the file is made, unless the disk is seen to be full."""
+    task, settings = make_task(n_train=24, n_validation=8), Settings(**SETTINGS)
+    whole = cached(set_up(encoder, task, LastLayers(1), settings)).prefixes
+    shutil.rmtree(cache / "prefix")
+    monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(free, 0, free))
+    found = cached(set_up(encoder, task, LastLayers(1), settings)).prefixes
+    assert len(files(cache)) == (2 if free > 1000 else 0)
+    assert {name: prefix.states.tolist() for name, prefix in found.items()} == {
+        name: prefix.states.tolist() for name, prefix in whole.items()
+    }
+
+
 def test_a_single_epoch_visits_the_training_rows_once(encoder):
     settings = Settings(**SETTINGS | {"epochs": 1})
     bench = cached(set_up(encoder, make_task(n_train=24, n_validation=8), LastLayers(1), settings))

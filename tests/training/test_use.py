@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import datasets
 import pytest
+from huggingface_hub import HfApi
 from small import ANIMALS, first_animal, sentences, write_csv
 
 from trimtab.changes.methods import Head
@@ -32,6 +34,28 @@ def test_the_same_rows_are_held_out_again(share, seed, n_held, table, encoder, t
     recipe = Recipe.load(tmp_path / "run" / "recipe.toml")
     assert (recipe.validation_share, recipe.split_seed) == (share, seed)
     assert fit_recipe(recipe, tmp_path / "again").scores == run.scores
+
+
+def test_label_columns_whose_names_hold_commas_are_found_again(encoder, tmp_path):
+    table = [
+        {"text": text, "rude, very": number % 2, "urgent": number % 3 // 2}
+        for number, text in enumerate(sentences(60, 3))
+    ]
+    path = write_csv(tmp_path / "several.csv", table)
+    run = fit(encoder, read(path, label=["rude, very", "urgent"]), Head(), epochs=1, out=tmp_path / "run")
+    found = evaluate(tmp_path / "run", encoder=encoder)
+    assert found["scores"]["loss"] == pytest.approx(run.scores["loss"], abs=1e-3)
+
+
+def test_a_hub_data_set_with_a_dot_in_its_name_is_read_again(encoder, tmp_path, monkeypatch):
+    def load_dataset(*_):
+        split = datasets.Dataset.from_list(rows(30))
+        return datasets.DatasetDict({"train": split, "validation": split})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: None)
+    fit(encoder, read("someone/reviews-v1.5"), Head(), epochs=1, out=tmp_path / "run")
+    assert evaluate(tmp_path / "run", encoder=encoder)["rows"] == 30
 
 
 @pytest.mark.parametrize(

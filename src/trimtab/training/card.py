@@ -5,6 +5,7 @@ from typing import Any
 
 from ..changes.delta import Delta
 from ..errors import shortened
+from ..tasks.metrics import figure
 
 
 def model_card(details: Mapping[str, Any], delta: Delta) -> str:
@@ -18,7 +19,8 @@ def model_card(details: Mapping[str, Any], delta: Delta) -> str:
     classes = shortened([f"`{name[:40]!r}`" for name in task["classes"]], limit=50) or "a number"
     # Every metric of the task, one row of the table each.
     scores = "\n".join(
-        f"| {name} | {details['baseline'][name]:.4f} | {value:.4f} |" for name, value in details["scores"].items()
+        f"| {name} | {figure(details['baseline'][name])} | {figure(value)} |"
+        for name, value in details["scores"].items()
     )
     # Of the training rows: what the limit cuts there was never learned from.
     truncation = details["truncation"]["train"]

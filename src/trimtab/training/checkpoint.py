@@ -70,8 +70,12 @@ def load_checkpoint(folder: Path, identity: str) -> tuple[Progress, dict[str, di
     Raises InputError when the checkpoint is damaged, or was made by a run with other data, settings or encoder.
     """
     path = folder / CHECKPOINT
-    if not path.is_file():
+    try:
+        path.open("rb").close()  # safetensors says of a file that may not be read that there is none
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}. Give yourself the right to read it.") from error
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata()

@@ -10,10 +10,11 @@ from safetensors import SafetensorError
 from ..changes.delta import Delta
 from ..encoders.encoder import Encoder, quiet
 from ..errors import InputError
-from ..files import part_of, unwritable
+from ..files import check_name, part_of, unwritable
+from .folder import MERGED
 from .use import base_encoder, check_plain
 
-FORMS = ("merged",)  # what `to` may be
+FORMS = (MERGED,)  # what `to` may be
 
 
 def export(
@@ -31,8 +32,9 @@ def export(
     delta = Delta.load(run)
     check_plain(delta)
     folder = Path(out) if out is not None else Path(run) / to
+    check_name(folder)
     # Never written into: files of two models would be mixed.
-    if folder.exists():
+    if _exists(folder):
         raise InputError(f"{folder} exists: choose another --out, or remove it first")
     base = base_encoder(delta, encoder)
     # Beside its place, so that the last step is a rename within one file system: all of the folder or none.
@@ -50,6 +52,14 @@ def export(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _exists(folder: Path) -> bool:
+    """Whether it does; raises InputError where that may not be asked."""
+    try:
+        return folder.exists()
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def _cutting_at(tokenizer: Any, max_length: int) -> Any:

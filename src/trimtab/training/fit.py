@@ -41,8 +41,9 @@ def fit(
 
     `settings` are the fields of Settings. With `out`, the run folder is written there (delta, recipe, history, scores) and
     checkpoints make `resume` possible after any interruption; a run that is overwritten is deleted when the new one is
-    whole. Ctrl-C stops after the current step and keeps the best so far; before the first step, and when pressed again, it is
-    a KeyboardInterrupt. Raises InputError when the parts do not fit together, `out` holds another run, or the loss is no number.
+    whole, and lies in `.replaced` until then. Ctrl-C stops after the current step and keeps the best so far; before the
+    first step, and when pressed again, it is a KeyboardInterrupt. Raises InputError when the parts do not fit together,
+    `out` holds another run, or the loss is no number.
     """
     started = time.perf_counter()
     # First, so that a misspelt setting is refused before anything is loaded.
@@ -61,7 +62,7 @@ def fit(
             bench = set_up(encoder, task, method, chosen, ranks)
             sitting = _sit_down(bench, folder, resume, display, started)
             if written is not None:
-                stack.enter_context(taking_place(written, anew=not resume))
+                stack.enter_context(taking_place(written, resume=resume, overwrite=overwrite))
                 # Before the first step: a run that is killed early can then be told from its folder and resumed.
                 recipe_of(bench).save(written / RECIPE)
             stopped = _train(sitting, resume)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ..changes.delta import READABLE, TENSORS
 from ..errors import InputError
-from ..files import check_writable, unwritable
+from ..files import check_name, check_writable, parts_of, unwritable
 from .checkpoint import CHECKPOINT
 
 # The files of a run beside its delta and checkpoint; PAGE is written by studies/report.py.
 RECIPE, HISTORY, SCORES, CARD, PAGE = "recipe.toml", "history.jsonl", "scores.json", "README.md", "report.html"
+MERGED = "merged"  # where training/export.py writes without another place
 _FILES = (TENSORS, READABLE, SCORES, HISTORY, CARD, PAGE, RECIPE, CHECKPOINT)  # what is moved and deleted; no others
 _OLDER = ".replaced"  # the finished run that is being replaced, in the folder
 _BEGUN = (
@@ -31,9 +32,21 @@ def holds_run(folder: Path) -> bool:
 def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = True) -> Path:
     """`folder`, made and found writable where `probe`; raises InputError when it holds a run that would be lost."""
     try:
-        folder.exists()
-    except OSError as error:  # a name that is too long, and in Python 3.11 a folder that may not be looked into
+        check_name(folder)
+        _check_run(folder, resume=resume, overwrite=overwrite)
+        # The other ranks rely on the first one: a folder is made and tried once.
+        if probe:
+            check_writable(folder)
+            if (folder / _BEGUN).exists():
+                with (folder / _BEGUN).open("a") as mark:
+                    _lock(folder, mark)  # now, and not when all is loaded
+    except OSError as error:  # a name that is too long, a folder that may not be looked into, somebody else's mark
         raise unwritable(folder, error) from error
+    return folder
+
+
+def _check_run(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raises InputError when `folder` holds a run that would be lost, or none that could be resumed."""
     # An interrupted run has both: a delta of its best values, and the checkpoint to go on from.
     finished, unfinished = (folder / TENSORS).exists(), (folder / CHECKPOINT).exists()
     if resume and overwrite:
@@ -50,13 +63,11 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, probe: bool = T
         raise InputError(
             f"{folder} holds {', '.join(others)} of something that is no run, and a run would replace it: choose another --out"
         )
-    # The other ranks rely on the first one: a folder is made and tried once.
-    if probe:
-        check_writable(folder)
-        if (folder / _BEGUN).exists():
-            with (folder / _BEGUN).open("a") as mark:
-                _lock(folder, mark)  # now, and not when all is loaded
-    return folder
+    # Left there, it would be the older run's model beside the newer one's scores.
+    if overwrite and holds_run(folder) and (folder / MERGED).exists():
+        raise InputError(
+            f"{folder / MERGED} is a model exported from the run that --overwrite would replace: move or remove it first"
+        )
 
 
 @contextmanager
@@ -71,26 +82,36 @@ def gone_if_empty(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def taking_place(folder: Path, *, anew: bool) -> Iterator[None]:
-    """The block makes a run in `folder`: a new one where `anew`, else it goes on with the one that is there.
+def taking_place(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
+    """The block makes a run in `folder`: a new one, or with `resume` it goes on with the one that is there.
 
-    The finished run that a new one replaces is kept until the block is done. Where the block fails before there is anything to
-    resume, nothing of it stays and the older run is put back. Raises InputError where another process makes a run there.
+    The run that a new one replaces is kept until the new one is whole, which an interrupted one is not. Where the block
+    fails before there is a delta or anything to resume, nothing of it stays and the older run is put back. Raises InputError
+    where another process makes a run there, or has made one since `check_folder` looked.
     """
     aside, mark = folder / _OLDER, folder / _BEGUN
     with _claimed(folder) as broken_off:
-        if anew:
+        try:
+            _check_run(folder, resume=resume, overwrite=overwrite)
+        except InputError:
+            if not broken_off:
+                mark.unlink(missing_ok=True)
+            raise
+        _forget_parts(folder)
+        if not resume:
             _make_room(folder, broken_off)
         try:
             yield
         except BaseException:
-            if not (folder / CHECKPOINT).exists():
+            if not (folder / TENSORS).exists() and not (folder / CHECKPOINT).exists():
                 _clear(folder)
                 _put_back(folder)
                 mark.unlink(missing_ok=True)
             raise
-        mark.unlink(missing_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        # The mark says that what lies aside is the older run.
+        if not (folder / CHECKPOINT).exists() or not aside.exists():
+            mark.unlink(missing_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
@@ -99,12 +120,20 @@ def _claimed(folder: Path) -> Iterator[bool]:
     mark = folder / _BEGUN
     while True:
         broken_off = mark.exists()
-        with mark.open("a") as file:
+        with _opened(mark) as file:
             _lock(folder, file)
             # Whoever held it may just have finished, and deleted what we have opened.
             if mark.exists() and os.path.samestat(os.fstat(file.fileno()), mark.stat()):
                 yield broken_off
                 return
+
+
+def _opened(mark: Path) -> TextIOWrapper:
+    """The mark, opened to be locked; raises InputError where it cannot be."""
+    try:
+        return mark.open("a")
+    except OSError as error:
+        raise unwritable(mark.parent, error) from error
 
 
 def _lock(folder: Path, mark: TextIOWrapper) -> None:
@@ -122,13 +151,13 @@ def _lock(folder: Path, mark: TextIOWrapper) -> None:
 
 
 def _make_room(folder: Path, broken_off: bool) -> None:
-    """Sets a finished run aside and deletes what is left of an unfinished one, wherever an earlier try was broken off."""
+    """Sets a run with a delta aside and deletes what is left of one without, wherever an earlier try was broken off."""
     aside = folder / _OLDER
     # Without the mark a run has taken its place, and was only killed while it deleted this.
     if not broken_off:
         shutil.rmtree(aside, ignore_errors=True)
     # With it, what lies aside is the older run once its delta is there, and until then a part of the one in the folder.
-    if not (aside / TENSORS).exists() and (folder / TENSORS).exists() and not (folder / CHECKPOINT).exists():
+    if not (aside / TENSORS).exists() and (folder / TENSORS).exists():
         aside.mkdir(exist_ok=True)
         try:
             _move(_present(folder)[::-1], folder, aside)  # the delta, which is the first of them, last
@@ -155,6 +184,13 @@ def _move(names: Sequence[str], source: Path, to: Path) -> None:
     """Moves the files `names` one after another."""
     for name in names:
         (source / name).replace(to / name)
+
+
+def _forget_parts(folder: Path) -> None:
+    """Deletes what a killed process had half written of the files of a run; nobody else writes them, as the lock says."""
+    for name in _FILES:
+        for part in folder.glob(parts_of(name)):
+            part.unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:

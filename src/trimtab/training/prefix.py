@@ -2,16 +2,18 @@
 
 It is right because those layers run without dropout and nothing in them changes. It is kept in a memory-mapped file
 under a stated budget, named by everything it depends on, so that a second run on the same rows starts from it; where no
-file can be written, in memory.
+file can be written, in memory, if it has room.
 """
 
 # Shapes: T tokens of all rows, N rows, B rows of a batch, H width.
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +31,7 @@ from ..encoders.packed import forward_from, pack, states_before
 from ..encoders.parts import layers_of
 from ..files import flush_to_disk, part_of
 from ..tasks.batches import Tokens, token_groups
+from .held import SHARE, free_bytes
 
 MOST_TOKENS = 4096  # in one forward pass while it is computed, without gradients
 
@@ -64,10 +67,11 @@ class Prefix:
 def computed(
     model: Any, tokens: Tokens, depth: int, named: str, most_bytes: int, ours: set[Path], at_once: int
 ) -> Iterator[tuple[int, Prefix | None]]:
-    """Yields (rows done, None) while it computes, and last (rows, the Prefix), or (0, None) where it exceeds `most_bytes`.
+    """Yields (rows done, None) while it computes, and last (rows, the Prefix), or (0, None) where there is no room for it.
 
     `model` is prepared and in evaluation mode; `named` says what the states depend on beside the tokens: the encoder, the
     head's way of pooling and the arithmetic. Files in `ours` are not deleted to make room; that of this prefix is added.
+    There is none beyond `most_bytes`, nor where both disk and memory are full.
     `at_once` are the most tokens of a forward pass, which decide the last bits as well.
     """
     lengths, at_once = tokens.lengths, min(at_once, MOST_TOKENS)
@@ -92,6 +96,9 @@ def computed(
     # Under another name until it is whole: a file with the name of the key is a finished one.
     temporary = part_of(path)
     states, in_file = _created(temporary, shape, probe.dtype)
+    if states is None:
+        yield 0, None
+        return
     try:
         done = 0
         for rows in token_groups(lengths, range(len(tokens)), at_once):
@@ -133,15 +140,34 @@ def _open(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | No
     return states.view(shape)
 
 
-def _created(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, bool]:
-    """Room for the states, and whether it is a file's: what is written to the tensor is then written to the file."""
+def _created(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor | None, bool]:
+    """Room for the states, and whether it is a file's: what is written to the tensor is then written to the file.
+
+    None where neither the disk nor the memory has room.
+    """
     count = math.prod(shape)
+    n_bytes = count * dtype.itemsize
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:  # a full disk must fail here and not in the mapping, which would kill us
-            os.posix_fallocate(file.fileno(), 0, count * dtype.itemsize)
+        _reserve(path, n_bytes)
         return torch.from_file(str(path), shared=True, size=count, dtype=dtype).view(shape), True
-    except (OSError, RuntimeError, AttributeError) as error:  # posix_fallocate is not everywhere
-        _log.info("no file for the first layers' states (%s): they are kept in memory", error)
+    except (OSError, RuntimeError) as error:
         delete(path)
+        if n_bytes > SHARE * free_bytes(torch.device("cpu")):
+            _log.info(
+                "no file for the first layers' states (%s), and too little memory: computed at every visit", error
+            )
+            return None, False
+        _log.info("no file for the first layers' states (%s): they are kept in memory", error)
         return torch.empty(shape, dtype=dtype), False
+
+
+def _reserve(path: Path, n_bytes: int) -> None:
+    """Makes a file of that size; raises OSError where the disk is full: in the mapping that would kill the process."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        elif n_bytes <= shutil.disk_usage(path.parent).free:  # macOS has no such call
+            file.truncate(n_bytes)
+        else:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -60,7 +60,7 @@ class Settings:
         for name in ("lr", "head_lr", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise InputError(f"{name}={value} must be above 0")
+                raise InputError(f"{name}={value} must be above 0 and finite")
 
     @property
     def cache_bytes(self) -> int:

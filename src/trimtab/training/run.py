@@ -13,6 +13,7 @@ from ..changes.delta import TENSORS, Delta
 from ..changes.notation import method_text
 from ..changes.selection import Selection
 from ..encoders.parts import grid, layers_of
+from ..errors import InputError
 from ..files import write_json, write_text
 from ..tasks.metrics import METRICS, confusion, metric_names, per_class
 from ..tasks.mistakes import hardest_mistakes
@@ -20,7 +21,7 @@ from ..tasks.survey import survey
 from .card import model_card
 from .checkpoint import CHECKPOINT, Progress
 from .folder import CARD, HISTORY, SCORES
-from .memory import peak_bytes
+from .held import peak_bytes
 from .notes import plain_notes
 from .recipe import Recipe
 from .saved import check_saved
@@ -102,9 +103,12 @@ def finished_run(
         details["examples_per_second"], details["peak_memory_bytes"], stopped, details["notes"], details, folder, logits,
     )  # fmt: skip
     if folder is not None and bench.ranks.is_first:
-        write_history(folder, state.history)
-        write_json(folder / SCORES, details)
-        write_text(folder / CARD, model_card(details, delta))
+        try:
+            write_history(folder, state.history)
+            write_json(folder / SCORES, details)
+            write_text(folder / CARD, model_card(details, delta))
+        except InputError as error:  # a full disk: training need not be done again
+            raise InputError(f"{error} The delta is whole: {folder / TENSORS}.") from error
         # What is finished needs no checkpoint, and keeping it would let a later --resume go on from it.
         if stopped != "interrupted":
             (folder / CHECKPOINT).unlink(missing_ok=True)

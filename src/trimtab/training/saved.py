@@ -17,7 +17,7 @@ _ROWS = 16  # enough to meet every saved tensor, few enough to cost little
 
 
 def check_saved(folder: Path, bench: Workbench) -> None:
-    """Raises OSError unless the delta in `folder`, on a fresh copy of the encoder, gives the trained model's logits.
+    """Deletes the delta in `folder` and raises OSError unless it gives the trained model's logits on a fresh copy of the encoder.
 
     Both run in float32, and in the same batch, so that nothing but the saved values can differ.
     """
@@ -29,6 +29,7 @@ def check_saved(folder: Path, bench: Workbench) -> None:
     trained, found = (_exact_logits(model, some) for model in (bench.model, again))
     if not agree(bench.model, found, trained, rtol=1e-5, atol=1e-5):
         gap = float((found - trained).abs().max())
+        (folder / TENSORS).unlink()
         raise OSError(f"{folder / TENSORS} does not reproduce the trained model (logits differ by {gap:.2g})")
 
 

@@ -14,6 +14,7 @@ from ..tasks.answers import Answer, answers
 from ..tasks.batches import Tokens, tokenize
 from ..tasks.metrics import scores
 from ..tasks.read import read, read_like
+from ..tasks.sources import PATH_LIKE
 from ..tasks.task import Rows, Task
 from .forward import all_logits, check_ids
 from .ranks import device
@@ -184,7 +185,7 @@ def _read_for(trained: Task, source: str | None, text: str | None, label: str | 
     """
     if source is not None:
         return read_like(trained, source, text=text, label=label, skip_bad_rows=skip_bad_rows)
-    if Path(trained.source).suffix and not Path(trained.source).exists():  # and not the name of a data set
+    if PATH_LIKE.search(trained.source) and not Path(trained.source).exists():  # and not the name of a data set
         raise InputError(
             f"the run's own data {trained.source} is not to be found from {Path.cwd()}: name the file to score "
             "(trimtab evaluate RUN FILE)"

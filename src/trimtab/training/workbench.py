@@ -29,17 +29,8 @@ from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
 from ..tasks.tokenised import tokenized
 from .forward import all_logits, batch_logits, check_ids
-from .memory import (
-    MOST_TOKENS,
-    TIDY_PASSES,
-    Memory,
-    Tidy,
-    estimated,
-    forget_peak,
-    give_back,
-    private_bytes,
-    resident_bytes,
-)
+from .held import TIDY_PASSES, Tidy, forget_peak, give_back, private_bytes, resident_bytes
+from .memory import MOST_TOKENS, Memory, estimated
 from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
 from .ranks import ALONE, Ranks, device

@@ -1,0 +1,87 @@
+"""The memory that this process holds, as the system tells it, and handing back what it does not need."""
+
+import ctypes
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+SHARE = 0.6  # of the free memory that activations, or a cache that finds no disk, may take
+TIDY_PASSES = 4  # between looks at the memory that is held: with 8 the peak on sst2, of one pass a step, grew by 35 MB
+
+
+def forget_peak() -> None:
+    """Lets `peak_bytes` count from here, where the system can."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # Linux only, and not in every container
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """The most memory used so far, or since `forget_peak`: of the CUDA allocator, else resident memory of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    # Linux: of this process alone. What `getrusage` tells begins with the peak of the process that started it.
+    with suppress(OSError, ValueError):
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource  # not on Windows, which nothing here was tried on
+
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS and KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now; its peak where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_bytes()
+
+
+def private_bytes() -> int:
+    """Memory that this process holds and shares with no file; all of it where the system does not say."""
+    try:
+        resident, shared = Path("/proc/self/statm").read_text().split()[1:3]
+        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_bytes()
+
+
+class Tidy:
+    """Has C's allocator hand back what it keeps free, when the process holds more than `limit_bytes` of its own.
+
+    Steps of ever other sizes leave holes that glibc keeps: a run on IMDB grew from 1.0 to 2.4 GB. Handing back takes tens of
+    milliseconds and the pages must be fetched again, so it is done seldom; where it does not help, the limit rises.
+    """
+
+    def __init__(self, limit_bytes: float):
+        self.limit_bytes = limit_bytes
+
+    def now(self) -> None:
+        """Hands back, if it is time to."""
+        if private_bytes() > self.limit_bytes:
+            give_back()
+            self.limit_bytes = max(self.limit_bytes, 1.25 * private_bytes())
+
+
+def give_back() -> None:
+    """Has the allocators hand what they keep free back to the system: CUDA's, and of C's that of glibc."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that could still be used: free on a GPU, else all of the machine's or of its container's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    containers = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    texts = [path.read_text().strip() for path in containers if path.is_file()]
+    limits += [int(text) for text in texts if text.isdecimal()]  # or "max"
+    return max(0, min(limits) - resident_bytes())

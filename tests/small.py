@@ -20,6 +20,7 @@ from transformers import (
     RoFormerConfig,
     XLMRobertaConfig,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from trimtab.tasks.task import Rows, Task
 
@@ -52,12 +53,42 @@ CONFIGS = {
     "albert": lambda: AlbertConfig(**_SIZES, embedding_size=16),
 }
 FAMILIES = tuple(CONFIGS)
+_TOKENS = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+_OWN_NAMES = {"vocab_size": _SIZES["vocab_size"], "pad_token_id": 0}
+_ODD = {  # model types of transformers and what they are built with; tried only where they are odd
+    "xlnet": _OWN_NAMES | {"d_model": 32, "n_layer": N_LAYERS, "n_head": 2, "d_inner": 48},
+    "nomic_bert": _SIZES,
+    "jina_embeddings_v3": _SIZES,
+    "eurobert": _SIZES | _TOKENS | {"num_key_value_heads": 2, "head_dim": 16},
+    "xlm": {
+        "emb_dim": 32,
+        "n_layers": N_LAYERS,
+        "n_heads": 2,
+        "n_words": 19,
+        "pad_index": 0,
+        "mask_index": 4,
+        "pad_token_id": 0,
+    },
+    "squeezebert": _SIZES
+    | {"embedding_size": 32, "post_attention_groups": 1, "intermediate_groups": 1, "output_groups": 1}
+    | {"q_groups": 1, "k_groups": 1, "v_groups": 1},
+    "gpt2": _OWN_NAMES | {"n_embd": 32, "n_layer": N_LAYERS, "n_head": 2, "n_positions": 64},
+    "bart": _OWN_NAMES
+    | {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
+    | {"encoder_attention_heads": 2, "decoder_attention_heads": 2},
+}
+# A version of transformers that lacks one of them fails where it is asked for.
+ODD_CONFIGS = {name: lambda name=name: CONFIG_MAPPING[name](**_ODD[name]) for name in _ODD}
+ODD_CONFIGS["deberta-conv"] = lambda: DebertaV2Config(
+    **CONFIGS["deberta-v2"]().to_dict() | {"conv_kernel_size": 3, "conv_act": "gelu"}
+)
 
 
 def make_encoder_folder(family: str, folder: Path) -> Path:
     """A Hugging Face folder with a random model of `family` and a word tokenizer."""
     torch.manual_seed(0)
-    AutoModel.from_config(CONFIGS[family]()).save_pretrained(folder)
+    config = (CONFIGS | ODD_CONFIGS)[family]()
+    AutoModel.from_config(config).save_pretrained(folder)
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(SPECIAL + WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(
@@ -65,7 +96,7 @@ def make_encoder_folder(family: str, folder: Path) -> Path:
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     inputs = ["input_ids", "attention_mask"]
-    if getattr(CONFIGS[family](), "type_vocab_size", 0) > 1:
+    if getattr(config, "type_vocab_size", 0) > 1:
         inputs.insert(1, "token_type_ids")
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, model_max_length=60, model_input_names=inputs, mask_token="[MASK]", **names

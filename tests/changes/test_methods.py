@@ -52,6 +52,33 @@ def test_biases_of_some_kinds(encoder):
     assert chosen.count == N_LAYERS * (32 + 48)
 
 
+def test_names_of_several_kinds_count_beside_others(encoder):
+    assert Biases("query+all").attach(encoder.with_head(TWO_CLASSES)) == Biases().attach(encoder.with_head(TWO_CLASSES))
+    chosen = [
+        Lora(rank=2, targets=targets).attach(encoder.with_head(TWO_CLASSES)).count
+        for targets in ("default", "output", "default+output", "query+value+output")
+    ]
+    assert chosen[0] + chosen[1] == chosen[2] == chosen[3]
+
+
+@pytest.mark.parametrize("make", [Random, FisherTop])
+@pytest.mark.parametrize("count", [1e2, "5", True])
+def test_counts_are_whole_numbers(make, count):
+    with pytest.raises(InputError, match="count=.* must be a whole number"):
+        make(count=count)
+
+
+@pytest.mark.parametrize("k", [1.5, "2", True])
+def test_last_layers_takes_a_whole_number(k):
+    with pytest.raises(InputError, match="last_layers:k=.* must be a whole number"):
+        LastLayers(k)
+
+
+def test_a_union_holds_one_lora():
+    with pytest.raises(InputError, match="may hold one lora"):
+        Union((Lora(), Union((Biases(), Lora(rank=4)))))
+
+
 def test_layer_norm_options_part_the_whole(encoder):
     model = encoder.with_head(TWO_CLASSES)
     whole = LayerNorms().attach(model)

@@ -191,6 +191,7 @@ def test_a_hub_encoder_keeps_its_commit(encoder, tmp_path, monkeypatch):
     again = load("someone/small-bert@v1.0")
     assert (again.name, again.revision) == ("someone/small-bert", "0123abc")
     assert (asked["name"], asked["revision"]) == ("someone/small-bert", "v1.0")
+    assert "bpe.codes" in asked["allow_patterns"]  # without it PhoBERT and BERTweet have no tokenizer
     assert not any(pattern.endswith((".bin", ".py", ".pt")) or pattern == "*" for pattern in asked["allow_patterns"])
 
 

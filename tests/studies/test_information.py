@@ -56,6 +56,7 @@ def test_notes_and_head_steps(encoder: Any) -> None:
     ("options", "message"),
     [
         ({"examples": 0}, "examples=0"),
+        ({"max_length": 2}, "max_length=2 must be at least 3"),
         ({"estimator": "true"}, "estimator must be one of"),
         ({"compute": "int8"}, "compute=int8"),
     ],

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..encoders.parts import runs_as
+
 
 class RowsOf(Protocol):
     """Which rows of an activation are whose."""
@@ -74,7 +76,7 @@ class ByText:
             module = model.get_submodule(path)
             wanted = {name.rpartition(".")[2]: name for name in members}
             # Weight and bias mean what they mean in that class of modules; of other parameters nothing is known.
-            if wanted.keys() <= {"weight", "bias"} and isinstance(module, kinds):
+            if wanted.keys() <= {"weight", "bias"} and any(runs_as(module, kind) for kind in kinds):
                 self._watched.append(Watched(module, wanted.get("weight"), wanted.get("bias")))
             else:
                 self.rest |= set(members)

@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..correlation import spearman
-from ..encoders.observed import Texts
+from ..encoders.observed import Texts, pieces
 from ..encoders.packed import Compute, prepare, restore
 from ..encoders.parts import Part
 from ..encoders.probe import evaluating, probe_ids
@@ -221,9 +221,14 @@ class Meter:
             self._seen.by_text.probe(probe, probe.logits)
             yield self
 
-    @torch.enable_grad()
     def add(self, batch: TextBatch) -> None:
         """Adds the texts of `batch`; raises InputError where a gradient is not a number."""
+        for piece in pieces(self._model, batch, None):
+            self._add(piece)
+
+    @torch.enable_grad()
+    def _add(self, batch: TextBatch) -> None:
+        """`add`, of texts that run together."""
         texts = Texts(self._model, batch.ids, batch.type_ids)
         groups = (torch.arange(len(texts)) + self.count) % 2
         rest = self._seen.by_text.rest

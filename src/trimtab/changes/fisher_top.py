@@ -76,7 +76,7 @@ class FisherTop:
         most = getattr(batches, "most_tokens", None)
         with head_started(model, needed, loss, self.head_steps, most), meter.measuring("auto"):
             for batch in needed:
-                for piece in pieces(batch, most):
+                for piece in pieces(model, batch, most):
                     meter.add(piece)
         return meter.result().top(self.share, self.count, self.granularity, self.per)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -75,6 +75,10 @@ class LastLayers:
 
     k: int = 2
     defaults: ClassVar[Defaults] = Defaults(lr=1e-4, head_lr=1e-2, width=384)
+
+    def __post_init__(self):
+        if not isinstance(self.k, Integral) or isinstance(self.k, bool):
+            raise InputError(f"last_layers:k={self.k} must be a whole number")
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         layers = layers_of(model)
@@ -223,6 +227,8 @@ class Union:
         # A union of unions is the union of their members: its text reads back as that, and LoRA within it is found.
         nested = ((each.methods if isinstance(each, Union) else (each,)) for each in self.methods)
         object.__setattr__(self, "methods", tuple(each for group in nested for each in group))
+        if sum(isinstance(each, Lora) for each in self.methods) > 1:
+            raise InputError("a union may hold one lora: name all of its targets there (lora:targets=query+output)")
 
     @property
     def defaults(self) -> Defaults:
@@ -294,13 +300,9 @@ def _found(parts: Mapping[str, Part], wanted: Callable[[Part], bool], why_empty:
 
 
 def _kinds(text: str, option: str, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The parameter kinds that `text` lists, joined by "+", or one of the `names` for several."""
-    if text in names:
-        return names[text]
-    kinds = tuple(text.split("+"))
-    for kind in kinds:
-        _one_of(kind, (*names, *KINDS), option)
-    return kinds
+    """The parameter kinds that `text` lists, joined by "+"; one of the `names` stands for several."""
+    listed = [_one_of(kind, (*names, *KINDS), option) for kind in text.split("+")]
+    return tuple(kind for each in listed for kind in names.get(each, (each,)))
 
 
 def _one_of(value: str, allowed: Iterable[str], option: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,8 @@ def described_in(path: str | Path) -> dict[str, Any]:
 
 def check_size(name: str, count: int | None, share: float | None) -> None:
     """Raises InputError for a share or count that no selection can have; `name` is the method's."""
+    if count is not None and (not isinstance(count, Integral) or isinstance(count, bool)):
+        raise InputError(f"{name}:count={count} must be a whole number")
     if share is not None and not 0 < share <= 1:
         raise InputError(f"{name}:share={share} must be above 0 and at most 1")
     if count is not None and count < 1:

@@ -19,8 +19,13 @@ SHORTEST = 0.75  # of a call's longest text; below that a text waits for the nex
 _warned: set[str] = set()  # names of the model classes that `warn_padded` has spoken of
 
 
-def bucketed_logits(model: Any, ids: Tensor, type_ids: Tensor | None, lengths: list[int]) -> Tensor:
-    """Float32 logits (B, C) for texts that lie one after the other in `ids` (T,) and `type_ids` (1, T)."""
+def bucketed_logits(
+    model: Any, ids: Tensor, type_ids: Tensor | None, lengths: list[int], *, alike: bool = False
+) -> Tensor:
+    """Float32 logits (B, C) for texts that lie one after the other in `ids` (T,) and `type_ids` (1, T).
+
+    With `alike` only texts of one length run together, so that nothing is padded.
+    """
     # One array per text, as `padded_logits` takes them.
     rows = [row.numpy() for row in ids.cpu().split(lengths)]
     types = None if type_ids is None else [row.numpy() for row in type_ids[0].cpu().split(lengths)]
@@ -31,7 +36,7 @@ def bucketed_logits(model: Any, ids: Tensor, type_ids: Tensor | None, lengths: l
     try:
         logits = [
             padded_logits(model, [rows[i] for i in part], types and [types[i] for i in part])
-            for part in _similar(order, lengths)
+            for part in _similar(order, lengths, 1.0 if alike else SHORTEST)
         ]
     finally:
         NOISE.reset(token)
@@ -39,21 +44,24 @@ def bucketed_logits(model: Any, ids: Tensor, type_ids: Tensor | None, lengths: l
     return torch.cat(logits)[torch.tensor(order).argsort()]
 
 
-def warn_padded(model: Any) -> None:
-    """Warns, once per class of models and process, that padding is computed."""
+def warn_padded(model: Any, *, alike: bool) -> None:
+    """Warns, once per class of models and process, that padding is computed, or that only texts of one length run together."""
     name = type(model).__name__
     if name not in _warned:
         _warned.add(name)
         # A warning and not a log line: the engine is much slower here, and nothing else would say so.
-        message = f"{name} cannot run on padding-free batches: texts are padded, which is slower"
+        how = (
+            "only texts of one length run together, since padding changes its answers" if alike else "texts are padded"
+        )
+        message = f"{name} cannot run on padding-free batches: {how}, which is slower"
         warnings.warn(message, stacklevel=4)  # names the second caller above `prepare`
 
 
-def _similar(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
-    """`order` (longest first) cut where a text is shorter than SHORTEST times the longest of its part."""
+def _similar(order: list[int], lengths: list[int], shortest: float) -> Iterator[list[int]]:
+    """`order` (longest first) cut where a text is shorter than `shortest` times the longest of its part."""
     part: list[int] = []
     for i in order:
-        if part and lengths[i] < SHORTEST * lengths[part[0]]:
+        if part and lengths[i] < shortest * lengths[part[0]]:
             yield part
             part = []
         part.append(i)

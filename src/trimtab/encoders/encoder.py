@@ -20,7 +20,7 @@ from .positions import most_positions
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
-_HUB_FILES = ["*.json", "*.txt", "*.model", WEIGHTS, "model-*.safetensors"]  # nothing pickled
+_HUB_FILES = ["*.json", "*.txt", "*.model", "bpe.codes", WEIGHTS, "model-*.safetensors"]  # nothing pickled
 _PROBLEM_TYPES = {  # a task's kind -> transformers' name for it
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -203,6 +203,10 @@ def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # what transformers, tokenizers and huggingface_hub raise has no class in common
         raise InputError(f"cannot read encoder {name!r} from {folder}: {first_line(error)}") from error
+    if config.is_encoder_decoder:
+        raise InputError(
+            f"{name!r} is an encoder with a decoder ({config.model_type}): give an encoder, such as BERT's family"
+        )
     if getattr(config, "num_hidden_layers", 1) < 1:
         raise InputError(f"config.json of encoder {name!r} says that it has no layers (num_hidden_layers)")
     # Where its files are missing, transformers makes one that knows special tokens only, and every text would be the same.
@@ -256,7 +260,7 @@ def _with_dropout(config: Any, rate: float | None) -> Any:
         for name, value in vars(config).items():
             # None says that another entry's rate is meant, as in BERT's classifier_dropout.
             # ESM has a switch among them.
-            if "dropout" in name and (value is None or isinstance(value, float | int)) and not isinstance(value, bool):
+            if _is_dropout(name) and (value is None or isinstance(value, float | int)) and not isinstance(value, bool):
                 setattr(config, name, rate)
     return config
 
@@ -264,7 +268,12 @@ def _with_dropout(config: Any, rate: float | None) -> Any:
 def _decides(name: str) -> bool:
     """Whether the entry of a configuration can change what an encoder answers."""
     # Dropout is off when a model answers; an underscore marks what transformers notes for itself.
-    return not (name in _OF_NO_MATTER or name.startswith("_") or "dropout" in name)
+    return not (name in _OF_NO_MATTER or name.startswith("_") or _is_dropout(name))
+
+
+def _is_dropout(name: str) -> bool:
+    """Whether the entry of a configuration is a rate of dropout; ESM's token_dropout is a way to scale embeddings."""
+    return ("dropout" in name or name.endswith("pdrop")) and name != "token_dropout"
 
 
 @contextmanager

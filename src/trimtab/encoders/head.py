@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from ..errors import InputError
+
 HEADS = ("default", "linear")
+_FAR = 4.0  # times their deviation that the mean of the labels may be from 0 where a head has no bias
 _NOISE = 1e-6  # what answers may differ by, in their unit, for no other reason than rounding
 
 
@@ -42,7 +45,9 @@ class HeadShape:
 TWO_CLASSES = HeadShape("single_label", ("0", "1"))  # for looking at an encoder without a task
 
 
-_RATES = ("classifier_dropout", "hidden_dropout_prob", "dropout")  # where families write the rate of the head's dropout
+_RATES = (  # where families write the rate of the head's dropout
+    "classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "hidden_dropout_prob", "hidden_dropout", "dropout",
+)  # fmt: skip
 
 
 class LinearHead(nn.Module):
@@ -86,12 +91,21 @@ def in_units_of(model: Any, outputs: Outputs) -> dict[str, float]:
 
     Returns parameter name -> the factor that its learning rate needs (`spread`, of the last map): with it, AdamW learns labels of
     any unit as it would learn them standardised. Nothing for other kinds and for a head that the checkpoint had.
+    Raises InputError for labels far from 0 where the head has no bias.
     """
     if outputs.kind != "regression":
         return {}
-    path, last = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    # Some families define their head before the body.
+    body = f"{model.base_model_prefix}."
+    maps = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear) and not path.startswith(body)]
+    path, last = maps[-1]
     if not isinstance(model, LinearHead) and f"{path}.weight" not in model.new_parameters:
         return {}
+    if last.bias is None and abs(outputs.centre) > _FAR * outputs.spread:
+        raise InputError(
+            f"the head of {type(model).__name__} has no bias, which would hold the labels' mean ({outputs.centre:.4g}): fit with "
+            "--head linear, or subtract the mean from the labels"
+        )
     last.weight.mul_(outputs.spread)
     if last.bias is not None:
         last.bias.fill_(outputs.centre)

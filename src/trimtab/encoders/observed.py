@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .packed import PackedBatch, can_split, pack, packed_logits, rounded
+from .packed import PackedBatch, can_split, pack, packed_logits, rounded, takes_alike
 from .padded import padded_logits
 
 
@@ -50,11 +50,15 @@ class Texts:
         return [1] * count if count == len(lengths) else None
 
 
-def pieces(batch: Any, most_tokens: int | None) -> list[Any]:
-    """The batch in parts of consecutive texts, each of at most `most_tokens` tokens or of one text; whole where that is None."""
+def pieces(model: Any, batch: Any, most_tokens: int | None) -> list[Any]:
+    """The batch in parts of consecutive texts, each of at most `most_tokens` tokens or of one text; whole where that is None.
+
+    Where texts of different lengths would change each other's answers in `model`, those of a part have one length.
+    """
+    alike, most = takes_alike(model), math.inf if most_tokens is None else most_tokens
     ends, tokens = [0], 0
-    for i, ids in enumerate(batch.ids if most_tokens is not None else ()):
-        if i > ends[-1] and tokens + len(ids) > (most_tokens or 0):
+    for i, ids in enumerate(batch.ids if alike or most_tokens is not None else ()):
+        if i > ends[-1] and (tokens + len(ids) > most or (alike and len(ids) != len(batch.ids[i - 1]))):
             ends.append(i)
             tokens = 0
         tokens += len(ids)

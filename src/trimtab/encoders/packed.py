@@ -29,7 +29,8 @@ from .bucketed import bucketed_logits, warn_padded
 from .dropout import dropout_forward
 from .head import LinearHead, agree
 from .layout import Layout
-from .parts import layers_of
+from .padded import padded_logits
+from .parts import layers_of, runs_as
 from .picked import embedding_forward
 from .positions import position_ids, uncounted
 from .probe import evaluating, observe, probe_ids
@@ -62,6 +63,9 @@ class _Plan:
 
     attention: str | None  # the model's attention implementation before
     packed: bool = False
+    alike: bool = (
+        False  # whether only texts of one length may run together: where it is padded, padding changes answers
+    )
     halved: bool = False  # whether its layers compute in bfloat16
     n_layers: int = 0  # modules in the stack: 1 where one is run for every layer
     firsts_from: nn.Module | None = None  # as in Run
@@ -109,7 +113,8 @@ def forward(model: Any, batch: PackedBatch) -> Tensor:
         prepare(model)
     plan = _PLANS[model]
     if not plan.packed:
-        return bucketed_logits(model, batch.input_ids[0], batch.token_type_ids, batch.lengths.tolist())
+        ids, types, lengths = batch.input_ids[0], batch.token_type_ids, batch.lengths.tolist()
+        return bucketed_logits(model, ids, types, lengths, alike=plan.alike)
     return packed_logits(model, batch)
 
 
@@ -124,6 +129,11 @@ def packed_logits(model: Any, batch: PackedBatch, observed: bool = False) -> Ten
 def can_split(model: Any) -> bool:
     """Whether `states_before` and `forward_from` work on `model`: it is prepared and runs packed."""
     return model in _PLANS and _PLANS[model].packed
+
+
+def takes_alike(model: Any) -> bool:
+    """Whether texts of different lengths would change each other's answers in `model`, which is prepared."""
+    return model in _PLANS and _PLANS[model].alike
 
 
 @torch.no_grad()
@@ -183,12 +193,13 @@ def prepare(model: Any, *, compute: Compute = "auto") -> None:
     plan.packed = _try_packed(model, plan, layers, expected)
     if not plan.packed:
         model.config._attn_implementation = plan.attention
-        warn_padded(model)
+        plan.alike = _padding_matters(model, expected)
+        warn_padded(model, alike=plan.alike)
     # Dropout and tables in all of the model, arithmetic in its layers only.
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             plan.patch(module, dropout_forward(module))
-        elif isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward:
+        elif runs_as(module, nn.Embedding):
             plan.patch(module, embedding_forward(module))
     if resolved(compute, next(model.parameters()).device) == "bfloat16":
         plan.halved = True
@@ -296,6 +307,20 @@ def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) ->
     return False
 
 
+def _padding_matters(model: Any, expected: Tensor) -> bool:
+    """Whether the probe's texts are answered otherwise one by one than together and padded, where the logits are `expected`.
+
+    XLNet's head reads the last position, whatever stands there; Fourier transforms and convolutions mix it into the others.
+    """
+    with evaluating(model):
+        try:
+            alone = torch.cat([padded_logits(model, [ids], None) for ids in probe_ids(model)])
+        except (RuntimeError, ValueError, IndexError) as error:
+            _log.info("%s cannot answer the probe's texts alone: %s", type(model).__name__, error)
+            return False
+    return not agree(model, expected, alone, rtol=1e-3, atol=1e-4, apart=1e-2)
+
+
 def _set_up(model: Any, plan: _Plan, layers: Any, *, whole: bool, shortcuts: bool) -> None:
     """Sets hooks and forward methods on `model`, those of the shortcuts of `_try_packed` where they are wanted."""
     body, last = model.base_model, layers[-1]
@@ -339,7 +364,7 @@ def _use_bfloat16(plan: _Plan, layers: Any, groups: list[list[nn.Linear]]) -> No
     if plan.packed:
         plan.hooks.append(layers[-1].register_forward_hook(running.in_float32))
         for module in layers.modules():
-            if isinstance(module, nn.LayerNorm):
+            if runs_as(module, nn.LayerNorm):
                 plan.patch(module, norms.norm_forward(module, frozen.COMPUTE))
 
 
@@ -348,7 +373,7 @@ def _bfloat16_forwards(plan: _Plan, layers: Any, groups: list[list[nn.Linear]]) 
     adapters = [module for module in layers.modules() if frozen.is_adapter(module)]
     # `adapter_forward` reads the weights of an adapter's own small maps, so these stay as they are.
     inner = {m for adapter in adapters for part in (adapter.lora_A, adapter.lora_B) for m in part.modules()}
-    maps = [m for m in layers.modules() if isinstance(m, nn.Linear) and m not in inner]
+    maps = [m for m in layers.modules() if runs_as(m, nn.Linear) and m not in inner]
     # Whole layers and the modules in them, which run by themselves where a layer cannot, multiply through the same copies.
     made: dict[tuple[nn.Linear, ...], frozen.Copies] = {}
 

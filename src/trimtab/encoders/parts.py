@@ -36,7 +36,10 @@ KINDS = (  # in the order in which tables show them
 NORM_KINDS = ("embedding_norm", "attention_norm", "output_norm", "encoder_norm")
 
 # A word of the path by itself; `sa` is in DistilBERT's sa_layer_norm.
-_IN_ATTENTION = re.compile(r"(^|[._])(attention|attn|sa)([._]|$)", re.IGNORECASE)
+_IN_ATTENTION = re.compile(r"(^|[._])(attentions?|attn|sa)([._]|$)", re.IGNORECASE)
+_FIRST_NORM = re.compile(
+    r"(^|\.)(input_layernorm|ln_1|layer_norm1)(\.|$)"
+)  # attention's, where its path does not say so
 _ATTENTION_KINDS = (  # the first pattern that the last path component matches
     ("position", re.compile(r"^pos_", re.IGNORECASE)),
     ("query_key_value", re.compile(r"qkv|in_proj", re.IGNORECASE)),
@@ -73,6 +76,9 @@ class Layers:
     path: str
     count: int
     shared: bool  # ALBERT runs one module for every layer
+    beside: tuple[
+        str, ...
+    ] = ()  # paths of other lists of its length, in which XLM keeps other pieces of the same layers
 
 
 def layers_of(model: nn.Module) -> Layers:
@@ -82,7 +88,13 @@ def layers_of(model: nn.Module) -> Layers:
         if isinstance(module, nn.ModuleList) and len({type(member) for member in module}) == 1 and len(module) > count:
             path, count = name, len(module)
     stated = getattr(getattr(model, "config", None), "num_hidden_layers", count)
-    return Layers(path, count, shared=count < stated)
+    beside = tuple(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count and name != path
+        and name.rpartition(".")[0] == path.rpartition(".")[0]
+    )  # fmt: skip
+    return Layers(path, count, shared=count < stated, beside=beside)
 
 
 def parts_of(model: nn.Module) -> dict[str, Part]:
@@ -108,7 +120,7 @@ def parts_of(model: nn.Module) -> dict[str, Part]:
         elif "lora_" in name:
             kind = "lora"
         elif layer is not None:
-            kind = _kind_in_layer(path, modules[path], outputs)
+            kind = _kind_in_layer(path, modules, outputs)
         else:
             kind = _kind_outside(path, modules, layers_seen)
         if layer is None:
@@ -141,6 +153,11 @@ def is_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower()
 
 
+def runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether `module` is of the class `kind` and computes as that does: a subclass may scale or permute."""
+    return isinstance(module, kind) and type(module).forward is kind.forward
+
+
 def _plain(path: str) -> str:
     """The path without the wrappers that peft puts around an adapted linear map."""
     return re.sub(r"\.(base_layer|lora_\w+(\.\w+)?)(?=\.|$)", "", path)
@@ -153,9 +170,11 @@ def _inside(path: str, body: str) -> bool:
 
 def _layer_number(path: str, layers: Layers) -> int | None:
     """The number of the layer that `path` lies in; None outside of the layers."""
-    if not layers.path or not path.startswith(layers.path + "."):
-        return None
-    return int(path[len(layers.path) + 1 :].split(".", maxsplit=1)[0])
+    for stack in (layers.path, *layers.beside) if layers.path else ():
+        if path.startswith(stack + "."):
+            return int(path[len(stack) + 1 :].split(".", maxsplit=1)[0])
+    # The convolution of large DeBERTas stands beside the layers and works behind the first.
+    return 0 if layers.path and path.startswith(layers.path.rpartition(".")[0] + ".conv.") else None
 
 
 def _output_maps(modules: Mapping[str, nn.Module], layers: Layers) -> set[str]:
@@ -168,17 +187,29 @@ def _output_maps(modules: Mapping[str, nn.Module], layers: Layers) -> set[str]:
     return set(last.values())
 
 
-def _kind_in_layer(path: str, module: nn.Module, outputs: set[str]) -> str:
-    """The kind of a parameter of `module`, which is at `path` in a layer."""
+def _kind_in_layer(path: str, modules: Mapping[str, nn.Module], outputs: set[str]) -> str:
+    """The kind of a parameter of the module at `path`, in a layer."""
+    module = modules[path]
     in_attention = bool(_IN_ATTENTION.search(path))
     if is_norm(module):
-        return "attention_norm" if in_attention else "output_norm"
+        return "attention_norm" if _normalises_attention(path, modules) else "output_norm"
     if not isinstance(module, nn.Linear):
         return "other"
     if not in_attention:
         return "output" if path in outputs else "intermediate"
     leaf = path.rpartition(".")[2]
     return next((kind for kind, pattern in _ATTENTION_KINDS if pattern.search(leaf)), "attention_output")
+
+
+def _normalises_attention(path: str, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether the norm at `path` of a layer goes with attention: in front of it, or behind it."""
+    if _FIRST_NORM.search(path):
+        return True
+    parent, _, leaf = path.rpartition(".")
+    # Llama calls the norm in front of the feed-forward maps so; Gemma, which has norms of those too, the one behind attention.
+    if leaf == "post_attention_layernorm":
+        return any(other.startswith(f"{parent}.") and "feedforward_layernorm" in other for other in modules)
+    return bool(_IN_ATTENTION.search(path))
 
 
 def _kind_outside(path: str, modules: Mapping[str, nn.Module], layers_seen: bool) -> str:
@@ -193,6 +224,5 @@ def _kind_outside(path: str, modules: Mapping[str, nn.Module], layers_seen: bool
 
 
 def _beside_embedding(path: str, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether an embedding table has the same parent: DeBERTa normalises its relative positions so, for every layer."""
-    parent = path.rpartition(".")[0]
-    return any(isinstance(m, nn.Embedding) and p.rpartition(".")[0] == parent for p, m in modules.items())
+    """Whether DeBERTa's table of relative positions has the same parent: it is normalised so, for every layer."""
+    return isinstance(modules.get(f"{path.rpartition('.')[0]}.rel_embeddings"), nn.Embedding)

@@ -93,7 +93,8 @@ def _attention(
         sliding_window,
         first=module is run.firsts_from,
     )
-    return attend(query, key, value, call), None
+    # Some families turn queries and keys in float32 (rotary positions) and leave the values in bfloat16.
+    return attend(query.to(value.dtype), key.to(value.dtype), value, call), None
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:

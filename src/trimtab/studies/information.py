@@ -23,7 +23,7 @@ from ..tasks.losses import task_loss
 from ..tasks.task import Task
 from ..training.forward import check_ids
 from ..training.ranks import device
-from ..training.recipe import COMPUTES
+from ..training.recipe import COMPUTES, LEAST_LENGTH
 
 TOKENS_PER_BATCH = 4096  # tokens in one forward pass
 HEAD_BATCH = 32  # texts per step while the head is trained
@@ -45,6 +45,8 @@ def fisher(
     """
     if examples < 1 or head_steps < 0:
         raise InputError(f"examples={examples} must be at least 1 and head_steps={head_steps} at least 0")
+    if max_length < LEAST_LENGTH:
+        raise InputError(f"max_length={max_length} must be at least {LEAST_LENGTH}")
     if compute not in COMPUTES:
         raise InputError(f"compute={compute} must be one of {', '.join(COMPUTES)}")
     method = method or LayerNorms()

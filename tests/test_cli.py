@@ -137,6 +137,45 @@ def test_evaluate_its_own_task_and_another_file(command, run_folder, table):
     assert json.loads(out.splitlines()[-1])["rows"] == 120
 
 
+def test_what_evaluate_answers_goes_to_stdout(command, run_folder, table, tmp_path):
+    lines = table.read_text().splitlines()
+    gap = ",".join("cat" if name == "Verdict" else "" for name in lines[0].split(","))
+    (tmp_path / "gap.csv").write_text("\n".join([*lines, gap]) + "\n")
+    code, out, err = command(
+        "evaluate",
+        run_folder,
+        tmp_path / "gap.csv",
+        "--text",
+        "What they said",
+        "--label",
+        "Verdict",
+        "--skip-bad-rows",
+    )
+    assert code == 0, err
+    assert out.splitlines()[0] == "test, 120 rows"
+    assert "left out 1 of 121 rows" in err
+
+
+def test_a_comparison_of_nothing_is_an_error(command, encoder, table, tmp_path):
+    code, out, err = command(
+        "compare",
+        encoder.folder,
+        table,
+        *ODD,
+        "--method",
+        "last_layers:k=9",
+        "--seeds",
+        1,
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "cells",
+    )
+    assert (code, out) == (2, ""), err
+    assert "no method could be used, so nothing is compared: last_layers:k=9 on" in err
+    assert not (tmp_path / "cells" / "methods.html").exists()
+
+
 def test_export_merged_is_a_plain_model(command, run_folder, tmp_path):
     code, _, err = command("export", run_folder, "--to", "merged", "--out", tmp_path / "merged")
     assert code == 0, err
@@ -505,6 +544,9 @@ def test_fisher_replaces_only_what_it_has_written(command, encoder, table, tmp_p
     assert (code, "a file of its own" in said) == (2, True), said
     for _ in range(2):
         assert command(*measured, "--out", "info.safetensors")[0] == 0
+    assert command(*measured)[0] == 0
+    code, _, said = command(*measured)
+    assert (code, "is there already: name it to have it replaced" in said) == (2, True), said
     assert (weights.read_bytes(), picture.read_text()) == (before, "mine")
     assert Path("info-heatmap.png").is_file()
 

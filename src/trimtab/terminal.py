@@ -14,7 +14,7 @@ from .changes.inspect import Inspection
 from .encoders.parts import KINDS, Part, layer_names
 from .studies.movement import Movement
 from .studies.recommend import Recommendation
-from .studies.wording import size
+from .studies.wording import score, size
 
 
 def inspection_tables(found: Inspection) -> None:
@@ -122,14 +122,19 @@ def trials_table(found: Recommendation) -> None:
     table = _table(f"Within {found.budget}", "method", "elements", "delta", metric, "seeds")
     # Those that lost in the first round have one seed, and no spread.
     finalists = {summary.method for summary in found.final.overall}
-    rest = [summary for summary in found.first.best_first if summary.method not in finalists]
+    most = found.budget.n_bytes
+    rest = [s for s in found.first.best_first if s.method not in finalists and (most is None or s.delta_bytes <= most)]
     for summary, study in [(s, found.final) for s in found.final.best_first] + [(s, found.first) for s in rest]:
         # The standard deviation over seeds.
-        spread = "" if summary.spread is None else f" ± {summary.spread:.3f}"
+        spread = "" if summary.spread is None else f" ± {score(summary.spread)}"
         # Elements are those of the encoder; the bytes of the delta hold the head's values too.
         n_seeds = str(len(study.seeds))
         table.add_row(
-            summary.method, f"{summary.elements:,}", size(summary.delta_bytes), f"{summary.mean:.3f}{spread}", n_seeds
+            summary.method,
+            f"{summary.elements:,}",
+            size(summary.delta_bytes),
+            f"{score(summary.mean)}{spread}",
+            n_seeds,
         )
     console.print(table)
     for method, why in found.first.refused.items():

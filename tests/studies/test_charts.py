@@ -47,7 +47,17 @@ def test_ticks_are_round_numbers_with_as_many_decimals_as_they_need() -> None:
     assert [tick.label for tick in chart.y_ticks] == ["0.2", "0.4", "0.6", "0.8", "1.0"]
     assert tick_label(0.25, 0.25) == "0.25"
     assert tick_label(-1500.0, 500.0) == "−1,500"
-    assert tick_label(2.5e6, 5e5) == "2.5e+06"
+    assert tick_label(2.5e6, 5e5) == "2.5M"
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(1.428e10, 1.4285e10), (110_500, 111_250), (0.50001, 0.50003), (1.1e-7, 1.4e-7), (-3e-5, 2e-5), (9e4, 2e5)],
+)
+def test_no_two_ticks_of_an_axis_have_one_label(low: float, high: float) -> None:
+    labels = [tick.label for tick in chart_of([low, high]).y_ticks]
+    assert len(set(labels)) == len(labels) > 1
+    assert max(map(len, labels)) <= 9
 
 
 def test_axis_stops_at_the_limits_but_never_hides_a_value_beyond_them() -> None:

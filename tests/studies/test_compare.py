@@ -20,7 +20,7 @@ from trimtab.changes.methods import Defaults
 from trimtab.errors import InputError
 from trimtab.studies import compare as module
 from trimtab.studies.compare import compare, finished_cells
-from trimtab.studies.comparison_page import answer, how_judged, markdown
+from trimtab.studies.comparison_page import answer, doubts, how_judged, markdown
 from trimtab.studies.cost_chart import COSTS, MOST_NAMES, chart, drawing
 from trimtab.studies.statistics import Difference, holm
 from trimtab.studies.summary import Cell, Comparison, summarised
@@ -228,13 +228,71 @@ def test_scores_of_both_directions_are_ranked_by_task(tmp_path: Path) -> None:
     lead = answer(found)[0]
     assert lead.startswith("first ranks best: mean rank 1.50 over 2 tasks (of ranks, not of scores")
     assert lead.endswith("full, the reference, has mean rank 2.00.")
-    assert "mean of unlike ones" in how_judged(found)
+    assert "nothing is tested over the tasks" in how_judged(found)
+    assert {s.verdict for s in found.overall} == {""}
+    # "first" is worse on animals, "second" too; full is the larger one.
+    assert answer(found)[1] == "Every other method is worse than full on some task, beyond chance."
     overall = found.as_json()["overall"]
     assert [entry["mean"] for entry in overall] == [None, None, None]
     assert json.dumps(found.as_json(), allow_nan=False)
     page = found.report(tmp_path / "page.html").read_text()
     assert "mean rank, 1 is best" in page
     assert "the mean over tasks of the rank on each" in page
+
+
+def test_errors_of_several_tasks_have_no_common_mean() -> None:
+    """One in euros would decide for the other, which is in metres."""
+    small, large = by_error({"full": 0.1, "good": 0.1}), by_error({"full": 1.0, "good": 0.2})
+    tasks = [small.tasks[0], replace(large.tasks[0], name="prices")]
+    cells = [*small.cells, *(replace(cell, task="prices") for cell in large.cells)]
+    found = summarised("bert", tasks, ["full", "good"], [0], "full", cells)
+    assert found.higher_is_better is None
+    assert [s.difference for s in found.overall] == [None, None]
+    assert "good is the smallest change that is worse than full on no task" in answer(found)[1]
+
+
+def test_a_method_that_is_refused_elsewhere_has_no_say_in_who_ranks_best() -> None:
+    found = by_error({"A": 1.0, "B": 0.5, "C": 0.75}, also={"A": 0.9, "B": 0.5, "C": 0.95})
+    cells = [replace(c, refused="no") if (c.task, c.method) == (found.tasks[0].name, "C") else c for c in found.cells]
+    without = summarised("bert", found.tasks, ["A", "B", "C"], [0], "A", cells)
+    assert {s.method: s.mean_rank for s in without.overall} == {"A": 1.5, "B": 1.5}
+
+
+def test_nine_rows_tell_nothing_apart() -> None:
+    task = task_named("few")
+    task = replace(task, splits={name: rows.take(range(9)) for name, rows in task.splits.items()})
+    truth = label_tensor(task, task.validation).numpy()
+    cells = [cell_of(task, "full", 0, truth), cell_of(task, "head", 0, (truth + 1) % 3)]
+    found = summarised("bert", [task], ["full", "head"], [0], "full", cells)
+    assert {s.verdict for s in found.overall} == {"", "not told apart"}
+    assert "−1.000 (too few rows)" in markdown(found)
+    assert "The 9 validation rows of few are too few" in how_judged(found)
+    assert json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_constant_answers_and_scores_below_the_start_are_said(tmp_path: Path) -> None:
+    task = task_named("animals")
+    truth = label_tensor(task, task.validation).numpy()
+    cells = [
+        cell_of(task, "full", 0, truth), cell_of(task, "head", 0, np.zeros_like(truth)),
+        replace(cell_of(task, "lora", 0, truth), baseline={"accuracy": 1.1}),
+    ]  # fmt: skip
+    found = summarised("bert", [task], ["full", "head", "lora"], [0], "full", cells)
+    said = [
+        "head answers every row of animals alike in its one fit: the score is that of a constant.",
+        "lora scores lower on animals than before training in its one fit.",
+    ]
+    assert doubts(found) == said
+    assert all(f"- {each}" in markdown(found) for each in said)
+    assert all(each in found.report(tmp_path / "page.html").read_text() for each in said)
+
+
+def test_a_dollar_in_a_name_is_drawn(tmp_path: Path) -> None:
+    task = task_named("a$_b$")
+    truth = label_tensor(task, task.validation).numpy()
+    cells = [cell_of(task, name, 0, truth) for name in ("full", "selection:file=x$_{y$.safetensors")]
+    found = summarised("bert", [task], [cell.method for cell in cells], [0], "full", cells)
+    assert "x$_{y$" in drawing(found, "elements")
 
 
 def test_a_method_counts_where_every_seed_of_it_was_finished() -> None:

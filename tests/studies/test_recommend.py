@@ -1,6 +1,7 @@
 """Recommendations: budgets that hold, trials that leave validation alone, a proposal that fit takes."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +57,9 @@ def test_a_budget_is_elements_a_share_or_bytes(text: str, elements: int | None, 
         "1,5MB",
         "1,00,0",
         "10,00",
+        "20.000",
+        "5.5",
+        "1.5 bytes",
     ],
 )
 def test_a_budget_that_means_nothing_is_refused(text: str) -> None:
@@ -175,6 +179,29 @@ def test_a_delta_that_turns_out_larger_than_the_budget_is_not_proposed(
     found = recommend(encoder, task, f"{n_bytes} bytes", rows=40, seeds=1, **settings)
     assert any(summary.delta_bytes > n_bytes for summary in found.first.overall)
     assert all(summary.delta_bytes <= n_bytes for summary in found.final.overall)
+
+
+def test_names_of_many_classes_count_in_the_size_of_a_delta(encoder: Any, tmp_path: Path) -> None:
+    names = tuple(f"class {i} with a name of nearly a hundred letters {'x' * 50}" for i in range(60))
+    task = replace(make_task(n_train=60, n_validation=8), classes=names)
+    head = candidates(encoder, task, Budget(n_bytes=10**6))[0]
+    run = trimtab.fit(encoder, task, head.method, epochs=1, batch_size=8)
+    assert run.delta.save(tmp_path).stat().st_size == pytest.approx(head.n_bytes, rel=0.1)
+
+
+def test_a_budget_that_no_saved_delta_is_within_is_said_so(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(n_train=60, n_validation=8)
+    monkeypatch.setattr(module, "candidates", lambda *args: candidates(encoder, task, Budget(n_bytes=12_000)))
+    with pytest.raises(
+        InputError, match="nothing is within 900 bytes of delta: the smallest delta tried, of .*, takes"
+    ):
+        recommend(encoder, task, "900 bytes", rows=40, seeds=1, epochs=1, batch_size=8)
+
+
+def test_few_rows_are_said_to_tell_little(encoder: Any) -> None:
+    found = recommend(encoder, make_task(n_train=60, n_validation=8), "300", rows=30, seeds=1, epochs=1, batch_size=8)
+    assert found.notes[0] == "The trials are judged on 15 rows, which tell little: give more rows."
+    assert found.as_json()["notes"] == list(found.notes)
 
 
 def test_recommending_leaves_the_random_generator_alone(encoder: Any) -> None:

@@ -116,6 +116,15 @@ def test_regression_takes_any_finite_number(read_labels: Reader) -> None:
     assert all(isinstance(label, float) for label in task.train.labels)
 
 
+def test_thousands_are_told_from_decimal_commas(read_cells: Reader) -> None:
+    refused(read_cells, ["16,400", "3,200"], "Write 16400 for 16,400, or 16.4", kind="regression")
+    refused(read_cells, ["1,5", "3,25"], "Write 0.5 and not 0,5", kind="regression")
+
+
+def test_the_label_that_is_named_as_a_float_is_one(read_cells: Reader) -> None:
+    refused(read_cells, ["0", "1", "1.0"], "line 4", "the label '1.0' is written as a float")
+
+
 @pytest.mark.parametrize("odd", ["inf", "-Infinity", "1e999", "3.5e38", "-1e39", "great", "1,5"])
 def test_regression_refuses_what_is_no_finite_number(read_cells: Reader, odd: str) -> None:
     refused(read_cells, ["1.5", odd, "2"], "rows.csv, line 3", odd, "not a finite number", kind="regression")

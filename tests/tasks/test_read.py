@@ -593,6 +593,42 @@ def test_numbers_whose_squares_are_none_are_refused(write: Write, unit: float) -
     assert "Use another unit" in message(path, kind="regression")
 
 
+@pytest.mark.parametrize(("names", "right"), [("low,medium,high", None), ("b,c,a", [0, 1, 2])])
+def test_numbers_for_classes_in_alphabetical_order_are_refused(
+    write: Write, names: str, right: list[int] | None
+) -> None:
+    """Nobody said which is 0: of low, medium and high the alphabet makes high the first."""
+    first, second, third = names.split(",")
+    rows = "".join(f"text {name} {i},{name}\n" for i in range(4) for name in (first, second, third))
+    write("trained/train.csv", "text,label\n" + rows)
+    if right is not None:  # an order that was meant, and is not the alphabet's
+        write("trained/labels.json", json.dumps([first, second, third]))
+    trained = read(write("trained/test.csv", "text,label\n" + rows).parent, validation_share=0)
+    numbered = write("numbered.csv", "text,label\nx,0\ny,1\nz,2\n")
+    if right is None:
+        with pytest.raises(InputError, match="could count in any order. Write the names"):
+            read_like(trained, numbered)
+        return
+    assert read_like(trained, numbered).test.labels == right
+
+
+@pytest.mark.parametrize("labels", [["a|b", "a", "b"], ["a; b", "a", "b"], ["['a', 'b']", "['a']", "[]"]])
+def test_labels_that_may_be_several_classes_are_asked_about(write: Write, labels: list[str]) -> None:
+    path = write(
+        "several.jsonl",
+        "".join(json.dumps({"text": f"t {i}", "label": label}) + "\n" for i, label in enumerate(labels * 9)),
+    )
+    assert "may be one class or several" in message(path)
+    assert read(path, kind="single_label").kind == "single_label"
+    if "[" not in labels[0]:
+        assert read(path, kind="multi_label").classes == ("a", "b")
+
+
+def test_a_separator_between_words_that_are_no_classes_is_a_part_of_the_name(write: Write) -> None:
+    rows = "".join(f"t {i},{'R&D | sales' if i % 2 else 'law'}\n" for i in range(20))
+    assert read(write("names.csv", "text,label\n" + rows)).classes == ("R&D | sales", "law")
+
+
 # Rows to be predicted.
 
 

@@ -145,6 +145,26 @@ def test_a_compressed_file_names_the_file_in_it(tmp_path: Path) -> None:
     assert gzip.decompress(written).decode().splitlines()[0].startswith("text,predicted_label")
 
 
+@pytest.mark.parametrize(
+    ("there", "replaced"),
+    [
+        ("text,predicted_label,probability_a,probability_b\nold,a,1,0\n", True),
+        ("", True),
+        ("text,label\nmine,a\n", False),
+    ],
+)
+def test_only_earlier_answers_are_replaced(tmp_path: Path, there: str, replaced: bool) -> None:
+    (tmp_path / "in.csv").write_text("text\nb\n")
+    (tmp_path / "out.csv").write_text(there)
+    if replaced:
+        assert predict_file(Echo("text"), tmp_path / "in.csv", tmp_path / "out.csv") == (1, 0)  # pyright: ignore[reportArgumentType]
+        assert rows_of(tmp_path / "out.csv")[0]["text"] == "b"
+        return
+    with pytest.raises(InputError, match="holds something else than answers, which would be lost"):
+        predict_file(Echo("text"), tmp_path / "in.csv", tmp_path / "out.csv")  # pyright: ignore[reportArgumentType]
+    assert (tmp_path / "out.csv").read_text() == there
+
+
 def test_a_pair_needs_both_texts_and_a_file_may_have_none(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("text_a,text_b\nx,\n,y\n")
     echo = Echo("text_a", "text_b")

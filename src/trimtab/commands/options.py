@@ -40,9 +40,10 @@ RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a f
 INTERRUPTED = 130  # the exit code of what Ctrl-C has ended: 128 + 2, the number of SIGINT, as in shells
 
 
-def say(line: str) -> None:
-    """Tells the user, on stderr: stdout is for answers, which may be piped."""
-    print(line, file=sys.stderr)
+def say(*lines: str) -> None:
+    """Tells the user, a line each, on stderr: stdout is for answers, which may be piped."""
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 def check_ending(path: Path | None, option: str, *endings: str) -> None:

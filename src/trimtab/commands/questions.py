@@ -36,6 +36,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..changes.selection import Selection
+    from ..tasks.task import Task
 
 
 def inspect(
@@ -114,8 +115,8 @@ def fisher(
     # All tasks are read before the first is measured, so that a bad row in the last one is found at once.
     method, loaded, infos = parse_method(within), load(encoder), []
     read_tasks = [read(name, text=text, label=label, kind=kind, skip_bad_rows=skip_bad_rows) for name in tasks]
-    # The default needs a task's name.
-    out = out or Path("runs") / f"{'global' if is_global else read_tasks[0].name}-fisher.safetensors"
+    say(*(note for task in read_tasks for note in task.notes))
+    out = out or _unused(Path("runs") / f"{'global' if is_global else read_tasks[0].name}-fisher.safetensors")
     if save_selection is not None and save_selection.resolve() == out.resolve():
         raise InputError(f"--out and --save-selection both name {out}: give each a file of its own")
     for path, option, key in ((out, "--out", "fisher"), (save_selection, "--save-selection", "selection")):
@@ -152,6 +153,20 @@ def fisher(
     if save_selection is not None:
         answer |= _saved(found.top(share, count), save_selection)
     print_json(answer, as_json)
+
+
+def _unused(place: Path) -> Path:
+    """The default `place`, which nothing may be at: only what is named is replaced."""
+    if place.exists():
+        raise InputError(f"{place} is there already: name it to have it replaced, or another place (--out)")
+    return place
+
+
+def _tell(tasks: "list[Task]") -> None:
+    """Says what `fit` would say of the rows of each task: how many there are, what is odd about them, what was left out."""
+    from ..tasks.survey import survey
+
+    say(*(line for task in tasks for line in survey(task).lines()))
 
 
 def _check_ours(path: Path, option: str, key: str) -> None:
@@ -212,6 +227,7 @@ def recommend(
     from ..terminal import trials_table
 
     read_task = read(task, text=text, label=label, kind=kind, metric=metric, skip_bad_rows=skip_bad_rows)
+    _tell([read_task])
     # Always a folder, where the Python function would do without: a recommendation that was stopped goes on from its trials.
     out = out or Path("runs") / f"{read_task.name}-recommend"
     found = recommend_method(
@@ -224,7 +240,7 @@ def recommend(
         # The trials first, then the proposal and the three sentences that it rests on.
         trials_table(found)
         print(f"\n{method_text(found.method)}\n")
-        for sentence in found.reasons:
+        for sentence in (*found.reasons, *found.notes):
             print(sentence)
     say(f"to fit it: trimtab fit {shlex.quote(str(recipe))}")
     print_json(found.as_json() | {"recipe": str(recipe)}, as_json)
@@ -314,11 +330,15 @@ def compare(
     read_tasks = [
         read(name, text=text, label=label, kind=kind, metric=metric, skip_bad_rows=skip_bad_rows) for name in tasks
     ]
+    _tell(read_tasks)
     # Cells that are in `out` already are not computed again.
     found = compare_methods(
         load(encoder), read_tasks, methods, seeds, out=out, progress=True,
         reference=None if reference is None else parse_method(reference), **_settings(given),
     )  # fmt: skip
+    if not any(cell.refused is None for cell in found.cells):
+        whys = {f"{cell.method} on {cell.task}: {cell.refused}": None for cell in found.cells}
+        raise InputError(f"no method could be used, so nothing is compared: {'; '.join(whys)}")
     # Beside the cells, unless said otherwise.
     page = found.report(report or out / "methods.html")
     if not as_json:

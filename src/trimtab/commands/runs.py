@@ -167,9 +167,12 @@ def evaluate(
 
     # Without TASK the run's own data are read again, and refused where they have changed.
     found = evaluate_run(run, task, split, encoder, text=text, label=label, skip_bad_rows=skip_bad_rows)
-    say(f"{found['split']}, {found['rows']:,} rows")
-    for name, value in found["scores"].items():
-        say(f"  {name:<20} {figure(value)}")
+    for note in found["notes"]:
+        say(note)
+    if not as_json:
+        print(f"{found['split']}, {found['rows']:,} rows")
+        for name, value in found["scores"].items():
+            print(f"  {name:<20} {figure(value)}")
     print_json(found, as_json)
 
 

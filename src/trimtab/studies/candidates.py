@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ _SUBSETS = (
     MovedTop(within=LayerNorms()), MovedTop(within=Union((LayerNorms(), Biases()))), FisherTop(within=LayerNorms()),
 )  # fmt: skip
 _VALUE_BYTES, _PLACED_BYTES = 4, 8  # float32, and with an int32 position
-_NAME_BYTES, _HEADER_BYTES = 120, 2200  # of a delta: per tensor, and for its description
+_NAME_BYTES, _HEADER_BYTES = 120, 1800  # of a delta: per tensor, and for what it says beside the task's description
 # Bytes in a unit, in lower case: decimal ones as disks count, and binary ones with an i.
 _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -56,6 +57,9 @@ class Budget:
                 f"budget {text!r} is not understood: give elements (5000), a share (0.05%) or bytes (20KB)"
             )
         number, unit = float(re.sub("[,_]", "", found[1])), found[2] or ""
+        # In most of Europe a point groups digits: 20.000 would be 20 elements.
+        if "." in found[1] and unit in ("", "b", "byte", "bytes"):
+            raise InputError(f"budget {text!r}: elements and bytes are whole numbers; write 20000, or 20,000")
         if unit in _UNITS:
             return cls(n_bytes=int(number * _UNITS[unit]))
         if unit == "%" and set(",_") & set(found[1]):
@@ -119,6 +123,9 @@ class _Sizes:
         """Keeps one model for all methods that leave it as it is."""
         self._fresh = lambda: encoder.with_head(task, head=head)
         self.model: Any = self._fresh()
+        self._described = len(
+            json.dumps(task.description(), ensure_ascii=False).encode()
+        )  # class names may be long, or many
 
     def of(self, method: Method) -> Candidate | None:
         """None where the encoder refuses the method."""
@@ -132,7 +139,7 @@ class _Sizes:
         """Bytes are those of a value per element, of its position where a parameter is chosen in part, and of names."""
         # A fit always trains the head as well, and its delta carries it.
         chosen = chosen | Selection.where(chosen.parts, lambda name, part: part.is_head)
-        n_bytes = _HEADER_BYTES
+        n_bytes = _HEADER_BYTES + self._described
         for name, count in chosen.counts().items():
             whole = chosen.elements[name] is None
             n_bytes += count * _VALUE_BYTES + _NAME_BYTES if whole else count * _PLACED_BYTES + 2 * _NAME_BYTES

@@ -152,8 +152,15 @@ def _ticks(scale: Scale, step: float) -> list[Tick]:
 
 def tick_label(value: float, step: float) -> str:
     """`value` with the decimals that `step` needs, and no more than the margin holds."""
-    if abs(value) >= 1e5 or 0 < step < 1e-4:
-        return f"{value:.2g}"
-    # A step of 1e-4 or more is 1, 2, 2.5 or 5 times a power of ten, so five decimals are enough for any.
-    decimals = next(d for d in range(6) if abs(step * 10**d - round(step * 10**d)) < 1e-6)
-    return f"{value:,.{decimals}f}".replace("-", "−")
+    # In thousands, millions or billions where it is long; in powers of ten where it is short of zeros behind the point.
+    scale, unit = next(
+        ((s, u) for s, u in ((1e9, "B"), (1e6, "M"), (1e3, "K")) if abs(value) >= 1e5 and abs(value) >= s), (1, "")
+    )
+    if 0 < abs(value) < 1e-3 and step < 1e-4:
+        digits = math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(step) + 1e-9)
+        return f"{value:.{max(1, digits + 1)}e}".replace("-", "−")
+    # A step is 1, 2, 2.5 or 5 times a power of ten, one less than which is enough for any.
+    decimals = max(0, -math.floor(math.log10(step / scale) + 1e-9)) if step else 0
+    if abs(round(step / scale * 10**decimals) - step / scale * 10**decimals) > 1e-6:
+        decimals += 1
+    return f"{value / scale:,.{decimals}f}{unit}".replace("-", "−")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from ..tasks.metrics import METRICS
 from .cost_chart import COSTS, MOST_NAMES, drawing
 from .report import environment
+from .statistics import LEAST_ROWS
 from .summary import Comparison, Summary
 from .wording import count, duration, metric_name, p_value, score, share, signed, size
 
@@ -41,6 +44,7 @@ def markdown(comparison: Comparison) -> str:
         lines += [f"**{title}**", "", *_table(comparison, summaries), ""]
     # What is missing from the tables, and how far to trust what is in them.
     lines += [f"- {method} was refused: {why}" for method, why in comparison.refused.items()]
+    lines += [f"- {doubt}" for doubt in doubts(comparison)]
     lines += ["", how_judged(comparison)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -53,7 +57,8 @@ def page(comparison: Comparison) -> str:
         "charts": [(name, Markup(drawing(comparison, cost))) for cost, name in COSTS.items()] if comparison.overall else [],
         "some_named": len(comparison.overall) > MOST_NAMES,
         "fronts": {name: comparison.front(cost) for cost, name in COSTS.items()},
-        "how_judged": how_judged(comparison), "difference": difference_text, "spread": _scored, "metric_name": metric_name,
+        "how_judged": how_judged(comparison), "doubts": doubts(comparison),
+        "difference": difference_text, "spread": _scored, "metric_name": metric_name,
         "n_rows": {task.name: len(task.validation) for task in comparison.tasks},
     }  # fmt: skip
     # Three of the values are functions: the template puts each summary or task into words where it shows it.
@@ -79,7 +84,12 @@ def how_judged(comparison: Comparison) -> str:
         "for their number, and those task by task for theirs.",
     ]
     if comparison.higher_is_better is None:
-        sentences.append("Over tasks, a difference is the mean of unlike ones, each in the unit of its task's score.")
+        sentences.append("Scores of these tasks have unlike directions or units, so nothing is tested over the tasks.")
+    sentences += [
+        f"The {len(task.validation)} validation rows of {task.name} are too few to tell methods apart."
+        for task in comparison.tasks
+        if len(task.validation) < LEAST_ROWS
+    ]
     # A maximum over more looks is higher by luck alone: head, with 30 epochs by default, has six times those of others.
     sentences.append(
         "The best step of each run was chosen on these same rows, so scores flatter a little, and those of methods that are "
@@ -94,6 +104,8 @@ def difference_text(summary: Summary) -> str:
     if summary.difference is None:
         return "–"
     low, high = summary.difference.interval()
+    if not math.isfinite(low):
+        return f"{signed(summary.difference.mean)} (too few rows)"
     numbers = (summary.difference.mean, low, high)
     # Three decimals, but for errors in a small unit, of which they would leave nothing.
     mean, low, high = map(signed if 0 < max(map(abs, numbers)) < 0.0005 else _signed, numbers)
@@ -109,6 +121,8 @@ def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary
     if len(found) == 1:
         why = "the other methods were refused" if len(comparison.methods) > 1 else "there is no other method"
         return f"Nothing else was compared to {name}: {why}."
+    if comparison.higher_is_better is None:
+        return _worse_nowhere(comparison, found, reference)
     # Those that the data cannot tell apart from the reference, and the better ones: of these the smallest is the answer.
     level = [s for s in found if s.verdict in ("not told apart", "better")]
     if not level:
@@ -127,6 +141,44 @@ def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary
         f"{smallest.method} is the smallest change that {verb} {name} here: {count(smallest.elements)} elements "
         f"({_share(comparison, smallest)} of the encoder), difference {difference_text(smallest)}."
     )
+
+
+def _worse_nowhere(comparison: Comparison, found: list[Summary], reference: Summary) -> str:
+    """One sentence: the smallest change that is worse than the reference on no task, where scores have no common mean."""
+    worse = {s.method for of in comparison.by_task.values() for s in of if s.verdict == "worse"}
+    level = [s for s in found if s.method not in worse and s is not reference]
+    if not level:
+        return f"Every other method is worse than {reference.method} on some task, beyond chance."
+    smallest = min([*level, reference], key=lambda s: s.elements)
+    if smallest is reference:
+        return f"{reference.method} itself is the smallest of the changes that are worse than it on no task, beyond chance."
+    return (
+        f"{smallest.method} is the smallest change that is worse than {reference.method} on no task, beyond chance: "
+        f"{count(smallest.elements)} elements ({_share(comparison, smallest)} of the encoder)."
+    )
+
+
+def doubts(comparison: Comparison) -> list[str]:
+    """What a reader should know of the scores, a sentence each: constant answers, and methods that learned nothing."""
+    said = []
+    for task in comparison.tasks:
+        varied = len({repr(label) for label in task.validation.labels}) > 1
+        for method in comparison.methods:
+            cells = [c for c in comparison.cells if (c.task, c.method) == (task.name, method) and not c.refused]
+            alike = [c for c in cells if varied and len({repr(answer) for answer in c.answers}) == 1]
+            worse = [c for c in cells if METRICS[c.metric].better(c.baseline[c.metric], c.score)]
+            of = f"in {{}} of {len(cells)} fits" if len(cells) > 1 else "in its one fit"
+            if alike:
+                said.append(
+                    f"{method} answers every row of {task.name} alike {of.format(len(alike))}: the score is that of a constant."
+                )
+            elif worse:
+                said.append(
+                    f"{method} scores lower on {task.name} than before training {of.format(len(worse))}."
+                    if METRICS[task.metric].higher_is_better
+                    else f"{method} has a larger error on {task.name} than before training {of.format(len(worse))}."
+                )
+    return said
 
 
 def _cheapest(comparison: Comparison, found: list[Summary]) -> str:
@@ -169,7 +221,7 @@ def _where(comparison: Comparison) -> str:
     """The end of the first sentence of the answer: on which tasks, and by which score."""
     names = [task.name for task in comparison.tasks]
     if comparison.higher_is_better is None:
-        return f"over {len(names)} tasks (of ranks, not of scores, as some of these are better high and others low)"
+        return f"over {len(names)} tasks (of ranks, not of scores, which have unlike directions or units)"
     if len(names) == 1:
         return f"on {names[0]} ({metric_name(comparison.tasks[0])})"
     return f"on average over {len(names)} tasks" + ("" if comparison.higher_is_better else " (lower is better)")

@@ -100,7 +100,15 @@ def _label(figure: Figure, axes: Any, places: Mapping[str, tuple[float, float]])
         while any(left < end and right > start and abs(height - other) < 9 for start, end, other in taken):
             height -= 9
         taken.append((left, right, height))
-        axes.annotate(_short(method), place, xytext=(6, height - y), textcoords="offset points", fontsize=8, color=_INK)
+        axes.annotate(
+            _short(method),
+            place,
+            xytext=(6, height - y),
+            textcoords="offset points",
+            fontsize=8,
+            color=_INK,
+            parse_math=False,
+        )
 
 
 def _svg(figure: Figure) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .wording import duration
+from .wording import duration, score
 
 if TYPE_CHECKING:
     from .summary import Cell
@@ -57,7 +57,7 @@ class StudyDisplay:
             self._seconds.setdefault(cell.method, []).append(time.perf_counter() - self._started)
             # Before and after, so that a method that learns nothing is seen at once.
             what = f"refused: {cell.refused}" if cell.refused else (
-                f"{cell.metric} {cell.baseline[cell.metric]:.3f} -> {cell.score:.3f} in {duration(cell.seconds)}"
+                f"{cell.metric} {score(cell.baseline[cell.metric])} -> {score(cell.score)} in {duration(cell.seconds)}"
             )  # fmt: skip
             # Not as markup: brackets in a message are brackets.
             self._console.print(f"{cell.task}, {cell.method}, seed {cell.seed}: {what}", markup=False, soft_wrap=True)

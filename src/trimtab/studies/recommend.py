@@ -15,10 +15,12 @@ from ..encoders.encoder import Encoder
 from ..encoders.parts import NORM_KINDS, parts_of
 from ..errors import InputError
 from ..tasks.holdout import hold_out, limited
+from ..tasks.survey import FEW
 from ..tasks.task import Task
 from ..training.recipe import Recipe, Settings, settings_from
 from .candidates import Budget, candidates
 from .compare import compare
+from .comparison_page import doubts
 from .information import fisher
 from .summary import Comparison, Summary, summarised
 from .wording import count, duration, plain, score, share, size
@@ -40,13 +42,14 @@ class Recommendation:
     final: Comparison  # the finalists, all seeds
     information: Fisher = field(repr=False)  # of every element of the encoder
     recipe: Recipe  # fits the proposal on the whole task
+    notes: tuple[str, ...] = ()  # sentences: what there is to doubt in the trials of the proposal and its rivals
 
     def as_json(self) -> dict[str, Any]:
         """For other programs."""
         return {
             "method": method_text(self.method),
             "runner_up": None if self.runner_up is None else method_text(self.runner_up),
-            "reasons": list(self.reasons), "budget": str(self.budget),
+            "reasons": list(self.reasons), "notes": list(self.notes), "budget": str(self.budget),
             "first": self.first.as_json(), "final": self.final.as_json(),
         }  # fmt: skip
 
@@ -87,6 +90,11 @@ def recommend(
         folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         first = compare(encoder, [trial], methods, 1, out=folder, progress=progress, **settings)
         fitting = [s for s in first.best_first if limit.n_bytes is None or s.delta_bytes <= limit.n_bytes]  # as saved
+        if not fitting and first.overall:
+            least = min(first.overall, key=lambda s: s.delta_bytes)
+            raise InputError(
+                f"nothing is within {limit}: the smallest delta tried, of {least.method}, takes {size(least.delta_bytes)}"
+            )
         if not fitting:
             raise InputError(f"no method can be tried on task {task.name!r}: {'; '.join(first.refused.values())}")
         # A summary has the method's text, which reads back as the method.
@@ -111,7 +119,20 @@ def recommend(
         _what_it_costs(best, final, task, trial, chosen.for_method(parse_method(best.method), len(task.train), width)),
     )
     runner_up = parse_method(others[0].method) if others else None
-    return Recommendation(parse_method(best.method), runner_up, reasons, limit, first, final, info, recipe)
+    return Recommendation(
+        parse_method(best.method), runner_up, reasons, limit, first, final, info, recipe, _notes(final)
+    )
+
+
+def _notes(final: Comparison) -> tuple[str, ...]:
+    """Why the finalists' trials may mean little: too few rows, constant answers, nothing learned."""
+    (task,) = final.tasks
+    few = (
+        [f"The trials are judged on {len(task.validation)} rows, which tell little: give more rows."]
+        if len(task.validation) < FEW
+        else []
+    )
+    return (*few, *doubts(final))
 
 
 def trial_task(task: Task, rows: int) -> Task:

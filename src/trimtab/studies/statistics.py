@@ -16,6 +16,7 @@ from ..correlation import ranks
 from ..tasks.metrics import METRICS
 
 RESAMPLES = 1000  # of the validation rows
+LEAST_ROWS = 10  # below that nothing is told apart: two equal methods would be, in up to half of all studies
 # Where an integral over a normal distribution is cut in panels: evenly, and around a steep place in units of its width.
 _EVENLY, _AROUND = np.linspace(-12, 12, 17), np.array([-64, -16, -4, -1, 0, 1, 4, 16, 64])
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)  # of each panel
@@ -27,7 +28,7 @@ class Difference:
     """How much better one method's main score is than another's (negative: worse), as a mean over seeds."""
 
     mean: float
-    row_variance: float  # of the mean, from which rows were drawn
+    row_variance: float  # of the mean, from which rows were drawn; infinite where there are fewer than LEAST_ROWS
     seed_variance: float  # of the mean, from training again; 0 where there is one seed
     seed_freedom: float  # degrees of freedom of `seed_variance`: seeds - 1 for one task
 
@@ -40,6 +41,8 @@ class Difference:
         """The confidence interval of the mean."""
         from scipy.optimize import brentq
 
+        if self.row_variance == math.inf:
+            return -math.inf, math.inf
         far = 2 * math.sqrt(self.row_variance + self.seed_variance)
         if far == 0:
             return self.mean, self.mean
@@ -58,6 +61,8 @@ class Difference:
         """
         from scipy.special import ndtr, stdtr
 
+        if self.row_variance == math.inf:
+            return 1.0
         rows, seeds = math.sqrt(self.row_variance), math.sqrt(self.seed_variance if self.seed_freedom else 0.0)
         if rows == seeds == 0:
             return float(reach == 0)
@@ -99,7 +104,9 @@ def difference(
     )
     n = len(observed)
     by_seed = float(np.var(observed, ddof=1)) / n if n > 1 else 0.0
-    return Difference(float(np.mean(observed)), float(np.var(resampled, ddof=1)), by_seed, n - 1)
+    # Of so few rows a resample knows nothing: where they all say the same, it would be certain.
+    by_row = math.inf if len(labels) < LEAST_ROWS else float(np.var(resampled, ddof=1))
+    return Difference(float(np.mean(observed)), by_row, by_seed, n - 1)
 
 
 def _resamples(n_rows: int, seed: int) -> Iterator[NDArray]:

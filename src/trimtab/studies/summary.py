@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -62,7 +63,7 @@ class Summary:
     delta_bytes: int
     difference: Difference | None = None  # from the reference method, positive is better; None for itself
     p: float | None = None  # of the difference, corrected for all comparisons over the tasks, or task by task
-    mean_rank: float | None = None  # over tasks whose scores run in different directions, where `mean` says nothing
+    mean_rank: float | None = None  # over tasks whose scores have unlike directions or units, where `mean` says nothing
 
     @property
     def verdict(self) -> str:
@@ -93,7 +94,7 @@ class Comparison:
 
     @property
     def higher_is_better(self) -> bool | None:
-        """The direction of the main scores; None where the tasks have scores of both directions."""
+        """The direction of the main scores; None where several tasks have scores of both, or errors in units of their own."""
         return _direction(self.tasks)
 
     @property
@@ -170,8 +171,10 @@ def summarised(
                 )
     # A mean over tasks is only for methods that did all of them.
     everywhere = [m for m in methods if all(m in found[task.name] for task in tasks)]
+    # The mean of an accuracy and an error, or of errors in euros and in metres, is none.
+    alike = len(tasks) > 1 and _direction(tasks) is not None
     for method in everywhere:
-        if len(tasks) > 1 and method != reference and reference in everywhere:
+        if alike and method != reference and reference in everywhere:
             # The empty name stands for all tasks together.
             differences["", method] = over_tasks([differences[task.name, method] for task in tasks])
     # Two questions, each with an error rate of its own: which methods differ over the tasks, and where they do.
@@ -185,8 +188,16 @@ def summarised(
     for task in tasks:
         of = {m: [done[task.name, m, seed] for seed in seeds] for m in found[task.name]}
         by_task[task.name] = _judged([_over_seeds(m, of[m]) for m in of], [task], task.name, differences, corrected)
+    # Ranks among the methods that did all tasks: one that was refused elsewhere has no say in who is best.
+    ranks = {
+        task: _ranks([s for s in each if s.method in everywhere], tasks[i : i + 1])
+        for i, (task, each) in enumerate(by_task.items())
+    }
     overall = [
-        _over_tasks(m, [s for each in by_task.values() for s in each if s.method == m], tasks) for m in everywhere
+        _over_tasks(
+            m, [s for each in by_task.values() for s in each if s.method == m], tasks, [of[m] for of in ranks.values()]
+        )
+        for m in everywhere
     ]
     key = "" if len(tasks) > 1 else tasks[0].name
     return Comparison(
@@ -203,15 +214,15 @@ def _over_seeds(method: str, cells: list[Cell]) -> Summary:
     return Summary(method, float(np.mean(scores)), spread, 0, cells[0].elements["body"], seconds, cells[0].delta_bytes)
 
 
-def _over_tasks(method: str, summaries: list[Summary], tasks: list[Task]) -> Summary:
-    """Means over tasks; the spread is that of the mean over seeds, tasks being independent."""
+def _over_tasks(method: str, summaries: list[Summary], tasks: list[Task], ranks: list[int]) -> Summary:
+    """Means over tasks; the spread is that of the mean over seeds, tasks being independent. `ranks` are those on each."""
     n = len(summaries)
     spreads = [s.spread for s in summaries if s.spread is not None]
     spread = float(np.sqrt(np.square(spreads).sum()) / n) if spreads else None
     mean, seconds = (float(np.mean([getattr(s, name) for s in summaries])) for name in ("mean", "seconds"))
     elements, size = (round(np.mean([getattr(s, name) for s in summaries])) for name in ("elements", "delta_bytes"))
     # The mean of an accuracy and an error is neither: each task has a vote by its ranks instead.
-    mean_rank = float(np.mean([s.rank for s in summaries])) if _direction(tasks) is None else None
+    mean_rank = float(np.mean(ranks)) if _direction(tasks) is None else None
     return Summary(method, mean, spread, 0, elements, seconds, size, mean_rank=mean_rank)
 
 
@@ -223,22 +234,29 @@ def _judged(
 
     `key` is the task's name in `differences` and `corrected`, or "" over several. Equal scores share the better rank.
     """
+    ranks = _ranks(summaries, tasks)
+    return [
+        replace(s, rank=ranks[s.method], difference=differences.get((key, s.method)), p=corrected.get((key, s.method)))
+        for s in summaries
+    ]
+
+
+def _ranks(summaries: list[Summary], tasks: list[Task]) -> dict[str, int]:
+    """Method -> rank, 1 for the best."""
     higher = _direction(tasks)
     # What orders them, lowest first.
     keys = [s.mean_rank if s.mean_rank is not None else -s.mean if higher else s.mean for s in summaries]
     order = sorted(keys)
-    return [
-        replace(
-            s, rank=1 + order.index(k), difference=differences.get((key, s.method)), p=corrected.get((key, s.method))
-        )
-        for s, k in zip(summaries, keys, strict=True)
-    ]
+    return {s.method: 1 + order.index(k) for s, k in zip(summaries, keys, strict=True)}
 
 
 def _direction(tasks: list[Task]) -> bool | None:
-    """Whether higher main scores are better; None where that differs by task."""
-    found = {METRICS[task.metric].higher_is_better for task in tasks}
-    return found.pop() if len(found) == 1 else None
+    """Whether higher main scores are better; None where several tasks differ in that, or have errors in their own units."""
+    found = [METRICS[task.metric] for task in tasks]
+    # An error has no upper end, and so a unit: that of the labels.
+    if len(tasks) > 1 and any(metric.high is None for metric in found):
+        return None
+    return found[0].higher_is_better if len({metric.higher_is_better for metric in found}) == 1 else None
 
 
 def _summary_json(summary: Summary) -> dict[str, Any]:
@@ -253,7 +271,7 @@ def _summary_json(summary: Summary) -> dict[str, Any]:
         low, high = summary.difference.interval()
         found |= {
             "difference": summary.difference.mean,
-            "interval": [low, high],
+            "interval": [low, high] if math.isfinite(low) else None,  # where there are too few rows
             "p": summary.p,
             "verdict": summary.verdict,
         }

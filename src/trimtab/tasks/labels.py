@@ -13,7 +13,17 @@ from dataclasses import dataclass, field, replace
 from ..errors import InputError
 from .raw import RawRows
 from .task import Kind, Label, Task
-from .words import WHOLE, as_whole, finite_numbers, form_of, in_quotes, one_spelling, words_by_row
+from .words import (
+    CLASS_SEPARATORS,
+    LIST_AS_TEXT,
+    WHOLE,
+    as_whole,
+    finite_numbers,
+    form_of,
+    in_quotes,
+    one_spelling,
+    words_by_row,
+)
 
 MANY_CLASSES, MANY_CLASSES_SHARE = 100, 0.05
 """A label column with more different values than both of these is more likely an id, a measurement or a text."""
@@ -47,6 +57,7 @@ class Coding:
     index: Mapping[str, int] = field(default_factory=dict)  # a label as written -> the index of its class
     numbered: bool = False  # whether "1", "+1" and "1.0" are the same label
     declared: bool = False  # whether the class names come from the source, not from the training rows
+    by_index: bool = False  # whether labels are numbers that count classes with other names
 
     def encode(self, raw: RawRows) -> list[Label]:
         """The encoded label of each row; raises InputError listing the rows whose label has no meaning here."""
@@ -100,7 +111,8 @@ def learn_coding(raw: RawRows, kind: Kind | None, declared: Declared) -> Coding:
 def coding_like(task: Task, raw: RawRows, declared: Declared) -> Coding:
     """The coding that gives labels written in `raw`, as names or indices, the task's class indices.
 
-    Indices count the classes the source declares, or else the task's. Raises InputError for classes the task lacks.
+    Indices count the classes the source declares, or else the task's, where those have an order that somebody meant. Raises
+    InputError for classes the task lacks, and for indices of classes that were put in alphabetical order.
     """
     if task.kind == "regression" or raw.unlabelled:  # without labels there is nothing to spell
         return Coding(task.kind, task.classes)
@@ -114,6 +126,12 @@ def coding_like(task: Task, raw: RawRows, declared: Declared) -> Coding:
         )
     # First as the source means its labels, then from its indices to the task's.
     coding = _class_coding(raw, task.kind, names)
+    # Then 0 may be the lowest of low, medium and high, and is the first of high, low and medium.
+    if not declared.classes and coding.by_index and sorted(names) == list(names):
+        raise InputError(
+            f"{raw.table.place}: the labels are numbers, and the run's classes are {in_quotes(names, limit=10)}, which numbers "
+            "could count in any order. Write the names, or put the file into a folder with a labels.json that lists the classes."
+        )
     index = {word: of_task[one_spelling(names[i])] for word, i in coding.index.items()}
     return replace(coding, classes=task.classes, index=index)
 
@@ -147,9 +165,10 @@ def _class_coding(raw: RawRows, kind: Kind, declared: tuple[str, ...] | None) ->
     numbered = form != "words"
     if declared:
         # Where the names are "1" to "5", then 1.0 is the first name in another spelling; as an index it would be the second.
-        if numbered and not _all_whole(declared):
+        by_index = numbered and not _all_whole(declared)
+        if by_index:
             index = {str(i): i for i in range(len(declared))}
-        return Coding(kind, declared, index, numbered, declared=True)
+        return Coding(kind, declared, index, numbered, declared=True, by_index=by_index)
     # By value where they are numbers: class 10 comes after class 9.
     classes = tuple(sorted({as_whole(word) for word in words}, key=int) if numbered else sorted(words))
     return Coding(kind, classes, {name: i for i, name in enumerate(classes)}, numbered)
@@ -171,10 +190,12 @@ def _guess_kind(raw: RawRows, declared: Declared) -> Kind:
     if declared.classes:
         return "single_label"
     words = [word for (word,) in words_by_row(raw, "single_label")]
+    _refuse_several(raw, words)
     form = form_of(words)
     if form == "numbers":
         # show a true fraction where there is one; 1.0 may only be a whole number that passed through a float column
-        i = next((i for i, word in enumerate(words) if not WHOLE.fullmatch(as_whole(word))), 0)
+        odd = [i for i, word in enumerate(words) if not WHOLE.fullmatch(word)]
+        i = next((i for i in odd if not WHOLE.fullmatch(as_whole(words[i]))), odd[0])
         raise InputError(
             f"{raw.at([i])}: the label {words[i]!r} is written as a float. If column {raw.label_column!r} is a quantity, "
             'pass kind="regression" (--kind regression); if it is a class, kind="single_label" (--kind single_label), '
@@ -190,6 +211,19 @@ def _guess_kind(raw: RawRows, declared: Declared) -> Kind:
             "if it is not the label, name the right column (--label)."
         )
     return "single_label"
+
+
+def _refuse_several(raw: RawRows, words: Sequence[str]) -> None:
+    """Raises InputError for a label that may be several classes: a list written as text, or "a|b" beside "a" and "b"."""
+    different = set(words)
+    for i, word in enumerate(words):
+        parts = [part.strip() for part in CLASS_SEPARATORS.split(word)]
+        if LIST_AS_TEXT.fullmatch(word) or (len(parts) > 1 and different.issuperset(parts)):
+            raise InputError(
+                f'{raw.at([i])}: the label {word!r:.40} may be one class or several. If several, pass kind="multi_label" '
+                "(--kind multi_label), for which rows without a label are rows of no class; if one, "
+                'kind="single_label" (--kind single_label).'
+            )
 
 
 def _too_many(n_different: int, n_values: int) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from .task import Rows, Task
 from .words import in_quotes, plainly
 
-_FEW = 30  # validation rows: with so many an accuracy is known to about a tenth
+FEW = 30  # validation rows: with so many an accuracy is known to about a tenth
 
 Texts = tuple[str, ...]
 """The text of a row, or its pair of texts."""
@@ -72,7 +72,7 @@ class Survey:
             if absent:
                 lines.append(f"{split}: no row of {in_quotes(absent)}: what has none {consequence}")
         judged = self.splits.get("validation")
-        if judged and 0 < judged.rows < _FEW:
+        if judged and 0 < judged.rows < FEW:
             lines.append(
                 f"validation: {judged.rows} row{'s' * (judged.rows != 1)} are few to judge by; scores are rough"
             )

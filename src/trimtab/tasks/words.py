@@ -31,6 +31,9 @@ QUANTITY = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IG
 DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 """How most of Europe writes fractions; 1,234 may as well be a whole number, so it is named and not read."""
 
+GROUPS_OF_THREE = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")
+"""How most of America writes whole numbers."""
+
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 """About 3.4e38: labels become float32, and a larger one would become infinity there."""
 
@@ -78,8 +81,10 @@ def finite_numbers(raw: RawRows) -> list[float]:
     # The pattern first: float() would also take nan, inf and 1_000.
     wrong = [i for i, word in enumerate(words) if not (QUANTITY.fullmatch(word) and abs(float(word)) <= FLOAT32_MAX)]
     if wrong:
-        commas = all(DECIMAL_COMMA.fullmatch(words[i]) for i in wrong)
+        commas, groups = (all(form.fullmatch(words[i]) for i in wrong) for form in (DECIMAL_COMMA, GROUPS_OF_THREE))
         hint = "Write 0.5 and not 0,5." if commas else "Correct these rows or take them out."
+        if groups:  # 16,400 is a whole number in one half of the world and a fraction in the other
+            hint = "Write 16400 for 16,400, or 16.4 where the comma divides off a fraction."
         raise InputError(
             f"{raw.at(wrong)}: the label {in_quotes(words[i] for i in wrong)} is not a finite number (at most 3.4e38), as "
             f"a regression task needs. {hint}"

@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..files import replacing
 from ..tasks.answers import Answer
 from ..tasks.read import read_rows
+from ..tasks.tables import open_table
 from ..tasks.task import Rows, Task
 from .use import Predictor
 
@@ -41,7 +42,8 @@ def predict_file(
     A row without a text has none. `to` ends in .csv, .tsv or .jsonl, or in one of them and .gz. Added are `predicted_label` and
     `probability_CLASS` for each class, or `predicted_value` for a regression. `columns` names the text column, or two as "a,b";
     by default those of the task the run was trained on, where the file has them, or else the usual ones. Raises InputError for
-    a missing column, an unknown ending, an output column that the file already has, or one file as both.
+    a missing column, an unknown ending, an output column that the file already has, one file as both, and a file at `to` that
+    holds no answers.
     """
     writer_of = _writer_for(to)
     # Or the answers would take the place of the rows, and the file could not be answered again.
@@ -53,6 +55,7 @@ def predict_file(
     clash = [name for name in added if name in names]
     if clash:
         raise InputError(f"{source} already has the column {clash[0]!r}: rename it, so that nothing is overwritten")
+    _check_free(to, added)
     count = n_empty = 0
     # Written under another name and moved into place: a file that is there is whole.
     with (
@@ -81,6 +84,18 @@ def _opened(temporary: Path, to: Path) -> Iterator[IO[str]]:
         if to.suffix.lower() == ".gz":
             binary = stack.enter_context(GzipFile(to.name[:-3], "wb", fileobj=binary))
         yield stack.enter_context(TextIOWrapper(binary, encoding="utf-8", newline=""))
+
+
+def _check_free(to: Path, added: list[str]) -> None:
+    """Raises InputError where `to` holds anything but earlier answers, which alone are replaced."""
+    if not to.is_file() or not to.stat().st_size:
+        return
+    try:
+        ours = {*added} <= {*open_table(to).columns}
+    except InputError:
+        ours = False
+    if not ours:
+        raise InputError(f"{to} holds something else than answers, which would be lost: name another file (--out)")
 
 
 def answer_columns(task: Task) -> list[str]:

@@ -149,7 +149,7 @@ def evaluate(
             f"the rows of {task.source} have changed since the run, so that other rows are held out now, some of which it may "
             "have been trained on: name a file of rows that it has not seen (trimtab evaluate RUN FILE)"
         )
-    return {"split": chosen, "rows": len(rows), "scores": predictor.scores(rows)}
+    return {"split": chosen, "rows": len(rows), "scores": predictor.scores(rows), "notes": list(task.notes)}
 
 
 def merge(encoder: Encoder, run: Trained) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from small import make_task
 
 import trimtab
 from trimtab.changes.methods import Defaults
+from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
 from trimtab.studies import compare as module
 from trimtab.studies.compare import compare, finished_cells
@@ -85,6 +87,18 @@ def test_other_settings_rows_or_damage_are_computed(study: Any, encoder: Any, tm
     for path in tmp_path.glob("*.json"):
         path.write_text(path.read_text()[:40])
     assert computed() == 1
+
+
+def test_another_tokenizer_makes_other_cells(study: Any, encoder: Any, tmp_path: Path) -> None:
+    """Of the same weights and configuration: a mended vocabulary gives other scores."""
+    found, folder = study
+    copied = tmp_path / "encoder"
+    shutil.copytree(encoder.folder, copied)
+    text = (copied / "tokenizer.json").read_text()
+    (copied / "tokenizer.json").write_text(text.replace('"red"', '"crimson"'))
+    methods = [trimtab.Head()]
+    assert len(finished_cells(folder, encoder, make_task(), methods, [0], epochs=1)) == 1
+    assert not finished_cells(folder, load(str(copied)), make_task(), methods, [0], epochs=1)
 
 
 def test_a_method_that_refuses_marks_its_cells(encoder: Any) -> None:

@@ -29,6 +29,7 @@ from .progress import StudyDisplay
 from .statistics import usable
 from .summary import Cell, Comparison, summarised
 
+_OF_TOKENIZER = ("vocabulary_sha256", "tokens", "cut")  # of `Encoder.behaviour`
 _FORMAT = 2  # of a cell's file; cells of another one are computed again
 
 
@@ -174,7 +175,8 @@ def _identity(encoder: Encoder, task: Task, method: Method, settings: Settings) 
         del resolved[name]
     # Names too, which stand in the cell: the same rows under another name are another task.
     parts = (
-        _FORMAT, encoder.sha256, encoder.config_sha256, method_identity(method), task.name, task.kind, task.classes, task.metric,
+        _FORMAT, encoder.sha256, encoder.config_sha256, *(encoder.behaviour[name] for name in _OF_TOKENIZER),
+        method_identity(method), task.name, task.kind, task.classes, task.metric,
         sorted(resolved.items()), task.train.sha256(), task.validation.sha256(),
     )  # fmt: skip
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()

@@ -91,7 +91,7 @@ def test_other_settings_rows_or_damage_are_computed(study: Any, encoder: Any, tm
 
 def test_another_tokenizer_makes_other_cells(study: Any, encoder: Any, tmp_path: Path) -> None:
     """Of the same weights and configuration: a mended vocabulary gives other scores."""
-    found, folder = study
+    _, folder = study
     copied = tmp_path / "encoder"
     shutil.copytree(encoder.folder, copied)
     text = (copied / "tokenizer.json").read_text()

@@ -30,7 +30,7 @@ def test_items_are_those_of_the_tensors(encoder):
 
 def test_freed_blocks_count_on_a_processor(encoder):
     memory = bench_of(encoder, LayerNorms()).memory
-    assert memory.freed == memory.activations > 0
+    assert memory.freed >= memory.activations > 0
     assert memory.total == memory.process + memory.own + memory.freed
 
 

@@ -20,6 +20,9 @@ from .optimizer import SelectedAdamW
 # With gradients, at a time: more is no faster on a CPU (measured from 1,024 to 8,192), and takes more memory.
 MOST_TOKENS = {"cpu": 1024, "cuda": 1 << 17}
 PROBE_TOKENS = 256  # run once to see what is kept for backward
+# C's allocator keeps about so many times the activations: 0.5 to 1.3 in five short fits, 2.5 in one of the head alone
+# (benchmarks/speed/memory_estimates.py), 1 to 2 in fits of some hundred steps. Rather too much than too little.
+_FREED = 1.5
 _WORKING = 3  # temporaries of one layer beside what is kept: about so many times its widest activation
 
 
@@ -75,8 +78,7 @@ def estimated(model: Any, optimizer: SelectedAdamW, tokens: Tokens, wanted: int,
         masters * 3 + optimizer.partial_bytes(),
         activations,
         wanted or n_tokens,
-        # As much again: 0.5 to 1.3 times in five fits, 2.5 in one of the head alone (benchmarks/speed/memory_estimates.py).
-        activations if on_cpu else 0,
+        int(_FREED * activations) if on_cpu else 0,
     )
 
 

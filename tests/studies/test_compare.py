@@ -293,8 +293,8 @@ def test_constant_answers_and_scores_below_the_start_are_said(tmp_path: Path) ->
     ]  # fmt: skip
     found = summarised("bert", [task], ["full", "head", "lora"], [0], "full", cells)
     said = [
-        "head answers every row of animals alike in its one fit: the score is that of a constant.",
-        "lora scores lower on animals than before training in its one fit.",
+        "head answers every row alike on animals: the score is that of a constant.",
+        "lora scores worse than before training on animals.",
     ]
     assert doubts(found) == said
     assert all(f"- {each}" in markdown(found) for each in said)

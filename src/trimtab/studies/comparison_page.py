@@ -159,25 +159,23 @@ def _worse_nowhere(comparison: Comparison, found: list[Summary], reference: Summ
 
 
 def doubts(comparison: Comparison) -> list[str]:
-    """What a reader should know of the scores, a sentence each: constant answers, and methods that learned nothing."""
+    """What a reader should know of the scores, a sentence for each method: constant answers, and nothing learned."""
     said = []
-    for task in comparison.tasks:
-        varied = len({repr(label) for label in task.validation.labels}) > 1
-        for method in comparison.methods:
+    for method in comparison.methods:
+        alike, worse = [], []
+        for task in comparison.tasks:
             cells = [c for c in comparison.cells if (c.task, c.method) == (task.name, method) and not c.refused]
-            alike = [c for c in cells if varied and len({repr(answer) for answer in c.answers}) == 1]
-            worse = [c for c in cells if METRICS[c.metric].better(c.baseline[c.metric], c.score)]
-            of = f"in {{}} of {len(cells)} fits" if len(cells) > 1 else "in its one fit"
-            if alike:
-                said.append(
-                    f"{method} answers every row of {task.name} alike {of.format(len(alike))}: the score is that of a constant."
-                )
-            elif worse:
-                said.append(
-                    f"{method} scores lower on {task.name} than before training {of.format(len(worse))}."
-                    if METRICS[task.metric].higher_is_better
-                    else f"{method} has a larger error on {task.name} than before training {of.format(len(worse))}."
-                )
+            # Rows that are all of one class cannot tell a constant from a model.
+            varied = len({repr(label) for label in task.validation.labels}) > 1
+            of = f" (in {{}} of {len(cells)} fits)" if len(cells) > 1 else ""
+            if n := sum(varied and len({repr(answer) for answer in c.answers}) == 1 for c in cells):
+                alike.append(task.name + of.format(n))
+            elif n := sum(METRICS[c.metric].better(c.baseline[c.metric], c.score) for c in cells):
+                worse.append(task.name + of.format(n))
+        if alike:
+            said.append(f"{method} answers every row alike on {', '.join(alike)}: the score is that of a constant.")
+        if worse:
+            said.append(f"{method} scores worse than before training on {', '.join(worse)}.")
     return said
 
 

@@ -121,7 +121,7 @@ def _count_in_words(count: SplitCount, limit: int = 12) -> str:
     if count.rows and not count.labelled:
         return f"{rows}, without labels"
     if count.mean is not None:
-        return f"{rows}: labels from {count.lowest:g} to {count.highest:g}, mean {count.mean:.3g}"
+        return f"{rows}: labels from {count.lowest:.10g} to {count.highest:.10g}, mean {count.mean:.6g}"
     if not count.labelled:
         return rows
     if len(count.classes) <= limit:

@@ -202,6 +202,12 @@ def test_an_exported_model_is_not_left_beside_another_run(older: Path) -> None:
     assert contents(older) == OLDER
 
 
+def test_a_folder_of_that_name_where_there_is_no_run_is_no_matter(tmp_path: Path) -> None:
+    (tmp_path / "merged").mkdir()
+    make(tmp_path, "delta.safetensors")
+    assert contents(tmp_path) == {"delta.safetensors": "new"}
+
+
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not UTF-8"):
         check_folder(tmp_path / "caf\udce9", resume=False, overwrite=False)

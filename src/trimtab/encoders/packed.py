@@ -63,9 +63,7 @@ class _Plan:
 
     attention: str | None  # the model's attention implementation before
     packed: bool = False
-    alike: bool = (
-        False  # whether only texts of one length may run together: where it is padded, padding changes answers
-    )
+    alike: bool = False  # whether only texts of one length may run together, since padding changes answers
     halved: bool = False  # whether its layers compute in bfloat16
     n_layers: int = 0  # modules in the stack: 1 where one is run for every layer
     firsts_from: nn.Module | None = None  # as in Run

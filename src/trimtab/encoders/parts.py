@@ -37,9 +37,8 @@ NORM_KINDS = ("embedding_norm", "attention_norm", "output_norm", "encoder_norm")
 
 # A word of the path by itself; `sa` is in DistilBERT's sa_layer_norm.
 _IN_ATTENTION = re.compile(r"(^|[._])(attentions?|attn|sa)([._]|$)", re.IGNORECASE)
-_FIRST_NORM = re.compile(
-    r"(^|\.)(input_layernorm|ln_1|layer_norm1)(\.|$)"
-)  # attention's, where its path does not say so
+# Attention's norm, where its path does not say so.
+_FIRST_NORM = re.compile(r"(^|\.)(input_layernorm|ln_1|layer_norm1)(\.|$)")
 _ATTENTION_KINDS = (  # the first pattern that the last path component matches
     ("position", re.compile(r"^pos_", re.IGNORECASE)),
     ("query_key_value", re.compile(r"qkv|in_proj", re.IGNORECASE)),
@@ -76,9 +75,7 @@ class Layers:
     path: str
     count: int
     shared: bool  # ALBERT runs one module for every layer
-    beside: tuple[
-        str, ...
-    ] = ()  # paths of other lists of its length, in which XLM keeps other pieces of the same layers
+    beside: tuple[str, ...] = ()  # paths of lists of its length with other pieces of the same layers, as XLM has them
 
 
 def layers_of(model: nn.Module) -> Layers:

@@ -64,7 +64,7 @@ def _check_run(folder: Path, *, resume: bool, overwrite: bool) -> None:
             f"{folder} holds {', '.join(others)} of something that is no run, and a run would replace it: choose another --out"
         )
     # Left there, it would be the older run's model beside the newer one's scores.
-    if overwrite and holds_run(folder) and (folder / MERGED).exists():
+    if overwrite and finished and (folder / MERGED).exists():
         raise InputError(
             f"{folder / MERGED} is a model exported from the run that --overwrite would replace: move or remove it first"
         )

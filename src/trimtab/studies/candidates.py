@@ -123,9 +123,8 @@ class _Sizes:
         """Keeps one model for all methods that leave it as it is."""
         self._fresh = lambda: encoder.with_head(task, head=head)
         self.model: Any = self._fresh()
-        self._described = len(
-            json.dumps(task.description(), ensure_ascii=False).encode()
-        )  # class names may be long, or many
+        # Class names may be long, or many.
+        self._described = len(json.dumps(task.description(), ensure_ascii=False).encode())
 
     def of(self, method: Method) -> Candidate | None:
         """None where the encoder refuses the method."""

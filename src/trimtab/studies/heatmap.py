@@ -52,9 +52,8 @@ def draw_heat_map(layers: list[str], kinds: list[str], values: Any, title: str, 
     # In inches, growing with layers and kinds, so that numbers fit into cells; without pyplot, which keeps its figures.
     figure = Figure(figsize=(2.2 + 0.85 * max(3, len(kinds)), 1.8 + 0.42 * len(layers)), layout="constrained")
     axes = figure.add_subplot()
-    figure.suptitle(
-        title, fontsize=10, wrap=True, parse_math=False
-    )  # over all of the page, and on several lines where it is long
+    # Over all of the page, on several lines where it is long; a file's name may hold dollar signs.
+    figure.suptitle(title, fontsize=10, wrap=True, parse_math=False)
     if (values > 0).any():
         _draw(figure, axes, layers, kinds, values, unit)
     else:

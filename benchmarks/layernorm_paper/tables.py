@@ -67,7 +67,7 @@ def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> Non
         ),
         "blind": (BLIND, BLIND[0]),
         "confirmed": (CONFIRMED, CONFIRMED[-1]),
-        "vectors": (("layer_norms", "biases", *VECTORS), "layer_norms"),
+        "vectors": (("layer_norms", "biases", *VECTORS), VECTORS[1]),
     } | {
         f"share_{each}": ((f"random:share={each},within=layer_norms", f"fisher_top:share={each}"),
                           f"random:share={each},within=layer_norms")

@@ -58,6 +58,7 @@ _OWN_NAMES = {"vocab_size": _SIZES["vocab_size"], "pad_token_id": 0}
 _ODD = {  # model types of transformers and what they are built with; tried only where they are odd
     "xlnet": _OWN_NAMES | {"d_model": 32, "n_layer": N_LAYERS, "n_head": 2, "d_inner": 48},
     "nomic_bert": _SIZES,
+    "gte": _SIZES,
     "jina_embeddings_v3": _SIZES,
     "eurobert": _SIZES | _TOKENS | {"num_key_value_heads": 2, "head_dim": 16},
     "xlm": {

@@ -69,10 +69,11 @@ def test_information_is_that_of_a_loop_over_texts(family: str, odd: Callable[[st
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-9, msg=name)
 
 
-def test_rotary_queries_of_another_type_than_the_values(odd: Callable[[str], Encoder]) -> None:
+@pytest.mark.parametrize("family", ["nomic_bert", "gte", "jina_embeddings_v3"])
+def test_rotary_queries_of_another_type_than_the_values(family: str, odd: Callable[[str], Encoder]) -> None:
     task = make_task(n_train=16, n_validation=8)
     runs = [
-        fit(odd("nomic_bert"), task, LayerNorms(), epochs=1, compute=compute, dropout=0.0)
+        fit(odd(family), task, LayerNorms(), epochs=1, compute=compute, dropout=0.0)
         for compute in ("float32", "bfloat16")
     ]
     assert runs[1].scores["loss"] == pytest.approx(runs[0].scores["loss"], abs=0.02)

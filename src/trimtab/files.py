@@ -3,6 +3,7 @@
 import errno
 import glob
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise is_folder
     check_name(path)
     # What a link points to is replaced, not the link.
-    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    path = Path(os.path.realpath(path)) if os.path.islink(path) else path
     temporary = part_of(path)
     try:
         if path.is_dir():  # said before the work, not after it
@@ -77,8 +78,8 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
-def parts_of(name: str) -> str:
-    """The pattern of names that `part_of` gives for a file `name`."""
+def part_pattern(name: str) -> str:
+    """The pattern of the names that `part_of` gives for a file `name`."""
     return f".{glob.escape(name)}.*-*.part"
 
 
@@ -107,6 +108,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all; raises InputError as `replacing` does."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """`value` with None in the place of floats that are no finite numbers, however deep: JSON has no word for them."""
+    if isinstance(value, dict):
+        return {name: without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def flush_to_disk(path: Path) -> None:

@@ -93,7 +93,7 @@ def test_heat_map(encoder: Any, tmp_path: Path) -> None:
     assert "head" not in kinds
     query = info.by("kind")["query"]["mean"]
     assert np.nanmean(means[:, kinds.index("query")]) == pytest.approx(query)
-    picture = draw_heat_map(layers, kinds, means, "title", "unit", tmp_path / "map.png")
+    picture = draw_heat_map(layers, kinds, means, "a$_{b$ is no formula", "unit", tmp_path / "map.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
     for nothing in (np.zeros((1, 2)), np.full((1, 2), np.nan), np.array([[0.0, np.nan]])):
         picture = draw_heat_map(["0"], ["query", "key"], nothing, "title", "unit", tmp_path / "none.svg")

@@ -102,9 +102,11 @@ def test_one_thread_at_a_time_uses_a_tokenizer(pairs, encoder, monkeypatch):
         owner = batches._Chunk if "." in name else batches
         inner = getattr(owner, name.split(".")[-1])
         monkeypatch.setattr(
-            owner, name.split(".")[-1], lambda *args, inner=inner: held.append(batches.BACKEND.locked()) or inner(*args)
+            owner,
+            name.split(".")[-1],
+            lambda *args, inner=inner: held.append(batches.TOKENIZER_LOCK.locked()) or inner(*args),
         )
     task = make_task(n_train=9, pairs=pairs)
     assert tokenize(task, task.train, encoder.tokenizer, 4).truncation.rows_cut
     assert held == [True, True]
-    assert not batches.BACKEND.locked()
+    assert not batches.TOKENIZER_LOCK.locked()

@@ -1,7 +1,6 @@
 """What subcommands share: options, and the two ways of talking to the user."""
 
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,15 +59,8 @@ def print_json(values: dict[str, Any], as_json: bool) -> None:
 
 def json_line(values: dict[str, Any]) -> str:
     """`values` as one line of JSON that stdout can show: letters that its encoding lacks are escaped."""
+    from ..files import without_nan
+
     # Both are the same JSON: an escape stands for the letter, wherever the line is read.
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    return json.dumps(_without_nan(values), ensure_ascii=not is_utf8, allow_nan=False)
-
-
-def _without_nan(value: Any) -> Any:
-    """`value` with null for what is not a number, which JSON has no word for."""
-    if isinstance(value, dict):
-        return {name: _without_nan(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(without_nan(values), ensure_ascii=not is_utf8, allow_nan=False)

@@ -52,8 +52,9 @@ def draw_heat_map(layers: list[str], kinds: list[str], values: Any, title: str, 
     # In inches, growing with layers and kinds, so that numbers fit into cells; without pyplot, which keeps its figures.
     figure = Figure(figsize=(2.2 + 0.85 * max(3, len(kinds)), 1.8 + 0.42 * len(layers)), layout="constrained")
     axes = figure.add_subplot()
-    # Over all of the page, on several lines where it is long; a file's name may hold dollar signs.
-    figure.suptitle(title, fontsize=10, wrap=True, parse_math=False)
+    # Over all of the page, on several lines where it is long. Between dollar signs, as in a file's name, would be a formula; they
+    # are escaped, since wrapping does not heed `parse_math`.
+    figure.suptitle(title.replace("$", r"\$"), fontsize=10, wrap=True)
     if (values > 0).any():
         _draw(figure, axes, layers, kinds, values, unit)
     else:

@@ -14,7 +14,7 @@ from ..randomness import generator
 from .losses import label_tensor
 from .task import Rows, Task
 
-BACKEND = threading.Lock()
+TOKENIZER_LOCK = threading.Lock()
 """Held while a tokenizer works: whether it cuts is a state of its own, and several threads may share it."""
 
 _CHUNK_ROWS = 1024  # rows handed to the tokenizer at once: bounds the memory of its intermediate lists
@@ -92,7 +92,7 @@ def tokenize(task: Task, rows: Rows, tokenizer: Any, max_length: int, *, labelle
     total = rows_cut = 0
     for start in range(0, len(rows), _CHUNK_ROWS):
         texts = [column[start : start + _CHUNK_ROWS] for column in rows.texts]
-        with BACKEND:
+        with TOKENIZER_LOCK:
             chunk = _encoded(tokenizer, texts)
             # Of whole texts, before any is cut: this is what Truncation counts.
             lengths = [len(row) for row in chunk.ids]

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from ..cache import cache_folder, key_of, make_room, mark_used
 from ..errors import InputError
 from ..files import replacing
-from .batches import BACKEND, Tokens, Truncation, tokenize
+from .batches import TOKENIZER_LOCK, Tokens, Truncation, tokenize
 from .losses import label_tensor
 from .task import Rows, Task
 
@@ -52,7 +52,7 @@ def _key(rows: Rows, tokenizer: Any, max_length: int) -> str:
     # Counts first: or moving a text from one column to the next would not change what is hashed.
     columns = [part for column in rows.texts for part in (str(len(column)), *column)]
     inputs, backend = ",".join(tokenizer.model_input_names), tokenizer.backend_tokenizer
-    with BACKEND:
+    with TOKENIZER_LOCK:
         backend.no_truncation()  # left over from its last call, these would name other files
         backend.no_padding()
         # Whether "[SEP]" in a text is the token or a word is no part of what the backend writes.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..changes.delta import READABLE, TENSORS
 from ..errors import InputError
-from ..files import check_name, check_writable, parts_of, unwritable
+from ..files import check_name, check_writable, part_pattern, unwritable
 from .checkpoint import CHECKPOINT
 
 # The files of a run beside its delta and checkpoint; PAGE is written by studies/report.py.
@@ -189,7 +189,7 @@ def _move(names: Sequence[str], source: Path, to: Path) -> None:
 def _forget_parts(folder: Path) -> None:
     """Deletes what a killed process had half written of the files of a run; nobody else writes them, as the lock says."""
     for name in _FILES:
-        for part in folder.glob(parts_of(name)):
+        for part in folder.glob(part_pattern(name)):
             part.unlink(missing_ok=True)
 
 

@@ -3,7 +3,6 @@
 import csv
 import itertools
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from ..errors import InputError
-from ..files import replacing
+from ..files import replacing, without_nan
 from ..tasks.answers import Answer
 from ..tasks.read import read_rows
 from ..tasks.tables import open_table
@@ -189,15 +188,6 @@ def _json_lines(file: IO[str], names: Iterable[str]) -> Writer:
     """
 
     def write(row: dict[str, Any]) -> None:
-        print(json.dumps(_finite(row), ensure_ascii=False, default=str), file=file)
+        print(json.dumps(without_nan(row), ensure_ascii=False, default=str), file=file)
 
     return write
-
-
-def _finite(value: Any) -> Any:
-    """`value` with None for what is no number in it, however deep."""
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -21,7 +21,7 @@ from .optimizer import SelectedAdamW
 MOST_TOKENS = {"cpu": 1024, "cuda": 1 << 17}
 PROBE_TOKENS = 256  # run once to see what is kept for backward
 # C's allocator keeps about so many times the activations: 0.5 to 1.3 in five short fits, 2.5 in one of the head alone
-# (benchmarks/speed/memory_estimates.py), 1 to 2 in fits of some hundred steps. Rather too much than too little.
+# (benchmarks/speed/memory_estimates.py), 1 to 2 in fits of some hundred steps.
 _FREED = 1.5
 _WORKING = 3  # temporaries of one layer beside what is kept: about so many times its widest activation
 

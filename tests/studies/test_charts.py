@@ -48,6 +48,7 @@ def test_ticks_are_round_numbers_with_as_many_decimals_as_they_need() -> None:
     assert tick_label(0.25, 0.25) == "0.25"
     assert tick_label(-1500.0, 500.0) == "−1,500"
     assert tick_label(2.5e6, 5e5) == "2.5M"
+    assert tick_label(0.0, 1e-9) == "0"
 
 
 @pytest.mark.parametrize(

@@ -396,7 +396,8 @@ def test_parquet_decimals_are_numbers(tmp_path: Path) -> None:
     assert read(tmp_path / "rows.parquet", validation_share=0).classes == ("1", "2")
 
 
-words = st.text(st.characters(codec="utf-8"), max_size=8).map(lambda text: f"a{text}z")  # nothing to strip, no number
+# Nothing to strip, no number, and nothing that would part it into several classes.
+words = st.text(st.characters(codec="utf-8", exclude_characters="|;"), max_size=8).map(lambda text: f"a{text}z")
 columns = st.one_of(st.lists(words, min_size=2, max_size=12), st.lists(st.integers(-50, 50), min_size=2, max_size=12))
 
 

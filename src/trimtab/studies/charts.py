@@ -156,7 +156,9 @@ def tick_label(value: float, step: float) -> str:
     scale, unit = next(
         ((s, u) for s, u in ((1e9, "B"), (1e6, "M"), (1e3, "K")) if abs(value) >= 1e5 and abs(value) >= s), (1, "")
     )
-    if 0 < abs(value) < 1e-3 and step < 1e-4:
+    if value == 0 and step < 1e-4:
+        return "0"
+    if abs(value) < 1e-3 and step < 1e-4:
         digits = math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(step) + 1e-9)
         return f"{value:.{max(1, digits + 1)}e}".replace("-", "−")
     # A step is 1, 2, 2.5 or 5 times a power of ten, one less than which is enough for any.

@@ -1,6 +1,7 @@
 """The public names, and how light it is to ask for them."""
 
 import ast
+import importlib.metadata
 import inspect
 import subprocess
 import sys
@@ -28,7 +29,12 @@ def test_the_lazy_table_matches_the_imports_that_type_checkers_see():
     }
     imported.discard(("typing", "TYPE_CHECKING"))
     imported.discard(("typing", "Any"))
+    imported.discard(("version", "VERSION"))
     assert imported == {(home, name) for home, names in trimtab._HOMES.items() for name in names}
+
+
+def test_the_version_is_that_of_the_metadata():
+    assert trimtab.__version__ == importlib.metadata.version("trimtab")
 
 
 def test_importing_the_package_imports_nothing_heavy():

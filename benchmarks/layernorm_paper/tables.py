@@ -150,7 +150,7 @@ def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | 
         "| task | recommended | its score | LayerNorms | random subset | best within the budget |",
         "|---|---|---|---|---|---|",
     ]
-    within = ("layer_norms", f"random:count={COUNT}", *EVERYWHERE, "head")
+    within = ("layer_norms", f"random:count={COUNT}", *EVERYWHERE, *VECTORS, "head")
     behind: dict[str, list[float]] = {
         "recommended": [],
         "layer_norms": [],

@@ -13,6 +13,8 @@ are loaded with the first name that needs them. No module of the package imports
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .version import VERSION
+
 # For type checkers and editors, which cannot follow `__getattr__`; a test compares these lines with _HOMES.
 if TYPE_CHECKING:
     from .changes.delta import Delta
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from .training.run import Run
     from .training.use import Predictor, evaluate, merge, predict
 
-__version__ = "0.1.0.dev0"
+__version__ = VERSION
 
 # Module -> the public names that it holds.
 _HOMES = {

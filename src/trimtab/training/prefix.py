@@ -31,6 +31,7 @@ from ..encoders.packed import forward_from, pack, states_before
 from ..encoders.parts import layers_of
 from ..files import flush_to_disk, part_of
 from ..tasks.batches import Tokens, token_groups
+from ..version import VERSION
 from .held import SHARE, free_bytes
 
 MOST_TOKENS = 4096  # in one forward pass while it is computed, without gradients
@@ -122,8 +123,8 @@ def computed(
 def _key(tokens: Tokens, depth: int, named: str) -> str:
     """The name of the file: a hash of all the states depend on, the versions of what computes them included."""
     ids = [np.concatenate(rows).tobytes() for rows in (tokens.ids, tokens.type_ids or []) if rows]
-    made_by = [f"{package} {version(package)}" for package in ("trimtab", "torch", "transformers")]
-    return key_of([named, str(depth), *made_by, tokens.lengths.tobytes(), *ids])
+    made_by = [f"{package} {version(package)}" for package in ("torch", "transformers")]
+    return key_of([named, str(depth), f"trimtab {VERSION}", *made_by, tokens.lengths.tobytes(), *ids])
 
 
 def _open(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | None:

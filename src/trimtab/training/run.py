@@ -18,6 +18,7 @@ from ..files import write_json, write_text
 from ..tasks.metrics import METRICS, confusion, metric_names, per_class
 from ..tasks.mistakes import hardest_mistakes
 from ..tasks.survey import survey
+from ..version import VERSION
 from .card import model_card
 from .checkpoint import CHECKPOINT, Progress
 from .folder import CARD, HISTORY, SCORES
@@ -87,7 +88,7 @@ def finished_run(
     delta = Delta.extract(
         bench.model, bench.selection, bench.encoder, bench.task.description(), bench.method,
         head=bench.settings.head, max_length=bench.max_length,
-        notes={"metric": bench.task.metric, "validation": scores, "trimtab": version("trimtab")},
+        notes={"metric": bench.task.metric, "validation": scores, "trimtab": VERSION},
     )  # fmt: skip
     details = _details(bench, state, name, stopped, scores, logits)
     if folder is not None and bench.ranks.is_first:
@@ -155,7 +156,7 @@ def _details(
         "stopped": stopped,
         "notes": plain_notes(state, stopped, task, logits, labels, bench.total_steps),
         "settings": asdict(bench.settings) | {"compute": bench.compute, "tokens_per_batch": bench.memory.tokens},
-        "versions": {package: version(package) for package in ("trimtab", "torch", "transformers")},
+        "versions": {"trimtab": VERSION} | {package: version(package) for package in ("torch", "transformers")},
         "rows": found.as_json()["splits"],
         "survey": found.lines(),
         "truncation": {"train": bench.train.truncation.as_json(), "validation": bench.validation.truncation.as_json()},

@@ -108,6 +108,20 @@ def test_predict_file_keeps_rows_and_columns(command, run_folder, tmp_path, endi
     assert sum(float(found[0][f"probability_{name}"]) for name in expected) == pytest.approx(1, abs=1e-4)
 
 
+def test_what_is_read_in_part_is_said(command, run_folder, tmp_path):
+    rows = [{"What they said": text, "Verdict": ANIMALS[first_animal(text)]} for text in sentences(4, 5)]
+    rows[1]["What they said"] += " and the old cat" * 200
+    source, limit = write_csv(tmp_path / "new.csv", rows), Predictor(run_folder).delta.max_length
+    code, out, err = command("predict", run_folder, "--file", source, "--out", tmp_path / "scored.csv", "--json")
+    assert code == 0, err
+    assert f"1 of them longer than the run's {limit} tokens" in " ".join(err.split())
+    assert json.loads(out.splitlines()[-1])["cut"] == 1
+    code, out, err = command("evaluate", run_folder, source, "--text", "What they said", "--label", "Verdict", "--json")
+    assert code == 0, err
+    (note,) = [note for note in json.loads(out.splitlines()[-1])["notes"] if "longer" in note]
+    assert note.startswith(f"test: 1 of 4 texts are longer than {limit} tokens")
+
+
 def test_predict_file_refuses_to_overwrite_a_column(command, run_folder, tmp_path):
     source = write_csv(tmp_path / "new.csv", [{"What they said": "a cat", "predicted_label": "x"}])
     code, _, err = command("predict", run_folder, "--file", source, "--out", tmp_path / "scored.csv")

@@ -125,6 +125,14 @@ def test_random_leaves_embedding_tables_and_head_alone(encoder):
     assert chosen.head.count == 0
 
 
+def test_random_beside_lora_draws_from_the_encoder_alone(encoder):
+    union = Union((Random(count=400), Lora()))
+    chosen = union.attach(encoder.with_head(TWO_CLASSES)).body
+    drawn = {name: at for name, at in chosen.elements.items() if chosen.parts[name].kind != "lora"}
+    assert sum(map(len, drawn.values())) == 400
+    assert all(at is None for name, at in chosen.elements.items() if name not in drawn)
+
+
 def test_random_is_uniform(encoder):
     """Each element is drawn equally often: over 400 draws of half, all counts lie within 6 standard deviations."""
     model, within = encoder.with_head(TWO_CLASSES), LayerNorms("output", "bias")

@@ -5,6 +5,7 @@ import platform
 import pytest
 import torch
 
+from trimtab.training import held
 from trimtab.training.held import Tidy, free_bytes, peak_bytes, private_bytes, resident_bytes
 
 
@@ -32,3 +33,14 @@ def test_a_limit_that_is_too_low_rises():
     limit = tidy.limit_bytes
     tidy.now()
     assert tidy.limit_bytes == limit
+
+
+def test_what_is_expected_is_not_handed_back(monkeypatch: pytest.MonkeyPatch):
+    handed_back: list[bool] = []
+    monkeypatch.setattr(held, "give_back", lambda: handed_back.append(True))
+    tidy = Tidy(limit_bytes=0)
+    tidy.now(expected_bytes=2 * private_bytes())
+    tidy.now()  # the limit stays where it was raised to
+    assert not handed_back
+    Tidy(limit_bytes=0).now(expected_bytes=0.5 * private_bytes())
+    assert handed_back

@@ -13,8 +13,11 @@ import pytest
 from trimtab.errors import InputError
 from trimtab.files import replacing
 from trimtab.tasks.answers import Answer
+from trimtab.tasks.batches import Truncation
 from trimtab.tasks.task import Rows, Task
 from trimtab.training.predict_file import predict_file
+
+LIMIT = 100  # letters that an Echo reads
 
 
 class Echo:
@@ -24,12 +27,16 @@ class Echo:
         self.task = Task("echo", kind, ("a", "b"), text_columns, "label", "accuracy")
         self.asked: list[str] = []
 
-    def answers(self, rows: Rows) -> list[Answer]:
+    def answered(self, rows: Rows) -> tuple[list[Answer], Truncation]:
         assert len(rows), "no model takes an empty batch"
         self.asked += map(" ".join, zip(*rows.texts, strict=True))
+        lengths = [len(text) for text in rows.texts[0]]
+        cut = Truncation(
+            len(rows), sum(n > LIMIT for n in lengths), sum(lengths), sum(max(0, n - LIMIT) for n in lengths)
+        )
         if self.task.kind == "regression":
-            return [Answer(value=float(len(text))) for text in rows.texts[0]]
-        return [Answer("b" if "b" in text else "a", {"a": 0.25, "b": 0.75}) for text in rows.texts[0]]
+            return [Answer(value=float(n)) for n in lengths], cut
+        return [Answer("b" if "b" in text else "a", {"a": 0.25, "b": 0.75}) for text in rows.texts[0]], cut
 
 
 def rows_of(path: Path) -> list[dict]:
@@ -48,7 +55,7 @@ def late_field(tmp_path: Path) -> Path:
 
 
 def test_a_field_of_a_late_line_is_a_column(late_field: Path, tmp_path: Path) -> None:
-    assert predict_file(Echo("text"), late_field, tmp_path / "out.csv") == (151, 0)
+    assert predict_file(Echo("text"), late_field, tmp_path / "out.csv") == (151, 0, 0)
     rows = rows_of(tmp_path / "out.csv")
     assert rows[0] == {
         "text": "x",
@@ -69,7 +76,7 @@ def test_a_late_field_is_not_overwritten(late_field: Path, tmp_path: Path) -> No
 def test_usual_columns_are_found_where_those_of_the_task_are_missing(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("id,text\n1,b\n")
     echo = Echo("What they said")
-    assert predict_file(echo, tmp_path / "new.csv", tmp_path / "out.csv") == (1, 0)
+    assert predict_file(echo, tmp_path / "new.csv", tmp_path / "out.csv") == (1, 0, 0)
     assert echo.asked == ["b"]
 
 
@@ -110,7 +117,7 @@ def test_a_lone_carriage_return_stays_in_its_cell(tmp_path: Path, ending: str) -
 def test_rows_without_a_text_have_no_answer(tmp_path: Path, kind: str, ending: str, empty: str | None) -> None:
     (tmp_path / "new.csv").write_text("id,text\n1,b\n2,\n3,  \n4,x\n")
     echo, to = Echo("text", kind=kind), tmp_path / f"out.{ending}"
-    assert predict_file(echo, tmp_path / "new.csv", to) == (4, 2)
+    assert predict_file(echo, tmp_path / "new.csv", to) == (4, 2, 0)
     assert echo.asked == ["b", "x"]
     added = [list(row.values())[2:] for row in rows_of(to)]
     assert added[1] == added[2] == [empty] * len(added[0])
@@ -157,7 +164,7 @@ def test_only_earlier_answers_are_replaced(tmp_path: Path, there: str, replaced:
     (tmp_path / "in.csv").write_text("text\nb\n")
     (tmp_path / "out.csv").write_text(there)
     if replaced:
-        assert predict_file(Echo("text"), tmp_path / "in.csv", tmp_path / "out.csv") == (1, 0)  # pyright: ignore[reportArgumentType]
+        assert predict_file(Echo("text"), tmp_path / "in.csv", tmp_path / "out.csv") == (1, 0, 0)  # pyright: ignore[reportArgumentType]
         assert rows_of(tmp_path / "out.csv")[0]["text"] == "b"
         return
     with pytest.raises(InputError, match="holds something else than answers, which would be lost"):
@@ -168,7 +175,7 @@ def test_only_earlier_answers_are_replaced(tmp_path: Path, there: str, replaced:
 def test_a_pair_needs_both_texts_and_a_file_may_have_none(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("text_a,text_b\nx,\n,y\n")
     echo = Echo("text_a", "text_b")
-    assert predict_file(echo, tmp_path / "new.csv", tmp_path / "out.csv") == (2, 2)
+    assert predict_file(echo, tmp_path / "new.csv", tmp_path / "out.csv") == (2, 2, 0)
     assert echo.asked == []
 
 
@@ -201,3 +208,8 @@ def test_an_output_that_is_a_folder_is_refused_before_the_work(
     with pytest.raises(InputError, match="is a folder. Name a file in it"), replacing(Path(name)):
         pytest.fail("the work has begun")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_rows_that_are_read_in_part_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "new.jsonl").write_text("".join(f'{{"text": "{"x" * n}"}}\n' for n in (LIMIT, LIMIT + 1, 3, 2 * LIMIT)))
+    assert predict_file(Echo("text"), tmp_path / "new.jsonl", tmp_path / "out.csv") == (4, 0, 2)  # pyright: ignore[reportArgumentType]

@@ -160,8 +160,9 @@ class Random:
         if self.within is not None:
             pool = self.within.attach(model, batches, loss).body
         else:
-            # What follows the layers (a pooler of the body's own) belongs to the pool.
-            pool = Selection.where(parts, lambda name, part: part.layer > EMBEDDINGS and not part.is_head)
+            # What follows the layers (a pooler of the body's own) belongs to the pool, what a LoRA beside it has added does not.
+            outside = ("head", "lora")
+            pool = Selection.where(parts, lambda name, part: part.layer > EMBEDDINGS and part.kind not in outside)
         count = wanted_count("random", pool.count, self.count, self.share)
         return pool.taken(torch.randperm(pool.count)[:count].numpy())
 

@@ -205,13 +205,10 @@ def predict(
     if file is not None:
         if out is None:
             raise InputError("say where the answers go: --out scored.csv (or .tsv, .jsonl)")
-        count, n_empty = predict_file(predictor, file, out, columns, progress=True)
-        say(
-            f"{count:,} rows in {out}"
-            + (f", {n_empty:,} of them without a text and so without an answer" if n_empty else "")
-        )
+        counts = predict_file(predictor, file, out, columns, progress=True)
+        say(f"{counts.rows:,} rows in {out}{counts.odd(predictor.delta.max_length)}")
         # The answers are in the file; what is printed are counts.
-        return print_json({"rows": count, "unanswered": n_empty, "out": str(out)}, as_json)
+        return print_json(counts._asdict() | {"out": str(out)}, as_json)
     assert text is not None
     if text_pair is not None and len(text_pair) != len(text):
         raise InputError(f"{len(text)} --text but {len(text_pair)} --text-pair: give one of each for every pair")

@@ -61,8 +61,9 @@ class Tidy:
     def __init__(self, limit_bytes: float):
         self.limit_bytes = limit_bytes
 
-    def now(self) -> None:
-        """Hands back, if it is time to."""
+    def now(self, expected_bytes: float = 0.0) -> None:
+        """Hands back, if it is time to; the limit is not below what is to be `expected`."""
+        self.limit_bytes = max(self.limit_bytes, expected_bytes)
         if private_bytes() > self.limit_bytes:
             give_back()
             self.limit_bytes = max(self.limit_bytes, 1.25 * private_bytes())

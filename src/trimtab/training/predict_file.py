@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from gzip import GzipFile
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
@@ -28,6 +28,23 @@ Texts = tuple[str, ...]  # the text of a row, or its pair of texts
 Writer = Callable[[Row], Any]  # writes one row; what it returns means nothing
 
 
+class Counts(NamedTuple):
+    """What became of the rows of a file."""
+
+    rows: int
+    unanswered: int  # of them: without a text
+    cut: int  # of them: longer than what the run reads of a text
+
+    def odd(self, max_length: int) -> str:
+        """What a person should know of them, in plain words; `max_length` is how many tokens the run reads."""
+        told = ""
+        if self.unanswered:
+            told += f", {self.unanswered:,} of them without a text and so without an answer"
+        if self.cut:
+            told += f", {self.cut:,} of them longer than the run's {max_length} tokens and read no further"
+        return told
+
+
 def predict_file(
     predictor: Predictor,
     source: Path,
@@ -35,8 +52,8 @@ def predict_file(
     columns: str | Sequence[str] | None = None,
     *,
     progress: bool = False,
-) -> tuple[int, int]:
-    """Writes every row of `source` to `to` with the answer added; returns how many rows, and how many of them have no answer.
+) -> Counts:
+    """Writes every row of `source` to `to` with the answer added.
 
     A row without a text has none. `to` ends in .csv, .tsv or .jsonl, or in one of them and .gz. Added are `predicted_label` and
     `probability_CLASS` for each class, or `predicted_value` for a regression. `columns` names the text column, or two as "a,b";
@@ -55,7 +72,7 @@ def predict_file(
     if clash:
         raise InputError(f"{source} already has the column {clash[0]!r}: rename it, so that nothing is overwritten")
     _check_free(to, added)
-    count = n_empty = 0
+    count = n_empty = n_cut = 0
     # Written under another name and moved into place: a file that is there is whole.
     with (
         replacing(to) as temporary,
@@ -65,14 +82,14 @@ def predict_file(
         # The columns of the file come first and keep their order.
         write = writer_of(file, [*names, *added])
         for chunk in _chunks(rows):
-            answers = _answers(predictor, [texts for _, texts in chunk])
+            answers, cut = _answers(predictor, [texts for _, texts in chunk])
             for (row, _), answer in zip(chunk, answers, strict=True):
                 # None is an empty cell in a table and null in JSON.
                 cells = [None] * len(added) if answer is None else answer_values(predictor.task, answer)
                 write(row | dict(zip(added, cells, strict=True)))
-            count, n_empty = count + len(chunk), n_empty + answers.count(None)
+            count, n_empty, n_cut = count + len(chunk), n_empty + answers.count(None), n_cut + cut
             advance(len(chunk))
-    return count, n_empty
+    return Counts(count, n_empty, n_cut)
 
 
 @contextmanager
@@ -114,8 +131,8 @@ def answer_values(task: Task, answer: Answer) -> list[Any]:
     return [label, *(round(p, 6) for p in answer.probabilities.values())]
 
 
-def _answers(predictor: Predictor, rows: list[Texts]) -> list[Answer | None]:
-    """The answer to each row, or None where a text is empty: a model would answer that too, with a guess.
+def _answers(predictor: Predictor, rows: list[Texts]) -> tuple[list[Answer | None], int]:
+    """The answer to each row, or None where a text is empty: a model would answer that too, with a guess; and how many are cut.
 
     Raises InputError where the rows have more or fewer texts than those of the run's task.
     """
@@ -127,11 +144,13 @@ def _answers(predictor: Predictor, rows: list[Texts]) -> list[Answer | None]:
         )
     full = [i for i, texts in enumerate(rows) if all(text.strip() for text in texts)]
     found: list[Answer | None] = [None] * len(rows)
-    if full:
-        columns = tuple([rows[i][k] for i in full] for k in range(len(rows[0])))
-        for i, answer in zip(full, predictor.answers(Rows(columns, [None] * len(full))), strict=True):
-            found[i] = answer
-    return found
+    if not full:
+        return found, 0
+    columns = tuple([rows[i][k] for i in full] for k in range(len(rows[0])))
+    answers, truncation = predictor.answered(Rows(columns, [None] * len(full)))
+    for i, answer in zip(full, answers, strict=True):
+        found[i] = answer
+    return found, truncation.rows_cut
 
 
 def _chunks(rows: Iterator[tuple[Row, Texts]]) -> Iterator[list[tuple[Row, Texts]]]:

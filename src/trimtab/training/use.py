@@ -11,7 +11,7 @@ from ..changes.delta import Delta
 from ..encoders.encoder import Encoder, load
 from ..errors import InputError
 from ..tasks.answers import Answer, answers
-from ..tasks.batches import Tokens, tokenize
+from ..tasks.batches import Tokens, Truncation, tokenize
 from ..tasks.metrics import scores
 from ..tasks.read import read, read_like
 from ..tasks.sources import PATH_LIKE
@@ -66,15 +66,18 @@ class Predictor:
 
     def answers(self, rows: Rows) -> list[Answer]:
         """One Answer per row, in order."""
-        # Cut where training cut them.
-        tokens = tokenize(self.task, rows, self.encoder.tokenizer, self.delta.max_length, labelled=False)
-        return answers(self.task, self._logits(tokens))
+        return self.answered(rows)[0]
 
-    def scores(self, rows: Rows) -> dict[str, float]:
-        """Every metric of the task on labelled rows."""
+    def answered(self, rows: Rows) -> tuple[list[Answer], Truncation]:
+        """One Answer per row, in order, and what was cut from the rows: what training would have cut."""
+        tokens = tokenize(self.task, rows, self.encoder.tokenizer, self.delta.max_length, labelled=False)
+        return answers(self.task, self._logits(tokens)), tokens.truncation
+
+    def scored(self, rows: Rows) -> tuple[dict[str, float], Truncation]:
+        """Every metric of the task on labelled rows, and what was cut from them."""
         tokens = tokenize(self.task, rows, self.encoder.tokenizer, self.delta.max_length)
         assert tokens.labels is not None
-        return scores(self.task, self._logits(tokens), tokens.labels)
+        return scores(self.task, self._logits(tokens), tokens.labels), tokens.truncation
 
     def _logits(self, tokens: Tokens) -> Tensor:
         """Float32 logits (N, C); raises InputError where they are no numbers."""
@@ -116,7 +119,7 @@ def evaluate(
     run: Trained, task: Task | str | None = None, split: str | None = None, encoder: Encoder | str | None = None,
     *, text: str | None = None, label: str | None = None, skip_bad_rows: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """{"split", "rows", "scores"} of `run` on a split of `task`: a Task, what `read` takes, or by default its own task.
+    """{"split", "rows", "scores", "notes"} of `run` on a split of `task`: a Task, what `read` takes, or by default its own task.
 
     `split` defaults to test where it has labels, else validation; of a single file all rows are scored, as its test split.
     `text` and `label` name columns as in `read`, `skip_bad_rows` leaves out rows without text or label. Raises InputError when
@@ -149,7 +152,9 @@ def evaluate(
             f"the rows of {task.source} have changed since the run, so that other rows are held out now, some of which it may "
             "have been trained on: name a file of rows that it has not seen (trimtab evaluate RUN FILE)"
         )
-    return {"split": chosen, "rows": len(rows), "scores": predictor.scores(rows), "notes": list(task.notes)}
+    found, cut = predictor.scored(rows)
+    notes = [*task.notes, *([cut.line(chosen, predictor.delta.max_length)] if cut.rows_cut else [])]
+    return {"split": chosen, "rows": len(rows), "scores": found, "notes": notes}
 
 
 def merge(encoder: Encoder, run: Trained) -> Any:

@@ -147,7 +147,7 @@ class Workbench:
         (losses / divisor).backward()
         self._passes += 1
         if self._passes % TIDY_PASSES == 0 and losses.device.type == "cpu":
-            self._tidy.now()
+            self._tidy.now(self._held_by(int(self.train.lengths[rows].sum())))
         return losses.detach()
 
     @cached_property
@@ -232,12 +232,26 @@ class Workbench:
 
     @cached_property
     def _tidy(self) -> Tidy:
-        """What hands free memory back where the process holds a tenth more of its own than was estimated.
+        """What hands free memory back where the process holds a tenth more of its own than was estimated to be in use.
 
-        Weights that are not trained are no memory of its own: they are pages of their file.
+        On long texts more is allowed, see `_held_by`.
         """
-        frozen = sum(4 * p.numel() for p in self.model.parameters() if not p.requires_grad)
-        return Tidy(1.1 * (self.private + self.memory.own - frozen))
+        return Tidy(1.1 * (self._private_before + self.memory.own))
+
+    def _held_by(self, tokens: int) -> float:
+        """The bytes of its own that the process holds where passes have so many tokens and no freed block is handed back.
+
+        To hand back what the next passes take again lowers the peak on reviews by 6%, at five times the page faults and about 4%
+        of a step in float32 (benchmarks/speed/handing_back.py).
+        """
+        share = min(1.0, tokens / self.memory.tokens)
+        fixed = self.memory.own - self.memory.activations
+        return self._private_before + fixed + share * (self.memory.activations + self.memory.freed)
+
+    @property
+    def _private_before(self) -> float:
+        """What the process had of its own before the model, less the frozen weights: these are pages of their file."""
+        return self.private - sum(4 * p.numel() for p in self.model.parameters() if not p.requires_grad)
 
     def _trains_norm_behind_layers(self) -> bool:
         """Whether the norm behind the last layer is trained, which a compact head's mean comes after."""

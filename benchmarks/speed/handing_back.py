@@ -33,13 +33,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--task", choices=STEPS, action="append", help="the file keeps what it has of the others")
     parser.add_argument("--cell", nargs=2, metavar=("TASK", "WAY"))
     options = parser.parse_args()
     if options.cell:
         print(json.dumps(measured(options.data, *options.cell)))
         return
-    results: dict[str, Any] = {}
-    for task in STEPS:
+    path = Path(__file__).parent / "handing_back.json"
+    results: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    for task in options.task or STEPS:
         rounds: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for _ in range(options.rounds):
             for way, found in rounds.items():
@@ -52,7 +54,7 @@ def main() -> None:
         }
         for way, found in results[task].items():
             print(task, way, {key: value for key, value in found.items() if key != "rounds"}, flush=True)
-        write_json(Path(__file__).parent / "handing_back.json", results)
+        write_json(path, results)
 
 
 def measured(data: Path, name: str, way: str) -> dict[str, float]:

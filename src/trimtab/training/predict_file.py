@@ -41,7 +41,7 @@ class Counts(NamedTuple):
         if self.unanswered:
             told += f", {self.unanswered:,} of them without a text and so without an answer"
         if self.cut:
-            told += f", {self.cut:,} of them longer than the run's {max_length} tokens and read no further"
+            told += f", {self.cut:,} of them longer than the run's {max_length} tokens and read in part"
         return told
 
 

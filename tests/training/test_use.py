@@ -74,3 +74,18 @@ def test_data_that_changed_since_is_not_scored(changed, message, table, encoder,
         evaluate(tmp_path / "run", encoder=encoder)
     evaluated = write_csv(tmp_path / "others.csv", rows(20, seed=11))
     assert evaluate(tmp_path / "run", str(evaluated), encoder=encoder)["rows"] == 20
+
+
+def test_rows_that_were_trained_on_are_counted(table, encoder, tmp_path):
+    def seen(*source: str) -> list[str]:
+        notes = evaluate(tmp_path / "run", *source, encoder=encoder)["notes"]
+        return [note for note in notes if "in the run's own training split too" in note]
+
+    fit(encoder, read(table), Head(), epochs=1, out=tmp_path / "run")
+    assert not seen()  # the rows held out
+    (note,) = seen(str(table))
+    assert "54 of 60 rows" in note
+    others = write_csv(tmp_path / "others.csv", [{"text": f"number {i}", "label": "cat"} for i in range(20)])
+    assert not seen(str(others))
+    write_csv(table, rows(60) + rows(30, seed=9))  # what the run was trained on is not known any more
+    assert not seen(str(table))

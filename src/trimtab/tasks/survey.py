@@ -84,9 +84,7 @@ def survey(task: Task) -> Survey:
     train = Counter(_texts(task.train))
     # Rows less different texts: all but the first row of each text.
     repeated = {"train": len(task.train) - len(train)}
-    repeated |= {
-        name: sum(text in train for text in _texts(rows)) for name, rows in task.splits.items() if name != "train"
-    }
+    repeated |= {name: rows_in(rows, task.train) for name, rows in task.splits.items() if name != "train"}
     # A text keeps the label of its first row, which a later row may contradict; each text counts once.
     labels: dict[Texts, Any] = {}
     contradictory = {
@@ -96,6 +94,12 @@ def survey(task: Task) -> Survey:
     }
     splits = {name: _count(rows, task) for name, rows in task.splits.items()}
     return Survey(task.name, task.kind, task.metric, splits, repeated, len(contradictory), task.notes)
+
+
+def rows_in(rows: Rows, others: Rows) -> int:
+    """How many of `rows` have the text (or the pair of texts) of one of the `others`."""
+    known = set(_texts(others))
+    return sum(text in known for text in _texts(rows))
 
 
 def _texts(rows: Rows) -> list[Texts]:

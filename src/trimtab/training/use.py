@@ -15,7 +15,8 @@ from ..tasks.batches import Tokens, Truncation, tokenize
 from ..tasks.metrics import scores
 from ..tasks.read import read, read_like
 from ..tasks.sources import PATH_LIKE
-from ..tasks.task import Rows, Task
+from ..tasks.survey import rows_in
+from ..tasks.task import EMPTY, Rows, Task
 from .forward import all_logits, check_ids
 from .ranks import device
 from .run import Run
@@ -154,7 +155,24 @@ def evaluate(
         )
     found, cut = predictor.scored(rows)
     notes = [*task.notes, *([cut.line(chosen, predictor.delta.max_length)] if cut.rows_cut else [])]
+    trained_on = task.train if is_own else _train_rows_at_hand(predictor.task, trained_beside)
+    if n_seen := rows_in(rows, trained_on):
+        notes.append(
+            f"{chosen}: {n_seen:,} of {len(rows):,} rows have a text that is in the run's own training split too, so that the "
+            "scores are too good"
+        )
     return {"split": chosen, "rows": len(rows), "scores": found, "notes": notes}
+
+
+def _train_rows_at_hand(trained: Task, validation_sha256: str) -> Rows:
+    """The run's training split, read again where its source lies on this machine and is what it was; else no rows."""
+    if not trained.source or not Path(trained.source).exists():
+        return EMPTY
+    try:
+        task = _read_for(trained, None, None, None, skip_bad_rows=False)
+    except InputError:  # it has become another table since
+        return EMPTY
+    return task.train if task.validation.sha256() == validation_sha256 else EMPTY
 
 
 def merge(encoder: Encoder, run: Trained) -> Any:

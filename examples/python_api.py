@@ -2,7 +2,7 @@
 
     python examples/python_api.py [TRAINING_ROWS [EPOCHS]]
 
-With all 1,200 rows and the method's own epochs it takes about a minute on a laptop.
+With all 1,200 rows and the method's own epochs it takes a few minutes on a laptop.
 """
 
 import sys

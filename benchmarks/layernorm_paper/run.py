@@ -1,6 +1,6 @@
 """The claims of arXiv 2403.20284, re-examined: movement, Fisher information, methods, subsets of LayerNorm, a global subset.
 
-    python benchmarks/layernorm_paper/run.py --data ../shared/data           (resumes; hours on a CPU)
+    python benchmarks/layernorm_paper/run.py --data ../shared/data           (resumes; days on a CPU)
     python benchmarks/layernorm_paper/run.py --data ../shared/data --part methods --seeds 1
     python benchmarks/layernorm_paper/run.py --data ../shared/data --workers 16   (several processes, on a GPU)
     python benchmarks/layernorm_paper/run.py --data ../shared/data --summary (tables from the cells there are)

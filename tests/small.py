@@ -57,6 +57,8 @@ _TOKENS = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_i
 _OWN_NAMES = {"vocab_size": _SIZES["vocab_size"], "pad_token_id": 0}
 _ODD = {  # model types of transformers and what they are built with; tried only where they are odd
     "xlnet": _OWN_NAMES | {"d_model": 32, "n_layer": N_LAYERS, "n_head": 2, "d_inner": 48},
+    "markuplm": _SIZES,
+    "xmod": _SIZES | {"languages": ["en"], "default_language": "en"},
     "nomic_bert": _SIZES,
     "gte": _SIZES,
     "jina_embeddings_v3": _SIZES,

@@ -2,10 +2,14 @@
 
 import hashlib
 import operator
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
+
+_LOCK = threading.RLock()
+"""Held from seeding torch's global generators to the last draw from them: all threads of a process share them."""
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
@@ -20,25 +24,40 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(stream_seed(seed, *names))
 
 
-def seed_generators(seed: int, device: torch.device) -> None:
-    """Seeds torch's global generators of the CPU and of `device`, and no others.
+@contextmanager
+def drawing(seed: int, device: torch.device) -> Iterator[None]:
+    """Runs the block with torch's global generators of the CPU and of `device` seeded, while no other thread draws from them.
 
     torch.manual_seed also notes the call for every kind of device that there may be later, in a third of a millisecond.
     """
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+    with _LOCK:
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
 
 
-def forked() -> AbstractContextManager[None]:
+@contextmanager
+def forked() -> Iterator[None]:
     """Restores torch's global generators behind the block: the CPU's, and that of the GPU in use."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    return torch.random.fork_rng(devices=devices)
+    stack = ExitStack()
+    # Not held within the block, which may be a whole fit.
+    with _LOCK:
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+    try:
+        yield
+    finally:
+        with _LOCK:
+            stack.close()
 
 
 @contextmanager
 def seeded(seed: int, *names: str | int) -> Iterator[None]:
-    """Runs the block with torch's global generators set to the stream `names` of `seed`, and restores them after."""
-    with forked():
+    """Runs the block with torch's global generators set to the stream `names` of `seed`, and restores them after.
+
+    No other thread draws from them meanwhile.
+    """
+    with _LOCK, forked():
         torch.manual_seed(stream_seed(seed, *names))
         yield

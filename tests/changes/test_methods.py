@@ -3,17 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from small import FAMILIES, N_LAYERS
+from small import FAMILIES, N_LAYERS, make_task
 from torch import nn
 
 from trimtab.changes.delta import Delta
-from trimtab.changes.fisher_top import FisherTop
+from trimtab.changes.fisher_top import Chosen, FisherTop
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
+from trimtab.changes.moved_top import MovedTop
 from trimtab.changes.notation import parse_method
 from trimtab.changes.selection import Selection
 from trimtab.encoders.head import TWO_CLASSES
-from trimtab.encoders.parts import parts_of
+from trimtab.encoders.parts import parts_of, plain_name
 from trimtab.errors import InputError
+from trimtab.training.recipe import Settings
+from trimtab.training.workbench import set_up
 
 
 def names_of(selection: Selection) -> set[str]:
@@ -131,6 +134,27 @@ def test_random_beside_lora_draws_from_the_encoder_alone(encoder):
     drawn = {name: at for name, at in chosen.elements.items() if chosen.parts[name].kind != "lora"}
     assert sum(map(len, drawn.values())) == 400
     assert all(at is None for name, at in chosen.elements.items() if name not in drawn)
+
+
+@pytest.mark.parametrize("kind", [Random, FisherTop, MovedTop])
+def test_what_chooses_within_everything_leaves_lora_beside_it_alone(kind, encoder):
+    task = make_task(n_train=16, n_validation=4)
+    method = Union((kind(count=400, within=Full()), Lora(rank=2)))
+    chosen = set_up(encoder, task, method, Settings(batch_size=8)).selection.body
+    drawn = {name: at for name, at in chosen.elements.items() if chosen.parts[name].kind != "lora"}
+    assert sum(map(len, drawn.values())) == 400
+    assert all(at is None for name, at in chosen.elements.items() if name not in drawn)
+
+
+def test_a_saved_selection_of_matrices_finds_them_within_lora(encoder, tmp_path):
+    path = tmp_path / "chosen.safetensors"
+    chosen = Random(count=400).attach(encoder.with_head(TWO_CLASSES))
+    chosen.save(path)
+    again = Union((Chosen(str(path)), Lora(rank=2))).attach(encoder.with_head(TWO_CLASSES)).body
+    assert any(".base_layer." in name for name in again.elements)
+    positions = {plain_name(name): at for name, at in again.elements.items() if again.parts[name].kind != "lora"}
+    assert positions.keys() == chosen.elements.keys()
+    assert all(np.array_equal(positions[name], at) for name, at in chosen.elements.items())
 
 
 def test_random_is_uniform(encoder):

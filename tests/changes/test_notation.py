@@ -9,13 +9,15 @@ from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, 
 from trimtab.changes.notation import method_identity, method_text, parse_method
 from trimtab.errors import InputError
 
-simple = st.one_of(
+chosen = st.one_of(
     st.just(Full()), st.just(Head()),
     st.builds(LastLayers, st.integers(1, 48)),
     st.builds(Biases, st.sampled_from(["all", "query", "query+intermediate"])),
     st.builds(LayerNorms, st.sampled_from(["all", "attention", "output"]), st.sampled_from(["weight", "bias", "both"])),
-    st.builds(Lora, st.integers(1, 64), st.floats(1, 64), st.floats(0, 0.9), st.sampled_from(["all", "query+value"])),
 )  # fmt: skip
+loras = st.builds(
+    Lora, st.integers(1, 64), st.floats(1, 64), st.floats(0, 0.9), st.sampled_from(["all", "query+value"])
+)
 
 
 def unions_of(methods: st.SearchStrategy) -> st.SearchStrategy:
@@ -26,12 +28,12 @@ def unions_of(methods: st.SearchStrategy) -> st.SearchStrategy:
     )
 
 
-united = unions_of(simple)
-single = st.one_of(simple, st.builds(Random, count=st.integers(1, 9999), within=st.none() | simple | united))
-nested = st.builds(Random, count=st.integers(1, 9999), within=united | single)
+united = unions_of(chosen)
+drawn = st.builds(Random, count=st.integers(1, 9999), within=st.none() | chosen | united)
+nested = st.builds(Random, count=st.integers(1, 9999), within=united | drawn)
 
 
-@given(st.one_of(single, nested, unions_of(single)))
+@given(st.one_of(chosen, loras, drawn, nested, unions_of(st.one_of(chosen, loras, drawn))))
 def test_text_reads_back_as_the_same_method(method):
     assert parse_method(method_text(method)) == method
 
@@ -39,6 +41,9 @@ def test_text_reads_back_as_the_same_method(method):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("random:share=0.5,within=lora", "only a part of what LoRA adds"),
+        ("biases+fisher_top:share=0.5,within=(layer_norms+lora)", "only a part of what LoRA adds"),
+        ("lora+moved_top:count=5,within=random:share=0.5,within=lora", "only a part of what LoRA adds"),
         ("lyer_norms", "did you mean layer_norms"),
         ("", "unknown method ''"),
         ("lora:rnk=3", "did you mean rank"),
@@ -88,3 +93,18 @@ def test_a_file_whose_name_cannot_be_read_back_is_refused(name):
 def test_a_union_of_unions_reads_back():
     nested = Union((Biases(), Union((LayerNorms(), Union((Lora(),))))))
     assert nested == Union((Biases(), LayerNorms(), Lora())) == parse_method(method_text(nested))
+
+
+class OwnMethod:
+    """Without a repr of its own, as a user would write it."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def attach(self, model, batches=(), loss=None):
+        return LayerNorms().attach(model)
+
+
+def test_a_users_own_method_is_known_again_in_another_process():
+    assert method_identity(OwnMethod(3)) == method_identity(OwnMethod(3)) != method_identity(OwnMethod(4))
+    assert method_text(OwnMethod(3)).endswith("OwnMethod(steps=3)")

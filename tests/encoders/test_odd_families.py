@@ -14,6 +14,7 @@ from trimtab.changes.methods import LastLayers, LayerNorms
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.encoders.head import TWO_CLASSES
 from trimtab.encoders.packed import forward, pack, prepare
+from trimtab.encoders.padded import padded_logits
 from trimtab.encoders.parts import parts_of
 from trimtab.errors import InputError
 from trimtab.studies.information import fisher
@@ -124,6 +125,34 @@ def test_norms_in_front_of_what_they_normalise(odd: Callable[[str], Encoder]) ->
     assert found["model.norm.weight"] == (3, "encoder_norm")
 
 
+def test_norms_behind_what_they_normalise(odd: Callable[[str], Encoder]) -> None:
+    """NomicBERT's post_attention_layernorm is attention's, where Llama's is not."""
+    model = odd("nomic_bert").with_head(TWO_CLASSES, seed=0)
+    counts = {which: LayerNorms(which).attach(model).count for which in ("attention", "output", "all")}
+    assert counts == {"attention": 3 * 64, "output": 3 * 64, "all": 7 * 64}  # three layers, and the embeddings' norm
+
+
+def test_a_list_of_tables_is_no_stack_of_layers(odd: Callable[[str], Encoder]) -> None:
+    chosen = LastLayers(1).attach(odd("markuplm").with_head(TWO_CLASSES, seed=0))
+    assert all(".encoder.layer.2." in name or ".pooler." in name for name in chosen.body.elements)
+    assert kinds(odd("markuplm"))["markuplm.encoder.layer.1.attention.self.query.weight"] == (1, "query")
+
+
+def test_a_norm_that_the_caller_applies_is_applied_once(odd: Callable[[str], Encoder]) -> None:
+    """X-MOD's tails look like BERT's, and leave their norm to whoever calls them; at 1 and 0 twice is as good as once."""
+    task, logits, gradients = make_task(n_train=8, n_validation=2), [], []
+    texts = ids_of(9, 5, 12)
+    for packed in (True, False):
+        model = odd("xmod").with_head(task, seed=0).eval()
+        if packed:
+            prepare(model, compute="float32")
+        logits.append(forward(model, pack(texts, None, model)) if packed else padded_logits(model, texts, None))
+        logits[-1].square().sum().backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if "LayerNorm" in name})
+    torch.testing.assert_close(logits[0], logits[1])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+
+
 def test_layers_in_several_lists(odd: Callable[[str], Encoder]) -> None:
     found = kinds(odd("xlm"))
     assert found["transformer.attentions.1.q_lin.weight"] == (1, "query")
@@ -141,7 +170,7 @@ def test_a_convolution_behind_the_first_layer(odd: Callable[[str], Encoder]) -> 
     assert {place for name, place in found.items() if ".encoder.conv." in name} == {(0, "other"), (0, "output_norm")}
 
 
-@pytest.mark.parametrize("family", ["eurobert", "xlm", "deberta-conv", "squeezebert", "nomic_bert"])
+@pytest.mark.parametrize("family", ["eurobert", "xlm", "deberta-conv", "squeezebert", "nomic_bert", "xmod"])
 def test_they_fit(family: str, odd: Callable[[str], Encoder]) -> None:
     task = make_task(n_train=16, n_validation=8)
     run = fit(odd(family), task, LastLayers(1), epochs=1, compute="float32")

@@ -13,7 +13,17 @@ from ..encoders.observed import pieces
 from ..encoders.parts import parts_of
 from ..errors import InputError
 from .fisher import Meter, check_measure
-from .methods import ALL_NORMS, Defaults, LayerNorms, Loss, Method, defaults_of_subset, trial_of
+from .methods import (
+    ALL_NORMS,
+    Defaults,
+    LayerNorms,
+    Loss,
+    Method,
+    check_within,
+    defaults_of_subset,
+    pool_of,
+    trial_of,
+)
 from .ranking import check_ranking
 from .selection import Selection, check_size, described_in, wanted_count
 from .short_training import head_started
@@ -56,11 +66,12 @@ class FisherTop:
             )
         check_measure(self.estimator, self.given)
         check_ranking("fisher_top", self.granularity, self.per)
+        check_within("fisher_top", self.within)
         check_size("fisher_top", self.count, self.share)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         # The head is always trained, so nothing is chosen in it.
-        within = self.within.attach(model, batches, loss).body
+        within = pool_of(self.within, model, batches, loss)
         wanted_count("fisher_top", within.count, self.count, self.share)  # before anything is measured
         # Which labels are possible, and how they are drawn, is a matter of the task's kind.
         kind = getattr(loss, "kind", None)

@@ -131,6 +131,26 @@ class LayerNorms:
 ALL_NORMS = LayerNorms()  # what a subset is chosen within, where nothing else is said
 
 
+def check_within(name: str, within: Method | None) -> None:
+    """Raises InputError where the method `name` would choose within LoRA's matrices.
+
+    A part of them would be lost with the rest, which is drawn at random and belongs to no encoder.
+    """
+    inner = within.methods if isinstance(within, Union) else () if within is None else (within,)
+    for each in inner:
+        if isinstance(each, Lora):
+            raise InputError(
+                f"{name}:within=lora would train only a part of what LoRA adds: take lora with a lower rank instead"
+            )
+        check_within(name, getattr(each, "within", None))
+
+
+def pool_of(within: Method, model: nn.Module, batches: Iterable[Any], loss: Loss | None) -> Selection:
+    """What `within` chooses in the body, less what a LoRA beside it has added."""
+    found = within.attach(model, batches, loss).body
+    return found - Selection.where(found.parts, lambda name, part: part.kind == "lora")
+
+
 @dataclass(frozen=True)
 class Random:
     """A uniformly random subset of the body, by `count` or `share`: the control for every other choice.
@@ -144,6 +164,7 @@ class Random:
     within: Method | None = None
 
     def __post_init__(self):
+        check_within("random", self.within)
         check_size("random", self.count, self.share)
 
     @property
@@ -158,7 +179,7 @@ class Random:
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         parts = parts_of(model)
         if self.within is not None:
-            pool = self.within.attach(model, batches, loss).body
+            pool = pool_of(self.within, model, batches, loss)
         else:
             # What follows the layers (a pooler of the body's own) belongs to the pool, what a LoRA beside it has added does not.
             outside = ("head", "lora")

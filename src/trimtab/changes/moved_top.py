@@ -15,7 +15,17 @@ from torch import Tensor, nn
 
 from ..encoders.parts import parts_of
 from ..errors import InputError
-from .methods import ALL_NORMS, Defaults, Loss, Method, defaults_of, defaults_of_subset, trial_of
+from .methods import (
+    ALL_NORMS,
+    Defaults,
+    Loss,
+    Method,
+    check_within,
+    defaults_of,
+    defaults_of_subset,
+    pool_of,
+    trial_of,
+)
 from .ranking import check_ranking, top_of
 from .selection import Selection, check_size, wanted_count
 from .short_training import put_back, train_briefly
@@ -55,10 +65,11 @@ class MovedTop:
         if self.steps < 1:
             raise InputError(f"moved_top:steps={self.steps} must be at least 1")
         check_ranking("moved_top", self.granularity, self.per)
+        check_within("moved_top", self.within)
         check_size("moved_top", self.count, self.share)
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
-        within = self.within.attach(model, batches, loss).body
+        within = pool_of(self.within, model, batches, loss)
         wanted_count("moved_top", within.count, self.count, self.share)  # before anything is tried
         # Each step its own batch, where there are so many; fewer are gone through again.
         some = list(islice(batches, self.steps))

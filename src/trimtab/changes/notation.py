@@ -52,7 +52,7 @@ def _united(text: str) -> list[str]:
 
 
 def method_text(method: Method) -> str:
-    """The text that `parse_method` reads back as `method`; a user's own method is given by its repr.
+    """The text that `parse_method` reads back as `method`; a user's own method is given by its repr, or its class and attributes.
 
     Raises InputError for a selection in a file whose name cannot be read back.
     """
@@ -63,11 +63,20 @@ def method_text(method: Method) -> str:
     # Only what differs from the defaults is written, so that one method has one text.
     names = {kind: name for name, kind in METHODS.items()}
     if type(method) not in names:
-        return repr(method)
+        return _own_text(method)
     changed = [f for f in dataclasses.fields(method) if getattr(method, f.name) != f.default]  # type: ignore[arg-type]
     types = typing.get_type_hints(type(method))
     options = ",".join(f"{f.name}={_value_text(getattr(method, f.name), types[f.name])}" for f in changed)
     return names[type(method)] + (f":{options}" if options else "")
+
+
+def _own_text(method: Method) -> str:
+    """A user's own method in words that are the same in every process: its repr, where that is not an address in memory."""
+    kind = type(method)
+    if kind.__repr__ is not object.__repr__:
+        return repr(method)
+    values = ", ".join(f"{name}={value!r}" for name, value in sorted(getattr(method, "__dict__", {}).items()))
+    return f"{kind.__module__}.{kind.__qualname__}({values})"
 
 
 def method_identity(method: Method) -> str:

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..encoders.parts import Part
+from ..encoders.parts import Part, plain_name
 from ..errors import InputError
 from ..files import replacing
 
@@ -128,8 +128,10 @@ class Selection:
         """What `save` wrote, in the model of `parts`; raises InputError for another file, a damaged one, or another encoder."""
         # The names and sizes of parameters tell another encoder before any position is read.
         described = described_in(path)
+        # A LoRA beside it gives the maps that it wraps another name.
+        here = {plain_name(name): name for name, part in parts.items() if part.kind != "lora"}
         for name, count in described["counts"].items():
-            found = parts[name].count if name in parts else None
+            found = parts[here[plain_name(name)]].count if plain_name(name) in here else None
             if found != count:
                 there = "does not have it" if found is None else f"has {found} there"
                 raise InputError(
@@ -137,8 +139,8 @@ class Selection:
                 )
         try:
             with safe_open(path, framework="np") as file:
-                elements = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return cls(parts, elements | dict.fromkeys(described["whole"]))
+                elements = {here[plain_name(name)]: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            return cls(parts, elements | dict.fromkeys(here[plain_name(name)] for name in described["whole"]))
         except (OSError, SafetensorError, ValueError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error}): copy it again, or save the selection again") from None
 

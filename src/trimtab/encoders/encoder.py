@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,12 @@ _OF_NO_MATTER = frozenset({  # entries of a configuration
     "architectures", "transformers_version", "torch_dtype", "dtype", "id2label", "label2id", "num_labels", "problem_type",
     "finetuning_task", "use_cache", "return_dict", "output_attentions", "output_hidden_states", "gradient_checkpointing",
 })  # fmt: skip
+
+
+class _Quiet:
+    """How many threads want transformers to be quiet, and what the user had set before the first of them."""
+
+    lock, wanted, before = threading.Lock(), 0, (0, True)
 
 
 @dataclass(frozen=True)
@@ -281,12 +288,19 @@ def quiet() -> Iterator[None]:
     """Keeps transformers from printing its own progress bars and notices: new heads are expected here."""
     from transformers.utils import logging
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    with _Quiet.lock:
+        _Quiet.wanted += 1
+        if _Quiet.wanted == 1:
+            _Quiet.before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+        with _Quiet.lock:
+            _Quiet.wanted -= 1
+            # Not before the last of them: what one thread has set is not what the user had.
+            if _Quiet.wanted == 0:
+                logging.set_verbosity(_Quiet.before[0])
+                if _Quiet.before[1]:
+                    logging.enable_progress_bar()

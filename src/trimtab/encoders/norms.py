@@ -85,7 +85,29 @@ def is_tail(module: nn.Module) -> bool:
         children.keys() == {"dense", "dropout", "LayerNorm"}
         and isinstance(children["dropout"], nn.Dropout)
         and isinstance(children["LayerNorm"], nn.LayerNorm)
+        and _normalises(module, children["dense"], children["LayerNorm"])
     )
+
+
+@torch.no_grad()
+def _normalises(module: nn.Module, dense: Any, norm: nn.LayerNorm) -> bool:
+    """Whether the module's own forward method applies its norm; that of X-MOD leaves it to whoever calls it."""
+    where = {"device": dense.weight.device, "dtype": dense.weight.dtype}
+    x, residual = (
+        torch.ones(1, 1, dense.in_features, **where),
+        torch.arange(norm.normalized_shape[0], **where)[None, None],
+    )
+    modes = {each: each.training for each in module.modules()}
+    try:
+        module.eval()
+        answer = type(module).forward(module, x, residual)
+        expected = functional.layer_norm(dense(x) + residual, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    except (RuntimeError, TypeError, AttributeError):
+        return False
+    finally:
+        for each, training in modes.items():
+            each.training = training
+    return torch.allclose(answer.float(), expected.float(), rtol=1e-3, atol=1e-3)
 
 
 def tail_forward(module: Any) -> Callable[[Tensor, Tensor], Tensor]:

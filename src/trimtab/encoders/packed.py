@@ -29,11 +29,10 @@ from .bucketed import bucketed_logits, warn_padded
 from .dropout import dropout_forward
 from .head import LinearHead, agree
 from .layout import Layout
-from .padded import padded_logits
 from .parts import layers_of, runs_as
 from .picked import embedding_forward
 from .positions import position_ids, uncounted
-from .probe import evaluating, observe, probe_ids
+from .probe import evaluating, observe, padding_matters, probe_ids
 from .running import Run
 from .whole import WholeLayer, fits, whole_forward
 
@@ -191,7 +190,7 @@ def prepare(model: Any, *, compute: Compute = "auto") -> None:
     plan.packed = _try_packed(model, plan, layers, expected)
     if not plan.packed:
         model.config._attn_implementation = plan.attention
-        plan.alike = _padding_matters(model, expected)
+        plan.alike = padding_matters(model, expected)
         warn_padded(model, alike=plan.alike)
     # Dropout and tables in all of the model, arithmetic in its layers only.
     for module in model.modules():
@@ -303,20 +302,6 @@ def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) ->
             plan.undo()
             plan.firsts_from = None
     return False
-
-
-def _padding_matters(model: Any, expected: Tensor) -> bool:
-    """Whether the probe's texts are answered otherwise one by one than together and padded, where the logits are `expected`.
-
-    XLNet's head reads the last position, whatever stands there; Fourier transforms and convolutions mix it into the others.
-    """
-    with evaluating(model):
-        try:
-            alone = torch.cat([padded_logits(model, [ids], None) for ids in probe_ids(model)])
-        except (RuntimeError, ValueError, IndexError) as error:
-            _log.info("%s cannot answer the probe's texts alone: %s", type(model).__name__, error)
-            return False
-    return not agree(model, expected, alone, rtol=1e-3, atol=1e-4, apart=1e-2)
 
 
 def _set_up(model: Any, plan: _Plan, layers: Any, *, whole: bool, shortcuts: bool) -> None:

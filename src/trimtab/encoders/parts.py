@@ -79,10 +79,12 @@ class Layers:
 
 
 def layers_of(model: nn.Module) -> Layers:
-    """The longest ModuleList whose members are all of one class; a model without one has no layers."""
+    """The longest ModuleList whose members are all of one class, and no tables; a model without one has no layers."""
     path, count = "", 0
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len({type(member) for member in module}) == 1 and len(module) > count:
+            if isinstance(module[0], nn.Embedding):  # MarkupLM has one for each depth of a page's tree
+                continue
             path, count = name, len(module)
     stated = getattr(getattr(model, "config", None), "num_hidden_layers", count)
     beside = tuple(
@@ -103,12 +105,12 @@ def parts_of(model: nn.Module) -> dict[str, Part]:
     layers = layers_of(model)
     body, new = getattr(model, "base_model_prefix", ""), getattr(model, "new_parameters", frozenset())
     # The map that an adapter wraps has the wrapper's plain path: it goes in last and takes its place.
-    modules = {_plain(name): module for name, module in model.named_modules() if not name.endswith(".base_layer")}
-    modules |= {_plain(name): module for name, module in model.named_modules() if name.endswith(".base_layer")}
+    modules = {plain_name(name): module for name, module in model.named_modules() if not name.endswith(".base_layer")}
+    modules |= {plain_name(name): module for name, module in model.named_modules() if name.endswith(".base_layer")}
     outputs = _output_maps(modules, layers)
     parts, layers_seen = {}, False
     for name, parameter in model.named_parameters():
-        path = _plain(name.rpartition(".")[0])
+        path = plain_name(name.rpartition(".")[0])
         layer = _layer_number(path, layers)
         # What precedes the layers and what follows them is told apart by the order of definition.
         layers_seen = layers_seen or layer is not None
@@ -155,8 +157,8 @@ def runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
     return isinstance(module, kind) and type(module).forward is kind.forward
 
 
-def _plain(path: str) -> str:
-    """The path without the wrappers that peft puts around an adapted linear map."""
+def plain_name(path: str) -> str:
+    """The path, or the name of a parameter, without the wrappers that peft puts around an adapted linear map."""
     return re.sub(r"\.(base_layer|lora_\w+(\.\w+)?)(?=\.|$)", "", path)
 
 
@@ -203,9 +205,11 @@ def _normalises_attention(path: str, modules: Mapping[str, nn.Module]) -> bool:
     if _FIRST_NORM.search(path):
         return True
     parent, _, leaf = path.rpartition(".")
-    # Llama calls the norm in front of the feed-forward maps so; Gemma, which has norms of those too, the one behind attention.
+    # Llama calls the norm in front of the feed-forward maps so. It is the one behind attention in Gemma, which has norms of those
+    # maps too, and in NomicBERT, which has none in front of attention.
     if leaf == "post_attention_layernorm":
-        return any(other.startswith(f"{parent}.") and "feedforward_layernorm" in other for other in modules)
+        beside = [other[len(parent) + 1 :] for other in modules if other.startswith(f"{parent}.")]
+        return "input_layernorm" not in beside or any("feedforward_layernorm" in other for other in beside)
     return bool(_IN_ATTENTION.search(path))
 
 

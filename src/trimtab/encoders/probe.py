@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,9 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .head import agree
 from .padded import padded_logits
 
 LENGTHS = (5, 9, 3)  # tokens of the texts tried
+
+_log = logging.getLogger(__name__)
 
 
 def probe_ids(model: Any) -> list[np.ndarray]:
@@ -60,3 +64,17 @@ def observe(model: Any) -> tuple[Tensor, list[list[nn.Linear]]]:
     for module, inputs in seen.items():
         groups.setdefault((*map(id, inputs), module.bias is None), []).append(module)
     return logits, [group for group in groups.values() if len(group) > 1]  # a map alone shares nothing
+
+
+def padding_matters(model: Any, together: Tensor) -> bool:
+    """Whether the probe's texts are answered otherwise one by one than `together` and padded (3, C).
+
+    XLNet's head reads the last position, whatever stands there; Fourier transforms and convolutions mix it into the others.
+    """
+    with evaluating(model):
+        try:
+            alone = torch.cat([padded_logits(model, [ids], None) for ids in probe_ids(model)])
+        except (RuntimeError, ValueError, IndexError) as error:
+            _log.info("%s cannot answer the probe's texts alone: %s", type(model).__name__, error)
+            return False
+    return not agree(model, together, alone, rtol=1e-3, atol=1e-4, apart=1e-2)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,12 @@ def load_checkpoint(folder: Path, identity: str) -> tuple[Progress, dict[str, di
         with safe_open(path, "pt") as file:
             header = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        progress = Progress(**json.loads(header["progress"]))
+        stored = json.loads(header["progress"])
+        if {*stored} != {one.name for one in fields(Progress)}:
+            raise InputError(
+                f"{path} is of another version of trimtab: resume with that, or delete it to start the run anew"
+            )
+        progress = Progress(**stored)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}): delete it to start the run anew") from error
     if header.get("identity") != identity:

@@ -48,6 +48,8 @@ def fit(
     started = time.perf_counter()
     # First, so that a misspelt setting is refused before anything is loaded.
     chosen = settings_from(settings)
+    if isinstance(method, type) or not hasattr(method, "attach"):
+        raise InputError(f"{method!r} is no method: give one such as trimtab.LayerNorms() or trimtab.Lora(rank=8)")
     # The caller's random streams are left as they were, whatever is drawn in here; those of this rank's own GPU among them.
     with joined() as ranks, forked():
         folder = None
@@ -222,6 +224,14 @@ def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Disp
     elements = {
         name: tensors["position"][name].numpy() if name in tensors["position"] else None for name in tensors["value"]
     }
+    # But not where less is asked for now: the memory may not have held what it began with.
+    stated = bench.settings.tokens_per_batch
+    if stated and stated != state.tokens_per_batch:
+        display.warn(
+            f"it goes on with {stated:,} tokens at a time, where it began with {state.tokens_per_batch:,}: rounding, and which "
+            "row has which noise, are no longer those of an uninterrupted run"
+        )
+        state.tokens_per_batch = stated
     bench.use(cast(Compute, state.compute), state.tokens_per_batch, elements)
     # In this order: `use` may have made a new optimizer, whose state is then empty.
     bench.optimizer.restore(tensors["value"])
@@ -249,4 +259,5 @@ def _interruptible(worth_keeping: Callable[[], bool], say: Callable[[], None]) -
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        # None: it was not set from Python, and cannot be set again from there.
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)

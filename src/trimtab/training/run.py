@@ -84,7 +84,7 @@ def finished_run(
     # After --resume of a run whose best validation lies in an earlier sitting, its logits are not there. No rank has them then,
     # and all of them compute a share.
     scores, logits = bench.validate() if logits is None else (bench.scores(logits), logits)
-    name = folder.name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
+    name = folder.resolve().name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
     delta = Delta.extract(
         bench.model, bench.selection, bench.encoder, bench.task.description(), bench.method,
         head=bench.settings.head, max_length=bench.max_length,

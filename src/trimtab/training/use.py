@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..changes.delta import Delta
 from ..encoders.encoder import Encoder, load
+from ..encoders.packed import prepare
 from ..errors import InputError
 from ..tasks.answers import Answer, answers
 from ..tasks.batches import Tokens, Truncation, tokenize
@@ -64,6 +65,7 @@ class Predictor:
         self.task = Task.from_description(self.delta.task)
         self.encoder = base_encoder(self.delta, encoder)
         self.model = self.delta.attach(self.encoder).to(device())
+        prepare(self.model)  # now and not with the first answer, which several threads may ask for at once
 
     def answers(self, rows: Rows) -> list[Answer]:
         """One Answer per row, in order."""

@@ -21,7 +21,7 @@ from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, can_split, computing, prepare, resolved
 from ..encoders.parts import layers_of
 from ..errors import InputError
-from ..randomness import seed_generators, seeded, stream_seed
+from ..randomness import drawing, seeded, stream_seed
 from ..tasks.batches import Tokens, shuffled_batches, token_groups
 from ..tasks.holdout import limited
 from ..tasks.losses import TaskLoss, task_loss
@@ -103,17 +103,17 @@ class Workbench:
         # The batch follows from step and seed alone, so that a resumed run needs no state of a data loader.
         epoch, position = divmod(step, self.steps_per_epoch)
         rows = shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, epoch)[position]
-        # every rank draws noise of its own, the first one that of a run with one rank
-        stream = () if self.ranks.is_first else (self.ranks.rank,)
-        seed_generators(stream_seed(self.settings.seed, "dropout", step, *stream), device())
         if not self.model.training:
             self._train_mode()
         # Of the tokens also where a prefix is cached: groups, and so the noise of each row, are then the same.
         lengths = self.train.lengths
         # Gradient accumulation: how many groups a batch falls into depends on memory and must not matter.
         groups = token_groups(lengths, self.ranks.share(rows, lengths), self.memory.tokens)
-        # By the whole batch's rows, so that groups add up to its mean; of each the sum of its losses.
-        sums = [self._pass(group, len(rows) * self.loss.unit) for group in groups]
+        # Every rank draws noise of its own, the first one that of a run with one rank.
+        stream = () if self.ranks.is_first else (self.ranks.rank,)
+        with drawing(stream_seed(self.settings.seed, "dropout", step, *stream), device()):
+            # By the whole batch's rows, so that groups add up to its mean; of each the sum of its losses.
+            sums = [self._pass(group, len(rows) * self.loss.unit) for group in groups]
         if self.ranks.count > 1:
             self.optimizer.add_up(self.ranks.add_up)
         sums.append(self.optimizer.step(self.rate(step), self.settings.clip))
@@ -225,7 +225,12 @@ class Workbench:
 
     def _splits_visited_again(self) -> dict[str, Tokens]:
         """The splits whose states in front of the first trained layer are worth keeping; none where all layers are trained."""
-        if self.selection.first_layer < 1 or not can_split(self.model) or self._trains_norm_behind_layers():
+        first = self.selection.first_layer
+        if (
+            first < 1
+            or not can_split(self.model)
+            or (first == layers_of(self.model).count and self._trains_last_norm())
+        ):
             return {}
         # A cached prefix is read once per visit: training rows of a single epoch would be written for nothing.
         return ({"train": self.train} if self.settings.epochs != 1 else {}) | {"validation": self.validation}
@@ -253,8 +258,8 @@ class Workbench:
         """What the process had of its own before the model, less the frozen weights: these are pages of their file."""
         return self.private - sum(4 * p.numel() for p in self.model.parameters() if not p.requires_grad)
 
-    def _trains_norm_behind_layers(self) -> bool:
-        """Whether the norm behind the last layer is trained, which a compact head's mean comes after."""
+    def _trains_last_norm(self) -> bool:
+        """Whether the norm behind the last layer is trained: what the head is given comes after it."""
         return any(self.selection.parts[name].kind == "encoder_norm" for name in self.selection.elements)
 
     def _train_mode(self) -> None:

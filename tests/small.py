@@ -87,11 +87,11 @@ ODD_CONFIGS["deberta-conv"] = lambda: DebertaV2Config(
 )
 
 
-def make_encoder_folder(family: str, folder: Path) -> Path:
-    """A Hugging Face folder with a random model of `family` and a word tokenizer."""
-    torch.manual_seed(0)
+def make_encoder_folder(family: str, folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
+    """A Hugging Face folder with a random model of `family`, saved in `dtype`, and a word tokenizer."""
+    torch.manual_seed(seed)
     config = (CONFIGS | ODD_CONFIGS)[family]()
-    AutoModel.from_config(config).save_pretrained(folder)
+    AutoModel.from_config(config).to(dtype).save_pretrained(folder)
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(SPECIAL + WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(

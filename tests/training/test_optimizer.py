@@ -7,6 +7,7 @@ from torch import nn
 
 from trimtab.changes.methods import Full
 from trimtab.changes.selection import Selection
+from trimtab.encoders.head import TWO_CLASSES
 from trimtab.encoders.parts import parts_of
 from trimtab.training.optimizer import SelectedAdamW, linear_rate
 
@@ -105,12 +106,29 @@ def test_half_precision_masters_are_refused():
         SelectedAdamW(model, Full().attach(model), lr=0.1, head_lr=0.1, weight_decay=0.0)
 
 
-def test_clipping_bounds_the_norm_of_all_gradients():
+def test_clipping_bounds_the_norm_of_all_gradients(monkeypatch):
     model = nn.Sequential(nn.Linear(4, 3))
     optimizer = SelectedAdamW(model, Full().attach(model), lr=0.1, head_lr=0.1, weight_decay=0.0)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 3.0)
+    stepped = []
+    monkeypatch.setattr(optimizer._adamw, "step", lambda: stepped.extend(p.grad.clone() for p in model.parameters()))
     assert float(optimizer.step(1.0, clip=1.0)) == pytest.approx(3.0 * 15**0.5)
+    # One direction of 15 equal elements, whose norm is 1 now.
+    assert torch.cat([gradient.flatten() for gradient in stepped]).tolist() == pytest.approx([15**-0.5] * 15)
+
+
+def test_a_heads_own_norm_does_not_decay(encoder_of):
+    """ModernBERT has one."""
+    model = encoder_of("modernbert").with_head(TWO_CLASSES)
+    optimizer = SelectedAdamW(model, Full().attach(model), lr=0.1, head_lr=0.1, weight_decay=0.5)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step(1.0, clip=1.0)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert "head.dense.weight" in moved
+    assert not [name for name in moved if "norm" in name]
 
 
 def test_rate_rises_then_falls_to_zero():

@@ -1,5 +1,6 @@
 """The command line: one subcommand per library verb, of the same name. Progress goes to stderr, answers to stdout."""
 
+import errno
 import io
 import sys
 import warnings
@@ -34,4 +35,10 @@ def main() -> None:
         app()
     except InputError as error:
         say(f"trimtab: {error}")
+        sys.exit(2)
+    except OSError as error:
+        # A name that no file can have, or a place that the user may not enter, wherever it was met.
+        if error.filename is None or error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+            raise
+        say(f"trimtab: cannot use {error.filename!s:.200}: {error.strerror}. Name another place.")
         sys.exit(2)

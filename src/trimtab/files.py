@@ -54,15 +54,18 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def check_writable(folder: Path) -> None:
-    """Makes `folder` and tries it; raises InputError where nothing can be written there, before hours of work end at that."""
+def check_writable(folder: Path, option: str = "--out") -> None:
+    """Makes `folder` and tries it; raises InputError where nothing can be written there, before hours of work end at that.
+
+    `option` is what names the place on the command line.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tried = part_of(folder / "tried")
         tried.touch()
         tried.unlink()
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise unwritable(folder, error, option) from error
 
 
 def check_name(path: Path) -> None:
@@ -83,19 +86,19 @@ def part_pattern(name: str) -> str:
     return f".{glob.escape(name)}.*-*.part"
 
 
-def unwritable(path: Path, error: Exception) -> InputError:
-    """The InputError that says why `path` could not be written and what to do."""
+def unwritable(path: Path, error: Exception, option: str = "--out") -> InputError:
+    """The InputError that says why `path` could not be written and what to do; `option` names places on the command line."""
     # safetensors reports a full disk as an error of its own, which has no number.
     code = (error.errno if isinstance(error, OSError) else None) or 0
     advice = {
-        errno.ENOSPC: "Free some space, or choose another place (--out).",
-        errno.EEXIST: "Something else has that name: choose another one (--out).",
-        errno.ENOTDIR: "A part of the path is a file and no folder: choose another place (--out).",
+        errno.ENOSPC: f"Free some space, or choose another place ({option}).",
+        errno.EEXIST: f"Something else has that name: choose another one ({option}).",
+        errno.ENOTDIR: f"A part of the path is a file and no folder: choose another place ({option}).",
     }
     # Without a path: that of the temporary file would mean nothing to a user.
     why = getattr(error, "strerror", None) or error
     return InputError(
-        f"cannot write {path}: {why}. {advice.get(code, 'Choose a place that you may write to (--out).')}"
+        f"cannot write {path}: {why}. {advice.get(code, f'Choose a place that you may write to ({option}).')}"
     )
 
 

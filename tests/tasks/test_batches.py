@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import make_task
 
+from trimtab.errors import InputError
 from trimtab.tasks.batches import shuffled_batches, token_groups, tokenize
 from trimtab.tasks.task import Rows
 
@@ -56,10 +57,22 @@ def test_a_tokenizer_without_the_tokenizers_library(encoder):
         def __call__(self, *args, **kwargs):
             return fast(*args, **kwargs)
 
+        def num_special_tokens_to_add(self, pair):
+            return 3 if pair else 2
+
     for length in (60, 12):
         expected, found = (tokenize(task, task.train, one, length) for one in (fast, Slow()))
         assert [row.tolist() for row in found.ids] == [row.tolist() for row in expected.ids]
         assert found.truncation == expected.truncation
+
+
+@pytest.mark.parametrize(("pairs", "least"), [(False, 3), (True, 5)])
+def test_a_limit_that_leaves_nothing_of_a_text_is_refused(pairs, least, encoder):
+    task = make_task(pairs=pairs)
+    with pytest.raises(InputError, match=f"give at least {least} "):
+        tokenize(task, task.train, encoder.tokenizer, least - 1)
+    found = tokenize(task, task.train, encoder.tokenizer, least)
+    assert {len(ids) for ids in found.ids} == {least}
 
 
 def test_pairs_are_cut_from_the_longer_text(encoder):

@@ -107,6 +107,6 @@ def test_one_thread_at_a_time_uses_a_tokenizer(pairs, encoder, monkeypatch):
             lambda *args, inner=inner: held.append(batches.TOKENIZER_LOCK.locked()) or inner(*args),
         )
     task = make_task(n_train=9, pairs=pairs)
-    assert tokenize(task, task.train, encoder.tokenizer, 4).truncation.rows_cut
+    assert tokenize(task, task.train, encoder.tokenizer, 5).truncation.rows_cut
     assert held == [True, True]
     assert not batches.TOKENIZER_LOCK.locked()

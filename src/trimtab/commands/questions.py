@@ -101,6 +101,7 @@ def fisher(
     from ..studies.information import fisher as measure
     from ..tasks.read import read
     from ..terminal import information_tables
+    from ..training.repeat import folder_name
 
     # A mean over tasks has to be asked for: several tasks could as well mean one answer for each.
     if (len(tasks) > 1) != is_global:
@@ -116,13 +117,15 @@ def fisher(
     method, loaded, infos = parse_method(within), load(encoder), []
     read_tasks = [read(name, text=text, label=label, kind=kind, skip_bad_rows=skip_bad_rows) for name in tasks]
     say(*(note for task in read_tasks for note in task.notes))
-    out = out or _unused(Path("runs") / f"{'global' if is_global else read_tasks[0].name}-fisher.safetensors")
+    name = folder_name("global" if is_global else read_tasks[0].name, "fisher")
+    out = out or _unused(Path("runs") / f"{name}.safetensors")
+    plot = _picture_beside(out)
     if save_selection is not None and save_selection.resolve() == out.resolve():
         raise InputError(f"--out and --save-selection both name {out}: give each a file of its own")
     for path, option, key in ((out, "--out", "fisher"), (save_selection, "--save-selection", "selection")):
         if path is not None:
             _check_ours(path, option, key)
-            check_writable(path.parent)
+            check_writable(path.parent, option)
     # One after another: what is kept of each is one number per element, not its model. All are measured alike: only then can
     # they be averaged.
     for task in read_tasks:
@@ -140,7 +143,6 @@ def fisher(
     found.save(out)
     # The file is there before the picture is drawn: it is what took the time.
     heading = f"Fisher information ({found.measure}): {title} on {encoder}"
-    plot = out.with_name(f"{out.stem}-heatmap.png")  # a picture of the file's own name may be somebody's
     # The mean and not the sum: kinds differ a thousandfold in how many elements they have.
     draw_heat_map(*means_by_place(found.parts, found.sums()), heading, "mean per element", plot)
     say(f"written to {out}; heat map: {plot}")
@@ -160,6 +162,12 @@ def _unused(place: Path) -> Path:
     if place.exists():
         raise InputError(f"{place} is there already: name it to have it replaced, or another place (--out)")
     return place
+
+
+def _picture_beside(out: Path) -> Path:
+    """Where the heat map of a measurement goes; raises InputError where something is there that is no older picture of it."""
+    plot = out.with_name(f"{out.stem}-heatmap.png")  # a picture of the file's own name may be somebody's
+    return plot if out.exists() else _unused(plot)
 
 
 def _tell(tasks: "list[Task]") -> None:
@@ -222,14 +230,17 @@ def recommend(
     given = dict(locals())  # before anything else is local
     from ..changes.notation import method_text
     from ..encoders.encoder import load
+    from ..files import check_writable
     from ..studies.recommend import recommend as recommend_method
     from ..tasks.read import read
     from ..terminal import trials_table
+    from ..training.repeat import folder_name
 
     read_task = read(task, text=text, label=label, kind=kind, metric=metric, skip_bad_rows=skip_bad_rows)
     _tell([read_task])
     # Always a folder, where the Python function would do without: a recommendation that was stopped goes on from its trials.
-    out = out or Path("runs") / f"{read_task.name}-recommend"
+    out = out or Path("runs") / folder_name(read_task.name, "recommend")
+    check_writable(out)
     found = recommend_method(
         load(encoder), read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **_settings(given)
     )
@@ -316,6 +327,7 @@ def compare(
     given = dict(locals())  # before anything else is local
     from ..changes.notation import parse_method
     from ..encoders.encoder import load
+    from ..files import check_writable
     from ..studies.compare import compare as compare_methods
     from ..studies.comparison_page import markdown
     from ..tasks.read import read
@@ -331,6 +343,9 @@ def compare(
         read(name, text=text, label=label, kind=kind, metric=metric, skip_bad_rows=skip_bad_rows) for name in tasks
     ]
     _tell(read_tasks)
+    check_writable(out)
+    if report is not None:
+        check_writable(report.parent, "--report")
     # Cells that are in `out` already are not computed again.
     found = compare_methods(
         load(encoder), read_tasks, methods, seeds, out=out, progress=True,
@@ -339,10 +354,10 @@ def compare(
     if not any(cell.refused is None for cell in found.cells):
         whys = {f"{cell.method} on {cell.task}: {cell.refused}": None for cell in found.cells}
         raise InputError(f"no method could be used, so nothing is compared: {'; '.join(whys)}")
-    # Beside the cells, unless said otherwise.
-    page = found.report(report or out / "methods.html")
+    # First what cannot fail; the page lies beside the cells, unless said otherwise.
     if not as_json:
         print(markdown(found), end="")
+    page = found.report(report or out / "methods.html")
     say(f"written to {page}")
     print_json(found.as_json() | {"report": str(page)}, as_json)
 

@@ -10,19 +10,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
-
 from ..changes.methods import Method
 from ..changes.notation import method_identity, method_text
 from ..encoders.encoder import Encoder
+from ..encoders.packed import resolved
 from ..errors import InputError
 from ..files import write_json
-from ..tasks.metrics import decided, probabilities
+from ..tasks.metrics import given_answers
 from ..tasks.task import Task
 from ..training.fit import fit
-from ..training.ranks import started
+from ..training.ranks import device, started
 from ..training.recipe import DECIDE_NOTHING, Settings, settings_from
 from ..training.run import Run
 from .progress import StudyDisplay
@@ -120,6 +117,7 @@ def _cell(
         return found, True
     display.starts(task.name, name, seed)
     try:
+        _warm_up(encoder, task)
         # No run folder: a cell is its scores and answers, and models of hundreds of cells would fill a disk.
         run = fit(encoder, task, method, out=None, **asdict(settings))
         cell = _finished(run, task, name, seed)
@@ -134,6 +132,17 @@ def _cell(
     return cell, False
 
 
+_WARM: set[str] = set()  # hashes of the encoders that this process has loaded once
+
+
+def _warm_up(encoder: Encoder, task: Task) -> None:
+    """Loads what the first fit of a process loads, and measures the arithmetic, which are no part of any cell's seconds."""
+    if encoder.sha256 not in _WARM:
+        encoder.with_head(task)
+        resolved("auto", device())
+        _WARM.add(encoder.sha256)
+
+
 def _finished(run: Run, task: Task, method: str, seed: int) -> Cell:
     """The cell of a finished run; its delta is saved once to see how large it is."""
     assert run.logits is not None  # every fit validates
@@ -141,19 +150,9 @@ def _finished(run: Run, task: Task, method: str, seed: int) -> Cell:
         n_bytes = run.delta.save(folder).stat().st_size
     return Cell(
         task.name, method, seed, task.metric, run.scores, run.baseline, run.details["elements"], run.details["share"],
-        run.seconds, run.examples_per_second, run.peak_memory_bytes, n_bytes, run.details["settings"],
-        _answers(task, run.logits).tolist(), run.details["choosing_seconds"],
+        run.seconds + run.details["cached_seconds"], run.examples_per_second, run.peak_memory_bytes, n_bytes,
+        run.details["settings"], given_answers(task.kind, run.logits).tolist(), run.details["choosing_seconds"],
     )  # fmt: skip
-
-
-def _answers(task: Task, logits: Tensor) -> NDArray:
-    """Class numbers (N,), classes as 0 and 1 (N, C), or values (N,), from logits (N, C)."""
-    # In the forms that statistics.py resamples, decided as tasks/metrics.py decides.
-    likely = probabilities(task.kind, logits).numpy()
-    if task.kind == "regression":
-        # Nine significant digits are all that float32 holds, in whatever unit labels are; float64 would write seventeen.
-        return np.array([float(f"{value:.9g}") for value in likely[:, 0]])
-    return decided(task.kind, likely)
 
 
 def _place(folder: Path, encoder: Encoder, task: Task, method: Method, settings: Settings) -> tuple[Path, str]:

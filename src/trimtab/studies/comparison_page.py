@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -36,16 +37,16 @@ def answer(comparison: Comparison) -> list[str]:
 
 def markdown(comparison: Comparison) -> str:
     """The answer, then a table over tasks, one per task, and what was refused."""
-    lines = [*answer(comparison), ""]
+    lines = [*map(_plain, answer(comparison)), ""]
     # One task needs no table over tasks: it would say the same.
     titled = [(f"Over {len(comparison.tasks)} tasks", comparison.overall)] if len(comparison.tasks) > 1 else []
     titled += [(f"{task.name} ({metric_name(task)})", comparison.by_task[task.name]) for task in comparison.tasks]
     for title, summaries in titled:
-        lines += [f"**{title}**", "", *_table(comparison, summaries), ""]
+        lines += [f"**{_plain(title)}**", "", *_table(comparison, summaries), ""]
     # What is missing from the tables, and how far to trust what is in them.
-    lines += [f"- {method} was refused: {why}" for method, why in comparison.refused.items()]
-    lines += [f"- {doubt}" for doubt in doubts(comparison)]
-    lines += ["", how_judged(comparison)]
+    lines += [f"- {_plain(f'{method} was refused: {why}')}" for method, why in comparison.refused.items()]
+    lines += [f"- {_plain(doubt)}" for doubt in doubts(comparison)]
+    lines += ["", _plain(how_judged(comparison))]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -194,15 +195,16 @@ def _cheapest(comparison: Comparison, found: list[Summary]) -> str:
 
 
 def _table(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
-    """The lines of a Markdown table, a method each; a bar in a method's text is escaped."""
+    """The lines of a Markdown table, a method each."""
+    against = _in_table(comparison.reference)
     lines = [
-        f"| method | elements | score | rank | difference from {comparison.reference} (95%) | p | seconds | delta |",
+        f"| method | elements | score | rank | difference from {against} (95%) | p | seconds | delta |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for s in summaries:
         p = p_value(s.p)
         cells = [
-            s.method,
+            _in_table(s.method),
             f"{s.elements:,}",
             _scored(s),
             str(s.rank),
@@ -211,8 +213,18 @@ def _table(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
             f"{s.seconds:.0f}",
             size(s.delta_bytes),
         ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _plain(text: str) -> str:
+    """`text` in Markdown, where names may hold what would be HTML or code."""
+    return re.sub(r"([<`])", r"\\\1", text)
+
+
+def _in_table(name: str) -> str:
+    """A name for a cell of a Markdown table, which a bar would end."""
+    return _plain(name).replace("|", "\\|")
 
 
 def _where(comparison: Comparison) -> str:

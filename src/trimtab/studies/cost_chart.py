@@ -22,9 +22,15 @@ COSTS = {
 MOST_NAMES = 10  # of more methods only the front and the reference are named: names would cover the points
 _IN_WORDS: dict[str, Callable[[float], str]] = {  # of ticks, which are round numbers
     "elements": lambda value: compact(round(value)) if value > 1 else "≤ 1" if value == 1 else "",
-    "seconds": lambda value: f"{value:,g} s" if value < 1 else f"{value:,.0f} s",
+    "seconds": lambda value: f"{value:,.4g} s" if value < 1000 else f"{value:,.0f} s",
     "delta_bytes": size,
 }
+_EXACTLY: dict[str, Callable[[float], str]] = {  # where those are alike
+    "elements": lambda value: f"{value:,.6g}" if value < 1000 else f"{value:,.0f}",
+    "seconds": lambda value: f"{value:,.8g} s",
+    "delta_bytes": lambda value: f"{value:,.0f} bytes",
+}
+_MOST_TICKS = 5
 # Colours that occur nowhere else; in the page they are replaced by its own, which are light or dark as the reader likes.
 _INK, _BLUE, _ORANGE, _RULE = "#010203", "#010204", "#010205", "#010206"
 _COLOURS = {_INK: "currentColor", _BLUE: "var(--blue)", _ORANGE: "var(--orange)", _RULE: "var(--muted)"}
@@ -76,14 +82,21 @@ def chart(comparison: Comparison, cost: str) -> Figure:
 
 def _mark_costs(axes: Any, cost: str) -> None:
     """Ticks in words (9,984 or 19 KB), at powers of ten, or closer where the methods span little."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     low, high = axes.get_xlim()
     decades = math.log10(high / low)
     within = (1,) if decades > 2.5 else (1, 3) if decades > 1 else (1, 2, 5) if decades > 0.5 else (1, 1.5, 2, 3, 5, 7)
-    axes.xaxis.set_major_locator(LogLocator(subs=within, numticks=100))
+    ticks = [tick for tick in LogLocator(subs=within, numticks=100).tick_values(low, high) if low <= tick <= high]
+    if (
+        not 2 <= len(ticks) <= 2 * _MOST_TICKS
+    ):  # they lie so close that round numbers of a logarithm are too many or too few
+        ticks = [tick for tick in MaxNLocator(_MOST_TICKS - 1).tick_values(low, high) if low <= tick <= high]
+    words = [_IN_WORDS[cost](tick) for tick in ticks]
+    if len(set(words)) < len(words):
+        words = [_EXACTLY[cost](tick) for tick in ticks]
+    axes.set_xticks(ticks, words)
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, position: _IN_WORDS[cost](value)))
 
 
 def _label(figure: Figure, axes: Any, places: Mapping[str, tuple[float, float]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,15 +54,18 @@ def draw_heat_map(layers: list[str], kinds: list[str], values: Any, title: str, 
     # In inches, growing with layers and kinds, so that numbers fit into cells; without pyplot, which keeps its figures.
     figure = Figure(figsize=(2.2 + 0.85 * max(3, len(kinds)), 1.8 + 0.42 * len(layers)), layout="constrained")
     axes = figure.add_subplot()
-    # Over all of the page, on several lines where it is long. Between dollar signs, as in a file's name, would be a formula; they
-    # are escaped, since wrapping does not heed `parse_math`.
-    figure.suptitle(title.replace("$", r"\$"), fontsize=10, wrap=True)
+    # Over all of the page, on several lines where it is long: some 11 letters an inch. matplotlib's own wrapping would cut words
+    # that are longer than a line.
+    lines = textwrap.fill(title, int(11 * figure.get_figwidth()))
+    figure.suptitle(lines, fontsize=10, parse_math=False)
     if (values > 0).any():
         _draw(figure, axes, layers, kinds, values, unit)
     else:
         axes.text(0.5, 0.5, f"nothing to show: no {unit} above 0", ha="center", va="center", fontsize=9)
         axes.set_axis_off()
-    with replacing(to) as temporary:
+    with replacing(to) as temporary, warnings.catch_warnings():
+        # A font that lacks somebody's letters draws boxes, and would say so once for each of them.
+        warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(temporary, format=to.suffix.lstrip(".") or "png", dpi=150)
     return to
 
@@ -75,7 +80,9 @@ def _draw(figure: Figure, axes: Axes, layers: list[str], kinds: list[str], value
     colours = mpl.colormaps["viridis"].with_extremes(bad="0.92", under=mpl.colormaps["viridis"](0.0))
     # A single value has no range to spread colours over.
     norm = LogNorm(lowest, highest) if highest > lowest else None
-    image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, norm=norm, aspect="auto", origin="lower")
+    # 0 has no logarithm, and is less than the lowest that is told apart: the darkest colour, not that of places without elements.
+    shown = np.ma.masked_invalid(np.where(np.isfinite(values), np.maximum(values, lowest), values))
+    image = axes.imshow(shown, cmap=colours, norm=norm, aspect="auto", origin="lower")
     axes.set_xticks(range(len(kinds)), [kind.replace("_", "\n") for kind in kinds], fontsize=8)
     axes.set_yticks(range(len(layers)), [name if name.isalpha() else f"layer {name}" for name in layers], fontsize=8)
     for i, j in np.ndindex(values.shape):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Cell:
     baseline: Mapping[str, float] = field(default_factory=dict)  # validation, before training
     elements: Mapping[str, int] = field(default_factory=dict)  # body and head
     share: float = 0.0  # of the body
-    seconds: float = 0.0  # the whole fit
+    seconds: float = 0.0  # the whole fit, as if nothing had been cached before it
     examples_per_second: float = 0.0
     peak_memory_bytes: int = 0  # of the process during the fit
     delta_bytes: int = 0
@@ -134,7 +134,7 @@ class Comparison:
         from .comparison_page import page
 
         target = Path(to)
-        write_text(target, self.markdown() if target.suffix == ".md" else page(self))
+        write_text(target, self.markdown() if target.suffix.lower() == ".md" else page(self))
         return target
 
     def _why_left_out(self, method: str) -> str | None:
@@ -210,8 +210,14 @@ def _over_seeds(method: str, cells: list[Cell]) -> Summary:
     """Mean and sample standard deviation (over n - 1); rank and difference are filled in by `_judged`."""
     scores = [cell.score for cell in cells]
     spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
-    seconds = float(np.mean([cell.seconds for cell in cells]))
-    return Summary(method, float(np.mean(scores)), spread, 0, cells[0].elements["body"], seconds, cells[0].delta_bytes)
+    seconds = _mean(cell.seconds for cell in cells)
+    return Summary(method, _mean(scores), spread, 0, cells[0].elements["body"], seconds, cells[0].delta_bytes)
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Rounded once, so that the same values in another order have the same mean: equal scores share a rank."""
+    listed = list(values)
+    return math.fsum(listed) / len(listed)
 
 
 def _over_tasks(method: str, summaries: list[Summary], tasks: list[Task], ranks: list[int]) -> Summary:
@@ -219,10 +225,10 @@ def _over_tasks(method: str, summaries: list[Summary], tasks: list[Task], ranks:
     n = len(summaries)
     spreads = [s.spread for s in summaries if s.spread is not None]
     spread = float(np.sqrt(np.square(spreads).sum()) / n) if spreads else None
-    mean, seconds = (float(np.mean([getattr(s, name) for s in summaries])) for name in ("mean", "seconds"))
+    mean, seconds = (_mean(getattr(s, name) for s in summaries) for name in ("mean", "seconds"))
     elements, size = (round(np.mean([getattr(s, name) for s in summaries])) for name in ("elements", "delta_bytes"))
     # The mean of an accuracy and an error is neither: each task has a vote by its ranks instead.
-    mean_rank = float(np.mean(ranks)) if _direction(tasks) is None else None
+    mean_rank = _mean(ranks) if _direction(tasks) is None else None
     return Summary(method, mean, spread, 0, elements, seconds, size, mean_rank=mean_rank)
 
 

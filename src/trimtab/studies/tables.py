@@ -130,10 +130,19 @@ def _sum_of(rows: Sequence[Sequence[int]], columns: Sequence[bool]) -> int:
 
 
 def class_counts(rows: Mapping[str, Any], classes: Sequence[str]) -> Iterator[tuple[str, list[Cell]]]:
-    """For each class its count in each split, with its part of that split's rows as the fraction."""
+    """For each class its count in each split, with its part of that split's labelled rows as the fraction."""
     for name in classes:
-        counts = [(split["classes"].get(name, 0), split["rows"]) for split in rows.values()]
-        yield name, [Cell(count(n), n / max(1, total), share(n / max(1, total)), faint=not n) for n, total in counts]
+        counts = [(split["classes"].get(name, 0), split.get("labelled", split["rows"])) for split in rows.values()]
+        # Of rows without labels nobody knows how many there are of a class.
+        yield (
+            name,
+            [
+                Cell(count(n), n / total, share(n / total), faint=not n)
+                if total
+                else Cell("–", title="no labels", faint=True)
+                for n, total in counts
+            ],
+        )
 
 
 def weakest(per_class: Sequence[Mapping[str, Any]], most: int = 15) -> list[Mapping[str, Any]]:

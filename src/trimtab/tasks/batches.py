@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..randomness import generator
 from .losses import label_tensor
 from .task import Rows, Task
@@ -86,7 +87,18 @@ class Batch:
 
 
 def tokenize(task: Task, rows: Rows, tokenizer: Any, max_length: int, *, labelled: bool = True) -> Tokens:
-    """The Tokens of `rows`, cut to `max_length` tokens (of a pair, the longer text is cut first)."""
+    """The Tokens of `rows`, cut to `max_length` tokens (of a pair, the longer text is cut first).
+
+    Raises InputError where so few tokens hold nothing of a text.
+    """
+    n_texts = len(rows.texts)
+    least = tokenizer.num_special_tokens_to_add(pair=n_texts > 1) + n_texts
+    if max_length < least:
+        what = "both texts" if n_texts > 1 else "a text"
+        raise InputError(
+            f"max_length={max_length} leaves no room for {what} beside the special tokens of this tokenizer: give at least {least} "
+            "(--max-length)"
+        )
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     total = rows_cut = 0

@@ -124,6 +124,15 @@ def decided(kind: str, likely: NDArray) -> NDArray:
     return likely.argmax(-1) if kind == "single_label" else (likely >= 0.5).astype(np.int64)
 
 
+def given_answers(kind: str, logits: Tensor) -> NDArray:
+    """What is answered, from logits (N, C): class numbers (N,), classes as 0 and 1 (N, C), or values (N,)."""
+    likely = probabilities(kind, logits).numpy()
+    if kind == "regression":
+        # Nine significant digits are all that float32 holds, in whatever unit labels are; float64 would write seventeen.
+        return np.array([float(f"{value:.9g}") for value in likely[:, 0]])
+    return decided(kind, likely)
+
+
 @dataclass(frozen=True)
 class _Counts:
     """How often each class was right, was answered, and was asked for: three (C,) arrays of whole numbers."""

@@ -93,7 +93,7 @@ def _open_delimited(path: Path) -> Table:
     header = next(records(path, dialect), None)
     if header is None:
         raise InputError(f"{path} is empty: there are no rows to read.")
-    columns = tuple(header[1])
+    columns = tuple(name.strip() for name in header[1])  # "text, label" is a header too
 
     def rows() -> Iterator[NumberedRow]:
         for number, fields in islice(records(path, dialect), 1, None):
@@ -129,14 +129,25 @@ def _json_rows(path: Path) -> Iterator[NumberedRow]:
 def _json_object(line: str, path: Path, number: int) -> Row:
     """The object on one line; raises InputError when the line holds anything else."""
     advice = 'Each line must hold one object, such as {"text": "...", "label": "..."}.'
+    names: list[str] = []  # of the object that was read last, which is the one around all others
+
+    def noted(pairs: list[tuple[str, Any]]) -> Row:
+        nonlocal names
+        names = [name for name, _ in pairs]
+        return dict(pairs)
+
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=noted)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno}). {advice}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists nested thousands deep
         raise InputError(f"{path}, line {number}: JSON that cannot be read ({error}). {advice}") from None
     if not isinstance(row, dict):
         raise InputError(f"{path}, line {number}: a JSON {type(row).__name__}, not an object. {advice}")
+    if repeated := sorted({repr(name) for name in names if names.count(name) > 1}):
+        raise InputError(
+            f"{path}, line {number}: several values are named {shortened(repeated)}. Give each its own name."
+        )
     if "\\ud" in line.lower():  # only an escape can bring in half of a surrogate pair, which no tokenizer takes
         _refuse_lone_surrogates(row, path, number)
     return row
@@ -182,7 +193,8 @@ def _parquet_errors(path: Path) -> Iterator[None]:
     try:
         yield
     # An overflow is a date that Python has not.
-    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+    # A plain ValueError is two fields of one name within a column.
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: cannot be read as Parquet ({first_line(error)}). Write or copy the file again."
         ) from None

@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from ..tasks.metrics import METRICS, decided, figure, probabilities
+from ..tasks.metrics import METRICS, figure, given_answers
 from ..tasks.task import Task
+from ..tasks.words import in_quotes
 from .checkpoint import Progress
 
 _RISE = 1.05  # a validation loss this many times its lowest counts as risen: smaller differences are noise
@@ -26,15 +27,23 @@ def plain_notes(
 
 
 def _constant(task: Task, logits: Tensor, labels: Tensor) -> str | None:
-    """What it means where every row is given one class, whatever the score then is; None otherwise."""
+    """What it means where every row is given one answer, whatever the score then is; None otherwise."""
     # Rows that are all of one class cannot tell a constant from a model.
-    if task.kind != "single_label" or len(labels.unique()) < 2:
+    if len(labels.unique(dim=0)) < 2:
         return None
-    answers = set(decided(task.kind, probabilities(task.kind, logits).numpy()).tolist())
-    if len(answers) > 1:
+    given = given_answers(task.kind, logits)
+    if (given != given[0]).any():
         return None
+    first = given[0]
+    answer = {
+        "single_label": lambda: repr(task.classes[int(first)]),
+        "multi_label": lambda: (
+            in_quotes([name for name, has in zip(task.classes, first, strict=True) if has]) or "no class"
+        ),
+        "regression": lambda: figure(float(first)),
+    }[task.kind]()
     return (
-        f"Every validation row is answered {task.classes[answers.pop()]!r}, so the scores are those of a constant: nothing was "
+        f"Every validation row is answered {answer}, so the scores are those of a constant: nothing was "
         "learned that tells rows apart. More rows or epochs, another rate (--lr) or another method may help."
     )
 

@@ -14,6 +14,8 @@ import logging
 import math
 import os
 import shutil
+import struct
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,6 +38,8 @@ from .held import SHARE, free_bytes
 
 MOST_TOKENS = 4096  # in one forward pass while it is computed, without gradients
 
+_SECONDS = struct.Struct("<d")  # behind the states in their file: what computing them took
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +51,7 @@ class Prefix:
     pooled: bool  # one state per row instead of one per token
     starts: np.ndarray = field(repr=False)  # (N + 1,) the first state of each row
     states: Tensor = field(repr=False)  # (T, H) or (N, H)
+    saved_seconds: float = 0.0  # that computing them took, where an earlier fit has spent them
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -88,7 +93,7 @@ def computed(
     if found is not None:
         _log.info("the first %d layers' states are read from %s", depth, path)
         ours.add(path)
-        yield len(tokens), Prefix(depth, pooled, starts, found)
+        yield len(tokens), Prefix(depth, pooled, starts, *found)
         return
     if not make_room(n_bytes, most_bytes, ours):
         _log.info("the states behind %d layers would take %.1f GB: computed at every visit", depth, n_bytes / 1e9)
@@ -101,7 +106,7 @@ def computed(
         yield 0, None
         return
     try:
-        done = 0
+        done, began = 0, time.perf_counter()
         for rows in token_groups(lengths, range(len(tokens)), at_once):
             batch = tokens.take(rows.tolist())
             made = states_before(model, pack(batch.ids, batch.type_ids, model), depth).to(states.device)
@@ -111,6 +116,9 @@ def computed(
             yield done, None
         if in_file:
             with suppress(OSError):  # another process has deleted it: the mapping is whole all the same
+                with temporary.open("r+b") as file:
+                    file.seek(n_bytes)
+                    file.write(_SECONDS.pack(time.perf_counter() - began))
                 flush_to_disk(temporary)
                 temporary.replace(path)
                 ours.add(path)
@@ -127,18 +135,22 @@ def _key(tokens: Tokens, depth: int, named: str) -> str:
     return key_of([named, str(depth), f"trimtab {VERSION}", *made_by, tokens.lengths.tobytes(), *ids])
 
 
-def _open(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
-    """The states in a finished file; None where there is none of the right size."""
+def _open(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, float] | None:
+    """The states in a finished file, and the seconds that computing them took; None where there is none of the right size."""
     count = math.prod(shape)
+    n_bytes = count * dtype.itemsize
     try:
-        if path.stat().st_size != count * dtype.itemsize:
+        if path.stat().st_size != n_bytes + _SECONDS.size:
             return None
+        with path.open("rb") as file:
+            file.seek(n_bytes)
+            (seconds,) = _SECONDS.unpack(file.read(_SECONDS.size))
         # Mapped and not read: a page comes from the disk when a row in it is visited, and nothing is written back.
         states = torch.from_file(str(path), shared=False, size=count, dtype=dtype)
     except (OSError, RuntimeError):
         return None
     mark_used(path)
-    return states.view(shape)
+    return states.view(shape), seconds
 
 
 def _created(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor | None, bool]:

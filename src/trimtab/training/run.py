@@ -147,6 +147,8 @@ def _details(
         "share": selection.share,
         "seconds": 0.0,  # set when all is saved
         "choosing_seconds": bench.choosing_seconds,
+        # What an earlier fit has spent on the frozen layers' states that this one has read: without it, not in `seconds`.
+        "cached_seconds": sum(prefix.saved_seconds for prefix in bench.prefixes.values()),
         "examples_per_second": state.rows / state.step_seconds if state.step_seconds else 0.0,
         "peak_memory_bytes": peak_bytes(),
         "memory_estimate": bench.memory.as_json(),

@@ -168,7 +168,7 @@ def evaluate(
 
 def _train_rows_at_hand(trained: Task, validation_sha256: str) -> Rows:
     """The run's training split, read again where its source lies on this machine and is what it was; else no rows."""
-    if not trained.source or not Path(trained.source).exists():
+    if not trained.source or not _lies_here(trained.source):
         return EMPTY
     try:
         task = _read_for(trained, None, None, None, skip_bad_rows=False)
@@ -203,6 +203,14 @@ def _shape(task: Task) -> tuple[str, tuple[str, ...], int]:
     return task.kind, task.classes, len(task.text_columns)
 
 
+def _lies_here(source: str) -> bool:
+    """Whether there is a file or folder of that name, which may begin with ~ as in `find_source`."""
+    try:
+        return Path(source).expanduser().exists()
+    except (OSError, RuntimeError):  # a folder that may not be entered, or a user who is not there
+        return False
+
+
 def _read_for(trained: Task, source: str | None, text: str | None, label: str | None, skip_bad_rows: bool) -> Task:
     """The run's own task read again, or another source read with the run's classes.
 
@@ -210,7 +218,7 @@ def _read_for(trained: Task, source: str | None, text: str | None, label: str | 
     """
     if source is not None:
         return read_like(trained, source, text=text, label=label, skip_bad_rows=skip_bad_rows)
-    if PATH_LIKE.search(trained.source) and not Path(trained.source).exists():  # and not the name of a data set
+    if PATH_LIKE.search(trained.source) and not _lies_here(trained.source):  # and not the name of a data set
         raise InputError(
             f"the run's own data {trained.source} is not to be found from {Path.cwd()}: name the file to score "
             "(trimtab evaluate RUN FILE)"

@@ -5,10 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from small import make_encoder_folder
 
 from trimtab.cli import main
 from trimtab.encoders.encoder import Encoder, load
+
+# The same examples in every run, and none that fails because the machine is busy.
+settings.register_profile("trimtab", deadline=None, derandomize=True)
+settings.load_profile("trimtab")
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ import trimtab
 
 ROOT = Path(__file__).parent.parent
 DESIGN = {
-    "load", "read", "fit", "evaluate", "predict", "merge", "inspect", "export", "report", "Full", "Head", "LastLayers",
-    "Biases", "LayerNorms", "Random", "Lora", "Selection", "Delta", "Recipe", "Task", "Encoder",
+    "load", "read", "fit", "evaluate", "predict", "merge", "inspect", "export", "report", "fisher", "movement", "compare",
+    "recommend", "Full", "Head", "LastLayers", "Biases", "LayerNorms", "FisherTop", "MovedTop", "Random", "Lora", "Union",
+    "Selection", "Delta", "Recipe", "Task", "Encoder", "Predictor",
 }  # fmt: skip
 
 

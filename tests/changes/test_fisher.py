@@ -7,49 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from measuring import AT, SEED, measured, model_of, tokens_of
 from safetensors.torch import save_file
-from small import CONFIGS, make_task
+from small import CONFIGS
 from torch import Tensor
 from torch.nn import functional
 
 from trimtab.changes.fisher import ESTIMATORS, Fisher, Meter, factors, mean_of, stability_of
-from trimtab.changes.fisher_top import Chosen, FisherTop
 from trimtab.changes.methods import Biases, Full, Head, LayerNorms, Lora, Random
-from trimtab.changes.notation import method_text, parse_method
 from trimtab.changes.selection import Selection
-from trimtab.changes.short_training import head_started
 from trimtab.encoders.padded import padded_logits
 from trimtab.encoders.parts import Part, parts_of
 from trimtab.errors import InputError
-from trimtab.tasks.batches import Tokens, tokenize
-from trimtab.tasks.losses import task_loss
-
-SEED = 5
-
-
-def tokens_of(encoder: Any, kind: str, *, pairs: bool = False) -> Tokens:
-    task = make_task(kind, n_train=14, n_validation=4, pairs=pairs)
-    return tokenize(task, task.train, encoder.tokenizer, 60)
-
-
-def model_of(encoder: Any, kind: str, head: str = "default") -> Any:
-    model = encoder.with_head(make_task(kind), 0, head).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # answers that are far from even, so that estimators differ
-        for name, parameter in model.named_parameters():
-            if parts_of(model)[name].is_head:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
-    return model
-
-
-def measured(
-    model: Any, within: Selection, tokens: Tokens, kind: str, estimator: str, compute: Any = "float32"
-) -> Fisher:
-    meter = Meter(model, within, kind, estimator, SEED)
-    with meter.measuring(compute):
-        meter.add(tokens.take(range(5)))
-        meter.add(tokens.take(range(5, len(tokens))))
-    return meter.result()
+from trimtab.tasks.batches import Tokens
 
 
 def losses_by_label(
@@ -80,9 +50,9 @@ def losses_by_label(
 
 
 def draws_for(logits: Tensor, kind: str) -> Tensor:
-    """The labels that `factors` draws for two batches of 5 and the rest."""
+    """The labels that `factors` draws for the two batches of `measured`."""
     generator, drawn = torch.Generator().manual_seed(SEED), []
-    for part in (logits[:5], logits[5:]):
+    for part in (logits[:AT], logits[AT:]):
         if kind == "regression":
             drawn.append(torch.randn(1, len(part), 1, generator=generator)[0, :, 0])
         elif kind == "single_label":
@@ -165,11 +135,9 @@ def test_bfloat16_ranks_alike(encoder: Any) -> None:
     model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
     within = LayerNorms().attach(model)
     exact, fast = (
-        torch.cat(
-            [v.flatten() for v in measured(model, within, tokens, "single_label", "exact", compute).values.values()]
-        )
-        for compute in ("float32", "bfloat16")
+        measured(model, within, tokens, "single_label", "exact", compute=compute) for compute in ("float32", "bfloat16")
     )
+    exact, fast = (torch.cat([value.flatten() for value in each.values.values()]) for each in (exact, fast))
     assert 0 < float((fast - exact).abs().max() / exact.max()) < 0.05
 
 
@@ -366,77 +334,12 @@ def test_labels_are_needed_by_one_estimator(encoder: Any) -> None:
         Meter(model, within, "single_label", "true", 0)
 
 
-class TestMethods:
-    def batches(self, tokens: Tokens) -> list[Any]:
-        return [tokens.take(range(i, i + 7)) for i in (0, 7)]
-
-    def test_fisher_top_is_the_top_of_a_measurement(self, encoder: Any) -> None:
-        model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
-        loss = task_loss(make_task())
-        chosen = FisherTop(share=0.1, estimator="exact", examples=14).attach(model, self.batches(tokens), loss)
-        info = measured(model, LayerNorms().attach(model), tokens, "single_label", "exact")
-        assert chosen.count == round(0.1 * LayerNorms().attach(model).count)
-        common = (chosen & info.top(share=0.1)).count / chosen.count
-        assert common > 0.8  # bfloat16, where it pays, may swap neighbours in rank
-
-    def test_the_head_may_be_trained_first_and_comes_back(self, encoder: Any) -> None:
-        model, tokens, loss = (
-            model_of(encoder, "single_label"),
-            tokens_of(encoder, "single_label"),
-            task_loss(make_task()),
-        )
-        before = model.classifier.weight.detach().clone()
-        batches = self.batches(tokens)
-        with torch.no_grad():
-            start = float(loss(padded_logits(model, tokens.ids, tokens.type_ids), tokens.labels))
-        with head_started(model, batches, loss, 60), torch.no_grad():
-            assert float(loss(padded_logits(model, tokens.ids, tokens.type_ids), tokens.labels)) < start - 0.01
-        assert torch.equal(model.classifier.weight, before)
-        first, later = (FisherTop(count=40, head_steps=steps).attach(model, batches, loss) for steps in (0, 60))
-        assert first != later
-
-    def test_text_and_back(self) -> None:
-        method = FisherTop(share=0.2, head_steps=10, within=Biases(which="query"))
-        assert parse_method(method_text(method)) == method
-        assert parse_method("fisher_top:count=5,estimator=exact").estimator == "exact"
-
-    @pytest.mark.parametrize("option", ["examples=0", "examples=-5", "head_steps=-1"])
-    def test_no_rows_and_negative_steps_are_refused(self, option: str) -> None:
-        with pytest.raises(InputError, match=option):
-            parse_method(f"fisher_top:share=0.1,{option}")
-
-    def test_without_a_task(self, encoder: Any) -> None:
-        with pytest.raises(InputError, match="needs batches"):
-            FisherTop(share=0.2).attach(model_of(encoder, "single_label"))
-
-    def test_a_saved_selection(self, encoder: Any, encoder_of: Any, tmp_path: Path) -> None:
-        model = model_of(encoder, "single_label")
-        chosen = Random(count=30).attach(model) | Biases(which="query").attach(model)
-        chosen.save(tmp_path / "chosen")
-        assert parse_method(f"selection:file={tmp_path / 'chosen'}").attach(model) == chosen
-        assert Chosen(str(tmp_path / "chosen")).defaults == Random(count=chosen.count).defaults  # some lie in matrices
-        Biases().attach(model).save(tmp_path / "vectors")
-        few = Random(count=Biases().attach(model).count, within=LayerNorms())
-        assert Chosen(str(tmp_path / "vectors")).defaults == few.defaults
-        with pytest.raises(InputError, match="another encoder"):
-            Chosen(str(tmp_path / "chosen")).attach(model_of(encoder_of("distilbert"), "single_label"))
-        with pytest.raises(InputError, match="no saved selection"):
-            Chosen(str(tmp_path / "nothing")).attach(model)
-        with pytest.raises(InputError, match="needs a file"):
-            Chosen().attach(model)
-        chosen.save(tmp_path / "one,two")
-        with pytest.raises(InputError, match="rename the file"):
-            Chosen(str(tmp_path / "one,two")).attach(model)
-        fisher_of({"a.weight": [1.0, 9.0, 3.0]}, two_vectors()).save(tmp_path / "info")
-        with pytest.raises(InputError, match="holds Fisher information and no selection"):
-            Chosen(str(tmp_path / "info")).attach(model)
-
-    def test_lora_can_be_measured_too(self, encoder: Any) -> None:
-        model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
-        within = Lora(rank=2).attach(model)
-        expected = loop(model, within, tokens, "single_label", "empirical")
-        assert any(float(value.max()) > 0 for value in expected.values())
-        assert_equal(measured(model, within, tokens, "single_label", "empirical"), expected, 1e-4)
+def test_lora_can_be_measured_too(encoder: Any) -> None:
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    within = Lora(rank=2).attach(model)
+    expected = loop(model, within, tokens, "single_label", "empirical")
+    assert any(float(value.max()) > 0 for value in expected.values())
+    assert_equal(measured(model, within, tokens, "single_label", "empirical"), expected, 1e-4)
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
@@ -452,5 +355,3 @@ def test_nothing_to_measure_is_refused(encoder: Any) -> None:
     for given in ("nothing", "head"):
         with pytest.raises(InputError, match="nothing to measure"):
             Meter(model, Head().attach(model).body, "single_label", "empirical", 0, given)
-        with pytest.raises(InputError, match="nothing to choose from"):
-            FisherTop(count=1, given=given, within=Head()).attach(model, [], task_loss(make_task()))

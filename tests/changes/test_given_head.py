@@ -5,42 +5,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, make_task
+from measuring import SEED, measured, model_of, tokens_of
+from small import CONFIGS
 
-from trimtab.changes.fisher import Fisher, Meter, factors, mean_of
+from trimtab.changes.fisher import Meter, factors, mean_of
 from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.given_head import residuals
 from trimtab.changes.methods import Biases, Full, LayerNorms
 from trimtab.changes.notation import method_text, parse_method
-from trimtab.changes.selection import Selection
 from trimtab.encoders.padded import padded_logits
 from trimtab.encoders.parts import parts_of
 from trimtab.errors import InputError
-from trimtab.tasks.batches import Tokens, tokenize
+from trimtab.tasks.batches import Tokens
 
-SEED = 5
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-
-
-def parts_for(encoder: Any, kind: str, n_rows: int = 14, head: str = "default") -> tuple[Any, Tokens]:
-    task = make_task(kind, n_train=n_rows, n_validation=4)
-    model = encoder.with_head(task, 0, head).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parts_of(model)[name].is_head:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
-    return model, tokenize(task, task.train, encoder.tokenizer, 60)
-
-
-def measured(
-    model: Any, within: Selection, tokens: Tokens, kind: str, estimator: str = "empirical", given: str = "head"
-) -> Fisher:
-    meter = Meter(model, within, kind, estimator, SEED, given)
-    with meter.measuring():
-        meter.add(tokens.take(range(5)))
-        meter.add(tokens.take(range(5, len(tokens))))
-    return meter.result()
 
 
 def gradients(model: Any, tokens: Tokens, kind: str, estimator: str) -> dict[str, torch.Tensor]:
@@ -78,28 +56,29 @@ def left_out(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("estimator", ["empirical", "exact"])
 @pytest.mark.parametrize("head", ["default", "linear"])
 def test_it_is_what_regressions_leave(kind: str, estimator: str, head: str, encoder: Any) -> None:
-    model, tokens = parts_for(encoder, kind, head=head)
+    model, tokens = model_of(encoder, kind, head), tokens_of(encoder, kind)
     within = (LayerNorms().attach(model) | Biases().attach(model)).body
     rows = gradients(model, tokens, kind, estimator)
     heads = [name for name, part in parts_of(model).items() if part.is_head]
     features = torch.cat([rows[name].flatten(1) for name in heads], 1).numpy()
     wanted = torch.cat([rows[name].flatten(1) for name in within.elements], 1).numpy()
     expected = left_out(features, wanted) / len(tokens)
-    found = measured(model, within, tokens, kind, estimator)
+    found = measured(model, within, tokens, kind, estimator, "head")
     values = torch.cat([found.values[name].flatten() for name in within.elements]).double().numpy()
     np.testing.assert_allclose(values, expected, rtol=2e-3, atol=1e-6 * expected.max())
-    plain = measured(model, within, tokens, kind, estimator, "nothing")
+    plain = measured(model, within, tokens, kind, estimator)
     assert sum(v.sum() for v in found.values.values()) < sum(v.sum() for v in plain.values.values())
 
 
 @pytest.mark.filterwarnings("ignore:.* cannot run on padding-free batches")
 @pytest.mark.parametrize("family", [family for family in CONFIGS if family != "deberta-v2"])
 def test_every_family(family: str, encoder_of: Any) -> None:
-    model, tokens = parts_for(encoder_of(family), "single_label", 10)
+    encoder = encoder_of(family)
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label", 10)
     within = LayerNorms().attach(model).body
     rows = {name: each.flatten(1) for name, each in gradients(model, tokens, "single_label", "empirical").items()}
     features = torch.cat([rows[name] for name, part in parts_of(model).items() if part.is_head], 1)
-    found = measured(model, within, tokens, "single_label")
+    found = measured(model, within, tokens, "single_label", given="head")
     expected = {name: residuals(rows[name], features @ features.T).square().sum(0) / 10 for name in within.elements}
     scale = max(float(each.max()) for each in expected.values())
     for name, value in expected.items():
@@ -108,7 +87,7 @@ def test_every_family(family: str, encoder_of: Any) -> None:
 
 def test_what_the_head_does_too_is_nothing(encoder: Any) -> None:
     """A shift of the last norm moves all answers of a linear head by one number, as its own bias does."""
-    model, tokens = parts_for(encoder, "single_label", 60, "linear")
+    model, tokens = model_of(encoder, "single_label", "linear"), tokens_of(encoder, "single_label", 60)
     within = LayerNorms().attach(model).body
     name = [name for name in within.elements if name.endswith("bias")][-1]
     plain, given = (measured(model, within, tokens, "single_label", "exact", each) for each in ("nothing", "head"))
@@ -119,7 +98,7 @@ def test_what_the_head_does_too_is_nothing(encoder: Any) -> None:
 
 
 def test_elements_of_matrices_are_refused(encoder: Any) -> None:
-    model, _ = parts_for(encoder, "single_label")
+    model = model_of(encoder, "single_label")
     with pytest.raises(InputError, match="norms and biases"):
         Meter(model, Full().attach(model).body, "single_label", "empirical", SEED, "head")
     with pytest.raises(InputError, match="given must be one of"):
@@ -128,15 +107,16 @@ def test_elements_of_matrices_are_refused(encoder: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.* cannot run on padding-free batches")
 def test_norms_that_no_text_has_to_itself_are_refused(encoder_of: Any) -> None:
-    model, tokens = parts_for(encoder_of("deberta-v2"), "single_label")
+    encoder = encoder_of("deberta-v2")
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
     with pytest.raises(InputError, match="no text has to itself"):
-        measured(model, LayerNorms().attach(model).body, tokens, "single_label")
-    others = measured(model, LayerNorms(which="output").attach(model).body, tokens, "single_label")
+        measured(model, LayerNorms().attach(model).body, tokens, "single_label", given="head")
+    others = measured(model, LayerNorms(which="output").attach(model).body, tokens, "single_label", given="head")
     assert all(value.sum() > 0 for value in others.values.values())
 
 
 def test_measurements_with_and_without_a_head_have_no_mean(encoder: Any) -> None:
-    model, tokens = parts_for(encoder, "single_label")
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
     within = LayerNorms().attach(model).body
     plain, given = (measured(model, within, tokens, "single_label", given=each) for each in ("nothing", "head"))
     plain.notes["given"], given.notes["given"] = "nothing", "head"  # type: ignore[index]
@@ -151,9 +131,9 @@ def test_the_option_is_a_part_of_the_method() -> None:
 
 
 def test_more_gradients_than_a_kernel_holds_are_refused(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tokens = parts_for(encoder, "single_label")
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
     within = LayerNorms().attach(model).body
     monkeypatch.setattr("trimtab.changes.given_head._MOST_ROWS", 14)
-    assert measured(model, within, tokens, "single_label").values
+    assert measured(model, within, tokens, "single_label", given="head").values
     with pytest.raises(InputError, match="at most 14 gradients"):
-        measured(model, within, tokens, "single_label", "exact")
+        measured(model, within, tokens, "single_label", "exact", "head")

@@ -13,7 +13,7 @@ from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.methods import Biases, LayerNorms, Random
 from trimtab.changes.moved_top import MovedTop
 from trimtab.changes.notation import method_text, parse_method
-from trimtab.changes.ranking import highest
+from trimtab.changes.ranking import highest, top_of
 from trimtab.encoders.observed import Texts
 from trimtab.encoders.padded import padded_logits
 from trimtab.encoders.parts import parts_of
@@ -79,6 +79,19 @@ def test_the_elements_that_did_most(by: str, encoder: Any, monkeypatch: pytest.M
     assert (found & wanted).count >= 39  # rounding may swap two at the edge
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("options", [{"per": "layer"}, {"per": "parameter"}, {"granularity": "vector"}], ids=str)
+def test_the_elements_that_did_most_in_groups(options: Any, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short_training, "CLIP", 0.05)
+    task, batches = make_task(), batches_of(encoder)
+    model, pool = encoder.with_head(task, 0), LayerNorms().attach(encoder.with_head(task, 0))
+    gain = by_hand(encoder.with_head(task, 0), batches, LayerNorms(), 0.05)["gain"]
+    found = MovedTop(count=100, steps=STEPS, by="gain", **options).attach(model, batches, task_loss(task))
+    wanted = top_of(pool, gain, "by hand", count=100, **options)
+    assert found.count == wanted.count
+    assert (found - wanted).count <= 1
+    assert (found - highest(pool, gain, 100)).count > 4, "the option decides little"
 
 
 def test_within_a_part_of_parameters_only_that_part_moves(encoder: Any) -> None:

@@ -133,7 +133,7 @@ def test_dropout_scales_and_has_the_gradient_of_its_draw() -> None:
     assert float(answers.detach().mean()) == pytest.approx(1, abs=0.1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 150), min_size=1, max_size=30))
 def test_every_token_has_one_place(lengths: list[int]) -> None:
     layout = layout_of(lengths)

@@ -1,13 +1,7 @@
-"""Comparisons: cells that survive anything, summaries that are right, a page and tables that say so."""
+"""Comparisons: summaries that are right, a page and tables that say so."""
 
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +11,9 @@ import torch
 from small import make_task
 
 import trimtab
-from trimtab.changes.methods import Defaults
-from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
 from trimtab.studies import compare as module
-from trimtab.studies.compare import compare, finished_cells
+from trimtab.studies.compare import compare
 from trimtab.studies.comparison_page import answer, doubts, how_judged, markdown
 from trimtab.studies.cost_chart import COSTS, MOST_NAMES, chart, drawing
 from trimtab.studies.statistics import Difference, holm
@@ -65,85 +57,12 @@ def test_a_finished_study_costs_nothing(study: Any, encoder: Any, monkeypatch: p
     assert again.as_json() == found.as_json()
 
 
-def test_other_settings_rows_or_damage_are_computed(study: Any, encoder: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    fits: list[Any] = []
-    real = module.fit
-    monkeypatch.setattr(module, "fit", lambda *args, **kwargs: fits.append(kwargs) or real(*args, **kwargs))
-
-    def computed(**changed: Any) -> int:
-        fits.clear()
-        given: dict[str, Any] = {"task": make_task(), "seeds": [0], "epochs": 1} | changed
-        compare(encoder, [given.pop("task")], [trimtab.Head()], out=tmp_path, **given)
-        return len(fits)
-
-    assert computed() == 1
-    assert computed() == 0
-    assert computed(epochs=2) == 1
-    assert computed(task=make_task(n_train=90)) == 1
-    assert computed(seeds=[1]) == 1
-    with monkeypatch.context() as patch:  # the method's own rates count too
-        patch.setattr(trimtab.Head, "defaults", Defaults(head_lr=0.5))
-        assert computed() == 1
-    for path in tmp_path.glob("*.json"):
-        path.write_text(path.read_text()[:40])
-    assert computed() == 1
-
-
-def test_another_tokenizer_makes_other_cells(study: Any, encoder: Any, tmp_path: Path) -> None:
-    """Of the same weights and configuration: a mended vocabulary gives other scores."""
-    _, folder = study
-    copied = tmp_path / "encoder"
-    shutil.copytree(encoder.folder, copied)
-    text = (copied / "tokenizer.json").read_text()
-    (copied / "tokenizer.json").write_text(text.replace('"red"', '"crimson"'))
-    methods = [trimtab.Head()]
-    assert len(finished_cells(folder, encoder, make_task(), methods, [0], epochs=1)) == 1
-    assert not finished_cells(folder, load(str(copied)), make_task(), methods, [0], epochs=1)
-
-
 def test_a_method_that_refuses_marks_its_cells(encoder: Any) -> None:
     methods = [trimtab.LayerNorms(), trimtab.LastLayers(k=9)]
     found = compare(encoder, [make_task()], methods, seeds=1, epochs=1)
     assert [s.method for s in found.overall] == ["layer_norms"]
     assert "does not fit" in found.refused["last_layers:k=9"]
     assert "last_layers:k=9 was refused" in found.markdown()
-
-
-def test_a_refused_cell_is_tried_again(encoder: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    def study() -> Comparison:
-        return compare(encoder, [make_task()], [trimtab.Head()], seeds=1, out=tmp_path, epochs=1)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "fit", lambda *args, **kwargs: (_ for _ in ()).throw(InputError("needs peft")))
-        assert study().refused == {"head": "needs peft"}
-    assert not finished_cells(tmp_path, encoder, make_task(), [trimtab.Head()], [0], epochs=1)
-    assert not study().refused  # as if peft had been installed
-    (path,) = tmp_path.glob("*.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"refused": "an older version wrote this"}))
-    assert not study().refused
-
-
-class Unnamed:
-    """A user's own method, whose repr is its address in memory."""
-
-    def attach(self, model: Any, batches: Any = (), loss: Any = None) -> Any:
-        return trimtab.Head().attach(model)
-
-
-@dataclass(frozen=True)
-class Named(Unnamed):
-    part: int = 3
-
-
-def test_methods_without_a_lasting_name_are_not_kept(encoder: Any, tmp_path: Path) -> None:
-    for method in (Unnamed(), trimtab.Random(count=5, within=Unnamed()), trimtab.Union((trimtab.Head(), Unnamed()))):
-        with pytest.raises(InputError, match="make it a frozen dataclass"):
-            compare(encoder, [make_task()], [method], seeds=1, out=tmp_path, epochs=1)
-        with pytest.raises(InputError, match="make it a frozen dataclass"):
-            finished_cells(tmp_path, encoder, make_task(), [method], [0], epochs=1)
-    assert compare(encoder, [make_task()], [Unnamed()], seeds=1, epochs=1).overall
-    assert compare(encoder, [make_task()], [Named()], seeds=1, out=tmp_path, epochs=1).overall
-    assert len(finished_cells(tmp_path, encoder, make_task(), [Named()], [0], epochs=1)) == 1
 
 
 @pytest.mark.parametrize(
@@ -407,41 +326,6 @@ def test_page_and_markdown(tmp_path: Path) -> None:
     assert "odd\\|name" in tables
     lines = [line for line in tables.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in lines} == {9}
-
-
-STUDY = """
-import sys
-sys.path.insert(0, {tests!r})
-from small import make_task
-import trimtab
-encoder = trimtab.load({encoder!r})
-trimtab.compare(encoder, [make_task()], [trimtab.LayerNorms(), trimtab.Head()], seeds=2, out={out!r}, epochs=2)
-print("finished")
-"""
-
-
-def test_killed_at_any_moment_it_ends_with_the_same_table(encoder: Any, tmp_path: Path) -> None:
-    methods = [trimtab.LayerNorms(), trimtab.Head()]
-    expected = compare(encoder, [make_task()], methods, seeds=2, out=tmp_path / "whole", epochs=2)
-    out = tmp_path / "killed"
-    script = STUDY.format(tests=str(Path(__file__).parent.parent), encoder=str(encoder.folder), out=str(out))
-    for _ in range(60):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-        n_before, deadline = len(list(out.glob("*.json"))), time.monotonic() + 120
-        while process.poll() is None and len(list(out.glob("*.json"))) == n_before and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)  # right behind a cell, somewhere in the next one
-        if "finished" in process.communicate()[0]:
-            break
-        if len(list(out.glob("*.json"))) == 4:
-            break
-    again = compare(encoder, [make_task()], methods, seeds=2, out=out, epochs=2)
-    fields = ("method", "mean", "spread", "rank", "elements", "delta_bytes")
-    assert [[getattr(s, f) for f in fields] for s in again.overall] == [
-        [getattr(s, f) for f in fields] for s in expected.overall
-    ]
-    assert [c.answers for c in again.cells] == [c.answers for c in expected.cells]
-    assert not list(out.glob(".*part"))
 
 
 def test_json_holds_no_answers(study: Any) -> None:

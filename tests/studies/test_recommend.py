@@ -4,20 +4,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small import make_task
 
 import trimtab
-from trimtab.changes.methods import LayerNorms
+from trimtab.changes.fisher import Fisher
+from trimtab.changes.methods import Biases, Head, LastLayers, LayerNorms, Random
 from trimtab.changes.moved_top import MovedTop
 from trimtab.changes.notation import method_text
+from trimtab.changes.selection import Selection
+from trimtab.encoders.parts import Part
 from trimtab.errors import InputError
 from trimtab.studies import recommend as module
 from trimtab.studies.candidates import Budget, Candidate, candidates
 from trimtab.studies.compare import compare
-from trimtab.studies.recommend import recommend, trial_task
-from trimtab.studies.summary import summarised
+from trimtab.studies.recommend import recommend, trial_task, where_information_is
+from trimtab.studies.summary import Cell, Comparison, summarised
 from trimtab.training.recipe import Recipe
 
 
@@ -113,6 +117,7 @@ def test_trials_are_cut_from_the_training_rows(encoder: Any) -> None:
     assert len(trial.train) == 40
     assert len(trial.validation) == 20
     assert set(trial.splits) == {"train", "validation"}
+    assert not texts[0] & texts[1]
     assert texts[0] | texts[1] <= set(task.train.texts[0])
 
 
@@ -129,6 +134,82 @@ def test_the_proposal_is_the_best_trial_and_fit_takes_it(encoder: Any, tmp_path:
     assert found.recipe.method == method_text(found.method)
     found.recipe.save(tmp_path / "recipe.toml")
     assert Recipe.load(tmp_path / "recipe.toml") == found.recipe
+
+
+RIGHT = {  # candidate -> how many of 30 trial rows it answers rightly
+    Head(): 11, LayerNorms(): 27, Biases(): 4, LastLayers(1): 25, Random(count=50): 8, Random(count=60): 20,
+}  # fmt: skip
+
+
+def fitting_nothing(encoder: Any, tasks: Any, methods: Any, seeds: int, **settings: Any) -> Comparison:
+    """Stands for `compare`: each method answers as many rows rightly as RIGHT says, with every seed."""
+    (task,), names = tasks, [method_text(method) for method in methods]
+    truth = np.array(task.validation.labels)
+    cells = []
+    for method in methods:
+        answers = np.where(np.arange(30) < RIGHT[method], truth, (truth + 1) % 3).tolist()
+        costs = {"elements": {"body": 10, "head": 9}, "share": 0.01, "seconds": 20.0, "delta_bytes": 1000}
+        found = {"accuracy": RIGHT[method] / 30}
+        cells += [
+            Cell(
+                "animals",
+                method_text(method),
+                seed,
+                "accuracy",
+                found,
+                found,
+                **costs,
+                settings={"epochs": 1},
+                answers=answers,
+            )
+            for seed in range(seeds)
+        ]
+    return summarised(encoder.name, tasks, names, list(range(seeds)), names[0], cells)
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials whose scores are those of RIGHT."""
+    monkeypatch.setattr(module, "candidates", lambda *_: [Candidate(method, 10, 0) for method in RIGHT])
+    monkeypatch.setattr(module, "compare", fitting_nothing)
+
+
+@pytest.mark.usefixtures("known")
+def test_the_best_three_of_all_candidates_are_tried_again(encoder: Any) -> None:
+    found = recommend(encoder, make_task(n_train=90), "300", rows=60, seeds=3, epochs=1)
+    assert {s.method for s in found.first.overall} == {method_text(method) for method in RIGHT}
+    assert found.first.seeds == [0]
+    assert [s.method for s in found.final.best_first] == ["layer_norms", "last_layers:k=1", "random:count=60"]
+    assert found.final.seeds == [0, 1, 2]
+    assert (found.method, found.runner_up) == (LayerNorms(), LastLayers(1))
+    assert found.reasons[0] == (
+        "layer_norms scored best, accuracy 0.900 over 3 seeds on 30 rows after training on 60; the runner-up is "
+        "last_layers:k=1 with 0.833 (not told apart), and the head alone has 0.367."
+    )
+
+
+@pytest.mark.usefixtures("known")
+def test_a_runner_up_that_is_far_behind_is_said_to_be(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        module, "candidates", lambda *_: [Candidate(method, 10, 0) for method in (Head(), LayerNorms())]
+    )
+    found = recommend(encoder, make_task(n_train=90), "300", rows=60, seeds=2, epochs=1)
+    assert "; the runner-up is head with 0.367 (worse beyond chance)." in found.reasons[0]
+
+
+def test_where_information_is_by_hand() -> None:
+    parts = {
+        "norm": Part(0, "attention_norm", "weight", 2), "last": Part(1, "output_norm", "bias", 2),
+        "query": Part(0, "query", "weight", 16), "head": Part(2, "head", "weight", 5),
+    }  # fmt: skip
+    values = {"norm": [5.0, 1.0], "last": [2.0, 4.0], "query": [8.0, *[1.0] * 12, 0.0, 0.0, 8.0], "head": [100.0] * 5}
+    tensors = {name: torch.tensor(each) for name, each in values.items()}
+    info = Fisher(tensors, Selection(parts, dict.fromkeys(parts)), "empirical", np.arange(1200), 0.9)
+    # 12 of 40 in the norms; 8 and 8 in the most informative two. The head has no part in either.
+    assert where_information_is(info, 0) == (
+        "On 1,200 rows, LayerNorms hold 30% of the encoder's Fisher information (empirical) in 20% of its elements."
+    )
+    assert where_information_is(info, 2).endswith(", and the 2 most informative elements of all hold 40%.")
 
 
 def test_what_a_choice_takes_is_not_multiplied_by_the_rows(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,24 @@
 """Differences between methods: right scores of resamples, and no more false alarms than promised."""
 
+import math
+import statistics
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import rankdata
 from small import make_task
 
-from trimtab.studies.statistics import Difference, difference, holm, over_tasks, resampled_score
+from trimtab.studies.statistics import RESAMPLES, Difference, difference, holm, over_tasks, resampled_score
 from trimtab.tasks.metrics import scores
 
-DRAW = np.random.default_rng(0)
+
+@pytest.fixture
+def draw() -> np.random.Generator:
+    """Of the test's own, so that what it draws does not depend on which tests ran before."""
+    return np.random.default_rng(0)
 
 
 def as_logits(kind: str, answers: Any, n_classes: int) -> torch.Tensor:
@@ -28,30 +35,29 @@ def as_logits(kind: str, answers: Any, n_classes: int) -> torch.Tensor:
         *(("regression", name) for name in ("pearson", "spearman", "mean_absolute_error", "mean_squared_error")),
     ],
 )
-def test_scores_of_resamples_are_those_of_the_rows_drawn(kind: str, metric: str) -> None:
+def test_scores_of_resamples_are_those_of_the_rows_drawn(kind: str, metric: str, draw: np.random.Generator) -> None:
     n, task = 60, make_task(kind)
     labels, answers = {
-        "single_label": lambda: (DRAW.integers(0, 3, n), DRAW.integers(0, 3, n)),
-        "multi_label": lambda: (DRAW.integers(0, 2, (n, 3)), DRAW.integers(0, 2, (n, 3))),
-        "regression": lambda: (DRAW.normal(size=n), DRAW.normal(size=n)),
+        "single_label": lambda: (draw.integers(0, 3, n), draw.integers(0, 3, n)),
+        "multi_label": lambda: (draw.integers(0, 2, (n, 3)), draw.integers(0, 2, (n, 3))),
+        "regression": lambda: (draw.normal(size=n).round(1), draw.normal(size=n).round(1)),  # some are equal
     }[kind]()
-    rows = [np.arange(n), DRAW.integers(0, n, n), DRAW.integers(0, n, n)]
+    rows = [np.arange(n), draw.integers(0, n, n), draw.integers(0, n, n)]
     weights = np.stack([np.bincount(each, minlength=n) for each in rows])
     found = resampled_score(metric, labels, answers, weights, len(task.classes))
+    if metric == "spearman":  # of ranks in the whole sample
+        metric, labels, answers = "pearson", rankdata(labels), rankdata(answers)
     for each, value in zip(rows, found, strict=True):
         logits = as_logits(kind, answers[each], 3)
         expected = scores(
             task, logits, torch.tensor(labels[each]).to(torch.int64 if kind == "single_label" else torch.float32)
         )
-        tolerance = (
-            0.05 if metric == "spearman" and each is not rows[0] else 1e-5
-        )  # ranks are those of the whole sample
-        assert value == pytest.approx(expected[metric], abs=tolerance)
+        assert value == pytest.approx(expected[metric], abs=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1", "matthews"])
-def test_binary_scores(metric: str) -> None:
-    labels, answers = DRAW.integers(0, 2, 80), DRAW.integers(0, 2, 80)
+def test_binary_scores(metric: str, draw: np.random.Generator) -> None:
+    labels, answers = draw.integers(0, 2, 80), draw.integers(0, 2, 80)
     from sklearn import metrics
 
     function = {"accuracy": metrics.accuracy_score, "f1": metrics.f1_score, "matthews": metrics.matthews_corrcoef}[
@@ -62,9 +68,11 @@ def test_binary_scores(metric: str) -> None:
 
 @pytest.mark.parametrize("metric", ["precision", "recall", "f1", "f1_macro", "matthews"])
 @pytest.mark.parametrize("said", [[0, 1], [0, 1, 2]])
-def test_classes_that_no_row_has_count_as_they_do_in_the_scores_of_a_fit(metric: str, said: list[int]) -> None:
+def test_classes_that_no_row_has_count_as_they_do_in_the_scores_of_a_fit(
+    metric: str, said: list[int], draw: np.random.Generator
+) -> None:
     task = make_task()  # of three classes, the last of which is in no validation row
-    labels, answers = DRAW.integers(0, 2, 60), DRAW.choice(said, 60)
+    labels, answers = draw.integers(0, 2, 60), draw.choice(said, 60)
     expected = scores(task, as_logits("single_label", answers, 3), torch.tensor(labels))
     found = resampled_score(metric, labels, answers, np.ones((1, 60)), len(task.classes))
     assert found[0] == pytest.approx(expected[metric])
@@ -73,8 +81,8 @@ def test_classes_that_no_row_has_count_as_they_do_in_the_scores_of_a_fit(metric:
     assert observed == pytest.approx(expected[metric] - own[metric])
 
 
-def test_many_rows_and_classes_take_little_memory() -> None:
-    labels, answers = DRAW.integers(0, 150, 30_000), DRAW.integers(0, 150, 30_000)
+def test_many_rows_and_classes_take_little_memory(draw: np.random.Generator) -> None:
+    labels, answers = draw.integers(0, 150, 30_000), draw.integers(0, 150, 30_000)
     tracemalloc.start()
     found = difference("f1", labels, [answers], [labels], 150)
     peak = tracemalloc.get_traced_memory()[1]
@@ -83,11 +91,45 @@ def test_many_rows_and_classes_take_little_memory() -> None:
     assert peak < 1e8  # all resamples at once are 240 MB, and a table of classes by classes for each row is 5 GB
 
 
-def test_resamples_are_the_same_however_many_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    labels, answers = DRAW.integers(0, 3, 40), DRAW.integers(0, 3, 40)
+def test_resamples_are_the_same_however_many_are_drawn_at_once(
+    draw: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, answers = draw.integers(0, 3, 40), draw.integers(0, 3, 40)
     whole = difference("f1", labels, [answers], [labels], 3)
     monkeypatch.setattr("trimtab.studies.statistics._DRAWN_AT_ONCE", 40 * 7)
     assert difference("f1", labels, [answers], [labels], 3) == whole
+
+
+TRUTH = np.zeros(10)
+RUNS = [  # of two methods with three seeds: errors of the rows
+    (np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 1])),
+    (np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 1]), np.array([1, 1, 0, 0, 0, 0, 0, 0, 1, 1])),
+    (np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])),
+]
+BY_ROW = np.array([3, 3, 2, 1, 0, 0, 0, 0, 0, 0]) / 3  # how much better the first is on each, over seeds
+
+
+@pytest.mark.parametrize(("metric", "n_classes"), [("accuracy", 2), ("mean_absolute_error", 0)])
+def test_a_difference_by_hand(metric: str, n_classes: int) -> None:
+    ours, theirs = zip(*RUNS, strict=True)
+    found = difference(metric, TRUTH, ours, theirs, n_classes, seed=4)
+    assert found.mean == pytest.approx(0.3)  # 0.3, 0.2 and 0.4
+    assert found.seed_variance == pytest.approx((0.0**2 + 0.1**2 + 0.1**2) / 2 / 3)
+    assert found.seed_freedom == 2
+    drawn = np.random.default_rng(4).multinomial(10, [0.1] * 10, RESAMPLES)
+    # Row by row, as often as each was drawn.
+    means = [statistics.fmean(float(BY_ROW[row]) for row in np.arange(10).repeat(times)) for times in drawn]
+    assert found.row_variance == pytest.approx(statistics.variance(means))
+    # What it comes to with ever more resamples.
+    assert found.row_variance == pytest.approx(np.var(BY_ROW) / 10, rel=0.15)
+
+
+def test_a_difference_of_one_seed_or_of_few_rows_by_hand() -> None:
+    ours, theirs = RUNS[0]
+    found = difference("accuracy", TRUTH, [ours], [theirs], 2)
+    assert (found.mean, found.seed_variance, found.seed_freedom) == (pytest.approx(0.3), 0.0, 0)
+    few = difference("accuracy", TRUTH[:9], [ours[:9]], [theirs[:9]], 2)
+    assert (few.row_variance, few.p) == (math.inf, 1.0)
 
 
 def runs_of_one_method(n_rows: int, n_seeds: int, seed_noise: float, draw: Any) -> tuple[Any, list[Any], list[Any]]:
@@ -105,8 +147,7 @@ def runs_of_one_method(n_rows: int, n_seeds: int, seed_noise: float, draw: Any) 
 @pytest.mark.parametrize("n_seeds", [3, 5])
 @pytest.mark.parametrize("seed_noise", [0.0, 0.3])
 def test_two_identical_methods_are_rarely_told_apart(seed_noise: float, n_seeds: int) -> None:
-    draw, trials = np.random.default_rng(1), 300
-    alarms = 0
+    draw, trials, alarms = np.random.default_rng(1), 150, 0
     for trial in range(trials):
         labels, a, b = runs_of_one_method(300, n_seeds, seed_noise, draw)
         alarms += difference("accuracy", labels, a, b, 2, seed=trial).p < 0.05
@@ -128,8 +169,8 @@ def test_methods_that_differ_are_told_apart() -> None:
     assert errors.mean > 1  # less error is better
 
 
-def test_the_same_answers_do_not_differ() -> None:
-    labels = DRAW.integers(0, 2, 50)
+def test_the_same_answers_do_not_differ(draw: np.random.Generator) -> None:
+    labels = draw.integers(0, 2, 50)
     found = difference("accuracy", labels, [labels], [labels], 2)
     assert (found.mean, found.p) == (0, 1)
 

@@ -401,7 +401,7 @@ words = st.text(st.characters(codec="utf-8", exclude_characters="|;"), max_size=
 columns = st.one_of(st.lists(words, min_size=2, max_size=12), st.lists(st.integers(-50, 50), min_size=2, max_size=12))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(columns.filter(lambda labels: len(set(labels)) > 1))
 def test_every_label_keeps_its_name_and_classes_are_sorted(read_labels: Reader, labels: list[Any]) -> None:
     task = read_labels(labels)

@@ -142,6 +142,19 @@ def test_calibration_error_by_hand():
     assert calibration_error(np.ones(5), np.ones(5, bool)) == 0.0
 
 
+def test_a_row_is_as_sure_as_its_likeliest_class():
+    likely = torch.tensor([[0.9, 0.06, 0.04], [0.04, 0.9, 0.06], [0.2, 0.15, 0.65], [0.15, 0.65, 0.2]])
+    found = scores(make_task(), likely.log(), torch.tensor([0, 2, 2, 1]))  # only the second is wrong
+    assert found["calibration_error"] == pytest.approx((2 * abs(1 / 2 - 0.9) + 2 * abs(1 - 0.65)) / 4)
+
+
+def test_a_class_is_answered_or_left_out_with_equal_right():
+    """Four decisions are 0.9 sure and three of them right; two are 0.65 sure, and one of them right."""
+    likely, truth = torch.tensor([[0.9, 0.1, 0.65], [0.9, 0.1, 0.35]]), torch.tensor([[1.0, 0, 1], [1, 1, 1]])
+    found = scores(make_task("multi_label"), likely.logit(), truth)
+    assert found["calibration_error"] == pytest.approx((4 * abs(3 / 4 - 0.9) + 2 * abs(1 / 2 - 0.65)) / 6)
+
+
 @pytest.mark.parametrize("kind", ["single_label", "multi_label", "regression"])
 def test_every_score_has_a_direction_and_lies_in_its_range(kind):
     task = make_task(kind)

@@ -25,7 +25,7 @@ TWO_ROWS = [(2, {"text": "good", "label": "yes"}), (3, {"text": "bad", "label": 
 # Any character that UTF-8 can carry: control characters, line ends and quotes too.
 odd_texts = st.text(st.characters(codec="utf-8"), max_size=30)
 odd_rows = st.lists(st.tuples(odd_texts, odd_texts), min_size=1, max_size=5)
-many_files = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+many_files = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def rows_of(table: Table) -> list[tuple[str, str]]:

@@ -1,0 +1,44 @@
+"""Small models whose answers are far from even, and what is measured on them."""
+
+from typing import Any
+
+import torch
+from small import make_task
+
+from trimtab.changes.fisher import Fisher, Meter
+from trimtab.changes.selection import Selection
+from trimtab.encoders.parts import parts_of
+from trimtab.tasks.batches import Tokens, tokenize
+
+SEED = 5
+AT = 5  # texts in the first of the two batches that are measured
+
+
+def tokens_of(encoder: Any, kind: str, n_rows: int = 14, *, pairs: bool = False) -> Tokens:
+    task = make_task(kind, n_train=n_rows, n_validation=4, pairs=pairs)
+    return tokenize(task, task.train, encoder.tokenizer, 60)
+
+
+def model_of(encoder: Any, kind: str, head: str = "default") -> Any:
+    model = encoder.with_head(make_task(kind), 0, head).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # so that estimators differ
+        for name, parameter in model.named_parameters():
+            if parts_of(model)[name].is_head:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    return model
+
+
+def two_batches(tokens: Tokens) -> list[Tokens]:
+    return [tokens.take(range(AT)), tokens.take(range(AT, len(tokens)))]
+
+
+def measured(
+    model: Any, within: Selection, tokens: Tokens, kind: str, estimator: str = "empirical", given: str = "nothing",
+    compute: Any = "float32",
+) -> Fisher:  # fmt: skip
+    meter = Meter(model, within, kind, estimator, SEED, given)
+    with meter.measuring(compute):
+        for batch in two_batches(tokens):
+            meter.add(batch)
+    return meter.result()

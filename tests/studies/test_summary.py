@@ -1,0 +1,41 @@
+"""What cells come to over seeds and over tasks, with values worked out by hand."""
+
+from dataclasses import replace
+
+import pytest
+from small import make_task
+
+from trimtab.studies.summary import Cell, Comparison, summarised
+
+SCORES = {"one": (0.5, 0.6, 0.7), "two": (0.3, 0.7, 0.8), "three": (0.9, 0.9, 0.9)}  # task -> scores of the seeds
+VARIANCES = (0.01, 0.07, 0.0)  # of each, over n - 1: of "two" (0.3^2 + 0.1^2 + 0.2^2) / 2
+
+
+def of_tasks(*names: str, n_seeds: int = 3) -> Comparison:
+    """One method with these scores; it trains 100 elements in ever more seconds."""
+    tasks = [replace(make_task(), name=name) for name in names]
+    costs = {"elements": {"body": 100, "head": 9}, "delta_bytes": 2000}
+    cells = [
+        Cell(name, "head", seed, "accuracy", {"accuracy": SCORES[name][seed]}, seconds=10.0 * i + seed, **costs)
+        for i, name in enumerate(names)
+        for seed in range(n_seeds)
+    ]
+    return summarised("bert", tasks, ["head"], list(range(n_seeds)), "head", cells)
+
+
+def test_mean_and_spread_over_seeds() -> None:
+    for name, variance in zip(SCORES, VARIANCES, strict=True):
+        (found,) = of_tasks(name).overall
+        assert found.mean == pytest.approx(sum(SCORES[name]) / 3)
+        assert found.spread == pytest.approx(variance**0.5)
+        assert found.seconds == pytest.approx(1.0)
+    assert of_tasks("one", n_seeds=1).overall[0].spread is None
+
+
+def test_the_spread_over_tasks_is_that_of_the_mean_of_independent_scores() -> None:
+    (found,) = of_tasks(*SCORES).overall
+    assert found.mean == pytest.approx((0.6 + 0.6 + 0.9) / 3)
+    assert found.spread == pytest.approx((0.01 + 0.07 + 0.0) ** 0.5 / 3)
+    assert found.seconds == pytest.approx((1 + 11 + 21) / 3)
+    assert (found.elements, found.delta_bytes) == (100, 2000)
+    assert of_tasks(*SCORES, n_seeds=1).overall[0].spread is None

@@ -1,6 +1,7 @@
 """Comparisons: summaries that are right, a page and tables that say so."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from trimtab.studies.cost_chart import COSTS, MOST_NAMES, chart, drawing
 from trimtab.studies.statistics import Difference, holm
 from trimtab.studies.summary import Cell, Comparison, summarised
 from trimtab.tasks.losses import label_tensor
-from trimtab.tasks.metrics import scores
+from trimtab.tasks.metrics import given_answers, scores
 from trimtab.tasks.task import Task
 
 METHODS = [trimtab.Full(), trimtab.LayerNorms(), trimtab.Head()]
@@ -48,6 +49,19 @@ def test_a_cell_is_the_fit_alone(study: Any, encoder: Any) -> None:
     full = next(c for c in found.cells if c.method == "full")
     assert full.delta_bytes > cell.delta_bytes > 1000
     assert cell.peak_memory_bytes > 1e8
+
+
+def test_seconds_are_those_of_a_fit_without_a_cache(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a method would be the quicker, the more seeds it has."""
+    fit, told = module.fit, iter((0.0, 1000.0))
+
+    def cached(*args: Any, **kwargs: Any) -> Any:
+        run = fit(*args, **kwargs)
+        return replace(run, details=run.details | {"cached_seconds": next(told)})
+
+    monkeypatch.setattr(module, "fit", cached)
+    first, second = compare(encoder, [make_task()], [trimtab.Head()], seeds=2, epochs=1).cells
+    assert first.seconds < 1000 < second.seconds
 
 
 def test_a_finished_study_costs_nothing(study: Any, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,10 +336,24 @@ def test_page_and_markdown(tmp_path: Path) -> None:
     assert 'src="http' not in page
     assert "url(http" not in page
     tables = found.report(tmp_path / "tables.md").read_text()
-    assert tables == markdown(found)
+    assert tables == markdown(found) == found.report(tmp_path / "TABLES.MD").read_text()
     assert "odd\\|name" in tables
-    lines = [line for line in tables.splitlines() if line.startswith("|")]
+    assert "\\<b>" in tables
+    assert "<b>" not in tables.replace("\\<", "")
+
+
+@pytest.mark.parametrize("odd", ["method", "reference", "task"])
+def test_a_table_in_markdown_holds_whatever_the_names(odd: str) -> None:
+    name = "a|b <img src=q> `c`"
+    task = task_named(name if odd == "task" else "animals")
+    truth = label_tensor(task, task.validation).numpy()
+    methods = [name if odd == "reference" else "full", name if odd == "method" else "head"]
+    found = summarised("bert", [task], methods, [0], methods[0], [cell_of(task, m, 0, truth) for m in methods])
+    text = markdown(found)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in lines} == {9}
+    assert not re.search(r"(?<!\\)[<`]", text)
+    assert "img src" in text
 
 
 def test_json_holds_no_answers(study: Any) -> None:
@@ -366,7 +394,7 @@ def test_long_names_of_methods_may_break_at_commas(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e6])
 def test_answers_are_kept_in_the_unit_of_the_labels(unit: float) -> None:
     values = unit * torch.tensor([[0.123456789], [-1.0], [2.5]])
-    found = module._answers(task_named("counts", "regression"), values)
+    found = given_answers("regression", values)
     assert np.array_equal(found.astype(np.float32), values[:, 0].numpy())
 
 
@@ -387,3 +415,26 @@ def test_seconds_below_one_have_places_of_their_own() -> None:
         if line.get_marker() == "o"
     }
     assert places == {0.2, 0.4, 0.8}
+
+
+@pytest.mark.parametrize(
+    ("cost", "values"),
+    [
+        ("seconds", (3.0, 3.2)), ("seconds", (1.2, 2.4)), ("seconds", (61.0, 75.0)), ("seconds", (0.2, 4000.0)),
+        ("delta_bytes", (43_100, 43_130)), ("delta_bytes", (9_000, 90_000_000)),
+        ("elements", (22_713_216, 22_713_986)), ("elements", (0, 22_713_216)), ("elements", (998, 9_984)),
+    ],
+)  # fmt: skip
+def test_ticks_of_costs_tell_apart_and_say_what_they_stand_at(cost: str, values: tuple[float, float]) -> None:
+    task = task_named("animals")
+    truth = label_tensor(task, task.validation).numpy()
+    cells = [
+        replace(cell, **{cost: {"body": value, "head": 9} if cost == "elements" else value})
+        for value, cell in zip(values, (cell_of(task, name, 0, truth) for name in ("full", "head")), strict=True)
+    ]
+    axis = chart(summarised("bert", [task], ["full", "head"], [0], "full", cells), cost).axes[0].xaxis
+    words = [tick.get_text() for tick in axis.get_ticklabels()]
+    assert 2 <= len(words) <= 10
+    assert len(set(words)) == len(words)
+    if cost == "seconds":
+        assert [float(word.removesuffix(" s").replace(",", "")) for word in words] == pytest.approx(axis.get_ticklocs())

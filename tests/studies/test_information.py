@@ -1,11 +1,13 @@
 """The Fisher information of a task: which rows, which head, what is said of it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import colormaps, image
 from small import make_task
 
 import trimtab
@@ -98,5 +100,23 @@ def test_heat_map(encoder: Any, tmp_path: Path) -> None:
     for nothing in (np.zeros((1, 2)), np.full((1, 2), np.nan), np.array([[0.0, np.nan]])):
         picture = draw_heat_map(["0"], ["query", "key"], nothing, "title", "unit", tmp_path / "none.svg")
         assert "no unit above 0" in picture.read_text()
+    zero = draw_heat_map(["0"], ["query", "key", "value"], np.array([[0.0, 1.0, np.nan]]), "t", "u", tmp_path / "z.png")
+    dark, _, bare = (colour_at(zero, share) for share in (0.2, 0.45, 0.7))
+    assert dark == pytest.approx(colormaps["viridis"](0.0)[:3], abs=0.01)
+    assert bare == pytest.approx((0.92,) * 3, abs=0.01), "a place without elements has another"
     only = np.full((1, 1), 2.0)
     assert b"<svg" in draw_heat_map(["0"], ["query"], only, "title", "unit", tmp_path / "one.svg").read_bytes()
+
+
+def colour_at(picture: Path, share: float) -> tuple[float, ...]:
+    """Red, green and blue of a PNG, that far from the left at a height where no letters stand."""
+    pixels = image.imread(picture)
+    middle = pixels[int(0.62 * len(pixels))]
+    return tuple(middle[int(share * len(middle)), :3].tolist())
+
+
+def test_a_title_of_one_long_word_stays_on_the_page(encoder: Any, tmp_path: Path) -> None:
+    svg = draw_heat_map(["0"], ["query"], np.ones((1, 1)), "word" * 60, "unit", tmp_path / "long.svg").read_text()
+    lines = [line for line in re.findall(r"<!-- (.*?) -->", svg) if "word" in line]
+    assert len(lines) > 1
+    assert max(map(len, lines)) < 60

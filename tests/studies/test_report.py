@@ -11,6 +11,7 @@ from sample_runs import SAMPLES, write_run
 from trimtab.errors import InputError
 from trimtab.studies.report import environment, excerpt, report
 from trimtab.studies.run_folder import read_run_folder
+from trimtab.studies.tables import class_counts
 
 VOID = {"meta", "input", "br", "link", "img", "hr"}
 
@@ -345,3 +346,14 @@ def test_words_can_be_read_on_every_ground_of_both_themes(theme: str) -> None:
     for words in ("muted", "blue", "orange"):
         assert contrast(colours[words], colours["paper"]) >= 4.5
     assert contrast(colours["muted"], colours["hollow"]) >= 4.5
+
+
+def test_of_rows_without_labels_no_class_is_counted() -> None:
+    splits = {
+        "train": {"rows": 4, "labelled": 3, "classes": {"yes": 3, "no": 0}},
+        "test": {"rows": 20, "labelled": 0, "classes": {"yes": 0, "no": 0}},
+    }
+    found = {
+        name: [(cell.text, cell.fraction) for cell in cells] for name, cells in class_counts(splits, ["yes", "no"])
+    }
+    assert found == {"yes": [("3", 1.0), ("–", 0.0)], "no": [("0", 0.0), ("–", 0.0)]}

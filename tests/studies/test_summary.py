@@ -39,3 +39,18 @@ def test_the_spread_over_tasks_is_that_of_the_mean_of_independent_scores() -> No
     assert found.seconds == pytest.approx((1 + 11 + 21) / 3)
     assert (found.elements, found.delta_bytes) == (100, 2000)
     assert of_tasks(*SCORES, n_seeds=1).overall[0].spread is None
+
+
+def test_the_same_scores_in_another_order_share_a_rank_and_the_smaller_method_goes_first() -> None:
+    """Summed one by one, 0.9 + 0.8 + 0.7 and 0.7 + 0.8 + 0.9 differ in the last bit."""
+    task = make_task()
+    same = {"answers": list(task.validation.labels)}
+    cells = [
+        Cell(task.name, method, seed, "accuracy", {"accuracy": score}, elements={"body": size, "head": 9}, **same)
+        for method, size, scores in (("full", 1000, (0.9, 0.8, 0.7)), ("head", 0, (0.7, 0.8, 0.9)))
+        for seed, score in enumerate(scores)
+    ]
+    found = summarised("bert", [task], ["full", "head"], [0, 1, 2], "full", cells)
+    assert [s.rank for s in found.overall] == [1, 1]
+    assert found.best_first[0].method == "head"
+    assert found.front("elements") == ["head"]

@@ -191,6 +191,12 @@ def refused(path: Path, *words: str) -> None:
         ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', ["line 2", "not JSON", "one object"]),
         ("a.jsonl", '[{"text": "a"},\n', ["line 1", "not JSON", "one object"]),
         ("a.jsonl", '{"text": "a"}\n["b", 1]\n', ["line 2", "list", "one object"]),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n{"text": "b", "x": {"y": 1}, "text": "c"}\n',
+            ["line 2", "several values", "'text'"],
+        ),
+        ("a.csv", "text, text\n", ["several columns", "'text'"]),
         ("a.jsonl", "[" * 100_000, ["line 1", "cannot be read"]),
         ("a.jsonl", '{"text": "half \\ud83d"}\n', ["line 1", "\\ud83d", "surrogate"]),
         ("a.csv", "text,label\nfine,a\ncaf\xe9,b\n".encode("latin-1"), ["line 3", "0xe9", "position 21", "UTF-8"]),
@@ -256,3 +262,20 @@ def test_a_folder_name_or_missing_permission_is_reported_plainly(
 
     monkeypatch.setattr(Path, "open", refuse)
     refused(path, "cannot read", "Permission denied")
+
+
+def test_a_header_with_spaces_behind_its_commas_names_the_columns(write: Write) -> None:
+    table = open_table(write("a.csv", "text, label\nfine, a\n"))
+    assert table.columns == ("text", "label")
+    assert [row for _, row in table] == [{"text": "fine", "label": " a"}], "only names lose their spaces"
+
+
+def test_an_object_within_a_row_may_repeat_a_name(write: Write) -> None:
+    table = open_table(write("a.jsonl", '{"x": {"y": 1, "y": 2}, "text": "a"}\n'))
+    assert [row for _, row in table] == [{"x": {"y": 2}, "text": "a"}]
+
+
+def test_a_parquet_column_with_two_fields_of_one_name_is_refused(tmp_path: Path) -> None:
+    twice = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["same", "same"])
+    pq.write_table(pa.table({"text": ["a"], "odd": twice}), tmp_path / "a.parquet")
+    refused(tmp_path / "a.parquet", "Parquet")

@@ -63,5 +63,26 @@ def test_one_answer_to_everything_is_said() -> None:
         f"Every validation row is answered {TASK.classes[1]!r}, so the scores are those of a constant"
     )
     assert plain_notes(state, None, TASK, constant, torch.tensor([1, 1]), 20) == [], "rows of one class tell nothing"
-    regression = replace(make_task("regression"), metric="accuracy")
-    assert plain_notes(state, None, regression, constant[:, :1], torch.tensor([0.0, 1.0]), 20) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "logits", "labels", "answer"),
+    [
+        ("regression", [[2.5], [2.5]], [0.0, 1.0], "2.500"),
+        ("multi_label", [[-1.0, -2.0, -3.0], [-2.0, -1.0, -5.0]], [[0, 0, 1], [1, 0, 0]], "no class"),
+        ("multi_label", [[1.0, -2.0, 3.0], [2.0, -1.0, 5.0]], [[0, 0, 1], [1, 0, 0]], "'cat', 'fish'"),
+        ("regression", [[2.5], [2.6]], [0.0, 1.0], None),
+        ("multi_label", [[1.0, -2.0, 3.0], [2.0, 1.0, 5.0]], [[0, 0, 1], [1, 0, 0]], None),
+        ("multi_label", [[1.0, -2.0, 3.0], [2.0, -1.0, 5.0]], [[0, 0, 1], [0, 0, 1]], None),
+    ],
+)
+def test_one_answer_to_everything_is_said_of_every_kind(
+    kind: str, logits: list, labels: list, answer: str | None
+) -> None:
+    state = progress([(0.6, 0.5, 0.6), (0.4, 0.45, 0.605)], best_step=20)
+    task = replace(make_task(kind), metric="accuracy")
+    notes = plain_notes(state, None, task, torch.tensor(logits), torch.tensor(labels, dtype=torch.float32), 20)
+    if answer is None:
+        assert notes == []
+    else:
+        assert notes[0].startswith(f"Every validation row is answered {answer}, so")

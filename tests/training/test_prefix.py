@@ -114,6 +114,15 @@ def test_the_next_run_on_the_same_rows_starts_from_the_file(encoder, cache, monk
     assert all(torch.equal(again.delta.values[name], value) for name, value in first.delta.values.items())
 
 
+def test_what_an_earlier_fit_has_spent_on_the_states_is_told(encoder, monkeypatch):
+    task, clock = make_task(n_train=24, n_validation=8), iter(range(10**6))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: 10.0 * next(clock))
+    first, again = (fit(encoder, task, LastLayers(1), **SETTINGS) for _ in range(2))
+    assert first.details["cached_seconds"] == 0
+    assert again.details["cached_seconds"] == 20, "ten seconds for each split, by that clock"
+    assert fit(encoder, task, LastLayers(1), cache_gb=0.0, **SETTINGS).details["cached_seconds"] == 0
+
+
 @pytest.mark.parametrize(
     "change",
     [{"max_length": 5}, {"compute": "bfloat16"}, {"head": "linear"}, {"train_limit": 20}, {"tokens_per_batch": 9}],

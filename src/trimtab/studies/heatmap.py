@@ -77,6 +77,8 @@ def _draw(figure: Figure, axes: Axes, layers: list[str], kinds: list[str], value
 
     highest = np.nanmax(values)
     lowest = max(values[values > 0].min(), highest / 10**SPAN)
+    if (values == 0).any():  # which need a colour below all others
+        lowest = min(lowest, highest / 10)
     colours = mpl.colormaps["viridis"].with_extremes(bad="0.92", under=mpl.colormaps["viridis"](0.0))
     # A single value has no range to spread colours over.
     norm = LogNorm(lowest, highest) if highest > lowest else None

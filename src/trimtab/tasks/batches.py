@@ -96,7 +96,7 @@ def tokenize(task: Task, rows: Rows, tokenizer: Any, max_length: int, *, labelle
     if max_length < least:
         what = "both texts" if n_texts > 1 else "a text"
         raise InputError(
-            f"max_length={max_length} leaves no room for {what} beside the special tokens of this tokenizer: give at least {least} "
+            f"max_length={max_length} leaves no room for {what} beside this tokenizer's special tokens: give at least {least} "
             "(--max-length)"
         )
     ids: list[np.ndarray] = []

@@ -82,7 +82,8 @@ class Settings:
 
 COMPUTES = get_args(Compute)
 _OF_METHOD = ("lr", "head_lr", "epochs")  # settings whose defaults are the method's
-DECIDE_NOTHING = ("cache_gb", "tokens_per_batch")  # settings of how a fit is computed, not of what comes of it
+# Settings of how a fit is computed: of what comes of it they change the rounding, and which row has which noise.
+DECIDE_NOTHING = ("cache_gb", "tokens_per_batch")
 LEAST_LENGTH = 3  # tokens: two special ones and one of the text
 _LOWEST = {
     "epochs": 1, "batch_size": 1, "weight_decay": 0, "max_length": LEAST_LENGTH, "seed": 0, "eval_steps": 1, "patience": 1,

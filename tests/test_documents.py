@@ -48,8 +48,18 @@ def test_every_command_does_what_it_is_there_for(document, command, encoder, wor
             typed += ["--epochs", "1"]
         if typed[0] == "fit" and "--overwrite" not in typed:
             typed += ["--overwrite"]  # several documents' runs may have one name
-        code, _, err = command(*typed)
+        code, printed, err = command(*typed)
         assert code == 0, f"trimtab {' '.join(arguments)}: {err}"
+        # What a command is told to write is there, and what it is to say is said.
+        for option in ("--out", "--report", "--save-selection"):
+            if option in typed:
+                assert (workplace / typed[typed.index(option) + 1]).exists(), arguments
+        if typed[0] in ("inspect", "predict", "evaluate", "compare", "recommend", "movement", "fisher"):
+            assert printed or "--file" in typed, arguments
+        if typed[0] == "fit":
+            assert "the delta takes" in err
+        if typed[0] == "recommend":
+            assert (workplace / "runs/reviews-recommend/recommended.toml").is_file()
 
 
 def test_the_python_of_the_readme_runs(encoder, workplace):

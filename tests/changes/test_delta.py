@@ -9,6 +9,7 @@ import pytest
 import torch
 from small import FAMILIES, make_task
 
+from trimtab.changes import delta as delta_module
 from trimtab.changes.delta import TENSORS, Delta
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
 from trimtab.encoders.encoder import load
@@ -142,6 +143,25 @@ def test_damaged_files_are_refused(damage, encoder, tmp_path):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match="damaged"):
         Delta.load(tmp_path)
+
+
+def test_a_delta_of_another_format_says_so(encoder, tmp_path, monkeypatch):
+    delta = changed_model(encoder, LayerNorms())[2]
+    monkeypatch.setattr(delta_module, "FORMAT", delta_module.FORMAT - 1)
+    delta.save(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=f"has delta format {delta_module.FORMAT - 1}; this version reads"):
+        Delta.load(tmp_path)
+
+
+@pytest.mark.parametrize("method", [LayerNorms(), Random(count=50)], ids=repr)
+def test_a_delta_holds_copies(method, encoder):
+    model, _, delta = changed_model(encoder, method)
+    before = {name: value.clone() for name, value in delta.values.items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert all(torch.equal(value, before[name]) for name, value in delta.values.items())
 
 
 def test_what_does_not_fit_changes_nothing(encoder):

@@ -208,7 +208,8 @@ def test_resume_after_kill_9(encoder, tmp_path):
         tests=os.path.dirname(os.path.dirname(__file__)), encoder=str(encoder.folder), out=str(tmp_path / "a")
     )
     with subprocess.Popen([sys.executable, "-c", code]) as process:
-        while not (tmp_path / "a" / CHECKPOINT).is_file():
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "a" / CHECKPOINT).is_file() and time.monotonic() < deadline:
             assert process.poll() is None, "the run ended before its first checkpoint"
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from small import make_task
 
+from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.methods import Biases, LayerNorms
 from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
@@ -134,3 +135,8 @@ def test_a_users_own_method_is_resumed(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
     resumed = fit(encoder, task(), Mine(), out=tmp_path / "run", resume=True, **SETTINGS)
     assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
+
+
+def test_a_checkpoint_of_a_measuring_method_does_not_fit_another_model(killed, encoder_of):
+    with pytest.raises(InputError, match="belongs to a run of another encoder or method"):
+        fit(encoder_of("roberta"), task(), FisherTop(count=20), out=killed, resume=True, **SETTINGS)

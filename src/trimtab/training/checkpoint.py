@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -98,6 +99,20 @@ def load_checkpoint(folder: Path, identity: str) -> tuple[Progress, dict[str, di
         group, _, name = key.partition(":")
         grouped[group][name] = tensor
     return progress, grouped
+
+
+def chosen_in(folder: Path) -> dict[str, np.ndarray | None] | None:
+    """The elements that the run of the checkpoint in `folder` trains, as a Selection has them, whichever run that is.
+
+    None where there is no checkpoint that can be read, of which `load_checkpoint` says more.
+    """
+    try:
+        with safe_open(folder / CHECKPOINT, "np") as file:
+            keys = [key.partition(":") for key in file.keys()]  # noqa: SIM118 (not a dict)
+            at = {name: file.get_tensor(f"{group}:{name}") for group, _, name in keys if group == "position"}
+            return {name: at.get(name) for group, _, name in keys if group == "value"}
+    except (OSError, SafetensorError):
+        return None
 
 
 def _difference(old: str, new: str) -> str:

@@ -50,13 +50,13 @@ class Display:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
 
-    def describe(self, task: Task, method: Method) -> None:
-        """Says what there is to know of the rows, and what `method` will measure on them before anything is trained."""
+    def describe(self, task: Task, method: Method | None) -> None:
+        """Says what there is to know of the rows, and what `method` will measure on them first; None where it has done so."""
         if self._console.quiet:
             return  # the survey takes time, with many rows
         # All that may be wrong with the data, before an hour is spent on it.
         self._say(survey(task).lines())
-        if trial := trial_of(method):
+        if method is not None and (trial := trial_of(method)):
             self._say([f"first {method_text(method)} chooses, by {trial}"])
 
     def announce(self, bench: Workbench, state: checkpoint.Progress, resume: bool) -> None:

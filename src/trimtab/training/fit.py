@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..changes.methods import Method
+from ..changes.methods import Method, trial_of
 from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, restore
 from ..errors import InputError
@@ -20,7 +20,7 @@ from ..randomness import forked
 from ..tasks.holdout import limited
 from ..tasks.metrics import METRICS
 from ..tasks.task import Task
-from .checkpoint import Progress, load_checkpoint, save_checkpoint
+from .checkpoint import Progress, chosen_in, load_checkpoint, save_checkpoint
 from .display import Display
 from .folder import RECIPE, check_folder, gone_if_empty, taking_place
 from .ranks import joined
@@ -60,8 +60,12 @@ def fit(
         with ExitStack() as stack:
             if written is not None:
                 stack.enter_context(gone_if_empty(written))
-            display.describe(limited(task, chosen.train_limit, chosen.seed), method)
-            bench = set_up(encoder, task, method, chosen, ranks)
+            # A method that measures has done so before the checkpoint, and on another machine might come to another choice.
+            began_with = None
+            if resume and folder is not None and trial_of(method):
+                began_with = ranks.agreed(chosen_in(folder) if ranks.is_first else None)
+            display.describe(limited(task, chosen.train_limit, chosen.seed), None if began_with else method)
+            bench = set_up(encoder, task, method, chosen, ranks, began_with)
             sitting = _sit_down(bench, folder, resume, display, started)
             if written is not None:
                 stack.enter_context(taking_place(written, resume=resume, overwrite=overwrite))

@@ -13,24 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..changes.methods import Lora, Method, Union
-from ..changes.notation import method_identity, method_text
+from ..changes.methods import Method
+from ..changes.notation import method_identity
 from ..changes.selection import Selection
 from ..encoders.attention import has_flash
 from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, can_split, computing, prepare, resolved
 from ..encoders.parts import layers_of
 from ..errors import InputError
-from ..randomness import drawing, seeded, stream_seed
+from ..randomness import drawing, stream_seed
 from ..tasks.batches import Tokens, shuffled_batches, token_groups
 from ..tasks.holdout import limited
 from ..tasks.losses import TaskLoss, task_loss
 from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
 from ..tasks.tokenised import tokenized
+from .choosing import chosen_before, chosen_by
 from .forward import all_logits, batch_logits, check_ids
 from .held import TIDY_PASSES, Tidy, forget_peak, give_back, private_bytes, resident_bytes
-from .memory import MOST_TOKENS, Memory, estimated
+from .memory import Memory, estimated
 from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
 from .ranks import ALONE, Ranks, device
@@ -303,8 +304,14 @@ class Workbench:
 
 
 @on_own_stream
-def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ranks: Ranks = ALONE) -> Workbench:
-    """The Workbench of a run; raises InputError when the parts do not fit together."""
+def set_up(
+    encoder: Encoder, task: Task, method: Method, settings: Settings, ranks: Ranks = ALONE,
+    began_with: Mapping[str, np.ndarray | None] | None = None,
+) -> Workbench:  # fmt: skip
+    """The Workbench of a run; `began_with` are the elements of one that goes on, which the method need not choose again.
+
+    Raises InputError when the parts do not fit together.
+    """
     # Free memory that an earlier fit of this process has left goes back to the system, and the peak counts from here.
     give_back()
     forget_peak()
@@ -328,7 +335,10 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     compute = ranks.agreed(resolved(cast(Compute, settings.compute), next(model.parameters()).device))
     began = time.perf_counter()
     with computing(compute):
-        selection = _attach(method, model, train, loss, settings)
+        if began_with is None:
+            selection = chosen_by(method, model, train, loss, settings)
+        else:
+            selection = chosen_before(method, model, began_with, settings)
     choosing_seconds = time.perf_counter() - began
     # A choice that was measured may differ in an element between two machines, and gradients are added up by position.
     selection = Selection(selection.parts, ranks.agreed(dict(selection.elements)))
@@ -347,47 +357,6 @@ def set_up(encoder: Encoder, task: Task, method: Method, settings: Settings, ran
     )  # fmt: skip
     bench.memory = replace(memory, mapped=bench.prefix_bytes())
     return bench
-
-
-def _attach(method: Method, model: Any, train: Tokens, loss: TaskLoss, settings: Settings) -> Selection:
-    """What `method` chooses, and the head, which is new and so always trained.
-
-    Raises InputError where it chooses nothing, or only a part of LoRA's matrices, and whatever the method itself raises.
-    """
-    with seeded(settings.seed, "method"):
-        # A method may draw (random subsets, LoRA's start) or train a little: from a stream of its own.
-        chosen = method.attach(model, _FirstEpoch(train, settings), loss)
-    if not chosen:
-        raise InputError(f"{method_text(method)} chose nothing to train on this encoder")
-    # A part of LoRA's matrices would be lost with the rest of them, which is drawn at random and belongs to no encoder.
-    # Nor are they known from the text of a method that only chooses within them.
-    members = method.methods if isinstance(method, Union) else (method,)
-    lora = {name: chosen.elements.get(name, ()) for name, part in chosen.parts.items() if part.kind == "lora"}
-    whole = all(elements is None for elements in lora.values()) and any(isinstance(each, Lora) for each in members)
-    if lora and not whole:
-        raise InputError(
-            f"{method_text(method)} trains only a part of what LoRA adds: take lora with a lower rank instead"
-        )
-    return chosen | Selection.where(chosen.parts, lambda name, part: part.is_head)
-
-
-@dataclass(frozen=True)
-class _FirstEpoch:
-    """The batches of the first epoch, from the first one at every walk: each part of a union measures on the same rows.
-
-    A method that runs them does so in pieces of at most `most_tokens`, as training will.
-    """
-
-    train: Tokens
-    settings: Settings
-
-    @property
-    def most_tokens(self) -> int:
-        return self.settings.tokens_per_batch or MOST_TOKENS[device().type]
-
-    def __iter__(self) -> Iterator[Any]:
-        for rows in shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, 0):
-            yield self.train.take(rows.tolist())
 
 
 def _check_rows(task: Task) -> None:

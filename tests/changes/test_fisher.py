@@ -182,7 +182,7 @@ def test_top_elements_and_vectors() -> None:
     assert info.top(share=0.2).count == 1
     assert info.top(count=4, granularity="vector").elements == {"b.bias": None}
     assert info.top(count=5, granularity="vector").count == 5
-    with pytest.raises(InputError, match="fewer than the highest-ranking vector"):
+    with pytest.raises(InputError, match="too few for any of the highest-ranking vectors"):
         info.top(count=1, granularity="vector")
     for bad in (0.0, 1.5, -1.0):
         with pytest.raises(InputError, match="share"):

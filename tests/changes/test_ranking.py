@@ -56,11 +56,20 @@ def test_whole_vectors_by_their_mean() -> None:
     assert top_of(ALL, values, "top", count=14, granularity="vector").elements["b"] is None
 
 
+def test_a_group_without_room_for_a_vector_takes_none() -> None:
+    # Of 12 elements layer 0 has a share of 8 (a row of a, or b), and layer 1 one of 4, less than a row of c.
+    found = top_of(ALL, scores(), "top", count=12, granularity="vector", per="layer")
+    assert 3 <= found.count <= 8
+    assert "c" not in found.elements
+    with pytest.raises(InputError, match="too few for any of the highest-ranking vectors"):
+        top_of(ALL, scores(), "top", count=2, granularity="vector", per="layer")
+
+
 def test_bad_choices_are_refused() -> None:
     for options, message in (
         ({"count": 29}, "from 1 to the 28"), ({"share": 0.0}, "above 0"), ({"share": 1.1}, "at most 1"), ({}, "either"),
         ({"count": 3, "per": "row"}, "top:per=row is unknown"), ({"count": 3, "granularity": "x"}, "top:granularity=x"),
-        ({"count": 2, "granularity": "vector"}, "2 elements are fewer than"),
+        ({"count": 2, "granularity": "vector"}, "2 elements are too few for any"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             top_of(ALL, scores(), "top", **options)  # type: ignore[arg-type]

@@ -23,14 +23,14 @@ def top_of(
     """The elements of `pool` with the highest `scores` (parameter name -> a score for each element), by `share` or `count`.
 
     With granularity "vector", whole vectors (a 1-D parameter, a row of a matrix) by their mean score, as many as fit into the
-    count. `per` "layer" or "parameter" takes the same share of each. `name` is the method's, for messages; raises
-    InputError for a share or count that does not fit, and for an unknown granularity or `per`.
+    count. `per` "layer" or "parameter" takes the same share of each, and none of one into whose share no vector fits. `name` is
+    the method's, for messages; raises InputError for a share or count that does not fit, and for an unknown granularity or `per`.
     """
     wanted = wanted_count(name, pool.count, count, share)
     check_ranking(name, granularity, per)
     chosen = _top_vectors if granularity == "vector" else highest
     if per == "all":
-        return chosen(pool, scores, wanted)
+        return _some(chosen(pool, scores, wanted), wanted)
     # Layer or name of the parameter -> names of the parameters in the group.
     groups: dict[object, list[str]] = {}
     for parameter in pool.elements:
@@ -40,7 +40,16 @@ def top_of(
     for part, quota in zip(parts, _quotas([part.count for part in parts], wanted), strict=True):
         if quota:
             result = result | chosen(part, scores, quota)
-    return result
+    return _some(result, wanted)
+
+
+def _some(chosen: Selection, wanted: int) -> Selection:
+    """The selection; raises InputError where it is empty: no vector fits into `wanted` elements, or a group's share of them."""
+    if wanted and not chosen:
+        raise InputError(
+            f"{wanted} elements are too few for any of the highest-ranking vectors: take more, or single elements"
+        )
+    return chosen
 
 
 def check_ranking(name: str, granularity: str, per: str) -> None:
@@ -68,9 +77,9 @@ def scores_at(pool: Selection, scores: Mapping[str, Tensor]) -> np.ndarray:
 
 
 def _top_vectors(pool: Selection, scores: Mapping[str, Tensor], wanted: int) -> Selection:
-    """The vectors with the highest mean scores, of `wanted` elements at most.
+    """The vectors with the highest mean scores, of `wanted` elements at most, which may be none.
 
-    Raises InputError where not one fits, or where `pool` has a parameter only in part.
+    Raises InputError where `pool` has a parameter only in part.
     """
     # One entry per vector: its parameter, where it starts in it, how wide it is, its mean score.
     names: list[str] = []
@@ -91,8 +100,6 @@ def _top_vectors(pool: Selection, scores: Mapping[str, Tensor], wanted: int) -> 
     order = np.argsort(-mean, kind="stable")
     # From the best down until the next one no longer fits; the count is a bound and not a promise.
     chosen = order[width[order].cumsum() <= wanted]
-    if not len(chosen):
-        raise InputError(f"{wanted} elements are fewer than the highest-ranking vector has ({width[order[0]]})")
     elements: dict[str, list[np.ndarray]] = {}
     for i in np.sort(chosen):
         elements.setdefault(names[i], []).append(int(start[i]) + np.arange(int(width[i])))

@@ -97,7 +97,7 @@ def test_mapped_is_what_the_files_of_the_prefix_take(method, compute, epochs, en
     bench = bench_of(encoder, method, compute=compute, epochs=epochs)
     for _ in bench.cache_prefixes():
         pass
-    files = [path.stat().st_size for path in (cache / "prefix").glob("*")]
+    files = [path.stat().st_size - 8 for path in (cache / "prefix").glob("*")]  # less the seconds behind the states
     assert bench.memory.mapped == sum(files)
     assert bool(files) == (method != LayerNorms())
     assert bench_of(encoder, method, compute=compute, epochs=epochs, cache_gb=0.0).memory.mapped == 0

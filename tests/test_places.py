@@ -92,3 +92,10 @@ def test_a_run_finds_data_again_that_was_named_with_a_tilde(command, encoder, ta
     assert code == 0, said
     code, _, said = command("evaluate", "~r")
     assert code == 0, said
+
+
+@pytest.mark.parametrize(("verb", "options"), [("compare", []), ("recommend", ["--budget", "200"])])
+def test_a_misspelt_encoder_leaves_no_folder(verb, options, command, table, tmp_path):
+    code, _, said = command(verb, tmp_path / "no encoder", table, *options, "--out", tmp_path / "cells")
+    assert code == 2, said
+    assert not (tmp_path / "cells").exists()

@@ -240,9 +240,10 @@ def recommend(
     _tell([read_task])
     # Always a folder, where the Python function would do without: a recommendation that was stopped goes on from its trials.
     out = out or Path("runs") / folder_name(read_task.name, "recommend")
+    loaded = load(encoder)  # before the folder is made: a misspelt encoder leaves none behind
     check_writable(out)
     found = recommend_method(
-        load(encoder), read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **_settings(given)
+        loaded, read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **_settings(given)
     )
     # A recipe and not only a name, so that fitting it repeats the settings that were tried.
     recipe = out / "recommended.toml"  # and not recipe.toml, which may be there: a run's, or somebody's own
@@ -343,12 +344,13 @@ def compare(
         read(name, text=text, label=label, kind=kind, metric=metric, skip_bad_rows=skip_bad_rows) for name in tasks
     ]
     _tell(read_tasks)
+    loaded = load(encoder)  # before the folder is made: a misspelt encoder leaves none behind
     check_writable(out)
     if report is not None:
         check_writable(report.parent, "--report")
     # Cells that are in `out` already are not computed again.
     found = compare_methods(
-        load(encoder), read_tasks, methods, seeds, out=out, progress=True,
+        loaded, read_tasks, methods, seeds, out=out, progress=True,
         reference=None if reference is None else parse_method(reference), **_settings(given),
     )  # fmt: skip
     if not any(cell.refused is None for cell in found.cells):

@@ -200,15 +200,22 @@ def test_a_refused_cell_is_tried_again(encoder: Any, tmp_path: Path, monkeypatch
     assert not study().refused
 
 
-class Unnamed:
-    """A user's own method, whose repr is its address in memory."""
+class Plain:
+    """A user's own method, known by its class."""
 
     def attach(self, model: Any, batches: Any = (), loss: Any = None) -> Any:
         return trimtab.Head().attach(model)
 
 
+class Unnamed(Plain):
+    """One whose only attribute prints as its address in memory."""
+
+    def __init__(self):
+        self.rule = object()
+
+
 @dataclass(frozen=True)
-class Named(Unnamed):
+class Named(Plain):
     part: int = 3
 
 
@@ -219,8 +226,9 @@ def test_methods_without_a_lasting_name_are_not_kept(encoder: Any, tmp_path: Pat
         with pytest.raises(InputError, match="make it a frozen dataclass"):
             finished_cells(tmp_path, encoder, make_task(), [method], [0], epochs=1)
     assert compare(encoder, [make_task()], [Unnamed()], seeds=1, epochs=1).overall
-    assert compare(encoder, [make_task()], [Named()], seeds=1, out=tmp_path, epochs=1).overall
-    assert len(finished_cells(tmp_path, encoder, make_task(), [Named()], [0], epochs=1)) == 1
+    for method in (Named(), Plain()):
+        assert compare(encoder, [make_task()], [method], seeds=1, out=tmp_path, epochs=1).overall
+        assert len(finished_cells(tmp_path, encoder, make_task(), [method], [0], epochs=1)) == 1
 
 
 STUDY = """

@@ -208,7 +208,7 @@ def _check_identities(methods: Sequence[Method]) -> None:
     """Raises InputError for a method known by its address in memory, which the next process may give to another one."""
     for method in methods:
         text = method_identity(method)
-        # As in Python's own repr of an object.
+        # As in Python's own repr of an object, here of an attribute of the method.
         if " at 0x" in text:
             raise InputError(
                 f"the method {text} has no lasting name, so its cells cannot be kept: make it a frozen dataclass whose fields "

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from dying import Killed, dying_before
 from small import FAMILIES, make_task
 
 from trimtab.changes.delta import Delta
@@ -120,11 +121,8 @@ def test_a_resumed_run_goes_on_in_the_arithmetic_it_began_with(encoder, tmp_path
     task = make_task(n_train=32, n_validation=16)
     monkeypatch.setattr(frozen, "bfloat16_pays", lambda device: True)
     whole = fit(encoder, task, LayerNorms(), out=tmp_path / "whole", epochs=2, batch_size=8)
-    steps = fit_module.Workbench.train_step
-    monkeypatch.setattr(fit_module.Workbench, "train_step", dying_at(5, steps))
-    with pytest.raises(Killed):
+    with dying_before(5):
         fit(encoder, task, LayerNorms(), out=tmp_path / "run", epochs=2, batch_size=8)
-    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
     monkeypatch.setattr(frozen, "bfloat16_pays", lambda device: False)
     resumed = fit(encoder, task, LayerNorms(), out=tmp_path / "run", epochs=2, batch_size=8, resume=True)
     assert resumed.details["settings"]["compute"] == "bfloat16"
@@ -143,12 +141,9 @@ def test_a_resumed_run_goes_on_in_the_arithmetic_it_began_with(encoder, tmp_path
 def test_a_resumed_run_trains_the_elements_it_began_with(method, encoder, tmp_path, monkeypatch, capfd):
     """They are not measured again, which takes its time, and in another arithmetic may come to other elements."""
     task = make_task(n_train=32, n_validation=16)
-    steps = fit_module.Workbench.train_step
     monkeypatch.setattr(frozen, "bfloat16_pays", lambda device: True)
-    monkeypatch.setattr(fit_module.Workbench, "train_step", dying_at(5, steps))
-    with pytest.raises(Killed):
+    with dying_before(5):
         fit(encoder, task, method, out=tmp_path / "run", epochs=2, batch_size=8)
-    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
     whole = fit(encoder, task, method, epochs=2, batch_size=8)
     capfd.readouterr()
     monkeypatch.setattr(FisherTop, "attach", lambda *args: pytest.fail("it was measured again"))
@@ -158,21 +153,6 @@ def test_a_resumed_run_trains_the_elements_it_began_with(method, encoder, tmp_pa
     assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
 
 
-class Killed(Exception):
-    pass
-
-
-def dying_at(last, steps):
-    """A train_step that dies before step `last`."""
-
-    def step_or_die(bench, step):
-        if step == last:
-            raise Killed
-        return steps(bench, step)
-
-    return step_or_die
-
-
 @pytest.mark.parametrize("method", [LayerNorms(), Random(count=200), Lora(rank=2), LastLayers(1), Head()], ids=repr)
 def test_resumed_run_equals_an_uninterrupted_one(method, encoder, tmp_path, monkeypatch):
     """The run dies in the middle of an epoch, behind a checkpoint by time, and goes on to the same bits."""
@@ -180,12 +160,9 @@ def test_resumed_run_equals_an_uninterrupted_one(method, encoder, tmp_path, monk
     settings = {"epochs": 3, "batch_size": 8, "lr": 5e-3}
     whole = fit(encoder, task, method, out=tmp_path / "whole", **settings)
     monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
-    steps = fit_module.Workbench.train_step
-    monkeypatch.setattr(fit_module.Workbench, "train_step", dying_at(9, steps))
-    with pytest.raises(Killed):
+    with dying_before(9):
         fit(encoder, task, method, out=tmp_path / "resumed", **settings)
     assert (tmp_path / "resumed" / CHECKPOINT).is_file()
-    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
     resumed = fit(encoder, task, method, out=tmp_path / "resumed", resume=True, **settings)
     assert resumed.delta.values.keys() == whole.delta.values.keys()
     for name, value in whole.delta.values.items():
@@ -300,30 +277,26 @@ def contents(folder):
     ("method", "settings", "error"),
     [(Biases(which="nonsense"), {}, InputError), (Biases(), {}, Killed), (Biases(), {"lr": 1e30}, InputError)],
 )
-def test_an_overwrite_that_comes_to_nothing_leaves_the_old_run(method, settings, error, encoder, tmp_path, monkeypatch):
+def test_an_overwrite_that_comes_to_nothing_leaves_the_old_run(method, settings, error, encoder, tmp_path):
     task = make_task(n_train=16, n_validation=8)
     fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1)
     before = contents(tmp_path)
-    if error is Killed:
-        monkeypatch.setattr(fit_module.Workbench, "train_step", dying_at(0, fit_module.Workbench.train_step))
-    with pytest.raises(error):
+    with dying_before(0) if error is Killed else pytest.raises(error):
         fit(encoder, task, method, out=tmp_path, epochs=9, batch_size=4, overwrite=True, **settings)
     assert contents(tmp_path) == before
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-def test_the_old_run_waits_for_an_overwrite_that_can_be_resumed(encoder, tmp_path, monkeypatch):
-    task, steps = make_task(n_train=16, n_validation=8), fit_module.Workbench.train_step
+def test_the_old_run_waits_for_an_overwrite_that_can_be_resumed(encoder, tmp_path):
+    task = make_task(n_train=16, n_validation=8)
     settings = {"out": tmp_path, "epochs": 3, "batch_size": 8}
     fit(encoder, task, LayerNorms(), **settings)
     before = contents(tmp_path)
-    monkeypatch.setattr(fit_module.Workbench, "train_step", dying_at(3, steps))
     for _ in range(2):  # the second one starts anew; what is set aside stays the finished run
-        with pytest.raises(Killed):
+        with dying_before(3):
             fit(encoder, task, Biases(), overwrite=True, **settings)
         assert {*contents(tmp_path)} == {"recipe.toml", CHECKPOINT, "history.jsonl", ".begun"}
         assert contents(tmp_path / ".replaced") == before
-    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
     with pytest.raises(InputError, match="give one of them"):
         fit(encoder, task, Biases(), overwrite=True, resume=True, **settings)
     resumed = fit(encoder, task, Biases(), resume=True, **settings)

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from dying import dying_before
 from safetensors import safe_open
 from safetensors.torch import save_file
 from small import make_task
@@ -15,31 +16,17 @@ from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.methods import Biases, LayerNorms
 from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
-from trimtab.training import fit as fit_module
 from trimtab.training.checkpoint import CHECKPOINT
 from trimtab.training.fit import fit
 
 SETTINGS = {"epochs": 2, "batch_size": 8, "lr": 5e-3, "compute": "float32"}
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.fixture
-def killed(encoder, tmp_path, monkeypatch):
+def killed(encoder, tmp_path):
     """A folder with the checkpoint of a run that was killed after its first epoch."""
-    steps = fit_module.Workbench.train_step
-
-    def died(bench, step):
-        if step == 3:
-            raise Killed
-        return steps(bench, step)
-
-    monkeypatch.setattr(fit_module.Workbench, "train_step", died)
-    with pytest.raises(Killed):
+    with dying_before(3):
         fit(encoder, task(), LayerNorms(), out=tmp_path / "run", **SETTINGS)
-    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
     return tmp_path / "run"
 
 
@@ -116,23 +103,14 @@ def test_a_checkpoint_of_another_version_says_so(killed, encoder):
         fit(encoder, task(), LayerNorms(), out=killed, resume=True, **SETTINGS)
 
 
-def test_a_users_own_method_is_resumed(encoder, tmp_path, monkeypatch):
+def test_a_users_own_method_is_resumed(encoder, tmp_path):
     class Mine:
         def attach(self, model, batches=(), loss=None):
             return LayerNorms().attach(model)
 
-    steps = fit_module.Workbench.train_step
     whole = fit(encoder, task(), Mine(), **SETTINGS)
-
-    def died(bench, step):
-        if step == 4:
-            raise Killed
-        return steps(bench, step)
-
-    monkeypatch.setattr(fit_module.Workbench, "train_step", died)
-    with pytest.raises(Killed):
+    with dying_before(4):
         fit(encoder, task(), Mine(), out=tmp_path / "run", **SETTINGS)
-    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
     resumed = fit(encoder, task(), Mine(), out=tmp_path / "run", resume=True, **SETTINGS)
     assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from dying import dying_before
 from small import make_encoder_folder, make_task
 from torch.nn import functional
 
@@ -120,17 +121,9 @@ def test_what_a_run_reports_of_time_and_length(encoder, tmp_path):
 
 
 def test_seconds_of_earlier_sittings_count(encoder, tmp_path, monkeypatch):
-    task, steps = make_task(n_train=16, n_validation=4), fit_module.Workbench.train_step
-
-    def died(bench, step):
-        if step == 3:
-            raise KeyboardInterrupt
-        return steps(bench, step)
-
-    monkeypatch.setattr(fit_module.Workbench, "train_step", died)
-    with pytest.raises(KeyboardInterrupt):
+    task = make_task(n_train=16, n_validation=4)
+    with dying_before(3, KeyboardInterrupt):
         fit(encoder, task, Head(), epochs=2, batch_size=8, out=tmp_path)
-    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
     load_checkpoint = fit_module.load_checkpoint
 
     def an_hour_ago(folder, identity):

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from .dropout import NOISE, Mask, dropout, masked
 from .fused import fits, fused_norm
+from .probe import evaluating
 from .running import RUN
 
 
@@ -89,7 +90,6 @@ def is_tail(module: nn.Module) -> bool:
     )
 
 
-@torch.no_grad()
 def _normalises(module: nn.Module, dense: Any, norm: nn.LayerNorm) -> bool:
     """Whether the module's own forward method applies its norm; that of X-MOD leaves it to whoever calls it."""
     where = {"device": dense.weight.device, "dtype": dense.weight.dtype}
@@ -97,16 +97,14 @@ def _normalises(module: nn.Module, dense: Any, norm: nn.LayerNorm) -> bool:
         torch.ones(1, 1, dense.in_features, **where),
         torch.arange(norm.normalized_shape[0], **where)[None, None],
     )
-    modes = {each: each.training for each in module.modules()}
     try:
-        module.eval()
-        answer = type(module).forward(module, x, residual)
-        expected = functional.layer_norm(dense(x) + residual, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        with evaluating(module):
+            answer = type(module).forward(module, x, residual)
+            expected = functional.layer_norm(
+                dense(x) + residual, norm.normalized_shape, norm.weight, norm.bias, norm.eps
+            )
     except (RuntimeError, TypeError, AttributeError):
         return False
-    finally:
-        for each, training in modes.items():
-            each.training = training
     return torch.allclose(answer.float(), expected.float(), rtol=1e-3, atol=1e-3)
 
 

@@ -7,6 +7,7 @@ Text files number rows by the line a row starts on, which is what an editor show
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -67,10 +68,16 @@ def open_table(path: Path) -> Table:
     opener = _open_parquet if ending == ".parquet" else _open_json if "jsonl" in ending else _open_delimited
     table = opener(path)
     # A row is a dict, so of two columns of one name one would be lost without a word.
-    repeated = sorted({repr(name) for name in table.columns if table.columns.count(name) > 1})
-    if repeated:
+    if repeated := _repeated(table.columns):
         raise InputError(f"{path}: several columns are named {shortened(repeated)}. Give each column its own name.")
     return table
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    """The names that occur more than once, quoted."""
+    if len(set(names)) == len(names):  # as nearly always, and asked of every line of JSON
+        return []
+    return sorted(repr(name) for name, n in Counter(names).items() if n > 1)
 
 
 def with_all_columns(table: Table) -> Table:
@@ -144,7 +151,7 @@ def _json_object(line: str, path: Path, number: int) -> Row:
         raise InputError(f"{path}, line {number}: JSON that cannot be read ({error}). {advice}") from None
     if not isinstance(row, dict):
         raise InputError(f"{path}, line {number}: a JSON {type(row).__name__}, not an object. {advice}")
-    if repeated := sorted({repr(name) for name in names if names.count(name) > 1}):
+    if repeated := _repeated(names):
         raise InputError(
             f"{path}, line {number}: several values are named {shortened(repeated)}. Give each its own name."
         )
@@ -192,8 +199,7 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
     try:
         yield
-    # An overflow is a date that Python has not.
-    # A plain ValueError is two fields of one name within a column.
+    # An overflow is a date that Python has not; a plain ValueError two fields of one name within a column.
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: cannot be read as Parquet ({first_line(error)}). Write or copy the file again."

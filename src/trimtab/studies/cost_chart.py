@@ -30,7 +30,7 @@ _EXACTLY: dict[str, Callable[[float], str]] = {  # where those are alike
     "seconds": lambda value: f"{value:,.8g} s",
     "delta_bytes": lambda value: f"{value:,.0f} bytes",
 }
-_MOST_TICKS = 5
+_MOST_TICKS = 10  # on the axis of a cost
 # Colours that occur nowhere else; in the page they are replaced by its own, which are light or dark as the reader likes.
 _INK, _BLUE, _ORANGE, _RULE = "#010203", "#010204", "#010205", "#010206"
 _COLOURS = {_INK: "currentColor", _BLUE: "var(--blue)", _ORANGE: "var(--orange)", _RULE: "var(--muted)"}
@@ -88,10 +88,9 @@ def _mark_costs(axes: Any, cost: str) -> None:
     decades = math.log10(high / low)
     within = (1,) if decades > 2.5 else (1, 3) if decades > 1 else (1, 2, 5) if decades > 0.5 else (1, 1.5, 2, 3, 5, 7)
     ticks = [tick for tick in LogLocator(subs=within, numticks=100).tick_values(low, high) if low <= tick <= high]
-    if (
-        not 2 <= len(ticks) <= 2 * _MOST_TICKS
-    ):  # they lie so close that round numbers of a logarithm are too many or too few
-        ticks = [tick for tick in MaxNLocator(_MOST_TICKS - 1).tick_values(low, high) if low <= tick <= high]
+    # Methods that lie close: round numbers of a logarithm are too few, or too many to be written side by side.
+    if not 2 <= len(ticks) <= _MOST_TICKS:
+        ticks = [tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
     words = [_IN_WORDS[cost](tick) for tick in ticks]
     if len(set(words)) < len(words):
         words = [_EXACTLY[cost](tick) for tick in ticks]

@@ -14,7 +14,8 @@ def main(train_limit: int | None = None, epochs: int | None = None) -> None:
     encoder = trimtab.load("minilm")
     task = trimtab.read("helpdesk")
     run = trimtab.fit(
-        encoder, task, trimtab.LayerNorms(), train_limit=train_limit, epochs=epochs, out="runs/example", overwrite=True
+        encoder, task, trimtab.LayerNorms(), train_limit=train_limit, epochs=epochs, head="default", out="runs/example",
+        overwrite=True,
     )  # fmt: skip
 
     print(f"accuracy {run.baseline['accuracy']:.3f} -> {run.scores['accuracy']:.3f}")

@@ -39,7 +39,8 @@ def run_folder(encoder_of, tmp_path_factory) -> Path:
     table = write_csv(folder / "animals.csv", animal_rows(160))
     arguments = [
         "fit", encoder_of("bert").folder, table, "--text", "What they said", "--label", "Verdict", "--method", "full",
-        "--epochs", "8", "--lr", "0.005", "--batch-size", "16", "--dropout", "0", "--out", folder / "run", "--json",
+        "--epochs", "8", "--lr", "0.005", "--batch-size", "16", "--dropout", "0", "--head", "default",
+        "--head-start", "random", "--out", folder / "run", "--json",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "trimtab", *map(str, arguments)], capture_output=True, text=True, check=False
@@ -324,7 +325,7 @@ FIT = ("fit", "ENCODER", "TABLE", "--text", "What they said", "--label", "Verdic
         ((*FIT, "--method", "layer_norm"), "did you mean layer_norms"),
         ((*FIT, "--method", "lora:rnk=2"), "did you mean rank"),
         ((*FIT, "--epochs", "0"), "epochs=0 must be at least 1"),
-        ((*FIT, "--head", "huge"), "known heads"),
+        ((*FIT, "--head", "huge"), "must be one of auto, default, linear, cls"),
         ((*FIT[:3], "--text", "What they sad", "--label", "Verdict"), "What they said"),
         ((*FIT[:5], "--label", "Verdct", "--out", "OUT"), "Verdict"),
         (("fit", "ENCODER", "nothing.csv"), "nothing.csv"),

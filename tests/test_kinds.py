@@ -31,6 +31,7 @@ def test_from_a_table_to_answers(kind, pairs, command, encoder, tmp_path):
     run = tmp_path / "run"
     options = ["--label", ",".join(task.classes)] if kind == "multi_label" else []
     options += ["--kind", kind, "--method", "full", "--lr", "0.003", "--epochs", 6, "--batch-size", 16, "--dropout", 0]
+    options += ["--head", "default", "--head-start", "random", "--pairs", "together"]  # what can be merged
     code, printed, said = command(
         "fit", encoder.folder, table, *options, "--compute", "float32", "--out", run, "--json"
     )

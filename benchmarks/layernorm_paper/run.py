@@ -64,7 +64,7 @@ from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
 from trimtab.training.recipe import Settings
-from trimtab.training.workbench import set_up
+from trimtab.training.set_up import set_up
 
 PREPARED = ("recommended", "measured", "beyond", "chosen")  # parts that need something of each task before their cells
 NAMED = ("global", "recommended", "beyond")  # parts with methods of single tasks, which need what was prepared

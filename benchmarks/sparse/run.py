@@ -25,7 +25,7 @@ from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
 from trimtab.training.checkpoint import CHECKPOINT, Progress, save_checkpoint
 from trimtab.training.recipe import Settings
-from trimtab.training.workbench import set_up
+from trimtab.training.set_up import set_up
 
 HERE = Path(__file__).parent
 COUNTS = (100, 1_000, 10_000, 100_000, 1_000_000)
@@ -67,7 +67,9 @@ def measured(encoder: Encoder, task: Task, method: Method) -> dict[str, int]:
     folder = Path(tempfile.mkdtemp())
     try:
         save_checkpoint(folder, bench.identity(), Progress(), {"value": values, "moment": moments})
-        delta = Delta.extract(bench.model, bench.selection, encoder, task.description(), method)
+        delta = Delta.extract(
+            bench.model, bench.selection, encoder, task.description(), method, head=bench.settings.head
+        )
         return {
             "elements": delta.count_body, "head": delta.count_head,
             "optimizer": sum(t.nbytes for t in (*values.values(), *moments.values())),

@@ -20,7 +20,8 @@ from trimtab.changes.methods import Head, LastLayers, Method
 from trimtab.encoders.encoder import load
 from trimtab.files import write_json
 from trimtab.training.recipe import Settings
-from trimtab.training.workbench import Workbench, set_up
+from trimtab.training.set_up import set_up
+from trimtab.training.workbench import Workbench
 
 HERE = Path(__file__).parent
 ROWS, TOKENS = 512, 128

@@ -42,7 +42,8 @@ from trimtab.encoders.parts import layers_of
 from trimtab.files import write_json
 from trimtab.tasks.task import Rows, Task
 from trimtab.training.recipe import Settings
-from trimtab.training.workbench import Workbench, set_up
+from trimtab.training.set_up import set_up
+from trimtab.training.workbench import Workbench
 
 LENGTHS = json.loads((Path(__file__).parent / "lengths.json").read_text())
 ENCODERS = {

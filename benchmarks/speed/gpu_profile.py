@@ -14,7 +14,7 @@ import torch
 from trimtab.changes.notation import parse_method
 from trimtab.encoders.encoder import load
 from trimtab.training.recipe import Settings
-from trimtab.training.workbench import set_up
+from trimtab.training.set_up import set_up
 
 STEPS = 24  # of an epoch
 

@@ -23,7 +23,8 @@ from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
 from trimtab.training.held import Tidy, peak_bytes
 from trimtab.training.recipe import Settings
-from trimtab.training.workbench import Workbench, set_up
+from trimtab.training.set_up import set_up
+from trimtab.training.workbench import Workbench
 
 WAYS = ("in use", "now", "never")
 STEPS = {"sst2": 120, "imdb": 12}  # that are timed, behind a quarter as many

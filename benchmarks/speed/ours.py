@@ -13,8 +13,8 @@ from trimtab.encoders.encoder import Encoder
 from trimtab.encoders.parts import layers_of
 from trimtab.tasks.task import Rows, Task
 from trimtab.training.fit import fit
+from trimtab.training.set_up import set_up
 from trimtab.training.use import Predictor
-from trimtab.training.workbench import set_up
 
 
 def run_fit(work: Work, encoder: Encoder, task: Task, seed: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from trimtab.encoders.encoder import Encoder, load
 from trimtab.files import write_json
 from trimtab.tasks.task import Rows, Task
 from trimtab.training.recipe import Settings
-from trimtab.training.workbench import set_up
+from trimtab.training.set_up import set_up
 
 HERE = Path(__file__).parent
 ROWS = (1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000)  # of 16 tokens

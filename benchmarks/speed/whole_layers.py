@@ -24,7 +24,8 @@ from trimtab.files import write_json
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
 from trimtab.training.recipe import Settings
-from trimtab.training.workbench import Workbench, set_up
+from trimtab.training.set_up import set_up
+from trimtab.training.workbench import Workbench
 
 HERE = Path(__file__).parent
 

@@ -16,7 +16,7 @@ from trimtab.encoders.head import TWO_CLASSES
 from trimtab.encoders.parts import parts_of, plain_name
 from trimtab.errors import InputError
 from trimtab.training.recipe import Settings
-from trimtab.training.workbench import set_up
+from trimtab.training.set_up import set_up
 
 
 def names_of(selection: Selection) -> set[str]:
@@ -214,7 +214,7 @@ def test_lora_within_a_union_of_unions_is_found_by_a_delta(encoder):
     nested = Union((Biases(), Union((LayerNorms(), Lora(rank=2)))))
     model = encoder.with_head(TWO_CLASSES)
     task = {"kind": "single_label", "classes": ["a", "b"], "name": "two"}
-    delta = Delta.extract(model, nested.attach(model), encoder, task, nested)
+    delta = Delta.extract(model, nested.attach(model), encoder, task, nested, head="default")
     assert delta.loras == (Lora(rank=2),)
     assert delta.attach(encoder)
 

@@ -21,10 +21,10 @@ from trimtab.training.fit import fit
 def test_same_logits_as_transformers(family, encoder_of, tmp_path):
     """A whole classifier, head included, saved by transformers and read by both."""
     encoder, task = encoder_of(family), make_task()
-    encoder.with_head(task, seed=3).save_pretrained(tmp_path)
+    encoder.with_head(task, seed=3, head="default").save_pretrained(tmp_path)
     encoder.tokenizer.save_pretrained(tmp_path)
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
-    ours = load(tmp_path).with_head(task, seed=99).eval()
+    ours = load(tmp_path).with_head(task, seed=99, head="default").eval()
     inputs = encoder.tokenizer(["the old cat sleeps", "a dog"], padding=True, return_tensors="pt")
     with torch.no_grad():
         torch.testing.assert_close(ours(**inputs).logits, theirs(**inputs).logits, rtol=0, atol=0)
@@ -101,7 +101,7 @@ def test_an_encoder_that_cannot_run_padded_texts_is_refused(tmp_path, encoder):
     torch.manual_seed(0)
     GPT2Model(GPT2Config(vocab_size=32, n_embd=32, n_layer=1, n_head=2, n_positions=64)).save_pretrained(folder)
     with pytest.raises(InputError, match="cannot answer padded texts"):
-        fit(load(folder), make_task(), Full(), epochs=1)
+        fit(load(folder), make_task(), Full(), epochs=1, head="default")
 
 
 def test_dropout_rate_can_be_set(encoder):
@@ -121,7 +121,7 @@ def test_weights_that_do_not_fill_the_configuration_are_refused(change, head, en
 
 
 def test_unknown_head_is_refused(encoder):
-    with pytest.raises(InputError, match="known heads: default, linear"):
+    with pytest.raises(InputError, match="known heads: auto, default, linear, cls"):
         encoder.with_head(make_task(), head="big")
 
 

@@ -143,5 +143,6 @@ def test_a_layer_with_other_parts_is_left_alone() -> None:
     layer.intermediate.intermediate_act_fn = torch.nn.ReLU()
     assert not fits(layer)
     expected = padded_logits(model, *random_texts())
+    prepare(model, compute="float32")
     torch.testing.assert_close(answer(model)[0], expected, rtol=1e-5, atol=1e-5)
     assert len(packed._PLANS[model].wholes) == 2

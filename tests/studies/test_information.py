@@ -21,9 +21,9 @@ from trimtab.tasks.batches import tokenize
 
 def test_it_is_the_mean_over_its_rows(encoder: Any) -> None:
     task, name = make_task(), "bert.encoder.layer.1.attention.output.LayerNorm.weight"
-    info = trimtab.fisher(encoder, task, trimtab.LayerNorms(), examples=20, seed=3)
+    info = trimtab.fisher(encoder, task, trimtab.LayerNorms(), examples=20, seed=3, head="linear", head_start="random")
     assert len(info.rows) == len(set(info.rows.tolist())) == 20
-    model = encoder.with_head(task, seed=3).eval()
+    model = encoder.with_head(task, seed=3, head="linear").eval()
     tokens, parameter = tokenize(task, task.train, encoder.tokenizer, 60), dict(model.named_parameters())[name]
     assert tokens.labels is not None
     assert tokens.type_ids is not None
@@ -91,7 +91,7 @@ def test_advice(encoder: Any) -> None:
 def test_heat_map(encoder: Any, tmp_path: Path) -> None:
     info = fisher(encoder, make_task(), trimtab.Full(), examples=12)
     layers, kinds, means = means_by_place(info.parts, info.sums())
-    assert layers == ["embeddings", "0", "1", "2", "after"]
+    assert layers == ["embeddings", "0", "1", "2"]  # behind them is the head alone, on the mean of the token states
     assert "head" not in kinds
     query = info.by("kind")["query"]["mean"]
     assert np.nanmean(means[:, kinds.index("query")]) == pytest.approx(query)

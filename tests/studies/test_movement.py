@@ -20,7 +20,7 @@ from trimtab.terminal import foreseen_table
 
 
 def run_of(encoder: Any, method: Any) -> Any:
-    return trimtab.fit(encoder, make_task(), method, epochs=1, lr=1e-2, seed=0)
+    return trimtab.fit(encoder, make_task(), method, epochs=1, lr=1e-2, seed=0, head="default", head_start="random")
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_distances_are_those_of_the_merged_model(method: Any, encoder: Any) -> N
     run = run_of(encoder, method)
     found = movement(run, encoder)
     after = dict(trimtab.merge(encoder, run).named_parameters())
-    before = dict(encoder.with_head(make_task(), seed=0).named_parameters())
+    before = dict(encoder.with_head(make_task(), seed=0, head="default").named_parameters())
     head = {name for name, part in found.parts.items() if part.is_head}
     for name, value in after.items():
         expected = (value - before[name]).abs().detach()
@@ -47,7 +47,7 @@ def test_measures_by_kind(encoder: Any) -> None:
     run = run_of(encoder, trimtab.LayerNorms(what="weight"))
     found = movement(run, encoder).by("kind")
     after = dict(trimtab.merge(encoder, run).named_parameters())
-    before = dict(encoder.with_head(make_task(), seed=0).named_parameters())
+    before = dict(encoder.with_head(make_task(), seed=0, head="default").named_parameters())
     names = [name for name in after if "output.LayerNorm.weight" in name and "attention" not in name]
     change = torch.cat([after[name].detach() - before[name].detach() for name in names])
     start = torch.cat([before[name].detach() for name in names])
@@ -59,7 +59,10 @@ def test_measures_by_kind(encoder: Any) -> None:
 
 
 def test_foreseen_by_itself(encoder: Any) -> None:
-    found, info = movement(run_of(encoder, trimtab.LayerNorms()), encoder), fisher(encoder, make_task(), examples=30)
+    found, info = (
+        movement(run_of(encoder, trimtab.LayerNorms()), encoder),
+        fisher(encoder, make_task(), examples=30, head="default"),
+    )
     for name, distance in found.distances.items():  # information that ranks exactly as the movement does
         info.values[name].copy_(torch.from_numpy(distance).view_as(info.values[name]) ** 2)
     seen = found.foreseen_by(info)
@@ -125,7 +128,7 @@ def test_what_was_foreseen_is_found_without_a_set_of_positions() -> None:
 
 def test_only_what_was_trained_is_compared(encoder: Any, encoder_of: Any) -> None:
     found = movement(run_of(encoder, trimtab.Random(count=80, within=trimtab.LayerNorms())), encoder)
-    info = fisher(encoder, make_task(), examples=30)
+    info = fisher(encoder, make_task(), examples=30, head="default")
     assert found.foreseen_by(info)["elements"] == 80
     with pytest.raises(InputError, match="both trained"):
         found.foreseen_by(fisher(encoder, make_task(), trimtab.Biases(which="query"), examples=5))

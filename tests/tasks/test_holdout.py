@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab.errors import InputError
-from trimtab.tasks.holdout import hold_out, limited
+from trimtab.tasks.holdout import draw_order, hold_out, limited
 from trimtab.tasks.task import Rows, Task
 
 
@@ -77,7 +77,7 @@ def test_a_limited_task_has_fewer_training_rows_in_a_seeded_order() -> None:
     assert set(small.train.texts[0]) < set(whole.train.texts[0])
     assert small.train.texts[0] == limited(whole, 12, seed=0).train.texts[0][:8], "a larger limit starts the same"
     assert small.train != limited(whole, 8, seed=1).train
-    assert small.notes == ("training limited to 8 of 40 rows, seed 0",)
+    assert small.notes == ("training limited to 8 of 40 rows, stratified, seed 0",)
 
 
 @pytest.mark.parametrize("limit", [None, 40, 1000])
@@ -89,3 +89,27 @@ def test_a_limit_beyond_the_rows_changes_nothing(limit: int | None) -> None:
 def test_a_limit_below_one_is_refused(limit: int) -> None:
     with pytest.raises(InputError, match="--train-limit"):
         limited(task(20), limit, seed=0)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=80), st.integers(0, 3))
+def test_every_beginning_of_a_draw_is_stratified(labels: list[int], seed: int) -> None:
+    """One row of every class first, then of each class its share of the rows drawn so far, to within two rows."""
+    order = draw_order(labels, "single_label", seed)
+    assert sorted(order.tolist()) == list(range(len(labels)))
+    counts = Counter(labels)
+    assert {labels[i] for i in order[: len(counts)]} == set(counts)
+    for n in range(len(counts), len(labels) + 1):
+        drawn = Counter(labels[i] for i in order[:n])
+        assert all(abs(drawn[c] - n * counts[c] / len(labels)) < 2 + len(counts) for c in counts)
+
+
+def test_a_draw_of_a_balanced_task_is_balanced() -> None:
+    order = draw_order([0, 1, 2, 3] * 50, "single_label", 1)
+    for n in (8, 16, 40, 100):
+        found = Counter(int(i) % 4 for i in order[:n])
+        assert max(found.values()) - min(found.values()) <= 1
+
+
+@pytest.mark.parametrize(("kind", "labels"), [("regression", [0.5, 1.0, 2.0]), ("multi_label", [[0], [], [1]])])
+def test_other_kinds_are_drawn_without_strata(kind: Any, labels: list[Any]) -> None:
+    assert sorted(draw_order(labels, kind, 0).tolist()) == [0, 1, 2]

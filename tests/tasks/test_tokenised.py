@@ -31,7 +31,7 @@ def assert_same(found, expected):
 def counted(monkeypatch):
     """A list that grows with every real tokenisation."""
     calls = []
-    monkeypatch.setattr(module, "tokenize", lambda *args: calls.append(args) or tokenize(*args))
+    monkeypatch.setattr(module, "tokenize", lambda *args, **options: calls.append(args) or tokenize(*args, **options))
     return calls
 
 

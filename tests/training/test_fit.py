@@ -21,6 +21,7 @@ from trimtab.changes.moved_top import MovedTop
 from trimtab.changes.notation import parse_method
 from trimtab.encoders import frozen
 from trimtab.encoders.encoder import load
+from trimtab.encoders.packed import computing
 from trimtab.errors import InputError
 from trimtab.files import write_text
 from trimtab.studies.information import fisher
@@ -30,8 +31,8 @@ from trimtab.training import run as run_module
 from trimtab.training.checkpoint import CHECKPOINT
 from trimtab.training.fit import fit
 from trimtab.training.recipe import Settings
+from trimtab.training.set_up import set_up
 from trimtab.training.use import evaluate, predict
-from trimtab.training.workbench import set_up
 
 METHODS = (
     Full(), Head(), LastLayers(1), Biases(), LayerNorms(), Random(count=300), Random(count=40, within=LayerNorms()),
@@ -43,7 +44,7 @@ METHODS = (
 @pytest.mark.parametrize("kind", ["single_label", "multi_label", "regression"])
 def test_it_learns(kind, pairs, encoder):
     task = make_task(kind, n_train=240, pairs=pairs)
-    run = fit(encoder, task, Full(), epochs=8, lr=3e-3, batch_size=16, dropout=0.0)
+    run = fit(encoder, task, Full(), epochs=8, lr=3e-3, batch_size=16, dropout=0.0, head="default", head_start="random")
     assert run.scores[task.metric] > run.baseline[task.metric] + 0.15
     assert run.scores["loss"] < run.baseline["loss"]
 
@@ -91,7 +92,9 @@ def test_groups_of_a_batch_add_up_to_the_batch(encoder):
 
 def test_the_same_recipe_gives_the_same_bits_and_another_seed_does_not(encoder):
     task = make_task(n_train=32, n_validation=16)
-    first, again, other = (fit(encoder, task, LayerNorms(), epochs=2, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        fit(encoder, task, LayerNorms(), epochs=2, seed=seed, head_start="random") for seed in (0, 0, 1)
+    )
     assert all(torch.equal(first.delta.values[name], again.delta.values[name]) for name in first.delta.values)
     assert any(not torch.equal(first.delta.values[name], other.delta.values[name]) for name in first.delta.values)
 
@@ -112,7 +115,10 @@ def test_every_family_fits_saves_and_loads(family, head, encoder_of, tmp_path):
     task, encoder = make_task(n_train=32, n_validation=24), encoder_of(family)
     settings = {"epochs": 2, "batch_size": 8, "compute": "float32", "head": head}
     run = fit(encoder, task, LayerNorms(), out=tmp_path, **settings)
-    found = evaluate(tmp_path, task, "validation", encoder)
+    with computing(
+        "float32"
+    ):  # these encoders hardly tell texts apart, and a probe enlarges what does: rounding as well
+        found = evaluate(tmp_path, task, "validation", encoder)
     assert found["scores"]["loss"] == pytest.approx(run.scores["loss"], abs=0.02)
 
 
@@ -157,7 +163,7 @@ def test_a_resumed_run_trains_the_elements_it_began_with(method, encoder, tmp_pa
 def test_resumed_run_equals_an_uninterrupted_one(method, encoder, tmp_path, monkeypatch):
     """The run dies in the middle of an epoch, behind a checkpoint by time, and goes on to the same bits."""
     task = make_task(n_train=48, n_validation=16)
-    settings = {"epochs": 3, "batch_size": 8, "lr": 5e-3}
+    settings = {"epochs": 3, "batch_size": 8, "lr": 5e-3, "head_start": "random" if method == Head() else "probe"}
     whole = fit(encoder, task, method, out=tmp_path / "whole", **settings)
     monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
     with dying_before(9):
@@ -242,8 +248,8 @@ def test_the_best_validation_is_restored_whichever_way_the_metric_points(encoder
     for metric in ("loss", "accuracy"):
         task = dataclasses.replace(make_task(), metric=metric)
         run = fit(encoder, task, Full(), epochs=6, lr=0.05, batch_size=16)
-        trained = [entry["scores"][metric] for entry in run.history if entry["step"] > 0]
-        best = min(trained) if metric == "loss" else max(trained)
+        found = [entry["scores"][metric] for entry in run.history]  # the start too, which is a linear probe
+        best = min(found) if metric == "loss" else max(found)
         assert run.scores[metric] == pytest.approx(best, abs=1e-6)
 
 
@@ -318,7 +324,7 @@ def test_the_old_run_waits_for_an_interrupted_overwrite_too(encoder, tmp_path, m
     assert fit(encoder, task, Biases(), out=tmp_path, epochs=9, overwrite=True).stopped == "interrupted"
     assert contents(tmp_path / ".replaced") == before
     monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
-    with pytest.raises(InputError, match="not numbers any more"):
+    with pytest.raises(InputError, match="not numbers any more|not a number"):
         fit(encoder, task, Biases(), out=tmp_path, epochs=9, lr=1e30, overwrite=True)
     assert contents(tmp_path) == before
 
@@ -448,7 +454,7 @@ def test_an_existing_run_is_not_lost(encoder, tmp_path):
     with pytest.raises(InputError, match="nothing to resume"):
         fit(encoder, task, LayerNorms(), epochs=1, out=tmp_path, resume=True)
     assert (tmp_path / "delta.safetensors").read_bytes() == before
-    fit(encoder, task, LayerNorms(), epochs=1, seed=1, out=tmp_path, overwrite=True)
+    fit(encoder, task, LayerNorms(), epochs=1, seed=1, out=tmp_path, overwrite=True, head_start="random")
     assert (tmp_path / "delta.safetensors").read_bytes() != before
 
 
@@ -531,7 +537,7 @@ def test_the_unit_of_a_regressions_labels_does_not_matter(factor, shift, head, e
         assert run.scores["mean_absolute_error"] == pytest.approx(
             factor * plain.scores["mean_absolute_error"], rel=1e-3
         )
-        assert plain.scores["pearson"] != plain.baseline["pearson"]
+        assert plain.history[-1]["scores"]["pearson"] != plain.baseline["pearson"]
         for name, value in run.delta.values.items():
             in_label_units = factor if name.endswith("classifier.weight") else 1
             if not name.endswith("classifier.bias"):

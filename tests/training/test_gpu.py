@@ -20,7 +20,8 @@ from trimtab.encoders.padded import padded_logits
 from trimtab.training.fit import fit
 from trimtab.training.recipe import Settings
 from trimtab.training.recorded import on_own_stream
-from trimtab.training.workbench import Workbench, set_up
+from trimtab.training.set_up import set_up
+from trimtab.training.workbench import Workbench
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

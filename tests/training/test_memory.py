@@ -10,13 +10,13 @@ from trimtab.errors import InputError
 from trimtab.training import memory as module
 from trimtab.training.fit import fit
 from trimtab.training.recipe import Settings
-from trimtab.training.workbench import set_up
+from trimtab.training.set_up import set_up
+
+OWN = {"compute": "float32", "head": "default", "head_start": "random"}
 
 
 def bench_of(encoder, method, **settings):
-    return set_up(
-        encoder, make_task(n_train=40, n_validation=8), method, Settings(**({"compute": "float32"} | settings))
-    )
+    return set_up(encoder, make_task(n_train=40, n_validation=8), method, Settings(**(OWN | settings)))
 
 
 def test_items_are_those_of_the_tensors(encoder):
@@ -47,7 +47,9 @@ def test_scores_of_attention_count_where_they_are_the_widest(encoder):
 
 def test_bfloat16_copies_count(encoder):
     plain = bench_of(encoder, LayerNorms()).memory.weights
-    both = set_up(encoder, make_task(n_train=40, n_validation=8), LayerNorms(), Settings(compute="bfloat16"))
+    both = set_up(
+        encoder, make_task(n_train=40, n_validation=8), LayerNorms(), Settings(**OWN | {"compute": "bfloat16"})
+    )
     matrices = 3 * (4 * 32 * 32 + 2 * 32 * 48)  # elements in the linear maps of the small BERT's layers
     assert both.memory.weights == plain + 4 * matrices
 

@@ -17,9 +17,11 @@ from trimtab.tasks.task import Rows
 from trimtab.training import prefix as module
 from trimtab.training.fit import fit
 from trimtab.training.recipe import Settings
-from trimtab.training.workbench import set_up
+from trimtab.training.set_up import set_up
 
-SETTINGS = {"epochs": 2, "batch_size": 8, "lr": 5e-3, "compute": "float32"}
+SETTINGS = {
+    "epochs": 2, "batch_size": 8, "lr": 5e-3, "compute": "float32", "head": "default", "head_start": "random",
+}  # fmt: skip
 
 
 def cached(bench):
@@ -56,7 +58,7 @@ def test_a_cached_fit_is_the_uncached_one(method, head, family, encoder_of, cach
     if family == "albert" and isinstance(method, LastLayers):
         pytest.skip("refuses last layers")
     task = make_task(n_train=24, n_validation=8)
-    runs = [fit(encoder_of(family), task, method, cache_gb=gb, head=head, **SETTINGS) for gb in (0.0, 1.0)]
+    runs = [fit(encoder_of(family), task, method, cache_gb=gb, **SETTINGS | {"head": head}) for gb in (0.0, 1.0)]
     assert len(files(cache)) == 2
     torch.testing.assert_close(runs[0].delta.values, runs[1].delta.values, rtol=1e-4, atol=1e-5)
     assert runs[0].scores == pytest.approx(runs[1].scores, abs=1e-4)

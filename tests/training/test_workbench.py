@@ -19,15 +19,17 @@ from trimtab.training import workbench as module
 from trimtab.training.fit import fit
 from trimtab.training.optimizer import linear_rate
 from trimtab.training.recipe import Settings
+from trimtab.training.set_up import set_up
 from trimtab.training.use import evaluate
-from trimtab.training.workbench import Workbench, set_up
+from trimtab.training.workbench import Workbench
 
 
 @pytest.mark.parametrize("change", [{}, {"class_weights": "balanced"}, {"label_smoothing": 0.2}], ids=str)
 def test_the_gradient_of_a_step_is_that_of_the_loss_as_set(change, encoder, monkeypatch):
     task = make_task(n_train=24, n_validation=4)
-    bench = set_up(encoder, task, Head(), Settings(batch_size=24, dropout=0.0, compute="float32", clip=1e9, **change))
-    model, labels = encoder.with_head(task, seed=0, dropout=0.0), torch.tensor(task.train.labels)
+    bench = set_up(encoder, task, Head(), Settings(
+        batch_size=24, dropout=0.0, compute="float32", clip=1e9, head="linear", head_start="random", **change))  # fmt: skip
+    model, labels = encoder.with_head(task, 0, "linear", dropout=0.0), torch.tensor(task.train.labels)
     # Each class as much say as the others, by hand: the rows over those of the class and the number of classes.
     weights = len(labels) / (3 * torch.bincount(labels)) if "class_weights" in change else torch.ones(3)
     inputs = encoder.tokenizer(task.train.texts[0], padding=True, return_tensors="pt")
@@ -86,7 +88,9 @@ def test_another_seed_draws_another_control(encoder):
 
 @pytest.mark.parametrize(("settings", "steps"), [({"eval_steps": 4}, [0, 4, 8, 9]), ({}, [0, 3, 6, 9])])
 def test_when_it_validates(settings, steps, encoder):
-    run = fit(encoder, make_task(n_train=24, n_validation=8), Head(), epochs=3, batch_size=8, **settings)
+    run = fit(
+        encoder, make_task(n_train=24, n_validation=8), Head(), epochs=3, batch_size=8, head_start="random", **settings
+    )
     assert [entry["step"] for entry in run.history] == steps
 
 
@@ -123,7 +127,7 @@ def test_what_a_run_reports_of_time_and_length(encoder, tmp_path):
 def test_seconds_of_earlier_sittings_count(encoder, tmp_path, monkeypatch):
     task = make_task(n_train=16, n_validation=4)
     with dying_before(3, KeyboardInterrupt):
-        fit(encoder, task, Head(), epochs=2, batch_size=8, out=tmp_path)
+        fit(encoder, task, Head(), epochs=2, batch_size=8, out=tmp_path, head_start="random")
     load_checkpoint = fit_module.load_checkpoint
 
     def an_hour_ago(folder, identity):
@@ -132,7 +136,10 @@ def test_seconds_of_earlier_sittings_count(encoder, tmp_path, monkeypatch):
         return state, tensors
 
     monkeypatch.setattr(fit_module, "load_checkpoint", an_hour_ago)
-    assert fit(encoder, task, Head(), epochs=2, batch_size=8, out=tmp_path, resume=True).seconds > 3600
+    assert (
+        fit(encoder, task, Head(), epochs=2, batch_size=8, out=tmp_path, resume=True, head_start="random").seconds
+        > 3600
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -22,7 +22,8 @@ from .methods import Lora, Method, Union, inject_lora
 from .notation import method_text
 from .selection import Selection
 
-FORMAT = 3  # of the tensor file; `load` reads no other
+FORMAT = 4  # of the tensor file, as `save` writes it
+_READ = (3, FORMAT)  # what `load` reads; 3 knew no pairs apart
 TENSORS, READABLE = "delta.safetensors", "delta.json"  # in a run's folder
 _AT = "@"  # "@name" holds the positions of the values under "name"
 
@@ -38,7 +39,7 @@ class Delta:
     base: Mapping[str, Any]  # name, place, revision, sha256, model_type and behaviour of the encoder
     task: Mapping[str, Any]  # Task.description()
     method: str  # as written on the command line
-    head: str  # "default" or "linear"
+    head: str  # "default", "linear" or "cls"
     max_length: int  # tokens; longer texts are cut
     values: Mapping[str, Tensor] = field(repr=False)  # by parameter name, float32, on the CPU
     positions: Mapping[str, Tensor] = field(default_factory=dict, repr=False)  # int32, ascending
@@ -46,11 +47,12 @@ class Delta:
     count_body: int = 0  # elements
     count_head: int = 0
     notes: Mapping[str, Any] = field(default_factory=dict)  # scores and versions, for people
+    pairs: str = "together"  # or "apart": a pair's texts are read each by itself
 
     @classmethod
     def extract(
         cls, model: nn.Module, selection: Selection, encoder: Encoder, task: Mapping[str, Any], method: Method,
-        *, head: str = "default", max_length: int = 512, notes: Mapping[str, Any] | None = None,
+        *, head: str, pairs: str = "together", max_length: int = 512, notes: Mapping[str, Any] | None = None,
     ) -> Delta:  # fmt: skip
         """The Delta of `model`, trained from `encoder` at `selection`: copies, so that further training changes nothing."""
         parameters = dict(model.named_parameters())
@@ -72,14 +74,14 @@ class Delta:
         return cls(
             base, dict(task), method_text(method), head, max_length, values, positions,
             tuple(each for each in methods if isinstance(each, Lora)),
-            selection.body.count, selection.head.count, dict(notes or {}),
+            selection.body.count, selection.head.count, dict(notes or {}), pairs,
         )  # fmt: skip
 
     def attach(self, encoder: Encoder) -> Any:
         """A new model on `encoder` with this delta applied; raises InputError when `encoder` is not the delta's base."""
         self._check_base(encoder)
         outputs = HeadShape(kind=self.task["kind"], classes=tuple(self.task["classes"]))
-        model = encoder.with_head(outputs, head=self.head)
+        model = encoder.with_head(outputs, head=self.head, pairs=self.pairs)
         for lora in self.loras:
             inject_lora(model, lora)
         self.write_into(model)
@@ -151,9 +153,10 @@ class Delta:
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path} is damaged or not a delta ({error}): copy it again or fit again") from error
         # Before the checksum, which another format may form otherwise.
-        if written_in != FORMAT:
+        if written_in not in _READ:
             raise InputError(
-                f"{path} has delta format {written_in}; this version reads {FORMAT}: use the version that wrote it"
+                f"{path} has delta format {written_in}; this version reads {' and '.join(map(str, _READ))}: use the version that "
+                "wrote it"
             )
         if described.pop("sha256", None) != _hash(described, tensors):
             raise InputError(
@@ -194,7 +197,7 @@ class Delta:
 
     def _described(self) -> dict[str, Any]:
         """The format and all fields but the tensors, ready for JSON."""
-        kept = ("base", "task", "method", "head", "max_length", "count_body", "count_head", "notes")
+        kept = ("base", "task", "method", "head", "pairs", "max_length", "count_body", "count_head", "notes")
         described = {name: getattr(self, name) for name in kept}
         return {"format": FORMAT} | described | {"loras": [asdict(lora) for lora in self.loras]}
 

@@ -58,6 +58,8 @@ class TextBatch(Protocol):
     def type_ids(self) -> list[np.ndarray] | None: ...
     @property
     def labels(self) -> Tensor | None: ...
+    def texts(self) -> tuple[list[np.ndarray], list[np.ndarray] | None]: ...
+    def take(self, rows: Sequence[int]) -> TextBatch: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +231,7 @@ class Meter:
     @torch.enable_grad()
     def _add(self, batch: TextBatch) -> None:
         """`add`, of texts that run together."""
-        texts = Texts(self._model, batch.ids, batch.type_ids)
+        texts = Texts(self._model, *batch.texts())
         groups = (torch.arange(len(texts)) + self.count) % 2
         rest = self._seen.by_text.rest
         self._seen.by_text.begin(texts, groups)
@@ -266,8 +268,7 @@ class Meter:
         for parameter in rest.values():
             parameter.requires_grad_(True)
         for i in range(len(groups)):
-            types = None if batch.type_ids is None else [batch.type_ids[i]]
-            logits = Texts(self._model, [batch.ids[i]], types).logits()
+            logits = Texts(self._model, *batch.take([i]).texts()).logits()
             for factor in found[:, i : i + 1] if logits.requires_grad else ():  # else none of them matters
                 gradients = torch.autograd.grad(
                     logits, list(rest.values()), factor, retain_graph=True, allow_unused=True

@@ -54,7 +54,7 @@ def train_briefly(
         # From the first batch again, where there are fewer than steps.
         for batch in islice(cycle(batches), steps):
             for piece in pieces(model, batch, most_tokens):
-                logits = Texts(model, piece.ids, piece.type_ids).logits()
+                logits = Texts(model, *piece.texts()).logits()
                 # Of the batch's mean: a piece counts by its rows.
                 (loss(logits, piece.labels.to(logits.device)) * (len(piece.ids) / len(batch.ids))).backward()
             stepping(step)

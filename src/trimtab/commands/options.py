@@ -30,7 +30,14 @@ BatchSize = Annotated[int | None, typer.Option(help="Texts per optimizer step.")
 Rate = Annotated[float | None, typer.Option(help="Peak learning rate; default: the method's own.")]
 HeadRate = Annotated[float | None, typer.Option(help="Peak learning rate of the head.")]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens per text; longer ones are cut.")]
-HeadKind = Annotated[str | None, typer.Option(help="default (Hugging Face's own) or linear (compact).")]
+HeadKind = Annotated[
+    str | None,
+    typer.Option(help="auto, default (Hugging Face's own), linear (on the mean of the token states) or cls."),
+]
+HeadStart = Annotated[
+    str | None, typer.Option(help="probe (a linear probe on frozen features, the default) or random.")
+]
+Pairs = Annotated[str | None, typer.Option(help="Two texts of a row: together, apart or auto.")]
 TrainLimit = Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")]
 Compute = Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows with no text or no label.")]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .dropout import NOISE, Noise
-from .padded import padded_logits
+from .head import LinearHead, texts_per_row
+from .padded import padded_logits, padded_vectors
 
 SHORTEST = 0.75  # of a call's longest text; below that a text waits for the next call
 
@@ -24,7 +25,8 @@ def bucketed_logits(
 ) -> Tensor:
     """Float32 logits (B, C) for texts that lie one after the other in `ids` (T,) and `type_ids` (1, T).
 
-    With `alike` only texts of one length run together, so that nothing is padded.
+    With `alike` only texts of one length run together, so that nothing is padded. Of pairs apart, which are two texts each, the
+    texts run where their lengths put them, and their vectors meet behind.
     """
     # One array per text, as `padded_logits` takes them.
     rows = [row.numpy() for row in ids.cpu().split(lengths)]
@@ -34,19 +36,23 @@ def bucketed_logits(
     # One pool of noise for all calls of the batch.
     token = NOISE.set(Noise())
     try:
-        logits = [
-            padded_logits(model, [rows[i] for i in part], types and [types[i] for i in part])
+        apart = texts_per_row(model) > 1
+        answered = padded_vectors if apart else padded_logits
+        found = [
+            answered(model, [rows[i] for i in part], types and [types[i] for i in part])
             for part in _similar(order, lengths, 1.0 if alike else SHORTEST)
         ]
+        # Back in the order they were given in.
+        logits = torch.cat(found)[torch.tensor(order).argsort()]
+        return model.answer(logits) if apart else logits
     finally:
         NOISE.reset(token)
-    # Back in the order they were given in.
-    return torch.cat(logits)[torch.tensor(order).argsort()]
 
 
 def warn_padded(model: Any, *, alike: bool) -> None:
     """Warns, once per class of models and process, that padding is computed, or that only texts of one length run together."""
-    name = type(model).__name__
+    # A head of ours says nothing of the family.
+    name = type(model.base_model if isinstance(model, LinearHead) else model).__name__
     if name not in _warned:
         _warned.add(name)
         # A warning and not a log line: the engine is much slower here, and nothing else would say so.

@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from ..errors import InputError, first_line
 from ..randomness import seeded
-from .head import HEADS, LinearHead, Outputs, in_units_of
+from .head import AUTO, HEADS, PAIRS, POOLINGS, TWO_CLASSES, LinearHead, Outputs, in_units_of
+from .pooling import stated_pooling
 from .positions import most_positions
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
@@ -42,6 +43,15 @@ class _Quiet:
 
 
 @dataclass(frozen=True)
+class SuitedHead:
+    """The head that suits an encoder before any data were seen, why, and which others rows may speak for."""
+
+    head: str
+    reason: str  # in plain words
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Encoder:
     """A pretrained encoder on disk: where its weights are, what they hash to, its configuration and its tokenizer."""
 
@@ -53,29 +63,75 @@ class Encoder:
     config: Any = field(repr=False)  # transformers.PretrainedConfig
     tokenizer: Any = field(repr=False)  # transformers.PreTrainedTokenizerBase
 
-    def with_head(self, outputs: Outputs, seed: int = 0, head: str = "default", dropout: float | None = None) -> Any:
+    def with_head(
+        self, outputs: Outputs, seed: int = 0, head: str = AUTO, dropout: float | None = None, pairs: str = "together"
+    ) -> Any:
         """The float32 model with a new head for `outputs` (a Task will do), drawn from the stream "head" of `seed`.
 
         "default" is Hugging Face's own sequence-classification model, whose head is not drawn but kept where the checkpoint
-        has one of the same shape; "linear" is the compact LinearHead, always new. The names of the parameters that the
-        checkpoint lacked are kept in `model.new_parameters`. A new head of a regression answers in the unit of its labels, about
-        their mean; `model.rate_factors` says by what the learning rates of its last map are multiplied for that. `dropout`
-        replaces every dropout rate of the configuration. Raises InputError for an unknown head or an encoder that has no such
-        model.
+        has one of the same shape; "linear" is the compact LinearHead on the mean of a text's token states, "cls" that on its
+        first one, both always new; "auto" is that of `suited_head`. With `pairs` "apart" the head compares the vectors of two
+        texts.
+        The names of the parameters that the checkpoint lacked are kept in `model.new_parameters`. A new head of a regression
+        answers in the unit of its labels, about their mean; `model.rate_factors` says by what the learning rates of its last map
+        are multiplied for that. `dropout` replaces every dropout rate of the configuration. Raises InputError for an unknown
+        head or an encoder that has no such model.
         """
-        if head not in HEADS:
-            raise InputError(f"unknown head {head!r}; known heads: {', '.join(HEADS)}")
+        if head not in (AUTO, *HEADS):
+            raise InputError(f"unknown head {head!r}; known heads: {AUTO}, {', '.join(HEADS)}")
+        if pairs not in PAIRS:
+            raise InputError(f"unknown form of pairs {pairs!r}; known forms: {', '.join(PAIRS)}")
+        if pairs == "apart" and head == "default":
+            raise InputError(
+                "pairs apart are compared by a head of our own: give --head linear or cls, or --pairs together"
+            )
+        if head == AUTO:
+            head = self.suited_head.head
+            head = "linear" if (head, pairs) == ("default", "apart") else head
         with seeded(seed, "head"), quiet():
             # A copy, because class names and rates are written into it, and one encoder serves many tasks.
             config = _with_dropout(self.config, dropout)
-            model = self._default_head(outputs, config) if head == "default" else self._linear_head(outputs, config)
-        model.rate_factors = in_units_of(model, outputs)
+            model = (
+                self._default_head(outputs, config)
+                if head == "default"
+                else self._own_head(outputs, config, head, pairs)
+            )
+        model.units = in_units_of(model, outputs)
+        model.rate_factors = dict(model.units)
         return model
 
     @property
     def place(self) -> str:
         """What `load` finds it by from any working directory."""
         return self.name if self.name == "minilm" or self.revision else str(self.folder.absolute())
+
+    @cached_property
+    def suited_head(self) -> SuitedHead:
+        """How the encoder was pooled, where its files say so; else the head of its family, where nothing of it is untrained."""
+        found = stated_pooling(self.folder)
+        if found is not None:
+            mode, where = found
+            if mode in POOLINGS.values():
+                head = next(name for name, pooling in POOLINGS.items() if pooling == mode)
+                what = "the mean of its token states" if mode == "mean" else "its first token's state"
+                return SuitedHead(head, f"one linear map on {what}, as the encoder was trained ({where})")
+            return SuitedHead(
+                "linear",
+                f"one linear map on the mean of its token states, since {mode} pooling ({where}) is not built",
+                ("cls",),
+            )
+        stated = getattr(self.config, "classifier_pooling", None)
+        try:
+            new = self.with_head(TWO_CLASSES, head="default").new_parameters
+        except InputError as error:
+            return SuitedHead(
+                "linear", f"one linear map on the mean of its token states, for want of another ({error})"
+            )
+        if stated in POOLINGS.values():
+            return SuitedHead("default", f"its family's own, on {stated} pooling (config.json)")
+        if any("pooler" in name for name in new):
+            return SuitedHead("linear", "one linear map on the mean of its token states, since its pooler is untrained")
+        return SuitedHead("default", "its family's own", ("linear",))
 
     @cached_property
     def max_length(self) -> int:
@@ -121,13 +177,14 @@ class Encoder:
         model.new_parameters = self._new(found, f"{model.base_model_prefix}.")
         return model
 
-    def _linear_head(self, outputs: Outputs, config: Any) -> Any:
+    def _own_head(self, outputs: Outputs, config: Any, head: str, pairs: str) -> Any:
         """The LinearHead on the body of `config`, with an output for each class, or one."""
         body, found = self._read(AutoModel, config, ignore_mismatched_sizes=True)
         self._new(found, "")
         if getattr(body, "pooler", None) is not None:
             body.pooler = None  # its output is not used, so it is neither stored nor counted
-        model: Any = LinearHead(body, body.base_model_prefix, max(1, len(outputs.classes)))
+        n_texts = 2 if pairs == "apart" else 1
+        model: Any = LinearHead(body, body.base_model_prefix, max(1, len(outputs.classes)), POOLINGS[head], n_texts)
         # The head is known by lying outside of the body, in which only the pooler could have been new.
         model.new_parameters = frozenset()
         return model

@@ -7,11 +7,15 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..errors import InputError
 
-HEADS = ("default", "linear")
+HEADS = ("default", "linear", "cls")
+POOLINGS = {"linear": "mean", "cls": "cls"}  # of our own heads: the mean of a text's token states, or its first one
+PAIRS = ("together", "apart")  # a pair as one text with a separator, or as two texts whose vectors the head compares
+AUTO = "auto"  # a head, or a form of pairs, that is to be chosen
 _FAR = 4.0  # times their deviation that the mean of the labels may be from 0 where a head has no bias
 _NOISE = 1e-6  # what answers may differ by, in their unit, for no other reason than rounding
 
@@ -51,19 +55,25 @@ _RATES = (  # where families write the rate of the head's dropout
 
 
 class LinearHead(nn.Module):
-    """A pretrained body, the mean of its last token states over each text, dropout, and one linear map to C outputs.
+    """A pretrained body, one vector a text (pooled from its last token states), dropout, and one linear map to C outputs.
 
-    The body keeps the name that Hugging Face gives it (`bert`, `roberta`, ...), so parameter names are theirs. H * C + C
-    elements in all: 770 for two classes at width 384, where the default head of RoBERTa or ELECTRA takes H * H more.
+    `pooling`: "mean" of the text's token states, or "cls", its first one. With two texts a row, as pairs apart have it, the map
+    reads (u, v, |u - v|, u v) of their vectors u and v (Conneau et al. 2017, arXiv 1705.02364), here of one length (the root of
+    H, so that all entries are about 1): the sum of the products then is their cosine, times H. The body keeps the name that
+    Hugging Face gives it (`bert`, `roberta`, ...), so parameter names are theirs. H * C + C elements in all: 770 for two classes
+    at width 384, where the default head of RoBERTa or ELECTRA takes H * H more.
     """
 
-    def __init__(self, body: Any, prefix: str, n_outputs: int):
+    def __init__(self, body: Any, prefix: str, n_outputs: int, pooling: str = "mean", texts_per_row: int = 1):
         super().__init__()
         self.base_model_prefix = prefix
         self.config = body.config
+        self.pooling = pooling
+        self.texts_per_row = texts_per_row
         self.add_module(prefix, body)
         self.dropout = nn.Dropout(_dropout_rate(body.config))
-        self.classifier = nn.Linear(body.config.hidden_size, n_outputs)
+        width = body.config.hidden_size * (1 if texts_per_row == 1 else 4)
+        self.classifier = nn.Linear(width, n_outputs)
         nn.init.normal_(self.classifier.weight, std=getattr(body.config, "initializer_range", 0.02))
         nn.init.zeros_(self.classifier.bias)
 
@@ -78,11 +88,45 @@ class LinearHead(nn.Module):
         return getattr(self, self.base_model_prefix)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> SequenceClassifierOutput:
-        """Logits (B, C) for padded texts (B, L); `attention_mask` is 1 on tokens and 0 on padding."""
+        """Logits (B, C) for padded texts (B, L), or for the 2 B texts of B pairs, the two of a pair one behind the other.
+
+        `attention_mask` is 1 on tokens and 0 on padding.
+        """
+        return SequenceClassifierOutput(logits=self.answer(self.pooled(input_ids, attention_mask, **inputs)))
+
+    def pooled(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
+        """One vector a text, (B, H)."""
         states = self.base_model(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        if self.pooling == "cls":
+            return states[:, 0]
         weights = attention_mask.to(states.dtype)  # (B, L)
-        means = torch.einsum("blh,bl->bh", states, weights) / weights.sum(1, keepdim=True)
-        return SequenceClassifierOutput(logits=self.classifier(self.dropout(means)))
+        return torch.einsum("blh,bl->bh", states, weights) / weights.sum(1, keepdim=True)
+
+    def answer(self, vectors: Tensor) -> Tensor:
+        """Logits (B, C) from one vector a text, (B, H) or (2 B, H); an odd text at the end, a filler, is left out."""
+        if self.texts_per_row == 2:
+            u, v = vectors[: len(vectors) // 2 * 2].unflatten(0, (-1, 2)).unbind(1)
+            u, v = (functional.normalize(each, dim=1) * each.shape[1] ** 0.5 for each in (u, v))
+            vectors = torch.cat([u, v, (u - v).abs(), u * v], 1)
+        return self.classifier(self.dropout(vectors))
+
+
+def texts_per_row(model: Any) -> int:
+    """How many texts `model` reads for each row of a task: 2 for pairs apart."""
+    return getattr(model, "texts_per_row", 1)
+
+
+def last_map(model: Any) -> tuple[str, nn.Linear] | None:
+    """The linear map of the head that makes the logits, with its path; None where the head has none."""
+    # Some families define their head before the body.
+    body = f"{model.base_model_prefix}."
+    maps = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear) and not path.startswith(body)]
+    return maps[-1] if maps else None
+
+
+def is_new(model: Any, path: str) -> bool:
+    """Whether the weight of the head's map at `path` was drawn, and is not the checkpoint's."""
+    return isinstance(model, LinearHead) or f"{path}.weight" in model.new_parameters
 
 
 @torch.no_grad()
@@ -95,12 +139,10 @@ def in_units_of(model: Any, outputs: Outputs) -> dict[str, float]:
     """
     if outputs.kind != "regression":
         return {}
-    # Some families define their head before the body.
-    body = f"{model.base_model_prefix}."
-    maps = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear) and not path.startswith(body)]
-    path, last = maps[-1]
-    if not isinstance(model, LinearHead) and f"{path}.weight" not in model.new_parameters:
+    found = last_map(model)
+    if found is None or not is_new(model, found[0]):
         return {}
+    path, last = found
     if last.bias is None and abs(outputs.centre) > _FAR * outputs.spread:
         raise InputError(
             f"the head of {type(model).__name__} has no bias, which would hold the labels' mean ({outputs.centre:.4g}): fit with "
@@ -113,8 +155,13 @@ def in_units_of(model: Any, outputs: Outputs) -> dict[str, float]:
 
 
 def rate_factors(model: nn.Module) -> Mapping[str, float]:
-    """What `in_units_of` returned for `model`; nothing for one that is not from `Encoder.with_head`."""
+    """Parameter name -> what its learning rate is multiplied by: that of `in_units_of`, times that of a probe's features."""
     return getattr(model, "rate_factors", {})
+
+
+def _units(model: nn.Module) -> Mapping[str, float]:
+    """What `in_units_of` returned for `model`; nothing for one that is not from `Encoder.with_head`."""
+    return getattr(model, "units", {})
 
 
 def agree(
@@ -126,9 +173,9 @@ def agree(
     by their distance from the centre, in units of the spread, to the rounding of float32. Of the distance between the expected
     answers to different texts (their standard deviation) `atol` may be at most the share `apart`.
     """
-    spread = max(rate_factors(model).values(), default=1.0)
+    spread = max(_units(model).values(), default=1.0)
     named = dict(model.named_parameters())
-    biases = [named[name].detach() for name in rate_factors(model) if name.endswith("bias")]
+    biases = [named[name].detach() for name in _units(model) if name.endswith("bias")]
     centre = float(biases[0].mean()) if biases else 0.0
     rounding = 8 * torch.finfo(torch.float32).eps * abs(centre) / spread
     a, b = ((logits - centre) / spread for logits in (found, expected))

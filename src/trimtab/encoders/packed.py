@@ -27,7 +27,7 @@ from ..errors import InputError, first_line
 from . import frozen, norms, running
 from .bucketed import bucketed_logits, warn_padded
 from .dropout import dropout_forward
-from .head import LinearHead, agree
+from .head import LinearHead, agree, texts_per_row
 from .layout import Layout
 from .parts import layers_of, runs_as
 from .picked import embedding_forward
@@ -110,7 +110,7 @@ def forward(model: Any, batch: PackedBatch) -> Tensor:
         prepare(model)
     plan = _PLANS[model]
     if not plan.packed:
-        ids, types, lengths = batch.input_ids[0], batch.token_type_ids, batch.lengths.tolist()
+        ids, types, lengths = batch.input_ids[0], batch.token_type_ids, batch.lengths.tolist()  # of each text
         return bucketed_logits(model, ids, types, lengths, alike=plan.alike)
     return packed_logits(model, batch)
 
@@ -137,8 +137,8 @@ def takes_alike(model: Any) -> bool:
 def states_before(model: Any, batch: PackedBatch, depth: int) -> Tensor:
     """What layer `depth` of a prepared model is given, (T, H).
 
-    At the number of layers: what the head is given of each text, (B, H) float32. Raises ValueError for a `depth`
-    beyond that.
+    At the number of layers: what the head is given of each text, (B, H) float32 (a row of a pair apart has two texts). Raises
+    ValueError for a `depth` beyond that.
     """
     plan = _PLANS[model]
     try:
@@ -156,6 +156,9 @@ def forward_from(model: Any, states: Tensor, lengths: Sequence[int], depth: int)
     """
     plan, pooled = _PLANS[model], depth == _PLANS[model].n_layers
     ids = [np.full(1 if pooled else length, model.config.pad_token_id or 0, np.int32) for length in lengths]
+    if pooled and isinstance(model, LinearHead) and model.pooling == "mean":  # nothing else lies above
+        with running.noise():
+            return model.answer(states).float()
     batch = pack(ids, None, model)  # stands in for the tokens, whose embeddings nothing will read
     return _run(model, batch, plan, depth=depth, states=states if pooled else states[None])[0]
 
@@ -191,6 +194,12 @@ def prepare(model: Any, *, compute: Compute = "auto") -> None:
     if not plan.packed:
         model.config._attn_implementation = plan.attention
         plan.alike = padding_matters(model, expected)
+        if plan.alike and texts_per_row(model) > 1:
+            restore(model)
+            raise InputError(
+                f"the answers of {type(model.base_model).__name__} depend on padding, so it cannot read pairs apart: "
+                "give --pairs together"
+            )
         warn_padded(model, alike=plan.alike)
     # Dropout and tables in all of the model, arithmetic in its layers only.
     for module in model.modules():
@@ -239,7 +248,7 @@ def _row(rows: Sequence[np.ndarray]) -> Tensor:
 
 def _run(model: Any, batch: PackedBatch, plan: _Plan, **part: Any) -> tuple[Tensor, Run]:
     """The logits, and the Run that they come from; `part` are fields of Run that say where to begin or to stop."""
-    n_texts = len(batch)
+    n_rows = len(batch) // texts_per_row(model)
     states, only_head = part.get("states"), part.get("states") is not None and part["depth"] == plan.n_layers
     # A head alone has no large products, whose shapes would be worth rounding.
     if not only_head:
@@ -253,7 +262,7 @@ def _run(model: Any, batch: PackedBatch, plan: _Plan, **part: Any) -> tuple[Tens
     if isinstance(model, LinearHead):  # its mean is over B texts of one token each
         inputs["attention_mask"] = torch.ones(len(batch), 1, device=batch.input_ids.device)
     with running.running(Run(layout, plan.firsts_from, n_layers=plan.n_layers, **part)) as run:
-        return model(**inputs).logits.float()[:n_texts], run  # without the padding text's answer
+        return model(**inputs).logits.float()[:n_rows], run  # without the padding text's answer
 
 
 def rounded(model: Any, batch: PackedBatch) -> PackedBatch:
@@ -319,7 +328,8 @@ def _set_up(model: Any, plan: _Plan, layers: Any, *, whole: bool, shortcuts: boo
         plan.patch(layer, running.layer_forward(own, number))
     plan.hooks.append(body.register_forward_pre_hook(running.without_mask, with_kwargs=True))
     # A mean needs every token of the last layer, so none can be left out of it.
-    if isinstance(model, LinearHead) or getattr(model.config, "classifier_pooling", "cls") == "mean":
+    pooling = model.pooling if isinstance(model, LinearHead) else getattr(model.config, "classifier_pooling", "cls")
+    if pooling == "mean":
         plan.hooks.append(body.register_forward_hook(running.means))
         return
     # A first run only counts: how often the last layer's module is called, and which modules attend.

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .head import agree
-from .padded import padded_logits
+from .head import agree, texts_per_row
+from .padded import padded_logits, padded_vectors
 
-LENGTHS = (5, 9, 3)  # tokens of the texts tried
+LENGTHS = (5, 9, 3, 7)  # tokens of the texts tried: three, or two pairs where a row has two texts
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +25,11 @@ def probe_ids(model: Any) -> list[np.ndarray]:
     """Token ids of the texts tried: any but padding, which the RoBERTa family does not count in its positions."""
     usable = np.setdiff1d(np.arange(min(model.config.vocab_size, 64)), [model.config.pad_token_id or 0])
     # Each text begins with another id, or texts that get mixed up could answer alike.
-    return [usable[np.arange(3 + i, 3 + i + n) % len(usable)] for i, n in enumerate(LENGTHS)]
+    return [usable[np.arange(3 + i, 3 + i + n) % len(usable)] for i, n in enumerate(_lengths(model))]
+
+
+def _lengths(model: Any) -> tuple[int, ...]:
+    return LENGTHS[:3] if texts_per_row(model) == 1 else LENGTHS
 
 
 @contextmanager
@@ -73,7 +77,10 @@ def padding_matters(model: Any, together: Tensor) -> bool:
     """
     with evaluating(model):
         try:
-            alone = torch.cat([padded_logits(model, [ids], None) for ids in probe_ids(model)])
+            if texts_per_row(model) > 1:
+                alone = model.answer(torch.cat([padded_vectors(model, [ids], None) for ids in probe_ids(model)]))
+            else:
+                alone = torch.cat([padded_logits(model, [ids], None) for ids in probe_ids(model)])
         except (RuntimeError, ValueError, IndexError) as error:
             _log.info("%s cannot answer the probe's texts alone: %s", type(model).__name__, error)
             return False

@@ -67,6 +67,16 @@ def running(run: Run) -> Iterator[Run]:
         noisy.NOISE.reset(tokens[1])
 
 
+@contextmanager
+def noise() -> Iterator[None]:
+    """Runs the block, a part of the model above its layers, with fresh noise in force."""
+    token = noisy.NOISE.set(noisy.Noise())
+    try:
+        yield
+    finally:
+        noisy.NOISE.reset(token)
+
+
 def _attention(
     module: nn.Module,
     query: Tensor,

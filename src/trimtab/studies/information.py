@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -15,15 +16,18 @@ from ..changes.methods import LayerNorms, Method
 from ..changes.notation import method_text
 from ..changes.short_training import head_started
 from ..encoders.encoder import Encoder
-from ..encoders.packed import Compute, computing
+from ..encoders.packed import Compute, computing, resolved
 from ..errors import InputError
 from ..randomness import generator, seeded, stream_seed
 from ..tasks.batches import Tokens, token_groups, tokenize
 from ..tasks.losses import task_loss
 from ..tasks.task import Task
 from ..training.forward import check_ids
+from ..training.head_choice import Form, chosen_form
+from ..training.head_start import started
+from ..training.linear_probe import can_start
 from ..training.ranks import device
-from ..training.recipe import COMPUTES, LEAST_LENGTH
+from ..training.recipe import LEAST_LENGTH, Settings
 
 TOKENS_PER_BATCH = 4096  # tokens in one forward pass
 HEAD_BATCH = 32  # texts per step while the head is trained
@@ -31,14 +35,15 @@ HEAD_BATCH = 32  # texts per step while the head is trained
 
 def fisher(
     encoder: Encoder, task: Task, method: Method | None = None, *, examples: int = 1024, estimator: str = "empirical",
-    seed: int = 0, head_steps: int = 0, given: str = "nothing", head: str = "default", max_length: int = 256,
-    compute: str = "float32", at_least: int = 0, progress: bool = False,
+    seed: int = 0, head_steps: int = 0, given: str = "nothing", head: str = "auto", pairs: str = "auto",
+    head_start: str = "probe", max_length: int = 256, compute: str = "float32", at_least: int = 0, progress: bool = False,
 ) -> Fisher:  # fmt: skip
     """The diagonal Fisher information of the elements that `method` names (LayerNorms() by default), as float32.
 
     `info.values[name]` is the mean over `examples` training rows, drawn by `seed`, of the squared gradient of each row's plain
     loss (no class weights, no label smoothing: see changes/fisher.py), in evaluation mode; `estimator` says which labels.
-    The head is the one that `fit` starts from with this seed, after `head_steps` steps of training it alone. With `given`
+    The head is one that `fit` could start from with this seed (a linear probe of the rows that are measured, or drawn where
+    `head_start` is "random" or they have no labels), after `head_steps` steps of training it alone. With `given`
     "head" it is only what the head could not have had itself, of norms and biases (see changes/given_head.py). `compute`
     "auto" is faster, and right to about 1% of an element. Raises InputError for a task without labels, an unknown
     estimator, gradients that are not numbers, or fewer than `at_least` elements of the encoder to measure.
@@ -47,20 +52,37 @@ def fisher(
         raise InputError(f"examples={examples} must be at least 1 and head_steps={head_steps} at least 0")
     if max_length < LEAST_LENGTH:
         raise InputError(f"max_length={max_length} must be at least {LEAST_LENGTH}")
-    if compute not in COMPUTES:
-        raise InputError(f"compute={compute} must be one of {', '.join(COMPUTES)}")
+    settings = Settings(
+        head=head,
+        pairs=pairs,
+        head_start=head_start,
+        max_length=max_length,
+        compute=compute,
+        tokens_per_batch=TOKENS_PER_BATCH,
+    )
     method = method or LayerNorms()
     # Labels that are drawn or summed over need none in the data.
     rows = _rows(task, examples, seed, labelled=estimator == "empirical" or head_steps > 0)
     labelled = all(label is not None for label in (task.train.labels[i] for i in rows))
+    loss = task_loss(task).to(device())
+    arithmetic = resolved(cast(Compute, compute), device())
+    # What a fit would choose, but by labels, where there are none.
+    asked = settings if labelled else replace(settings, pairs="together" if pairs == "auto" else pairs)
+    form = (
+        chosen_form(encoder, task, loss, asked, arithmetic)
+        if labelled or asked.head != "auto"
+        else _suited(encoder, asked)
+    )
     # Cut as a fit cuts them: at most to what the encoder can take.
     tokens = tokenize(
-        task, task.train.take(rows.tolist()), encoder.tokenizer, min(max_length, encoder.max_length), labelled=labelled
-    )
-    loss = task_loss(task)
+        task, task.train.take(rows.tolist()), encoder.tokenizer, min(max_length, encoder.max_length), labelled=labelled,
+        apart=form.pairs == "apart",
+    )  # fmt: skip
     # The head and the method's own draws are those of a fit with this seed: what is measured is what training starts from.
-    model = encoder.with_head(task, seed, head).to(device())
+    model = encoder.with_head(task, seed, form.head, pairs=form.pairs).to(device())
     check_ids(model, tokens)
+    if labelled and head_start == "probe" and can_start(model):
+        started(encoder, model, tokens, loss, arithmetic, settings)
     # Around the method too, which may measure for itself (fisher_top does).
     with computing(cast(Compute, compute)):
         with seeded(seed, "method"):
@@ -77,10 +99,16 @@ def fisher(
     # What it was measured with; the hash tells later whether an encoder is the same.
     notes = {
         "encoder": encoder.name, "revision": encoder.revision, "encoder_sha256": encoder.sha256, "task": task.name,
-        "method": method_text(method), "head": head, "head_steps": head_steps, "given": given, "seed": seed,
+        "method": method_text(method), "head": form.head, "pairs": form.pairs, "head_start": head_start,
+        "head_steps": head_steps, "given": given, "seed": seed,
         "max_length": max_length, "compute": compute,
     }  # fmt: skip
     return meter.result(rows, notes)
+
+
+def _suited(encoder: Encoder, settings: Settings) -> Form:
+    """The form for rows without labels, which nothing can be compared on."""
+    return Form(encoder.suited_head.head, settings.pairs, encoder.suited_head.reason)
 
 
 def advice(info: Fisher) -> str:

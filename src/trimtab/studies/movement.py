@@ -156,4 +156,6 @@ def _start(delta: Any, encoder: Encoder) -> Any:
     """The model as it was before training; only its body is looked at, so any head will do."""
     from ..encoders.head import HeadShape
 
-    return encoder.with_head(HeadShape(delta.task["kind"], tuple(delta.task["classes"])), head=delta.head)
+    return encoder.with_head(
+        HeadShape(delta.task["kind"], tuple(delta.task["classes"])), head=delta.head, pairs=delta.pairs
+    )

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -53,6 +53,7 @@ class Tokens:
     type_ids: list[np.ndarray] | None = field(repr=False)
     labels: Tensor | None = field(repr=False)  # as `label_tensor` makes them
     truncation: Truncation
+    firsts: np.ndarray | None = field(default=None, repr=False)  # (N,) of pairs apart: tokens of each row's first text
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,11 +63,17 @@ class Tokens:
         """Tokens per row (N,)."""
         return np.fromiter((len(ids) for ids in self.ids), dtype=np.int64, count=len(self.ids))
 
+    def take_tokens(self, rows: Sequence[int]) -> "Tokens":
+        """The rows at `rows` as Tokens."""
+        batch = self.take(rows)
+        return Tokens(batch.ids, batch.type_ids, batch.labels, self.truncation, batch.firsts)
+
     def take(self, rows: Sequence[int]) -> "Batch":
         """The rows at `rows` as a Batch."""
         types = None if self.type_ids is None else [self.type_ids[i] for i in rows]
         labels = None if self.labels is None else self.labels[torch.as_tensor(np.asarray(rows))]
-        return Batch([self.ids[i] for i in rows], types, labels)
+        firsts = None if self.firsts is None else self.firsts[np.asarray(rows, dtype=np.int64)]
+        return Batch([self.ids[i] for i in rows], types, labels, firsts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,21 +83,40 @@ class Batch:
     ids: list[np.ndarray]
     type_ids: list[np.ndarray] | None
     labels: Tensor | None
+    firsts: np.ndarray | None = None  # as in Tokens
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def texts(self) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """Token ids and segment ids of each text: one a row, or of pairs apart two, one behind the other."""
+        if self.firsts is None:
+            return self.ids, self.type_ids
+
+        def cut(rows: list[np.ndarray]) -> list[np.ndarray]:
+            assert self.firsts is not None
+            return [part for row, first in zip(rows, self.firsts, strict=True) for part in (row[:first], row[first:])]
+
+        return cut(self.ids), None if self.type_ids is None else cut(self.type_ids)
+
     def take(self, rows: Sequence[int]) -> "Batch":
         """The rows at `rows` of it."""
         types = None if self.type_ids is None else [self.type_ids[i] for i in rows]
-        return Batch([self.ids[i] for i in rows], types, None if self.labels is None else self.labels[list(rows)])
+        firsts = None if self.firsts is None else self.firsts[list(rows)]
+        labels = None if self.labels is None else self.labels[list(rows)]
+        return Batch([self.ids[i] for i in rows], types, labels, firsts)
 
 
-def tokenize(task: Task, rows: Rows, tokenizer: Any, max_length: int, *, labelled: bool = True) -> Tokens:
+def tokenize(
+    task: Task, rows: Rows, tokenizer: Any, max_length: int, *, labelled: bool = True, apart: bool = False
+) -> Tokens:
     """The Tokens of `rows`, cut to `max_length` tokens (of a pair, the longer text is cut first).
 
-    Raises InputError where so few tokens hold nothing of a text.
+    With `apart`, the texts of a pair are two texts, each with its special tokens and up to so many tokens. Raises InputError
+    where so few tokens hold nothing of a text.
     """
+    if apart:
+        return _apart(task, rows, tokenizer, max_length, labelled)
     n_texts = len(rows.texts)
     least = tokenizer.num_special_tokens_to_add(pair=n_texts > 1) + n_texts
     if max_length < least:
@@ -119,6 +145,22 @@ def tokenize(task: Task, rows: Rows, tokenizer: Any, max_length: int, *, labelle
     labels = label_tensor(task, rows) if labelled else None
     kept = sum(map(len, ids))
     return Tokens(ids, types or None, labels, Truncation(len(rows), rows_cut, total, total - kept))
+
+
+def _apart(task: Task, rows: Rows, tokenizer: Any, max_length: int, labelled: bool) -> Tokens:
+    """The Tokens of pairs whose texts are tokenised each by itself."""
+    u, v = (
+        tokenize(task, replace(rows, texts=(column,)), tokenizer, max_length, labelled=False) for column in rows.texts
+    )
+    ids = [np.concatenate(pair) for pair in zip(u.ids, v.ids, strict=True)]
+    types = None
+    if u.type_ids is not None and v.type_ids is not None:
+        types = [np.concatenate(pair) for pair in zip(u.type_ids, v.type_ids, strict=True)]
+    of = (u.truncation, v.truncation)
+    cut = Truncation(
+        2 * len(rows), *(sum(getattr(each, name) for each in of) for name in ("rows_cut", "tokens", "tokens_cut"))
+    )
+    return Tokens(ids, types, label_tensor(task, rows) if labelled else None, cut, u.lengths)
 
 
 @dataclass

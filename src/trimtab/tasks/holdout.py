@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -44,15 +45,39 @@ def hold_out(train: Rows, kind: Kind, share: float, seed: int) -> tuple[Rows, Ro
 
 
 def limited(task: Task, train_limit: int | None, seed: int) -> Task:
-    """The task with only the first `train_limit` training rows after a seeded shuffle, or all if there are no more."""
+    """The task with only the first `train_limit` training rows of `draw_order`, or all if there are no more.
+
+    Draws of one seed are nested: a larger limit keeps the rows of a smaller one and adds others.
+    """
     if train_limit is None or train_limit >= len(task.train):
         return task
     if train_limit < 1:
         raise InputError(f"the training limit must be at least 1 row, not {train_limit} (--train-limit)")
-    order = np.random.default_rng(stream_seed(seed, "train limit")).permutation(len(task.train))
-    rows = task.train.take([int(i) for i in order[:train_limit]])
-    note = f"training limited to {train_limit} of {len(task.train)} rows, seed {seed}"
+    order = draw_order(task.train.labels, task.kind, seed)
+    rows = task.train.take(order[:train_limit].tolist())
+    how = "stratified, " if task.kind == "single_label" else ""
+    note = f"training limited to {train_limit} of {len(task.train)} rows, {how}seed {seed}"
     return replace(task, splits={**task.splits, "train": rows}, notes=(*task.notes, note))
+
+
+def draw_order(labels: Sequence[Any], kind: Kind, seed: int) -> np.ndarray:
+    """The rows (N,) in a seeded order whose beginnings are stratified by class (of single-label tasks).
+
+    One row of every class comes first, the largest class leading; behind them each beginning holds of every class its share, to
+    within a row. Of one class alone the order is a uniform permutation.
+    """
+    chance = np.random.default_rng(stream_seed(seed, "train limit"))
+    if kind != "single_label":
+        return chance.permutation(len(labels))
+    # A class without a label (None) is a class here: what to do with such rows is not decided by a draw.
+    strata = [chance.permutation(rows) for rows in _by_class([-1 if label is None else label for label in labels])]
+    strata.sort(key=len, reverse=True)  # stable: equal classes stay in class order
+    rows = np.concatenate([np.empty(0, np.int64), *strata])
+    # Row k of a class of n stands at (k + u) / n of the way, with one random u a class, so that classes do not move in step.
+    places = [(np.arange(len(stratum)) + chance.random()) / len(stratum) for stratum in strata]
+    for place in places:
+        place[0] = -1.0
+    return rows[np.argsort(np.concatenate([np.empty(0), *places]), kind="stable")]
 
 
 def _by_class(labels: Sequence[int]) -> list[list[int]]:

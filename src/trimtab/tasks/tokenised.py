@@ -21,7 +21,7 @@ from .task import Rows, Task
 _log = logging.getLogger(__name__)
 
 
-def tokenized(task: Task, rows: Rows, tokenizer: Any, max_length: int, most_bytes: int) -> Tokens:
+def tokenized(task: Task, rows: Rows, tokenizer: Any, max_length: int, most_bytes: int, apart: bool = False) -> Tokens:
     """What `tokenize` returns, from a file of the cache where these texts were tokenised before.
 
     The file is named by the texts, the whole tokenizer and the length limit. A damaged one is made again; where none can be
@@ -29,13 +29,13 @@ def tokenized(task: Task, rows: Rows, tokenizer: Any, max_length: int, most_byte
     """
     # A slow tokenizer is Python code, which cannot be hashed.
     if most_bytes <= 0 or not getattr(tokenizer, "is_fast", False):
-        return tokenize(task, rows, tokenizer, max_length)
-    path = cache_folder() / "tokens" / f"{_key(rows, tokenizer, max_length)}.safetensors"
+        return tokenize(task, rows, tokenizer, max_length, apart=apart)
+    path = cache_folder() / "tokens" / f"{_key(rows, tokenizer, max_length, apart)}.safetensors"
     found = _read(path)
     # A file of another version of this code may have the right name and the wrong content.
     if found is not None and len(found["lengths"]) == len(rows):
         return _tokens(found, task, rows)
-    tokens = tokenize(task, rows, tokenizer, max_length)
+    tokens = tokenize(task, rows, tokenizer, max_length, apart=apart)
     arrays = _arrays(tokens)
     try:
         # Where even an empty cache would be too small, nothing is written.
@@ -47,7 +47,7 @@ def tokenized(task: Task, rows: Rows, tokenizer: Any, max_length: int, most_byte
     return tokens
 
 
-def _key(rows: Rows, tokenizer: Any, max_length: int) -> str:
+def _key(rows: Rows, tokenizer: Any, max_length: int, apart: bool) -> str:
     """A hash of the texts, the whole tokenizer and the limit: whatever could change a token."""
     # Counts first: or moving a text from one column to the next would not change what is hashed.
     columns = [part for column in rows.texts for part in (str(len(column)), *column)]
@@ -57,7 +57,7 @@ def _key(rows: Rows, tokenizer: Any, max_length: int) -> str:
         backend.no_padding()
         # Whether "[SEP]" in a text is the token or a word is no part of what the backend writes.
         state = [backend.to_str(), str(backend.encode_special_tokens), version("tokenizers")]
-    return key_of([*state, inputs, tokenizer.truncation_side, str(max_length), *columns])
+    return key_of([*state, inputs, tokenizer.truncation_side, str(max_length), *(["apart"] if apart else []), *columns])
 
 
 def _arrays(tokens: Tokens) -> dict[str, np.ndarray]:
@@ -71,6 +71,8 @@ def _arrays(tokens: Tokens) -> dict[str, np.ndarray]:
     }
     if tokens.type_ids is not None:
         arrays["types"] = np.concatenate(tokens.type_ids).astype(np.uint8)  # segment 0 or 1
+    if tokens.firsts is not None:
+        arrays["firsts"] = tokens.firsts
     return arrays
 
 
@@ -80,7 +82,7 @@ def _tokens(arrays: dict[str, np.ndarray], task: Task, rows: Rows) -> Tokens:
     # Behind the last row nothing is left over: that piece is dropped, so that no rows make no pieces.
     types = np.split(arrays["types"].astype(np.int32), ends)[:-1] if "types" in arrays else None
     cut = Truncation(*map(int, arrays["truncation"]))
-    return Tokens(np.split(arrays["ids"], ends)[:-1], types, label_tensor(task, rows), cut)
+    return Tokens(np.split(arrays["ids"], ends)[:-1], types, label_tensor(task, rows), cut, arrays.get("firsts"))
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:

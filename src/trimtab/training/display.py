@@ -66,9 +66,15 @@ class Display:
         lines += [bench.validation.truncation.line("validation", bench.max_length)]
         # The method's own rates are filled in by now.
         body, head = bench.selection.body.count, bench.selection.head.count
+        lines.append(bench.form.reason)
+        how = f"at rates {bench.optimizer.lr:g} and {bench.optimizer.head_lr:g}"
+        if bench.solves:
+            how = "which is solved for: a linear probe, without rates and epochs"
+        elif bench.start is not None:
+            how += ", from a linear probe on"
         lines.append(
             f"{method_text(bench.method)} trains {body:,} elements of the encoder ({bench.selection.share:.3%}) "
-            f"and {head:,} of the head, at rates {bench.optimizer.lr:g} and {bench.optimizer.head_lr:g}"
+            f"and {head:,} of the head, {how}"
         )
         lines.append(bench.memory.line())
         # Where it begins. The score before training can take long, and nothing moves on the screen meanwhile.

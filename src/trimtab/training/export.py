@@ -12,7 +12,7 @@ from ..encoders.encoder import Encoder, quiet
 from ..errors import InputError
 from ..files import check_name, part_of, unwritable
 from .folder import MERGED
-from .use import base_encoder, check_plain
+from .use import base_encoder, check_plain, merge
 
 FORMS = (MERGED,)  # what `to` may be
 
@@ -23,8 +23,8 @@ def export(
     """Writes the run in `run` as a plain Hugging Face folder and returns it (default: RUN/merged).
 
     `AutoModelForSequenceClassification.from_pretrained` loads it with the class names, and `AutoTokenizer` its tokenizer.
-    Raises InputError for an unknown form, a compact head (no Hugging Face class has one), an existing folder, an encoder that
-    is not the run's, and a place that cannot be written.
+    Raises InputError for an unknown form, a head that no Hugging Face class has, an existing folder, an encoder that is not the
+    run's, and a place that cannot be written.
     """
     if to not in FORMS:
         raise InputError(f"cannot export to {to!r}; known forms: {', '.join(FORMS)}")
@@ -42,7 +42,7 @@ def export(
     try:
         temporary.mkdir(parents=True)
         with quiet():
-            delta.merged(base).save_pretrained(temporary)
+            merge(base, delta).save_pretrained(temporary)
             _cutting_at(base.tokenizer, delta.max_length).save_pretrained(temporary)
         for path in temporary.iterdir():  # safetensors would let nobody else read the weights
             path.chmod(temporary.stat().st_mode & 0o666)

@@ -27,7 +27,8 @@ from .ranks import joined
 from .recipe import settings_from
 from .recorded import on_own_stream
 from .run import Run, finished_run, recipe_of, write_history
-from .workbench import Workbench, set_up
+from .set_up import set_up
+from .workbench import Workbench
 
 CHECKPOINT_SECONDS = 60.0  # a killed run loses at most about this much work
 
@@ -157,7 +158,8 @@ class _Sitting:
     def validate(self) -> None:
         """Scores the model as it is, notes it in the history, and keeps its values where they are the best so far.
 
-        The untrained start is kept only until the first validation after it.
+        A start that is a linear probe is as good a model as any; one that was drawn is kept only until the first validation
+        after it.
         """
         bench, state = self.bench, self.state
         scores, logits = bench.validate()
@@ -173,7 +175,7 @@ class _Sitting:
         }
         metric = bench.task.metric
         # Better than all before, in the direction of the metric: losses fall, most scores rise.
-        earlier = [e["scores"][metric] for e in state.history if e["step"] > 0]
+        earlier = [e["scores"][metric] for e in state.history if e["step"] > 0 or bench.starts_trained]
         if all(METRICS[metric].better(scores[metric], score) for score in earlier):
             # Copies of the selected values alone: nothing else can differ at the best step.
             self.best.update(bench.optimizer.values())

@@ -21,7 +21,7 @@ def batch_logits(model: Any, tokens: Tokens, rows: np.ndarray, prefix: Prefix | 
     if prefix is not None:
         return prefix.logits(model, rows)
     batch = tokens.take(rows.tolist())
-    return forward(model, pack(batch.ids, batch.type_ids, model))
+    return forward(model, pack(*batch.texts(), model))
 
 
 def check_ids(model: Any, tokens: Tokens) -> None:
@@ -42,15 +42,17 @@ def check_ids(model: Any, tokens: Tokens) -> None:
 
 
 def all_logits(
-    model: Any, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE
-) -> Tensor:
+    model: Any, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE,
+    width: int | None = None,
+) -> Tensor:  # fmt: skip
     """Float32 logits (N, C) of every row of `tokens`, on the CPU and in their order, in evaluation mode.
 
-    Ranks compute a share of the rows each, and all get the logits of all.
+    Ranks compute a share of the rows each, and all get the logits of all. `width` takes the place of C where the model's last
+    map does not answer (see linear_probe.py).
     """
     # By tokens, cached or not: the same groups come to the same bits.
     lengths = tokens.lengths
-    logits = torch.zeros(len(tokens), model.num_labels)
+    logits = torch.zeros(len(tokens), width or model.num_labels)
     with evaluating(model):
         for rows in token_groups(lengths, ranks.share(np.arange(len(tokens)), lengths), tokens_per_batch):
             logits[torch.from_numpy(rows)] = batch_logits(model, tokens, rows, prefix).cpu()

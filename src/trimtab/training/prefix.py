@@ -50,7 +50,8 @@ class Prefix:
     depth: int
     pooled: bool  # one state per row instead of one per token
     starts: np.ndarray = field(repr=False)  # (N + 1,) the first state of each row
-    states: Tensor = field(repr=False)  # (T, H) or (N, H)
+    states: Tensor = field(repr=False)  # (T, H), or (N, H), of pairs apart (2 N, H)
+    firsts: np.ndarray | None = None  # (N,) of pairs apart: states of each row's first text
     saved_seconds: float = 0.0  # that computing them took, where an earlier fit has spent them
 
     @cached_property
@@ -60,14 +61,20 @@ class Prefix:
 
     def logits(self, model: Any, rows: np.ndarray) -> Tensor:
         """Float32 logits (B, C) of the rows at `rows`, with gradients above `depth`."""
-        device = next(model.parameters()).device
-        if self.pooled:
+        states, lengths = self.of(rows)
+        return forward_from(model, states.to(next(model.parameters()).device), lengths, self.depth)
+
+    def of(self, rows: np.ndarray) -> tuple[Tensor, list[int]]:
+        """The states of the rows at `rows`, one text behind the other, and how many each text has."""
+        if self.pooled and self.firsts is None:
             states = self.states[torch.from_numpy(rows)]
         else:
             # (T, H), one text behind the other.
             states = torch.cat([self.states[self.starts[row] : self.starts[row + 1]] for row in rows])
-        lengths = self.sizes[rows].tolist()
-        return forward_from(model, states.to(device), lengths, self.depth)
+        sizes = self.sizes[rows]
+        if self.firsts is not None:
+            sizes = np.stack([self.firsts[rows], sizes - self.firsts[rows]], 1).ravel()
+        return states, sizes.tolist()
 
 
 def computed(
@@ -82,10 +89,12 @@ def computed(
     """
     lengths, at_once = tokens.lengths, min(at_once, MOST_TOKENS)
     # One row shows the width and the dtype of the states, before any room is made for them.
-    probe = states_before(model, pack([tokens.ids[0]], tokens.type_ids and [tokens.type_ids[0]], model), depth)
+    probe = states_before(model, pack(*tokens.take([0]).texts(), model), depth)
     # Behind the last layer the head reads one state per text, so no other is kept.
     pooled = depth == layers_of(model).count
-    starts = np.concatenate([[0], (np.ones_like(lengths) if pooled else lengths).cumsum()])
+    each = 1 if tokens.firsts is None else 2  # texts of a row
+    starts = np.concatenate([[0], (np.full_like(lengths, each) if pooled else lengths).cumsum()])
+    firsts = np.ones_like(lengths) if pooled and tokens.firsts is not None else tokens.firsts
     shape = (int(starts[-1]), probe.shape[1])
     n_bytes = math.prod(shape) * probe.element_size()
     path = cache_folder() / "prefix" / _key(tokens, depth, f"{named} {at_once}")
@@ -93,7 +102,8 @@ def computed(
     if found is not None:
         _log.info("the first %d layers' states are read from %s", depth, path)
         ours.add(path)
-        yield len(tokens), Prefix(depth, pooled, starts, *found)
+        states, seconds = found
+        yield len(tokens), Prefix(depth, pooled, starts, states, firsts, seconds)
         return
     if not make_room(n_bytes, most_bytes, ours):
         _log.info("the states behind %d layers would take %.1f GB: computed at every visit", depth, n_bytes / 1e9)
@@ -109,7 +119,7 @@ def computed(
         done, began = 0, time.perf_counter()
         for rows in token_groups(lengths, range(len(tokens)), at_once):
             batch = tokens.take(rows.tolist())
-            made = states_before(model, pack(batch.ids, batch.type_ids, model), depth).to(states.device)
+            made = states_before(model, pack(*batch.texts(), model), depth).to(states.device)
             for row, part in zip(rows, made.split(np.diff(starts)[rows].tolist()), strict=True):
                 states[starts[row] : starts[row + 1]] = part
             done += len(rows)
@@ -125,12 +135,14 @@ def computed(
     finally:
         # Gone already where it was moved; a caller that stops on the way (Ctrl-C) closes this generator at its yield.
         delete(temporary)
-    yield len(tokens), Prefix(depth, pooled, starts, states)
+    yield len(tokens), Prefix(depth, pooled, starts, states, firsts)
 
 
 def _key(tokens: Tokens, depth: int, named: str) -> str:
     """The name of the file: a hash of all the states depend on, the versions of what computes them included."""
     ids = [np.concatenate(rows).tobytes() for rows in (tokens.ids, tokens.type_ids or []) if rows]
+    if tokens.firsts is not None:
+        ids.append(tokens.firsts.tobytes())
     made_by = [f"{package} {version(package)}" for package in ("torch", "transformers")]
     return key_of([named, str(depth), f"trimtab {VERSION}", *made_by, tokens.lengths.tobytes(), *ids])
 

@@ -12,12 +12,15 @@ from typing import Any, get_args, get_type_hints
 import tomli_w
 
 from ..changes.methods import Method, defaults_of
+from ..encoders.head import AUTO, HEADS, PAIRS
 from ..encoders.packed import Compute
 from ..errors import InputError
 from ..files import write_text
 
-MIN_STEPS = 400  # fewer trained too little in the search under benchmarks/rates/
-MOST_EPOCHS = 20  # that few rows are visited to come to MIN_STEPS
+MIN_STEPS = 200  # from the linear probe on, more bring nothing on few rows (benchmarks/head)
+MOST_EPOCHS = 10  # that few rows are visited to come to MIN_STEPS
+SHORT_STEPS = 800  # a run of so many steps at most has no more than
+MOST_VALIDATIONS = 5  # behind its start: eight found no better step (benchmarks/head)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,13 @@ class Settings:
     clip: float = 1.0  # most that the norm of all gradients together may be
     max_length: int = 256  # tokens per text
     seed: int = 0
-    head: str = "default"  # "default" or "linear"
+    head: str = (
+        "auto"  # "default", "linear" (mean of the token states), "cls" (the first one), or "auto": see head_choice.py
+    )
+    head_start: str = (
+        "probe"  # what the last map of a new head begins as: the linear probe of the training rows, or "random"
+    )
+    pairs: str = "auto"  # of pair tasks: "together", "apart", or "auto": the better cross-validated probe
     class_weights: str = "none"  # "none" or "balanced"
     label_smoothing: float = 0.0
     dropout: float | None = None  # rate in the encoder and the head; None: the encoder's own
@@ -55,8 +64,16 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 <= value < limit:
                 raise InputError(f"{name}={value} must be at least 0 and below {limit}")
-        if self.compute not in COMPUTES:
-            raise InputError(f"compute={self.compute} must be one of {', '.join(COMPUTES)}")
+        for name, known in (
+            ("compute", COMPUTES),
+            ("head", (AUTO, *HEADS)),
+            ("head_start", STARTS),
+            ("pairs", (AUTO, *PAIRS)),
+        ):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name}={getattr(self, name)} must be one of {', '.join(known)}")
+        if self.head == "default" and self.pairs == "apart":
+            raise InputError("pairs=apart needs a head of our own: head=linear or cls")
         for name in ("lr", "head_lr", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -75,12 +92,15 @@ class Settings:
         defaults = defaults_of(method).for_width(width)
         enough = math.ceil(MIN_STEPS / math.ceil(max(1, n_rows) / self.batch_size))
         epochs = max(defaults.epochs, min(enough, MOST_EPOCHS))
-        values = {"lr": defaults.lr, "head_lr": defaults.head_lr, "epochs": epochs}
+        head_lr = defaults.head_lr * (_FROM_PROBE if self.head_start == "probe" else 1.0)
+        values = {"lr": defaults.lr, "head_lr": head_lr, "epochs": epochs}
         known = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **known)
 
 
 COMPUTES = get_args(Compute)
+STARTS = ("probe", "random")
+_FROM_PROBE = 0.1  # times a method's head rate: a head that begins as the linear probe has little left to learn
 _OF_METHOD = ("lr", "head_lr", "epochs")  # settings whose defaults are the method's
 # Settings of how a fit is computed: of what comes of it they change the rounding, and which row has which noise.
 DECIDE_NOTHING = ("cache_gb", "tokens_per_batch")

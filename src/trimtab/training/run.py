@@ -87,8 +87,8 @@ def finished_run(
     name = folder.resolve().name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
     delta = Delta.extract(
         bench.model, bench.selection, bench.encoder, bench.task.description(), bench.method,
-        head=bench.settings.head, max_length=bench.max_length,
-        notes={"metric": bench.task.metric, "validation": scores, "trimtab": VERSION},
+        head=bench.settings.head, pairs=bench.settings.pairs, max_length=bench.max_length,
+        notes={"metric": bench.task.metric, "validation": scores, "trimtab": VERSION, "head": bench.form.reason},
     )  # fmt: skip
     details = _details(bench, state, name, stopped, scores, logits)
     if folder is not None and bench.ranks.is_first:
@@ -156,6 +156,7 @@ def _details(
         "best_step": state.best_step,
         "steps": state.step,
         "stopped": stopped,
+        "head": bench.form.reason,
         "notes": plain_notes(state, stopped, task, logits, labels, bench.total_steps),
         "settings": asdict(bench.settings) | {"compute": bench.compute, "tokens_per_batch": bench.memory.tokens},
         "versions": {"trimtab": VERSION} | {package: version(package) for package in ("torch", "transformers")},

@@ -23,8 +23,7 @@ def check_saved(folder: Path, bench: Workbench) -> None:
     """
     # Spread over the split, its first and last row among them.
     rows = np.linspace(0, len(bench.validation) - 1, min(_ROWS, len(bench.validation))).astype(int).tolist()
-    batch = bench.validation.take(rows)
-    some = Tokens(batch.ids, batch.type_ids, batch.labels, bench.validation.truncation)
+    some = bench.validation.take_tokens(rows)
     again = Delta.load(folder).attach(bench.encoder).to(next(bench.model.parameters()).device)
     trained, found = (_exact_logits(model, some) for model in (bench.model, again))
     if not agree(bench.model, found, trained, rtol=1e-5, atol=1e-5):

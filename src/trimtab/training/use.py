@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from ..changes.delta import Delta
+from ..changes.family_head import in_family_head
 from ..encoders.encoder import Encoder, load
+from ..encoders.head import HeadShape
 from ..encoders.packed import prepare
 from ..errors import InputError
 from ..tasks.answers import Answer, answers
@@ -73,14 +75,25 @@ class Predictor:
 
     def answered(self, rows: Rows) -> tuple[list[Answer], Truncation]:
         """One Answer per row, in order, and what was cut from the rows: what training would have cut."""
-        tokens = tokenize(self.task, rows, self.encoder.tokenizer, self.delta.max_length, labelled=False)
+        tokens = self._tokens(rows, labelled=False)
         return answers(self.task, self._logits(tokens)), tokens.truncation
 
     def scored(self, rows: Rows) -> tuple[dict[str, float], Truncation]:
         """Every metric of the task on labelled rows, and what was cut from them."""
-        tokens = tokenize(self.task, rows, self.encoder.tokenizer, self.delta.max_length)
+        tokens = self._tokens(rows, labelled=True)
         assert tokens.labels is not None
         return scores(self.task, self._logits(tokens), tokens.labels), tokens.truncation
+
+    def _tokens(self, rows: Rows, *, labelled: bool) -> Tokens:
+        """As training cut them."""
+        return tokenize(
+            self.task,
+            rows,
+            self.encoder.tokenizer,
+            self.delta.max_length,
+            labelled=labelled,
+            apart=self.delta.pairs == "apart",
+        )
 
     def _logits(self, tokens: Tokens) -> Tensor:
         """Float32 logits (N, C); raises InputError where they are no numbers."""
@@ -178,17 +191,36 @@ def _train_rows_at_hand(trained: Task, validation_sha256: str) -> Rows:
 
 
 def merge(encoder: Encoder, run: Trained) -> Any:
-    """A plain Hugging Face model: `encoder` with the run's delta applied; raises InputError for a compact head."""
+    """A plain Hugging Face model: `encoder` with the run's delta applied.
+
+    A linear map on the first token is written into the family's own head. Raises InputError for a head that has no place there:
+    on the mean of the token states, or of pairs apart.
+    """
     delta = delta_of(run)
     check_plain(delta)
-    return delta.merged(encoder)
+    model = delta.merged(encoder)
+    if delta.head == "default":
+        return model
+    own = in_family_head(model, encoder, HeadShape(delta.task["kind"], tuple(delta.task["classes"])))
+    if own is None:
+        raise InputError(
+            f"the head of this encoder's family ({delta.base['model_type']}) has no place for the run's cls head: fit with "
+            "--head default to merge"
+        )
+    return own
 
 
 def check_plain(delta: Delta) -> None:
-    """Raises InputError where no class of transformers has the delta's head."""
-    if delta.head != "default":
+    """Raises InputError where no class of transformers can have the delta's head."""
+    if delta.pairs == "apart":
         raise InputError(
-            f"the run has the {delta.head} head, which no Hugging Face class has: fit with --head default to merge"
+            "the run reads the texts of a pair apart, which no Hugging Face class does: fit with --pairs together --head default "
+            "to merge"
+        )
+    if delta.head not in ("default", "cls"):
+        raise InputError(
+            "the run's head is a linear map on the mean of the token states, which no Hugging Face class has: fit with --head "
+            "default to merge"
         )
 
 

@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,24 +17,24 @@ from ..changes.notation import method_identity
 from ..changes.selection import Selection
 from ..encoders.attention import has_flash
 from ..encoders.encoder import Encoder
-from ..encoders.packed import Compute, can_split, computing, prepare, resolved
+from ..encoders.packed import Compute, can_split, prepare
 from ..encoders.parts import layers_of
 from ..errors import InputError
 from ..randomness import drawing, stream_seed
 from ..tasks.batches import Tokens, shuffled_batches, token_groups
-from ..tasks.holdout import limited
-from ..tasks.losses import TaskLoss, task_loss
+from ..tasks.losses import TaskLoss
 from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
-from ..tasks.tokenised import tokenized
-from .choosing import chosen_before, chosen_by
-from .forward import all_logits, batch_logits, check_ids
-from .held import TIDY_PASSES, Tidy, forget_peak, give_back, private_bytes, resident_bytes
-from .memory import Memory, estimated
+from .forward import all_logits, batch_logits
+from .head_choice import Form
+from .head_start import named_states, probed
+from .held import TIDY_PASSES, Tidy, give_back
+from .linear_probe import Probe, write_probe
+from .memory import Memory
 from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
-from .ranks import ALONE, Ranks, device
-from .recipe import DECIDE_NOTHING, Settings
+from .ranks import Ranks, device
+from .recipe import DECIDE_NOTHING, MOST_VALIDATIONS, SHORT_STEPS, Settings
 from .recorded import RecordedPasses, on_own_stream
 
 
@@ -60,6 +59,11 @@ class Workbench:
     ranks: Ranks
     private: int  # bytes that the process had of its own before the model
     choosing_seconds: float  # what the method took to choose, with all that it measured
+    form: Form  # of the head, and of pairs
+    solves: bool = False  # whether the head alone is trained, and is the linear probe: one step, which solves for it
+    start: Probe | None = (
+        None  # what the head starts from; None where it starts as it was drawn, or as the checkpoint has it
+    )
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
     # Steps whose losses nobody has read: the number of each, its groups' sums of losses and the gradient's norm, its rows.
     _unread: list[tuple[int, Tensor, int]] = field(default_factory=list)
@@ -85,14 +89,19 @@ class Workbench:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one epoch, which ranks share; the last one may have fewer rows."""
-        return -(-len(self.train) // self.settings.batch_size)
+        """Batches of one epoch, which ranks share; the last one may have fewer rows. A head that is solved for has one."""
+        return 1 if self.solves else -(-len(self.train) // self.settings.batch_size)
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether the model before the first step is one that somebody may want: the linear probe."""
+        return self.start is not None and not self.solves
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run, where it is not stopped early."""
         assert self.settings.epochs is not None
-        return self.steps_per_epoch * self.settings.epochs
+        return 1 if self.solves else self.steps_per_epoch * self.settings.epochs
 
     @on_own_stream
     def train_step(self, step: int) -> tuple[float, int]:
@@ -101,6 +110,8 @@ class Workbench:
         Rows are run in groups of similar length whose gradients add up to that of the batch mean. Raises InputError when
         the loss or its gradient is not a number.
         """
+        if self.solves:
+            return self._solve()
         # The batch follows from step and seed alone, so that a resumed run needs no state of a data loader.
         epoch, position = divmod(step, self.steps_per_epoch)
         rows = shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, epoch)[position]
@@ -121,6 +132,22 @@ class Workbench:
         self._unread.append((step, torch.stack(sums), len(rows)))
         # A GPU is given the next step before it is asked what came of this one, so that it never waits for us.
         return self.losses(but=1 if sums[0].is_cuda else 0)
+
+    def _solve(self) -> tuple[float, int]:
+        """The one step of a head that is solved for; returns the sum of the training losses, and how many rows there are."""
+        self.model.eval()
+        probe, features = probed(
+            self.model, self.train, self.loss, self.memory.tokens, self.prefixes.get("train"), self.ranks
+        )
+        assert probe is not None  # as it was found when `solves` was decided
+        assert self.train.labels is not None
+        self.start = probe
+        write_probe(self.model, probe)
+        logits = features @ probe.weight.T + probe.bias
+        loss = replace(
+            self.loss, class_weights=None if self.loss.class_weights is None else self.loss.class_weights.cpu()
+        )
+        return float(loss.per_row(logits, self.train.labels).sum()), len(self.train)
 
     def losses(self, but: int = 0) -> tuple[float, int]:
         """The sum of the losses of the steps not told of yet, all but the last `but`, and how many rows all ranks had in them.
@@ -156,7 +183,12 @@ class Workbench:
         """What runs training passes as CUDA graphs, where that is possible: on a GPU, packed, from the tokens on."""
         head_width = self.encoder.config.hidden_size // getattr(self.encoder.config, "num_attention_heads", 1)
         where = next(self.model.parameters()).device
-        if where.type != "cuda" or "train" in self.prefixes or not can_split(self.model):
+        if (
+            where.type != "cuda"
+            or "train" in self.prefixes
+            or not can_split(self.model)
+            or self.train.firsts is not None
+        ):
             return None
         # In float32, attention lays texts out in blocks, which are others for every batch.
         if self.compute != "bfloat16" or not has_flash(where, head_width) or self.ranks.count > 1:
@@ -164,8 +196,14 @@ class Workbench:
         return RecordedPasses(self.model, self.loss, int(self.train.lengths.max()))
 
     def validation_due(self, step: int) -> bool:
-        """Whether to validate after `step` steps: every `eval_steps` or every epoch, and at the end."""
-        return step % (self.settings.eval_steps or self.steps_per_epoch) == 0 or step == self.total_steps
+        """Whether to validate after `step` steps: every `eval_steps` or every epoch, and at the end.
+
+        A short run of many epochs has MOST_VALIDATIONS of them at even distances: more would take longer than it trains.
+        """
+        every = self.settings.eval_steps or self.steps_per_epoch
+        if self.settings.eval_steps is None and self.total_steps <= SHORT_STEPS:
+            every = max(every, -(-self.total_steps // MOST_VALIDATIONS))
+        return step % every == 0 or step == self.total_steps
 
     def rate(self, step: int) -> float:
         """The share of the peak learning rate at `step`."""
@@ -200,8 +238,7 @@ class Workbench:
         if not splits:
             return
         depth, most_bytes, encoder = self.selection.first_layer, self.settings.cache_bytes, self.encoder
-        # All that the states depend on beside the tokens; the class stands for the head's way of pooling.
-        named = f"{encoder.sha256} {encoder.config_sha256} {type(self.model).__name__} {self.compute} {device().type}"
+        named = named_states(encoder, self.model, self.compute)
         done, total = 0, sum(map(len, splits.values()))
         ours: set[Path] = set()  # files that this run reads, which must not make room for its own next one
         # The next step puts the trained layers back into training mode.
@@ -292,6 +329,7 @@ class Workbench:
             data.update(np.concatenate([np.empty(0, np.int32), *tokens.ids]).tobytes())
             data.update(tokens.labels.numpy().tobytes())
             data.update(tokens.lengths.tobytes())
+            data.update(b"" if tokens.firsts is None else tokens.firsts.tobytes())
             # The empty array is for encoders without segment ids: there is nothing else to concatenate.
             data.update(np.concatenate([np.empty(0, np.int32), *(tokens.type_ids or [])]).tobytes())
         named = {
@@ -301,71 +339,3 @@ class Workbench:
         }  # fmt: skip
         decided = {name: value for name, value in asdict(self.settings).items() if name not in DECIDE_NOTHING}
         return json.dumps(named | decided)
-
-
-@on_own_stream
-def set_up(
-    encoder: Encoder, task: Task, method: Method, settings: Settings, ranks: Ranks = ALONE,
-    began_with: Mapping[str, np.ndarray | None] | None = None,
-) -> Workbench:  # fmt: skip
-    """The Workbench of a run; `began_with` are the elements of one that goes on, which the method need not choose again.
-
-    Raises InputError when the parts do not fit together.
-    """
-    # Free memory that an earlier fit of this process has left goes back to the system, and the peak counts from here.
-    give_back()
-    forget_peak()
-    # What is there before the model counts as the process's own, so that the estimate adds up to what is seen.
-    process, private = resident_bytes(), private_bytes()
-    _check_rows(task)
-    if settings.train_limit is not None:
-        task = limited(task, settings.train_limit, settings.seed)
-    # After the limit, because few rows get more epochs.
-    settings = settings.for_method(method, len(task.train), encoder.config.hidden_size)
-    max_length = min(settings.max_length, encoder.max_length)
-    most_bytes = settings.cache_bytes
-    train, validation = (
-        tokenized(task, rows, encoder.tokenizer, max_length, most_bytes) for rows in (task.train, task.validation)
-    )
-    loss = task_loss(task, settings.class_weights, settings.label_smoothing).to(device())
-    model = encoder.with_head(task, settings.seed, settings.head, settings.dropout).to(device())
-    for tokens in (train, validation):
-        check_ids(model, tokens)
-    # Timed, and so perhaps not the same on every rank.
-    compute = ranks.agreed(resolved(cast(Compute, settings.compute), next(model.parameters()).device))
-    began = time.perf_counter()
-    with computing(compute):
-        if began_with is None:
-            selection = chosen_by(method, model, train, loss, settings)
-        else:
-            selection = chosen_before(method, model, began_with, settings)
-    choosing_seconds = time.perf_counter() - began
-    # A choice that was measured may differ in an element between two machines, and gradients are added up by position.
-    selection = Selection(selection.parts, ranks.agreed(dict(selection.elements)))
-    assert settings.lr is not None
-    assert settings.head_lr is not None
-    # It sets requires_grad, which tells the engine what is frozen; hence before `prepare`.
-    optimizer = SelectedAdamW(model, selection, settings.lr, settings.head_lr, settings.weight_decay)
-    model.eval()
-    prepare(model, compute=compute)  # after the optimizer has decided what is frozen
-    memory = estimated(model, optimizer, train, settings.tokens_per_batch, process)
-    give_back()  # what the estimate's own pass took
-    memory = replace(memory, tokens=ranks.agreed(memory.tokens))
-    bench = Workbench(
-        encoder, task, method, settings, model, selection, optimizer, loss,
-        train, validation, task.validation, max_length, compute, memory, ranks, private, choosing_seconds,
-    )  # fmt: skip
-    bench.memory = replace(memory, mapped=bench.prefix_bytes())
-    return bench
-
-
-def _check_rows(task: Task) -> None:
-    """Raises InputError unless there are training and validation rows, all of them with labels."""
-    for split in ("train", "validation"):
-        rows = task.splits.get(split)
-        if rows is None or len(rows) == 0:
-            raise InputError(
-                f"task {task.name!r} has no {split} rows: read it with trimtab.read, which cuts them from train"
-            )
-        if any(label is None for label in rows.labels):
-            raise InputError(f"task {task.name!r} has {split} rows without a label: training needs them all")

@@ -1,0 +1,141 @@
+"""What the head's start is worth: few rows and all rows, before and after, beside frozen vectors and SetFit.
+
+    python benchmarks/head/run.py --data ../shared/data                    (resumes; hours on two cores)
+    python benchmarks/head/run.py --before SRC --part few --draws 1        (cells of an older build, whose src/ is SRC)
+    python benchmarks/head/run.py --summary                                (the table from the cells there are)
+
+Cells are lines of cells.jsonl. Draws are the beginnings of `draw_order`, so many rows of each class: nested and the same for
+every contestant. Each worker has one thread; seconds are CPU seconds of the fit, its validations included.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from trimtab.tasks.holdout import draw_order
+from trimtab.tasks.read import read
+from trimtab.tasks.task import Task
+
+HERE = Path(__file__).parent
+CELLS = HERE / "cells.jsonl"
+TASKS = ("sst2", "ag_news_10k", "cola", "mrpc", "stsb")
+SIZES = (8, 32, 128, 512)  # rows per class; of stsb rows
+METHODS = ("head", "layer_norms", "biases", "lora")
+KEY = ("build", "encoder", "task", "size", "draw", "method", "options")
+
+_LOCK = threading.Lock()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--before", type=Path, help="the src/ of an older build, whose cells are computed")
+    parser.add_argument("--encoder", default="minilm")
+    parser.add_argument("--task", action="append", choices=TASKS)
+    parser.add_argument("--size", action="append", type=int)
+    parser.add_argument("--method", action="append")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="a setting of the fits")
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--cells", type=Path, default=CELLS)
+    options = parser.parse_args()
+    settings = {name: json.loads(value) for name, _, value in (each.partition("=") for each in options.set)}
+    build = "before" if options.before else "after"
+    wanted = [
+        {
+            "build": build, "encoder": options.encoder, "task": task, "size": size, "draw": draw, "method": method,
+            "options": settings,
+        }
+        for draw in range(options.draws)
+        for size in options.size or SIZES
+        for task in options.task or TASKS
+        for method in options.method or METHODS
+    ]  # fmt: skip
+    done = {key_of(cell) for cell in read_cells(options.cells)}
+    todo = [cell for cell in wanted if key_of(cell) not in done]
+    print(f"{len(todo)} of {len(wanted)} cells to do", flush=True)
+    run_cells(todo, options)
+
+
+def run_cells(todo: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Computes the cells, `options.jobs` at a time, each appended to the file when it is done."""
+    tasks: dict[str, Task] = {}
+    threads = [threading.Thread(target=_work, args=(todo, tasks, options)) for _ in range(options.jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _work(todo: list[dict[str, Any]], tasks: dict[str, Task], options: argparse.Namespace) -> None:
+    """Takes cells from `todo` until there are none, and has one worker process fit them."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if options.before:
+        environment["PYTHONPATH"] = str(options.before)
+    command = [sys.executable, str(HERE / "worker.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        while True:
+            with _LOCK:
+                if not todo:
+                    break
+                cell = todo.pop(0)
+                name = cell["task"]
+                if name not in tasks:
+                    tasks[name] = read(options.data / name)
+            request = {
+                "task": str(options.data / name), "rows": drawn(tasks[name], cell["size"], cell["draw"]),
+                "method": cell["method"], "seed": cell["draw"], "encoder": cell["encoder"], "settings": cell["options"],
+            }  # fmt: skip
+            print(json.dumps(request), file=worker.stdin, flush=True)
+            line = worker.stdout.readline()
+            if not line:
+                raise SystemExit(f"the worker died at {cell}")
+            answer = json.loads(line)
+            with _LOCK, options.cells.open("a") as file:
+                file.write(json.dumps(cell | answer) + "\n")
+            print(*(cell[name] for name in KEY), f"{answer['score']:.4f} {answer['cpu_seconds']:.1f} s", flush=True)
+        worker.stdin.close()
+
+
+def drawn(task: Task, size: int | str, draw: int) -> list[int] | None:
+    """The numbers of the training rows: `size` of each class (or altogether, of a regression), nested in larger draws."""
+    order = draw_order(task.train.labels, task.kind, draw).tolist()
+    if task.kind == "regression":
+        return order[: int(size)]
+    counts = dict.fromkeys(range(len(task.classes)), 0)
+    rows = []
+    for row in order:
+        label = task.train.labels[row]
+        if counts[label] < int(size):
+            counts[label] += 1
+            rows.append(row)
+    return rows
+
+
+def read_cells(path: Path) -> list[dict[str, Any]]:
+    """The cells of the file; a line cut off by an interruption is left out."""
+    if not path.is_file():
+        return []
+    cells = []
+    for line in path.read_text().splitlines():
+        try:
+            cells.append(json.loads(line))
+        except ValueError:
+            continue
+    return cells
+
+
+def key_of(cell: dict[str, Any]) -> str:
+    """What a cell is known by."""
+    return json.dumps([cell[name] for name in KEY], sort_keys=True)
+
+
+if __name__ == "__main__":
+    main()

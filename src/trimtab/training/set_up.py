@@ -1,0 +1,116 @@
+"""Setting a run up: from an encoder, a task, a method and settings to the workbench that training works with."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+
+from ..changes.methods import Method, trial_of
+from ..changes.selection import Selection
+from ..encoders.encoder import Encoder
+from ..encoders.packed import Compute, computing, prepare, resolved
+from ..errors import InputError
+from ..tasks.holdout import limited
+from ..tasks.losses import task_loss
+from ..tasks.task import Task
+from ..tasks.tokenised import tokenized
+from .choosing import chosen_before, chosen_by
+from .forward import check_ids
+from .head_choice import chosen_form
+from .head_start import has_probe, is_last_map, started
+from .held import forget_peak, give_back, private_bytes, resident_bytes
+from .linear_probe import can_start, write_constant
+from .memory import estimated
+from .optimizer import SelectedAdamW
+from .ranks import ALONE, Ranks, device
+from .recipe import Settings
+from .recorded import on_own_stream
+from .workbench import Workbench
+
+
+@on_own_stream
+def set_up(
+    encoder: Encoder, task: Task, method: Method, settings: Settings, ranks: Ranks = ALONE,
+    began_with: Mapping[str, np.ndarray | None] | None = None,
+) -> Workbench:  # fmt: skip
+    """The Workbench of a run; `began_with` are the elements of one that goes on, which the method need not choose again.
+
+    Raises InputError when the parts do not fit together.
+    """
+    # Free memory that an earlier fit of this process has left goes back to the system, and the peak counts from here.
+    give_back()
+    forget_peak()
+    # What is there before the model counts as the process's own, so that the estimate adds up to what is seen.
+    process, private = resident_bytes(), private_bytes()
+    _check_rows(task)
+    if settings.train_limit is not None:
+        task = limited(task, settings.train_limit, settings.seed)
+    # After the limit, because few rows get more epochs.
+    settings = settings.for_method(method, len(task.train), encoder.config.hidden_size)
+    loss = task_loss(task, settings.class_weights, settings.label_smoothing).to(device())
+    # Timed, and so perhaps not the same on every rank.
+    compute = ranks.agreed(resolved(cast(Compute, settings.compute), device()))
+    with ranks.first_alone():  # what it computes is then in the cache
+        form = chosen_form(encoder, task, loss, settings, compute)
+    form = ranks.agreed(form)
+    settings = replace(settings, head=form.head, pairs=form.pairs)
+    max_length = min(settings.max_length, encoder.max_length)
+    most_bytes = settings.cache_bytes
+    train, validation = (
+        tokenized(task, rows, encoder.tokenizer, max_length, most_bytes, apart=form.pairs == "apart")
+        for rows in (task.train, task.validation)
+    )
+    model = encoder.with_head(task, settings.seed, settings.head, settings.dropout, settings.pairs).to(device())
+    for tokens in (train, validation):
+        check_ids(model, tokens)
+    start = None
+    probes = settings.head_start == "probe" and can_start(model)
+    # A method that measures sees the head that training will start from.
+    if trial_of(method) and began_with is None and probes:
+        start = started(encoder, model, train, loss, compute, settings, ranks)
+    began = time.perf_counter()
+    with computing(compute):
+        if began_with is None:
+            selection = chosen_by(method, model, train, loss, settings)
+        else:
+            selection = chosen_before(method, model, began_with, settings)
+    choosing_seconds = time.perf_counter() - began
+    # A choice that was measured may differ in an element between two machines, and gradients are added up by position.
+    selection = Selection(selection.parts, ranks.agreed(dict(selection.elements)))
+    solves = False
+    if start is None and probes:
+        solves = is_last_map(model, selection) and has_probe(model, train, loss, compute)
+        if not solves:
+            start = started(encoder, model, train, loss, compute, settings, ranks)
+    assert settings.lr is not None
+    assert settings.head_lr is not None
+    # It sets requires_grad, which tells the engine what is frozen; hence before `prepare`.
+    optimizer = SelectedAdamW(model, selection, settings.lr, settings.head_lr, settings.weight_decay)
+    model.eval()
+    prepare(model, compute=compute)  # after the optimizer has decided what is frozen
+    if solves:
+        assert train.labels is not None
+        write_constant(model, train.labels, loss)
+    memory = estimated(model, optimizer, train, settings.tokens_per_batch, process)
+    give_back()  # what the estimate's own pass took
+    memory = replace(memory, tokens=ranks.agreed(memory.tokens))
+    bench = Workbench(
+        encoder, task, method, settings, model, selection, optimizer, loss,
+        train, validation, task.validation, max_length, compute, memory, ranks, private, choosing_seconds, form, solves, start,
+    )  # fmt: skip
+    bench.memory = replace(memory, mapped=bench.prefix_bytes())
+    return bench
+
+
+def _check_rows(task: Task) -> None:
+    """Raises InputError unless there are training and validation rows, all of them with labels."""
+    for split in ("train", "validation"):
+        rows = task.splits.get(split)
+        if rows is None or len(rows) == 0:
+            raise InputError(
+                f"task {task.name!r} has no {split} rows: read it with trimtab.read, which cuts them from train"
+            )
+        if any(label is None for label in rows.labels):
+            raise InputError(f"task {task.name!r} has {split} rows without a label: training needs them all")

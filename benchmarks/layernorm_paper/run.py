@@ -77,6 +77,7 @@ def main() -> None:
         "--part", choices=PARTS, action="append", help="all by default; computed in the order they are given in"
     )
     parser.add_argument("--task", choices=LIMITS, action="append")
+    parser.add_argument("--method", action="append", help="of the parts' methods, only these")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--encoder", default="minilm", help="another one, to try this script")
     parser.add_argument("--workers", type=int, default=1, help="processes that compute cells at the same time")
@@ -100,7 +101,12 @@ def main() -> None:
         for part in parts:
             for seed in seeds_of(part, seeds):
                 for name, task in tasks.items():
-                    run(encoder, name, task, [*methods_of(part), *named_methods(part, name)], seed)
+                    run(encoder, name, task, wanted([*methods_of(part), *named_methods(part, name)], options.method), seed)
+
+
+def wanted(methods: Sequence[str], only: Sequence[str] | None) -> list[str]:
+    """Those of `methods` that were asked for, in the order of the plan; all where nothing was."""
+    return [method for method in methods if not only or method in only]
 
 
 def run_side_by_side(options: argparse.Namespace, tasks: list[str], seeds: list[int], parts: Sequence[str]) -> None:
@@ -111,7 +117,7 @@ def run_side_by_side(options: argparse.Namespace, tasks: list[str], seeds: list[
     jobs += [("prepare", name, part, 0) for part in PREPARED if part in parts for name in tasks]
     for part in parts:
         for seed in seeds_of(part, seeds):
-            jobs += [("cell", name, method, seed) for name in tasks for method in methods_of(part)]
+            jobs += [("cell", name, method, seed) for name in tasks for method in wanted(methods_of(part), options.method)]
             jobs += [("named", name, part, seed) for name in tasks if part in NAMED]
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.workers, _begin, (options.encoder, options.data)) as pool:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ..errors import InputError, shortened
-from .tables import Table, has_column
+from .table import Table
+from .tables import has_column
 
 TEXT_COLUMNS = (
     ("text",),
@@ -135,5 +136,7 @@ def missing_column(table: Table, name: str, wanted: str) -> InputError:
     close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     guess = f" Did you mean {lowered[close[0]]!r}?" if close else ""
     has = shortened([repr(column[:40]) for column in table.columns], limit=20)
-    header = " (from its first line, which must name the columns)" if table.has_header else ""
+    header = (
+        " (from its first line, which must name the columns; --no-header if it does not)" if table.has_header else ""
+    )
     return InputError(f"{table.place} has no column {name!r}; it has {has}{header}.{guess} Name {wanted}.")

@@ -108,10 +108,9 @@ def recommend(
     final = summarised(tried.encoder, tried.tasks, tried.methods, tried.seeds, winner, tried.cells)  # against the best
     best, *others = final.best_first
     # With the settings as they were given: what was left to the method stays so on more rows.
-    recipe = Recipe(
-        encoder=encoder.place, task=task.source or task.name, method=best.method, revision=encoder.revision,
-        text=task.text_columns, label=task.label_column, kind=task.kind, metric=task.metric,
-        skip_bad_rows=task.skip_bad_rows, validation_share=task.validation_share, split_seed=task.split_seed, settings=chosen,
+    recipe = Recipe.of_task(
+        task, encoder=encoder.place, revision=encoder.revision, method=best.method,
+        settings=chosen,
     )  # fmt: skip
     reasons = (
         _what_trials_say(final, first, trial),

@@ -26,7 +26,7 @@ def memory_source(found: Any) -> Source:
     Raises InputError for anything else, and for rows of unequal shape.
     """
     if _is_of(found, "datasets", "Dataset", "DatasetDict"):
-        return splits_source(NAME, "", found)
+        return splits_source(NAME, "the table", found)
     if isinstance(found, Mapping) and found and not any(_is_column(value) for value in found.values()):
         names = {name: split for split, names in SPLIT_NAMES.items() for name in names}
         if unknown := [name for name in found if name not in names]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, counted
 from .options import (
     INTERRUPTED,
     NOTHING,
@@ -173,7 +173,7 @@ def evaluate(
     for note in found["notes"]:
         say(note)
     if not as_json:
-        print(f"{found['split']}, {found['rows']:,} row{'s' * (found['rows'] != 1)}")
+        print(f"{found['split']}, {counted(found['rows'], 'row')}")
         for name, value in found["scores"].items():
             print(f"  {name:<20} {figure(value)}")
     print_json(found, as_json)
@@ -218,7 +218,7 @@ def predict(
             raise InputError("say where the answers go: --out scored.csv (or .tsv, .jsonl, .parquet)")
         how = TableReading(**reading)
         counts = predict_file(predictor, file, out, columns, reading=how, overwrite=overwrite, progress=True)
-        say(f"{counts.rows:,} row{'s' * (counts.rows != 1)} in {out}{counts.odd(predictor.delta.max_length)}")
+        say(f"{counted(counts.rows, 'row')} in {out}{counts.odd(predictor.delta.max_length)}")
         # The answers are in the file; what is printed are counts.
         return print_json(counts._asdict() | {"out": str(out)}, as_json)
     assert text is not None

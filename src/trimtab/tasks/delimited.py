@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, counted
 from .lines import MAX_ROW_BYTES, read_lines, too_long
 from .reading import AS_WRITTEN, Reading
 from .table import BadRow, NumberedRow, Row, Table, position_name
@@ -88,10 +88,9 @@ def _ragged(
     kept = [*fields[: len(columns) - 1], dialect.delimiter.join(fields[len(columns) - 1 :])]
     cells.update(zip(columns, fields if len(fields) < len(columns) else kept, strict=False))
     wanted = f"the header names {len(columns)}" if has_header else f"the first line has {len(columns)}"
-    field = f"{len(fields)} field{'s' * (len(fields) != 1)}"
     error = InputError(
-        f"{path}, line {number}: {field}, but {wanted}. Put a text that holds {dialect.separator} or line breaks in double "
-        "quotes, save the rows as JSON Lines, or leave such rows out with skip_bad_rows (--skip-bad-rows)."
+        f"{path}, line {number}: {counted(len(fields), 'field')}, but {wanted}. Put a text that holds {dialect.separator} or "
+        "line breaks in double quotes, save the rows as JSON Lines, or leave such rows out with skip_bad_rows (--skip-bad-rows)."
     )
     return BadRow(cells, "another number of fields", error)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, counted
 from .columns import Columns
 from .reading import AS_WRITTEN, Reading
 from .table import BadRow, CellError, Row, Table
@@ -113,7 +113,7 @@ def _text_in(row: Row, name: str, table: Table, number: int, option: str) -> str
     raise CellError(
         f"{what} for a text",
         f"{table.at(number)}: column {name!r} holds {value!r:.40} ({type(value).__name__}), not a text. Name the column that "
-        f"holds the text ({option}), or write these cells as texts.",
+        f"holds the text ({option}), write such cells as texts, or leave the rows out (--skip-bad-rows).",
     )
 
 
@@ -196,7 +196,7 @@ def _unusable(raw: RawRows, faults: Mapping[int, str], skip: bool) -> InputError
     advice = "Fill them in, or leave them out with skip_bad_rows (--skip-bad-rows)."
     listed = "; ".join(found)
     return InputError(
-        f"{raw.table.place}: of {len(raw)} rows, {listed}. {'No usable row is left.' if skip else advice}"
+        f"{raw.table.place}: of {counted(len(raw), 'row')}, {listed}. {'No usable row is left.' if skip else advice}"
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, first_line
+from ..errors import InputError, counted, first_line
 from ..files import check_name
 from .columns import Columns, require_columns
 from .doubts import as_flags, is_flag_column, without_gaps, without_marked
@@ -130,7 +130,7 @@ def _without_tags(rows: RawRows) -> tuple[RawRows, list[str]]:
     """The rows with no class where the label is missing, and a note on how many there are."""
     labels = [[] if is_missing(label) else label for label in rows.labels]
     n = sum(map(is_missing, rows.labels))
-    note = f"{rows.table.place}: {n} row{'s' * (n != 1)} without a label {'are rows' if n != 1 else 'is a row'} of no class"
+    note = f"{rows.table.place}: {counted(n, 'row')} without a label {'are rows' if n != 1 else 'is a row'} of no class"
     return replace(rows, labels=labels), [note] if n else []
 
 

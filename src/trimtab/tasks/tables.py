@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import InputError, shortened
+from ..errors import InputError, counted, shortened
 from .delimited import open_delimited
 from .json_tables import open_json, open_json_lines
 from .parquet import open_parquet
@@ -73,7 +73,7 @@ def open_shards(paths: Sequence[Path], reading: Reading = AS_WRITTEN) -> Table:
                 number += 1
                 yield number, row
 
-    place = f"{first.place} and {len(others)} more part{'s' * (len(others) != 1)}"
+    place = f"{first.place} and {counted(len(others), 'more part')}"
     return replace(first, place=place, unit="row", walk=walk)
 
 

@@ -190,6 +190,32 @@ def test_how_a_table_is_read_goes_from_the_command_line_through_the_run(command,
     assert (code, "--encoding" in err) == (2, True)
 
 
+@pytest.mark.parametrize("verb", ["fisher", "compare"])
+def test_studies_read_tables_as_fits_do(command, encoder, tmp_path, monkeypatch, verb):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{first_animal(text)}|{text} caf\u00e9" for text in sentences(40, 3)]
+    (tmp_path / "a.csv").write_bytes("\n".join([*rows, "-100|no label"]).encode("utf-16"))
+    options = {
+        "fisher": ["--examples", 8, "--out", "info.safetensors"],
+        "compare": ["--method", "head", "--method", "layer_norms", "--seeds", 1, "--epochs", 1, "--out", "cells"],
+    }[verb]
+    reading = [
+        "--no-header",
+        "--text",
+        "column_2",
+        "--label",
+        "column_1",
+        "--missing-label",
+        "-100",
+        "--validation",
+        "0.2",
+    ]
+    code, _, err = command(verb, encoder.folder, "a.csv", *reading, *options)
+    assert code == 0, err
+    assert "left out 1 of 41 rows (1 with the label '-100', which stands for none)" in err
+    assert "8 of 40 training rows held out" in err
+
+
 def test_a_share_of_validation_rows_takes_the_place_of_a_file(command, encoder, table, tmp_path):
     (tmp_path / "r.toml").write_text(
         f'encoder = "{encoder.folder}"\ntask = "{table.name}"\nvalidation = "{table.name}"\ntext = "What they said"\n'

@@ -67,6 +67,12 @@ def test_a_separator_that_is_named_divides_and_nothing_else_does(read_labels: Re
     assert (task.classes, task.train.labels) == (("a|b", "c"), [[0, 1], [1], [0]])
 
 
+def test_a_separator_says_that_there_are_several_classes(read_labels: Reader) -> None:
+    task = read_labels(["a\nb", "b", "a"], label_separator="\\n")
+    assert (task.kind, task.train.labels) == ("multi_label", [[0, 1], [1], [0]])
+    assert "not of single_label" in message(read_labels, ["a,b", "c"], label_separator=",", kind="single_label")
+
+
 def test_names_that_are_declared_are_never_divided(write: Callable[..., Path]) -> None:
     write("task/labels.json", '{"type": "multi_label", "classes": ["oil, gas", "coal"]}')
     folder = write("task/train.csv", 'text,label\nx,"oil, gas"\ny,coal\nz,"oil, gas|coal"\n').parent

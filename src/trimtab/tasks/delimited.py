@@ -175,7 +175,11 @@ def _regularity(path: Path, delimiter: str, encoding: str | None) -> tuple[float
     Both are 0 where nothing is separated. A comma within a sentence has a space behind it, one between columns seldom.
     """
     try:
-        found = [fields for _, fields in islice(_quoted_records(path, delimiter, encoding), _LOOKED_AT)]
+        # In tab-separated files a quote may be a part of the text, so that it must not be looked at here.
+        all_records = (
+            _plain_records(path, encoding) if delimiter == "\t" else _quoted_records(path, delimiter, encoding)
+        )
+        found = [fields for _, fields in islice(all_records, _LOOKED_AT)]
     except InputError:
         return 0.0, 0.0
     widths = Counter(map(len, found))

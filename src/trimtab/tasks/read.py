@@ -70,6 +70,10 @@ def read(
     reading = Reading(
         skip_bad_rows, missing_label, label_separator, encoding, header, validation  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
+    if reading.label_separator and wanted not in (None, "multi_label"):
+        raise InputError(f"label_separator divides the classes of a multi_label task, not of {wanted} (--kind)")
+    if reading.label_separator:
+        wanted = "multi_label"
     found = find_source(source, reading)
     # Chosen on the training table; the others must have the same, but for the label of a test split.
     columns = choose_columns(found.tables["train"], text, label)

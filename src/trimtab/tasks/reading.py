@@ -25,6 +25,8 @@ class Reading:
     def __post_init__(self):
         # Frozen: a value from a recipe, a delta or the command line is made one of the same types here, and nowhere else.
         object.__setattr__(self, "missing_label", _words(self.missing_label))
+        if self.label_separator is not None:  # a shell hands over a line break as two letters
+            object.__setattr__(self, "label_separator", self.label_separator.replace("\\n", "\n").replace("\\t", "\t"))
         # "" is what undoes the file of a recipe
         object.__setattr__(self, "validation", os.fspath(self.validation or "") or None)
         if self.encoding is not None:

@@ -263,6 +263,37 @@ def test_shards_have_the_same_columns(clone: Path) -> None:
         read(clone)
 
 
+CARD = """---
+dataset_info:
+  features:
+  - name: text
+    dtype: string
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': dog
+          '1': cat
+          '10': fish
+          '2': bird
+---
+# Animals
+"""
+
+
+@pytest.mark.parametrize("place", ["data/train.csv", "train.csv", "data/train-00000-of-00001.jsonl"])
+def test_the_card_of_a_data_set_names_its_classes(write: Write, place: str) -> None:
+    rows = [{"text": f"t {i}", "label": i} for i in range(4)]
+    table = "".join(f"{row['text']},{row['label']}\n" for row in rows)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    write(f"animals/{place}", "text,label\n" + table if place.endswith("csv") else lines)
+    folder = write("animals/README.md", CARD).parent
+    task = read(folder, validation_share=0)
+    assert (task.classes, task.train.labels) == (("dog", "cat", "bird", "fish"), [0, 1, 2, 3])
+    write("animals/README.md", CARD.replace("  features:", " features: ["))
+    assert read(folder, validation_share=0).classes == ("0", "1", "2", "3"), "a page that cannot be read says nothing"
+
+
 @pytest.mark.parametrize("several", [True, False])
 def test_what_datasets_saves_on_disk_is_read(tmp_path: Path, several: bool) -> None:
     saved = datasets.DatasetDict({"train": animals(6), "dev": animals(2)}) if several else animals(6)

@@ -96,6 +96,7 @@ def test_a_run_on_a_table_in_memory_is_scored_on_what_is_given(encoder, tmp_path
     run = fit(encoder, read(rows(60)), Head(), epochs=1, out=tmp_path / "run")
     with pytest.raises(InputError, match="own data was a table in memory: name the file, or give the table"):
         evaluate(run, encoder=encoder)
+    assert "Trained on a table in memory with" in (tmp_path / "run" / "README.md").read_text()
     found = evaluate(run, rows(20, seed=11), encoder=encoder)
     of_file = evaluate(run, str(write_csv(tmp_path / "others.csv", rows(20, seed=11))), encoder=encoder)
     assert found["scores"] == of_file["scores"]

@@ -109,7 +109,8 @@ def folder_source(path: Path, reading: Reading = AS_WRITTEN, *, to_train: bool =
     if not tables and data.is_dir():  # as the repositories of data sets are laid out
         inner = folder_source(data, reading, to_train=to_train)
         declared = _read_labels_file(path / "labels.json")
-        return replace(inner, name=path.resolve().name, declared=inner.declared if declared == UNDECLARED else declared)
+        outer = declared if declared != UNDECLARED else inner.declared
+        return replace(inner, name=path.resolve().name, tables=_named_by_card(inner.tables, path), declared=outer)
     if "train" not in tables and (to_train or not tables):
         present = shortened(sorted(file.name for file in path.iterdir())) or "nothing"
         wanted = "no training file: expected train" if to_train else f"no split: expected {', '.join(SPLITS)},"
@@ -122,7 +123,39 @@ def folder_source(path: Path, reading: Reading = AS_WRITTEN, *, to_train: bool =
         notes.append(
             f"{path}: did not read {shortened(missed)}; splits are {', '.join(SPLITS)} with {', '.join(FORMATS)}"
         )
-    return Source(path.resolve().name, tables, _read_labels_file(path / "labels.json"), notes=tuple(notes))
+    declared = _read_labels_file(path / "labels.json")
+    return Source(path.resolve().name, _named_by_card(tables, path), declared, notes=tuple(notes))
+
+
+def _named_by_card(tables: Mapping[str, Table], path: Path) -> dict[str, Table]:
+    """The tables with the class names that the card of a data set (README.md in the folder `path`) gives their columns."""
+    names = _class_names_of_card(path / "README.md")
+    return {split: replace(table, class_names={**names, **table.class_names}) for split, table in tables.items()}
+
+
+def _class_names_of_card(card: Path) -> dict[str, tuple[str, ...]]:
+    """Column -> class names, from the head of a card as `datasets` writes it; nothing of a page that is no such card."""
+    if not card.is_file() or "class_label:" not in card.read_text(encoding="utf-8", errors="replace"):
+        return {}
+    from huggingface_hub.repocard import metadata_load
+
+    found: dict[str, set[tuple[str, ...]]] = {}
+    try:
+        infos = (metadata_load(card) or {}).get("dataset_info", [])
+        # One for each configuration, or one alone.
+        for info in infos if isinstance(infos, list) else [infos]:
+            for feature in info["features"]:
+                kind = feature.get("dtype") or feature.get("list")
+                if isinstance(kind, dict) and "class_label" in kind:
+                    names = kind["class_label"]["names"]  # index -> name
+                    in_order = tuple(str(names[index]).strip() for index in sorted(names, key=int))
+                    found.setdefault(feature["name"], set()).add(in_order)
+    except (
+        Exception
+    ):  # of YAML, or of a shape that no version of `datasets` writes: it is somebody's page, and not needed
+        return {}
+    # Where configurations differ, it is open which of them this is.
+    return {column: names.pop() for column, names in found.items() if len(names) == 1}
 
 
 def path_not_found(source: str, path: Path) -> InputError:

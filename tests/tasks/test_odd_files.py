@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trimtab.errors import InputError
-from trimtab.tasks.read import read, read_like
+from trimtab.tasks.read import read, read_like, read_rows
 from trimtab.tasks.reading import Reading
 from trimtab.tasks.tables import open_table
 
@@ -141,6 +141,19 @@ def test_columns_without_names_that_nobody_asked_for_do_no_harm(write: Write) ->
     assert task.classes == ("ham", "spam")
     table = open_table(write("a.csv", ",text,label\n0,x,a\n"))
     assert table.columns == ("", "text", "label"), "one alone keeps its name, as the index of pandas"
+
+
+def test_of_columns_of_one_name_only_those_that_are_wanted_are_refused(write: Write) -> None:
+    path = write("a.csv", "text,note,label,note, note\nx,1,a,2,3\ny,4,b,5,6\n")
+    assert read(path, validation_share=0).classes == ("a", "b")
+    assert rows_of(path)[0] == {"text": "x", "note": "1", "label": "a", "column_4": "2", "column_5": "3"}
+    with pytest.raises(InputError, match="a.csv: several columns are named 'note'. Give each column its own name"):
+        read(path, text="note")
+    for header in ("text,label,text", "text,label, label", "a,b,label,a"):
+        with pytest.raises(InputError, match="several columns are named"):
+            read(write("b.csv", f"{header}\n{'x,' * header.count(',')}y\n"), text="a,b" if "a,b" in header else None)
+    with pytest.raises(InputError, match="several columns are named 'text'"):
+        read_rows(write("c.tsv", "text\ttext\nx\ty\n"))
 
 
 @pytest.mark.parametrize("mark", [",", "\t", ";", "|"])

@@ -79,6 +79,7 @@ def choose_text_columns(
             # The choice that goes before the others is the one to be missed.
             missed = next(name for name in wanted[0] if name not in table.columns)
             raise missing_column(table, missed, f"the text column ({option}), or two of them for pairs ({option} a,b)")
+        _refuse_repeated(table, found)
         return found
     names = _split_names(table, text)
     if len(names) not in (1, 2):
@@ -123,10 +124,18 @@ def _split(table: Table, text: str) -> tuple[str, ...]:
 
 
 def require_columns(table: Table, names: Sequence[str], wanted: str) -> None:
-    """Raises InputError for the first of `names` that is no column of the table."""
+    """Raises InputError for the first of `names` that is no column of the table, or the name of several."""
     for name in names:
         if not has_column(table, name):
             raise missing_column(table, name, wanted)
+    _refuse_repeated(table, names)
+
+
+def _refuse_repeated(table: Table, names: Sequence[str]) -> None:
+    """Raises InputError for a column that is wanted and whose name several have; what nobody asks for does no harm."""
+    for name in names:
+        if name in table.repeated:
+            raise InputError(f"{table.place}: several columns are named {name!r}. Give each column its own name.")
 
 
 def missing_column(table: Table, name: str, wanted: str) -> InputError:

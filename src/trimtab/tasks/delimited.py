@@ -56,7 +56,9 @@ def open_delimited(path: Path, reading: Reading = AS_WRITTEN) -> Table:
     first = next(records(path, dialect), None)
     if first is None:
         raise InputError(f"{path} is empty: there are no rows to read.")
-    columns = _column_names(first[1] if reading.header else [""] * len(first[1]))
+    # "text, label" is a header too
+    written = [name.strip() for name in first[1]] if reading.header else [""] * len(first[1])
+    columns = _column_names(written)
 
     def walk() -> Iterator[NumberedRow]:
         for number, fields in islice(records(path, dialect), 1 if reading.header else 0, None):
@@ -68,16 +70,21 @@ def open_delimited(path: Path, reading: Reading = AS_WRITTEN) -> Table:
 
     # A person should see it where the columns are not separated as the ending promises.
     notes = () if dialect.usual else (f"{path}: columns are separated by {dialect.separator}",)
-    return Table(str(path), "line", columns, walk, notes, has_header=reading.header)
+    repeated = tuple(name for name in dict.fromkeys(written) if name and written.count(name) > 1)
+    return Table(str(path), "line", columns, walk, notes, has_header=reading.header, repeated=repeated)
 
 
 def _column_names(written: Sequence[str]) -> tuple[str, ...]:
-    """The names of a header without spaces around them ("text, label" is a header too); several without one get one."""
-    names = [name.strip() for name in written]
-    # A spreadsheet writes its empty columns too; one alone, as the index of pandas, needs no other name.
-    if names.count("") > 1:
-        names = [name or position_name(i) for i, name in enumerate(names, start=1)]
-    return tuple(names)
+    """The names of a header, each once.
+
+    Several without a name, as a spreadsheet writes its empty columns, and all but the first of one name are named by position.
+    """
+    names = list(written)
+    bare = names.count("") > 1  # one alone, as the index of pandas, needs no other name
+    return tuple(
+        position_name(i) if (bare and not name) or name in names[: i - 1] else name
+        for i, name in enumerate(names, start=1)
+    )
 
 
 def _ragged(

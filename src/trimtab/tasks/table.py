@@ -47,6 +47,7 @@ class Table:
     has_header: bool = False  # whether the first line names the columns
     open_ended: bool = False  # whether a later row may bring in columns of its own, as in JSON Lines
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column of classes -> all of their names
+    repeated: tuple[str, ...] = ()  # names that several columns have; all but the first of them go by their position
     schema: Any = None  # the Arrow schema of its rows, where it has one
 
     def __iter__(self) -> Iterator[NumberedRow]:

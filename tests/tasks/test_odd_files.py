@@ -264,6 +264,12 @@ def test_shards_are_one_table(clone: Path) -> None:
     assert read(clone / "data", validation_share=0).train == task.train
 
 
+def test_parts_of_older_data_sets_end_in_a_hash(clone: Path) -> None:
+    for path in (clone / "data").glob("*.parquet"):
+        path.rename(path.with_name(f"{path.stem}-0fd4c3c4f2ba3e4c{path.suffix}"))
+    assert len(read(clone, validation_share=0).train) == 6
+
+
 def test_a_missing_shard_is_named(clone: Path) -> None:
     (clone / "data" / "train-00001-of-00003.parquet").unlink()
     with pytest.raises(InputError, match="of the 3 parts of train-00000-of-00003.parquet, part 00001 is missing"):

@@ -70,6 +70,8 @@ def test_a_separator_that_is_named_divides_and_nothing_else_does(read_labels: Re
 def test_a_separator_says_that_there_are_several_classes(read_labels: Reader) -> None:
     task = read_labels(["a\nb", "b", "a"], label_separator="\\n")
     assert (task.kind, task.train.labels) == ("multi_label", [[0, 1], [1], [0]])
+    with pytest.raises(InputError, match="not of single_label"):
+        read_like(read_labels(["a", "b"]), [{"text": "x", "label": "a"}], label_separator=",")
     assert "not of single_label" in message(read_labels, ["a,b", "c"], label_separator=",", kind="single_label")
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .hub import splits_source
 from .sources import SPLIT_NAMES, Source
 from .table import NumberedRow, Row, Table, check_columns, class_names_of, with_class_names
@@ -42,6 +42,8 @@ def memory_source(found: Any) -> Source:
 
 def _table(found: Any, place: str) -> Table:
     """The one table that `found` is; raises InputError where it is none."""
+    if _is_empty(found):
+        raise InputError(f"{place} is empty: there are no rows to read")
     if _is_of(found, "pandas", "DataFrame"):
         return _of_columns(
             {str(name): found[name] for name in found.columns}, place, [str(name) for name in found.columns]
@@ -88,7 +90,10 @@ def _of_arrow(found: Any, place: str) -> Table:
     """A table from whatever hands out its columns in Arrow's form, such as polars."""
     import pyarrow as pa
 
-    table = pa.table(found)
+    try:
+        table = pa.table(found)
+    except (pa.ArrowException, TypeError, ValueError) as error:  # a single column speaks Arrow too
+        raise InputError(f"{type(found).__name__} is no table ({first_line(error)}): give {_KINDS}") from None
     names = class_names_of(table.schema)
 
     def walk() -> Iterator[NumberedRow]:
@@ -112,6 +117,11 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _is_empty(found: Any) -> bool:
+    """Whether it is a container of Python's own without anything in it."""
+    return isinstance(found, Mapping | list | tuple) and len(found) == 0
 
 
 def _is_column(value: Any) -> bool:

@@ -70,10 +70,8 @@ def read(
     reading = Reading(
         skip_bad_rows, missing_label, label_separator, encoding, header, validation  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
-    if reading.label_separator and wanted not in (None, "multi_label"):
-        raise InputError(f"label_separator divides the classes of a multi_label task, not of {wanted} (--kind)")
     if reading.label_separator:
-        wanted = "multi_label"
+        wanted = _checked_separable(wanted or "multi_label")
     found = find_source(source, reading)
     # Chosen on the training table; the others must have the same, but for the label of a test split.
     columns = choose_columns(found.tables["train"], text, label)
@@ -85,7 +83,7 @@ def read(
         notes += mark_notes(raw["train"])
     kind = decide_kind(raw["train"], wanted, declared)
     if kind == "multi_label":
-        notes += exclusive_note(raw["train"]) if wanted is None else []
+        notes += exclusive_note(raw["train"]) if wanted is None and found.declared.kind is None else []
         raw, reading, note = _divided(raw, reading, known)
         notes += note
     # By the training rows and what is declared alone: any other label in another split is an error there.
@@ -131,6 +129,8 @@ def read_like(
     as `read` does, and for labels that are none of the task's classes.
     """
     how = task.reading.of_labels().changed(**reading)
+    if how.label_separator:
+        _checked_separable(task.kind)
     # Nothing is trained on these rows, so a lone table, which is called train, is a test split.
     found = find_source(source, how, to_train=False)
     tables = {"test": found.tables["train"]} if set(found.tables) == {"train"} else found.tables
@@ -235,6 +235,15 @@ def _checked_kind(kind: str | None) -> Kind | None:
     if kind is not None and kind not in KINDS:
         raise InputError(f"unknown kind {kind!r} (--kind); known kinds: {', '.join(KINDS)}")
     return kind  # type: ignore[return-value]
+
+
+def _checked_separable(kind: Kind) -> Kind:
+    """`kind`, where a cell may hold several classes; raises InputError for a kind of one class or none."""
+    if kind != "multi_label":
+        raise InputError(
+            f"label_separator divides the classes of a multi_label task, not of {kind} (--label-separator)"
+        )
+    return kind
 
 
 def _checked_share(share: float) -> float:

@@ -27,8 +27,8 @@ _OPENERS = {
 FORMATS = (*(name for ending in _OPENERS for name in (ending, f"{ending}.gz")), ".parquet")
 """Endings of file names, in lower case."""
 
-SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
-"""A part of a data set that was written in several files; numbers count from 0."""
+SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]{8,})?")
+"""A part of a data set that was written in several files; numbers count from 0, and older ones end in a hash."""
 
 
 def format_of(path: Path) -> str | None:

@@ -197,8 +197,8 @@ def _from_anywhere(name: str | None) -> str | None:
 
 
 def _beside(path: Path, name: str | None) -> str | None:
-    """`name`, or its place beside the recipe at `path` where something of that name lies there; helpdesk lies nowhere."""
-    if not name or name == "helpdesk":
+    """`name`, or its place beside the recipe at `path` where something of that name lies there; what is embedded lies nowhere."""
+    if not name or name in ("helpdesk", "minilm"):
         return name
     try:
         beside = path.parent / name

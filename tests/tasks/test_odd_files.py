@@ -172,6 +172,10 @@ def test_a_file_without_a_header_has_numbered_columns(write: Write, mark: str) -
         read(path)
 
 
+def test_one_column_without_a_header_is_numbered_too(write: Write) -> None:
+    assert rows_of(write("a.csv", "good\nbad\n"), header=False) == [{"column_1": "good"}, {"column_1": "bad"}]
+
+
 def test_stray_quotes_in_a_file_without_a_header_belong_to_the_text(write: Write) -> None:
     content = 'gj04\t1\t\t"Hm," he said, "so"\ngj04\t0\t*\tHe "sighed, and" so, what.\n'
     assert [row["column_4"] for row in rows_of(write("cola.tsv", content), header=False)] == [

@@ -95,6 +95,21 @@ def test_without_a_kind_a_combination_beside_its_parts_is_asked_about(read_label
     assert len(read_labels(labels, kind="single_label").classes) == 3
 
 
+@pytest.mark.parametrize("mark", ["|", ";", ",", "#", "/"])
+def test_without_a_kind_parts_in_changing_company_are_noted(read_labels: Reader, mark: str) -> None:
+    labels = [f"rude{mark}late", f"late{mark}new", f"new{mark}rude"] * 5
+    (note,) = read_labels(labels).notes
+    assert f"labels such as 'rude{mark}late' may be several classes, which are divided by {mark!r}" in note
+    assert read_labels(labels, kind="single_label").notes == ()
+    assert read_labels([f"rude{mark}late", f"new{mark}old"] * 5).notes == (), (
+        "parts that are always together are a name"
+    )
+
+
+def test_a_list_that_is_written_as_text_is_named_as_such(read_labels: Reader) -> None:
+    assert "looks like a list written as text" in message(read_labels, ["['a', 'b']", "['a']"], kind="multi_label")
+
+
 # One class in every row.
 
 

@@ -205,6 +205,7 @@ def refused(path: Path, *words: str) -> None:
         ("a.parquet", b"PAR1 this is no parquet PAR1", ["Parquet"]),
         ("a.xlsx", b"PK", ["unknown file format", ".xlsx", ".csv"]),
         ("a.json", "[]", ["is empty"]),
+        ("a.json", "{}", ["is empty"]),
         ("a.json", '{"a": 1, "b": [1]}', ["no table", "list of objects"]),
         ("a.json", '[{"text": "a"}, 3]', ["item 2", "int", "list of objects"]),
         ("a.json", '[{"text": "a"}, {"text": "half \\ud83d"}]', ["row 2", "surrogate"]),

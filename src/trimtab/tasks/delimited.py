@@ -58,7 +58,8 @@ def open_delimited(path: Path, reading: Reading = AS_WRITTEN) -> Table:
         raise InputError(f"{path} is empty: there are no rows to read.")
     # "text, label" is a header too
     written = [name.strip() for name in first[1]] if reading.header else [""] * len(first[1])
-    columns = _column_names(written)
+    # A file of one column without a header has one without a name too.
+    columns = _column_names(written) if reading.header else tuple(map(position_name, range(1, len(written) + 1)))
 
     def walk() -> Iterator[NumberedRow]:
         for number, fields in islice(records(path, dialect), 1 if reading.header else 0, None):

@@ -76,8 +76,8 @@ def _rows_of_document(found: Any, path: Path) -> list[Row]:
         elif found and all(isinstance(value, dict) for value in found.values()):  # as pandas writes its columns
             keys = dict.fromkeys(key for column in found.values() for key in column)
             return [{name: column.get(key) for name, column in found.items()} for key in keys]
-        elif not lists:  # a single row
-            found = [found]
+        elif not lists:  # a single row, or nothing
+            found = [found] if found else []
     if not isinstance(found, list):
         raise InputError(f"{path}: this document is no table. {_DOCUMENT}")
     wrong = next((i for i, row in enumerate(found, start=1) if not isinstance(row, dict)), None)

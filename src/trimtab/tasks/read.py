@@ -21,7 +21,7 @@ from .labels import Coding, Declared, coding_like, decide_kind, learn_coding
 from .metrics import check_metric
 from .raw import RawRows, is_blank, texts_in
 from .reading import AS_WRITTEN, Reading
-from .separators import divided, find_separator
+from .separators import combination_note, divided, find_separator
 from .sources import Source, path_not_found
 from .splits import find_source, read_splits
 from .table import CellError, Row, Table
@@ -76,21 +76,10 @@ def read(
     # Chosen on the training table; the others must have the same, but for the label of a test split.
     columns = choose_columns(found.tables["train"], text, label)
     declared = _declared(found, columns, wanted)
-    known = declared.classes or ()
     # Every row is read and judged here; its label stays as written until the coding is known.
-    raw, notes = read_splits(found.tables, columns, wanted or declared.kind, reading, classes=known)
-    if not known:
-        notes += mark_notes(raw["train"])
-    kind = decide_kind(raw["train"], wanted, declared)
-    if kind == "multi_label":
-        notes += exclusive_note(raw["train"]) if wanted is None and found.declared.kind is None else []
-        raw, reading, note = _divided(raw, reading, known)
-        notes += note
-    # By the training rows and what is declared alone: any other label in another split is an error there.
-    coding = learn_coding(raw["train"], kind, declared)
-    if not coding.declared:  # names that the source declares are meant
-        notes += class_notes(coding.classes)
-    splits = {split: _encoded(rows, coding) for split, rows in raw.items()}
+    raw, notes = read_splits(found.tables, columns, wanted or declared.kind, reading, classes=declared.classes or ())
+    splits, coding, reading, said = _encoded_splits(raw, wanted, declared, found.declared.kind, reading)
+    notes += said
     if "validation" not in splits and validation_share:
         splits["train"], splits["validation"], note = hold_out(splits["train"], coding.kind, validation_share, seed)
         notes.append(note)
@@ -112,6 +101,29 @@ def read(
         split_seed=seed,
         notes=(*found.notes, *notes),
     )
+
+
+def _encoded_splits(
+    raw: dict[str, RawRows], wanted: Kind | None, declared: Declared, said_kind: Kind | None, reading: Reading
+) -> tuple[dict[str, Rows], Coding, Reading, list[str]]:
+    """The rows of each split with their labels as numbers, how they became that, the Reading, and notes on the labels.
+
+    The Reading has what divides the classes of one cell. `said_kind` is the kind that the source itself declares.
+    """
+    train, known = raw["train"], declared.classes or ()
+    notes = [] if known else mark_notes(train)
+    kind = decide_kind(train, wanted, declared)
+    if kind == "multi_label":
+        notes += exclusive_note(train) if wanted is None and said_kind is None else []
+        raw, reading, note = _divided(raw, reading, known)
+        notes += note
+    elif kind == "single_label" and wanted is None and not known:
+        notes += combination_note(train)
+    # By the training rows and what is declared alone: any other label in another split is an error there.
+    coding = learn_coding(raw["train"], kind, declared)
+    if not coding.declared:  # names that the source declares are meant
+        notes += class_notes(coding.classes)
+    return {split: _encoded(rows, coding) for split, rows in raw.items()}, coding, reading, notes
 
 
 def read_like(

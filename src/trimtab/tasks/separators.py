@@ -23,13 +23,10 @@ def find_separator(raw: RawRows, classes: Collection[str]) -> str | None:
     `classes` are the names known beforehand, which are never divided. Raises InputError where a mark may divide, or be a part
     of names.
     """
-    cells = Counter(label.strip() for label in raw.labels if isinstance(label, str) and not is_gap(label))
-    whole = {cell for cell in cells if cell in classes}
-    if any(USUAL_SEPARATORS.search(cell) for cell in cells if cell not in whole):
+    cells = [cell for cell in _cells(raw) if cell not in classes]
+    if any(map(USUAL_SEPARATORS.search, cells)):
         return None
-    open_ones = {
-        mark: _judged(mark, [cell for cell in cells if cell not in whole], classes) for mark in POSSIBLE_SEPARATORS
-    }
+    open_ones = {mark: _judged(mark, cells, classes) for mark in POSSIBLE_SEPARATORS}
     found = [mark for mark, divides in open_ones.items() if divides]
     if len(found) == 1:
         return found[0]
@@ -42,6 +39,25 @@ def find_separator(raw: RawRows, classes: Collection[str]) -> str | None:
             "does."
         )
     return None
+
+
+def combination_note(raw: RawRows) -> list[str]:
+    """A note where the labels of what is taken for a single_label task look like several classes in one cell."""
+    cells = _cells(raw)
+    mark = next((mark for mark in ("|", ";", *POSSIBLE_SEPARATORS) if _judged(mark, cells, ())), None)
+    if mark is None:
+        return []
+    cell = next(cell for cell in cells if len(split_at(cell, mark)) > 1)
+    return [
+        f"{raw.table.place}: labels such as {cell[:60]!r} may be several classes, which are divided by {mark!r}; if so, pass "
+        'kind="multi_label" (--kind multi_label)'
+    ]
+
+
+def _cells(raw: RawRows) -> list[str]:
+    """The different labels that are texts, but for marks of a gap and lists that are written as texts."""
+    words = dict.fromkeys(label.strip() for label in raw.labels if isinstance(label, str) and not is_gap(label))
+    return [word for word in words if not LIST_AS_TEXT.fullmatch(word)]
 
 
 def _judged(mark: str, cells: Sequence[str], classes: Collection[str]) -> bool | None:

@@ -118,6 +118,22 @@ def test_what_lies_beside_a_recipe_is_found_from_elsewhere(tmp_path, monkeypatch
     assert (Recipe.load(path).task, Recipe.load(path).encoder) == ("helpdesk", "minilm")
 
 
+def test_files_that_a_method_names_are_found_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "chosen").write_text("")
+    (tmp_path / "odd (1)").mkdir()
+    (tmp_path / "odd (1)" / "chosen").write_text("")
+    text = "biases+selection:file=chosen+random:count=3,within=selection:file=absent"
+    placed = text.replace("=chosen", f"={tmp_path / 'chosen'}")
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'method = "{text}"')
+    assert Recipe.load(path).method == placed
+    monkeypatch.chdir(tmp_path)
+    task = read("helpdesk")
+    assert Recipe.of_task(task, method=text).method == placed
+    monkeypatch.chdir(tmp_path / "odd (1)")
+    assert Recipe.of_task(task, method=text).method == text, "no text of a method can name that folder"
+
+
 def test_a_run_names_its_data_so_that_it_is_found_from_elsewhere(tmp_path, monkeypatch):
     (tmp_path / "a.csv").write_text("text,label\nx,a\ny,b\n")
     monkeypatch.chdir(tmp_path)

@@ -3,8 +3,9 @@
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -83,6 +84,7 @@ class Settings:
 
 
 _PLACES = ("task", "validation", "encoder")  # fields of a recipe that may name a file or a folder
+_METHOD_FILE = re.compile(r"(?<=selection:file=)[^,+()]+")  # in the text of a method
 COMPUTES = get_args(Compute)
 _OF_METHOD = ("lr", "head_lr", "epochs")  # settings whose defaults are the method's
 # Settings of how a fit is computed: of what comes of it they change the rounding, and which row has which noise.
@@ -120,6 +122,8 @@ class Recipe:
     @classmethod
     def of_task(cls, read: Task, **values: Any) -> "Recipe":
         """The recipe that reads `read` again as it was read, from whichever folder, with `values` for all other fields."""
+        if "method" in values:
+            values["method"] = _with_files(values["method"], absolute)
         reading = vars(read.reading) | {"validation": _from_anywhere(read.reading.validation)}
         return cls(
             task=_from_anywhere(read.source) or "", text=read.text_columns, label=read.label_column, kind=read.kind,
@@ -152,7 +156,9 @@ class Recipe:
             values["text"] = [values["text"]]  # a pair is cut at its comma once the columns are known
         checked = _checked(settings, Settings, f"{path}, [settings]")
         recipe = cls(**_checked(values, cls, str(path)), settings=Settings(**checked))
-        return dataclasses.replace(recipe, **{name: _beside(path, getattr(recipe, name)) for name in _PLACES})
+        places = {name: _beside(path, getattr(recipe, name)) for name in _PLACES}
+        method = _with_files(recipe.method, lambda name: _beside(path, name) or name)
+        return dataclasses.replace(recipe, **places, method=method)
 
     def changed(self, **values: Any) -> "Recipe":
         """This recipe with every value that is not None put in, fields of the recipe and of its settings alike.
@@ -189,6 +195,16 @@ def _checked(values: Mapping[str, Any], of: type, where: str) -> dict[str, Any]:
             raise InputError(f"{where}: {name}={value!r} must be {' or '.join(kind.__name__ for kind in kinds)}")
         checked[name] = value
     return checked
+
+
+def _with_files(method: str, place_of: Callable[[str], str]) -> str:
+    """The text of a method with `place_of` each file that it names, where the text of that can be read back."""
+
+    def placed(found: re.Match) -> str:
+        place = place_of(found[0])
+        return found[0] if set(place) & set(",+()") else place
+
+    return _METHOD_FILE.sub(placed, method)
 
 
 def _from_anywhere(name: str | None) -> str | None:

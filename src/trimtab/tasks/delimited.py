@@ -198,9 +198,10 @@ def _regularity(path: Path, delimiter: str, encoding: str | None) -> tuple[float
 
 def _has_spaced_quotes(path: Path, delimiter: str, encoding: str | None) -> bool:
     """Whether fields are quoted behind a space (`one, "two"`): read so, the fields differ, and no more rows are ragged."""
-    sign = re.compile(rf'(?:^|{re.escape(delimiter)}) +"')
+    sign, at_start = re.compile(re.escape(delimiter) + ' +"'), re.compile(' +"')
     # Nearly always there is none, and the file needs no closer look.
-    if not any(sign.search(line) for _, line in read_lines(path, encoding)):
+    lines = (line for _, line in read_lines(path, encoding) if ' "' in line)
+    if not any(at_start.match(line) or sign.search(line) for line in lines):
         return False
     n_plain, n_spaced = (_count_ragged(path, delimiter, encoding, spaced) for spaced in (False, True))
     if n_plain is None or n_spaced is None:

@@ -32,6 +32,8 @@ def without_marked(raw: RawRows, marks: Collection[str]) -> RawRows:
 
     Where all rows are so marked they stay, without labels.
     """
+    if not marks:
+        return raw
     spelled = {as_whole(mark) for mark in marks}
     labels = [_unmarked(label, spelled) for label in raw.labels]
     gone = [i for i, label in enumerate(labels) if label is None and not is_missing(raw.labels[i])]
@@ -76,7 +78,7 @@ def exclusive_note(raw: RawRows) -> list[str]:
 def mark_notes(raw: RawRows) -> list[str]:
     """A note on a number among the labels that is beside the others, as a mark for a missing one is: -100 beside 0 and 1."""
     items = [item for label in raw.labels for item in (label if isinstance(label, list) else [label])]
-    words = {as_whole(str(item).strip()) for item in items if not is_missing(item)}
+    words = {as_whole(word) for word in {str(item).strip() for item in items} if not is_missing(word)}
     marks = sorted(words & MARKS, key=int)
     rest = words - MARKS
     # In front of labels that begin with 0 or above: with -2 or 0.5 beside it, or 1 alone, a -1 is one of them.

@@ -238,14 +238,14 @@ def _refuse_measured(raw: RawRows, words: Sequence[str]) -> None:
 
 def _refuse_several(raw: RawRows, words: Sequence[str]) -> None:
     """Raises InputError for a label that may be several classes: a list written as text, or "a|b" beside "a" and "b"."""
-    different = set(words)
-    for i, word in enumerate(words):
+    different = dict.fromkeys(words)
+    for word in different:
         divisions = [split_at(word, mark) for mark in (None, *POSSIBLE_SEPARATORS)]
-        beside = any(len(parts) > 1 and different.issuperset(parts) for parts in divisions)
+        beside = any(len(parts) > 1 and different.keys() >= set(parts) for parts in divisions)
         if LIST_AS_TEXT.fullmatch(word) or beside:
             raise InputError(
-                f'{raw.at([i])}: the label {word!r:.40} may be one class or several. If several, pass kind="multi_label" '
-                "(--kind multi_label), for which rows without a label are rows of no class; if one, "
+                f"{raw.at([words.index(word)])}: the label {word!r:.40} may be one class or several. If several, pass "
+                'kind="multi_label" (--kind multi_label), for which rows without a label are rows of no class; if one, '
                 'kind="single_label" (--kind single_label).'
             )
 

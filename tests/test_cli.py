@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from small import ANIMALS, first_animal, sentences, write_csv
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from trimtab.training.recipe import Recipe
 from trimtab.training.repeat import folder_name
 from trimtab.training.use import Predictor
 from trimtab.training.workbench import Workbench
@@ -131,13 +132,100 @@ def test_predict_file_refuses_to_overwrite_a_column(command, run_folder, tmp_pat
     assert not (tmp_path / "scored.csv").exists()
 
 
-def test_predict_file_stops_whole_at_a_bad_row(command, run_folder, tmp_path):
+def test_predict_file_answers_the_rows_around_a_bad_one_and_says_why_it_has_none(command, run_folder, tmp_path):
     source = tmp_path / "new.jsonl"
     source.write_text('{"What they said": "a cat"}\n{"What they said": \n')
-    code, _, err = command("predict", run_folder, "--file", source, "--out", tmp_path / "scored.csv")
-    assert code == 2
-    assert "line 2" in err
-    assert {path.name for path in tmp_path.iterdir()} == {"new.jsonl"}
+    code, out, err = command("predict", run_folder, "--file", source, "--out", tmp_path / "scored.jsonl", "--json")
+    assert code == 0, err
+    assert "2 rows in" in err
+    assert "1 of them without an answer (column not_predicted says why)" in " ".join(err.split())
+    assert json.loads(out.splitlines()[-1])["unanswered"] == 1
+    good, bad = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    assert (good["predicted_label"] in ANIMALS, good["not_predicted"]) == (True, None)
+    assert (bad["predicted_label"], bad["not_predicted"]) == (None, "no readable JSON object")
+
+
+def test_answers_are_replaced_on_request_only(command, run_folder, tmp_path):
+    source = tmp_path / "new.csv"
+    source.write_text("What they said\na cat\n")
+    for options, code in (((), 0), ((), 2), (("--overwrite",), 0)):
+        done, _, err = command("predict", run_folder, "--file", source, "--out", tmp_path / "o.parquet", *options)
+        assert done == code, err
+        assert ("is there already" in err) == (code == 2)
+        assert ("1 row in" in err) == (code == 0)
+
+
+def test_how_a_table_is_read_goes_from_the_command_line_through_the_run(command, encoder, tmp_path, monkeypatch):
+    """Latin-1 without a header, with marks for no label and ragged rows: fitted, repeated from elsewhere, scored."""
+    rows = [f"{ANIMALS[first_animal(text)]};{text} caf\u00e9" for text in sentences(60, 3)]
+    odd = ["?;no label", "cat;one;too many", "cat; "]
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a.csv").write_bytes("\n".join([*rows[:40], *odd]).encode("latin-1"))
+    (tmp_path / "here" / "b.csv").write_bytes("\n".join([*rows[40:], odd[0]]).encode("latin-1"))
+    monkeypatch.chdir(tmp_path / "here")
+    reading = ["--encoding", "latin-1", "--no-header", "--missing-label", "?", "--skip-bad-rows"]
+    code, _, err = command(
+        "fit", encoder.folder, "a.csv", "--text", "column_2", "--label", "column_1", *reading, "--validation", "b.csv",
+        "--method", "head", "--epochs", 1, "--out", "run",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "left out 3 of 43 rows" in err
+    run = tmp_path / "here" / "run"
+    recipe = Recipe.load(run / "recipe.toml")
+    assert (recipe.encoding, recipe.header, recipe.missing_label) == ("latin-1", False, ("?",))
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    code, out, err = command("evaluate", run, "--json")  # its own data, found by its recipe
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["rows"] == 20
+    code, _, err = command("fit", run / "recipe.toml", "--out", "again")
+    assert code == 0, err
+    before, after = load_file(run / "delta.safetensors"), load_file(Path("again/delta.safetensors"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    code, out, err = command(
+        "evaluate", run, tmp_path / "here" / "b.csv", "--encoding", "latin-1", "--no-header", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["rows"] == 20, "the run's mark for no label holds here too"
+    code, _, err = command("evaluate", run, tmp_path / "here" / "b.csv", "--no-header")
+    assert (code, "--encoding" in err) == (2, True)
+
+
+@pytest.mark.parametrize("verb", ["fisher", "compare"])
+def test_studies_read_tables_as_fits_do(command, encoder, tmp_path, monkeypatch, verb):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{first_animal(text)}|{text} caf\u00e9" for text in sentences(40, 3)]
+    (tmp_path / "a.csv").write_bytes("\n".join([*rows, "-100|no label"]).encode("utf-16"))
+    options = {
+        "fisher": ["--examples", 8, "--out", "info.safetensors"],
+        "compare": ["--method", "head", "--method", "layer_norms", "--seeds", 1, "--epochs", 1, "--out", "cells"],
+    }[verb]
+    reading = [
+        "--no-header",
+        "--text",
+        "column_2",
+        "--label",
+        "column_1",
+        "--missing-label",
+        "-100",
+        "--validation",
+        "0.2",
+    ]
+    code, _, err = command(verb, encoder.folder, "a.csv", *reading, *options)
+    assert code == 0, err
+    assert "left out 1 of 41 rows (1 with the label '-100', which stands for none)" in err
+    assert "8 of 40 training rows held out" in err
+
+
+def test_a_share_of_validation_rows_takes_the_place_of_a_file(command, encoder, table, tmp_path):
+    (tmp_path / "r.toml").write_text(
+        f'encoder = "{encoder.folder}"\ntask = "{table.name}"\nvalidation = "{table.name}"\ntext = "What they said"\n'
+        'label = "Verdict"\nmethod = "head"\n[settings]\nepochs = 1\n'
+    )
+    for options, rows in (((), 120), (("--validation", "0.25"), 30)):
+        code, _, err = command("fit", tmp_path / "r.toml", *options, "--out", tmp_path / f"run{rows}")
+        assert code == 0, err
+        assert json.loads((tmp_path / f"run{rows}" / "scores.json").read_text())["rows"]["validation"]["rows"] == rows
 
 
 def test_evaluate_its_own_task_and_another_file(command, run_folder, table):
@@ -218,7 +306,7 @@ def test_export_merged_is_a_plain_model(command, run_folder, tmp_path):
     [
         (("predict", "RUN", "--text", " "), "text 1 is empty"),
         (("predict", "RUN", "--text", "caf\udce9"), "text 1 is not UTF-8"),
-        (("predict", "RUN", "--text", "x", "--out", "y.csv"), "--out and --columns go with --file"),
+        (("predict", "RUN", "--text", "x", "--out", "y.csv"), "--encoding and --no-header go with --file"),
         (("predict", "RUN", "--file", "x.csv", "--text-pair", "x", "--out", "y.csv"), "--text-pair goes with --text"),
         (("predict", "nowhere", "--text", "x"), "there is no such folder"),
         (("evaluate", "RUN", "--text", "x"), "name columns of another task"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trimtab.cache import cache_folder
-from trimtab.errors import InputError
+from trimtab.errors import InputError, counted
 from trimtab.files import replacing, write_json, write_text
 from trimtab.randomness import stream_seed
 
@@ -86,3 +86,7 @@ def test_two_writers_of_one_file_have_names_of_their_own(tmp_path):
         one.write_text("1")
         other.write_text("2")
     assert (tmp_path / "x").read_text() == "1"
+
+
+def test_one_thing_is_not_several():
+    assert [counted(n, "row") for n in (0, 1, 2, 1200)] == ["0 rows", "1 row", "2 rows", "1,200 rows"]

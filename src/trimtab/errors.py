@@ -16,3 +16,8 @@ def shortened(items: list, limit: int = 5) -> str:
     rest = len(items) - limit
     listed = ", ".join(str(item) for item in items[:limit])
     return f"{listed} and {rest} more" if rest > 0 else listed
+
+
+def counted(n: int, noun: str) -> str:
+    """So many of them, in words: "1 row", "1,200 rows"; for nouns whose plural ends in s."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"

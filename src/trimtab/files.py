@@ -76,6 +76,14 @@ def check_name(path: Path) -> None:
         raise InputError(f"the name {str(path)!r} is not UTF-8: rename it, or choose another one") from None
 
 
+def absolute(name: str) -> str:
+    """`name` as a path from the root where a file or folder of that name lies here, so that it is found from anywhere."""
+    try:
+        return os.path.abspath(name) if name and os.path.exists(name) else name
+    except ValueError:  # a name that no file can have
+        return name
+
+
 def part_of(path: Path) -> Path:
     """A name beside `path` to write it under: no other process has it, on this machine or one that shares the folder."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")

@@ -233,6 +233,12 @@ def test_a_worse_main_score_is_said_first(tmp_path: Path) -> None:
     assert page.text.index("fell from 0.224") < page.text.index("learn the training rows by heart")
 
 
+def test_a_score_on_one_row_is_not_on_several(tmp_path: Path) -> None:
+    rows = SAMPLES["regression"]()[0]["rows"]
+    run = write_run(tmp_path, "regression", rows=rows | {"validation": rows["validation"] | {"rows": 1}})
+    assert "validation split (1 row)," in rendered(run).text
+
+
 def test_report_writes_where_told_and_the_same_page_each_time(tmp_path: Path) -> None:
     run = write_run(tmp_path, "several_labels")
     elsewhere = tmp_path / "pages" / "moods.html"

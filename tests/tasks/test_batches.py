@@ -5,6 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small import make_task
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import BertProcessing, RobertaProcessing, TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from trimtab.errors import InputError
 from trimtab.tasks.batches import shuffled_batches, token_groups, tokenize
@@ -80,6 +85,60 @@ def test_pairs_are_cut_from_the_longer_text(encoder):
     tokens = tokenize(task, Rows((["cat " * 20], ["dog dog"]), [0]), encoder.tokenizer, 10)
     words = encoder.tokenizer.convert_ids_to_tokens(tokens.ids[0].tolist())
     assert words == ["[CLS]", *["cat"] * 5, "[SEP]", "dog", "dog", "[SEP]"]
+
+
+LETTERS = WordLevel({word: i for i, word in enumerate(["[UNK]", "[CLS]", "[SEP]", *"abcdefghij"])}, unk_token="[UNK]")
+PROCESSORS = {
+    "bert": BertProcessing(("[SEP]", 2), ("[CLS]", 1)),
+    "roberta": RobertaProcessing(("[SEP]", 2), ("[CLS]", 1)),
+    "template": TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    ),
+    "reversed": TemplateProcessing(
+        single="$A [CLS]", pair="$B:1 [SEP]:1 $A [CLS]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    ),
+    "none": None,
+}
+several_letters = st.text("abcdefghij", max_size=30).map(" ".join)
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+@given(
+    rows=st.lists(st.tuples(several_letters, several_letters), min_size=1, max_size=3), max_length=st.integers(5, 40),
+    side=st.sampled_from(["right", "left"]), pairs=st.booleans(),
+)  # fmt: skip
+def test_what_is_cut_from_texts_and_pairs_is_exactly_what_the_tokenizer_cuts(name, rows, max_length, side, pairs):
+    backend = Tokenizer(LETTERS)
+    backend.pre_tokenizer = Whitespace()
+    if PROCESSORS[name] is not None:
+        backend.post_processor = PROCESSORS[name]
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", model_input_names=inputs, truncation_side=side
+    )
+    texts = [list(column) for column in zip(*rows, strict=True)][: 1 + pairs]
+    found = tokenize(make_task(), Rows(tuple(texts), [0] * len(rows)), tokenizer, max_length)
+    expected = tokenizer(*texts, truncation="longest_first", max_length=max_length)
+    assert [ids.tolist() for ids in found.ids] == expected["input_ids"]
+    assert found.type_ids is not None
+    assert [types.tolist() for types in found.type_ids] == expected["token_type_ids"]
+
+
+def test_a_pair_of_very_long_texts_is_cut(encoder):
+    """The tokenizers library makes every combination of the pieces that it leaves out: here more than memory holds."""
+    found = tokenize(make_task(), Rows((["cat " * 60_000], ["dog " * 50_000]), [0]), encoder.tokenizer, 64)
+    assert len(found.ids[0]) == 64
+    assert found.truncation.tokens == 110_003
+
+
+def test_rows_are_handed_to_the_tokenizer_in_groups_that_fit_memory(encoder, monkeypatch):
+    monkeypatch.setattr("trimtab.tasks.batches._CHUNK_LETTERS", 50)
+    task = make_task(pairs=True)
+    found = tokenize(task, task.train, encoder.tokenizer, 12)
+    monkeypatch.undo()
+    whole = tokenize(task, task.train, encoder.tokenizer, 12)
+    assert [ids.tolist() for ids in found.ids] == [ids.tolist() for ids in whole.ids]
+    assert found.truncation == whole.truncation
 
 
 def test_type_ids_only_where_the_encoder_takes_them(encoder_of):

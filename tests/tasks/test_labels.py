@@ -234,7 +234,7 @@ def test_a_vector_of_flags_is_not_taken_for_a_list_of_classes(read_labels: Reade
         ([2.5, 2.5], {"kind": "regression"}, ["every row has the label 2.5"]),
         ([[], []], {}, ["every row has the label []"]),
         ([["a"], "b|c", 3], {}, ["line 3", "3", "multi_label", "list of classes"]),
-        (["a", ["b"]], {"kind": "single_label"}, ["line 2", "(list)", "--kind multi_label"]),
+        (["a", ["b", "c"]], {"kind": "single_label"}, ["line 2", "2 classes", "--kind multi_label"]),
         (["a", {"b": 1}], {}, ["line 2", "(dict)", "word or a number"]),
         (["a", "b"], {"kind": "binary"}, ["unknown kind 'binary'", "single_label, multi_label, regression"]),
         (["a", "b"], {"metric": "f2"}, ["'f2'", "accuracy"]),

@@ -69,13 +69,23 @@ def test_two_files_for_one_split_are_refused(write: Write) -> None:
     assert "train.csv and train.jsonl" in said
 
 
-def test_files_that_are_no_split_are_noted(write: Write) -> None:
+@pytest.mark.parametrize("name", ["dev.csv", "val.csv", "Valid.csv"])
+def test_other_names_of_a_validation_split_are_taken_and_said(write: Write, name: str) -> None:
     write("topics/train.csv", ROWS)
-    task = read(write("topics/dev.csv", ROWS).parent)
+    task = read(write(f"topics/{name}", "text,label\nz,no\n").parent)
+    assert (len(task.train), list(task.validation)) == (30, [{"text": "z", "label": 0}])
+    assert f"{name} is taken as the validation split" in task.notes[0]
+
+
+def test_of_two_validation_splits_the_plainly_named_one_is_read(write: Write) -> None:
+    write("topics/train.csv", ROWS)
+    write("topics/dev.csv", ROWS)
+    task = read(write("topics/validation.csv", "text,label\nz,no\n").parent)
+    assert len(task.validation) == 1
     assert "did not read dev.csv" in task.notes[0]
 
 
-@pytest.mark.parametrize("name", ["val.csv", "Valid.jsonl", "dev.json", "test.txt", "validation.json.gz", "TEST"])
+@pytest.mark.parametrize("name", ["val.xlsx", "dev.txt", "test.txt", "validation.arrow.gz", "TEST"])
 def test_files_named_like_a_split_are_noted_whatever_their_ending(write: Write, name: str) -> None:
     write("topics/train.csv", ROWS)
     write("topics/notes.txt", "")
@@ -445,7 +455,7 @@ def test_a_data_set_folder_is_loaded_by_datasets_itself(
     write("data/train.jsonl", '{"text": "x", "label": 1}\n{"text": "y", "label": 0}\n')
     write("data/README.md", DATA_CARD)
     source = data_set_source("owner/data", str(tmp_path / "data"), None)
-    assert source.column_classes == {"label": ("bad", "good")}
+    assert source.declared_for("label").classes == ("bad", "good")
     assert list(source.tables["train"]) == [(1, {"text": "x", "label": "good"}), (2, {"text": "y", "label": "bad"})]
 
 
@@ -638,22 +648,29 @@ def test_rows_to_predict_keep_all_columns(write: Write, name: str) -> None:
     mark = "\t" if "tsv" in name else ","
     lines = [json.dumps(row) for row in rows] if "jsonl" in name else [mark.join(rows[0])]
     lines += [] if "jsonl" in name else [mark.join(row.values()) for row in rows]
-    columns, found = read_rows(write(name, "\n".join(lines)), "body")
-    assert columns == ("id", "body", "note")
-    assert list(found) == [(rows[0], ("good",)), (rows[1], ("",))]
+    found = read_rows(write(name, "\n".join(lines)), "body")
+    assert found.table.columns == ("id", "body", "note")
+    assert list(found.rows) == [(rows[0], ("good",), None), (rows[1], ("",), "empty text")]
 
 
-def test_rows_to_predict_come_one_at_a_time(write: Write) -> None:
-    _, rows = read_rows(write("new.jsonl", '{"text": "good"}\n' * 200 + '{"text": 7}\n'))
-    assert isinstance(rows, Iterator)
-    assert next(rows) == ({"text": "good"}, ("good",))
-    with pytest.raises(InputError, match=r"new.jsonl, line 201: column 'text' holds 7"):
-        list(rows)
+def test_rows_to_predict_come_one_at_a_time_and_an_odd_one_with_its_reason(write: Write) -> None:
+    found = read_rows(write("new.jsonl", '{"text": "good"}\n' * 200 + '{"text": 7}\n{"text": "b"\n'))
+    assert isinstance(found.rows, Iterator)
+    assert found.n_rows == 202
+    assert next(found.rows) == ({"text": "good"}, ("good",), None)
+    *_, number, broken = found.rows
+    assert number == ({"text": 7}, ("",), "a number for a text")
+    assert broken == ({}, ("",), "no readable JSON object")
+
+
+def test_a_column_without_any_text_is_refused_before_the_first_row(write: Write) -> None:
+    with pytest.raises(InputError, match=r"new.jsonl, line 1: column 'text' holds 7"):
+        read_rows(write("new.jsonl", '{"text": 7}\n' * 20))
 
 
 def test_rows_to_predict_have_the_names_of_all_lines(write: Write) -> None:
-    columns, _ = read_rows(write("new.jsonl", '{"text": "good"}\n' * 150 + '{"text": "bad", "late": 1}\n'))
-    assert columns == ("text", "late")
+    found = read_rows(write("new.jsonl", '{"text": "good"}\n' * 150 + '{"text": "bad", "late": 1}\n'))
+    assert found.table.columns == ("text", "late")
 
 
 @pytest.mark.parametrize(
@@ -668,8 +685,8 @@ def test_rows_to_predict_have_the_names_of_all_lines(write: Write) -> None:
 def test_preferred_columns_go_before_usual_ones_of_their_number(
     write: Write, header: str, preferred: tuple[str, ...], found: str
 ) -> None:
-    _, rows = read_rows(write("new.csv", f"{header}\n{'x,y,z'[: 2 * header.count(',') + 1]}\n"), preferred=preferred)
-    assert "".join(next(rows)[1]) == found
+    path = write("new.csv", f"{header}\n{'x,y,z'[: 2 * header.count(',') + 1]}\n")
+    assert "".join(next(read_rows(path, preferred=preferred).rows)[1]) == found
 
 
 def test_a_missing_preferred_column_is_named_with_its_option(write: Write) -> None:
@@ -678,7 +695,7 @@ def test_a_missing_preferred_column_is_named_with_its_option(write: Write) -> No
         read_rows(path, preferred=("said",), option="--columns")
     path = write("new.jsonl", '{"body": 3}\n')
     with pytest.raises(InputError, match=r"line 1: column 'body' holds 3.*\(--columns\)"):
-        list(read_rows(path, "body", option="--columns")[1])
+        read_rows(path, "body", option="--columns")
 
 
 def test_rows_to_predict_need_the_text_column_and_the_file(write: Write) -> None:

@@ -45,6 +45,13 @@ def test_pairs_repeat_only_when_both_texts_do() -> None:
     assert (found.repeated, found.contradictory) == ({"train": 1}, 0)
 
 
+def test_one_row_is_no_rows() -> None:
+    one = Rows((["x"],), [0])
+    lines = survey(make_task("single_label", ("no", "yes", "never"), train=one, validation=one)).lines()
+    assert {"train: 1 row: no 1, yes 0, never 0", "validation: 1 row is few to judge by; scores are rough"} <= {*lines}
+    assert "1 rows" not in " ".join(lines)
+
+
 def test_a_row_counts_for_each_of_its_classes() -> None:
     task = make_task("multi_label", ("a", "b"), train=Rows((["x", "y", "z"],), [[0, 1], [1], []]))
     assert survey(task).splits["train"].classes == {"a": 1, "b": 2}

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from trimtab.errors import InputError
 from trimtab.files import replacing
 from trimtab.tasks.answers import Answer
 from trimtab.tasks.batches import Truncation
+from trimtab.tasks.reading import Reading
 from trimtab.tasks.task import Rows, Task
 from trimtab.training.predict_file import predict_file
 
@@ -63,6 +65,7 @@ def test_a_field_of_a_late_line_is_a_column(late_field: Path, tmp_path: Path) ->
         "predicted_label": "a",
         "probability_a": "0.25",
         "probability_b": "0.75",
+        "not_predicted": "",
     }
     assert (rows[150]["note"], rows[150]["predicted_label"]) == ("n", "b")
 
@@ -107,9 +110,9 @@ def test_a_lone_carriage_return_stays_in_its_cell(tmp_path: Path, ending: str) -
     assert [row["text"] for row in rows_of(to)] == texts
     mark = "\t" if ending == "tsv" else ","
     assert to.read_bytes().startswith(
-        mark.join(["text", "predicted_label", "probability_a", "probability_b\n"]).encode()
+        mark.join(["text", "predicted_label", "probability_a", "probability_b", "not_predicted\n"]).encode()
     )
-    assert f"\nplain{mark}a{mark}0.25{mark}0.75\n".encode() in to.read_bytes()
+    assert f"\nplain{mark}a{mark}0.25{mark}0.75{mark}\n".encode() in to.read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["single_label", "regression"])
@@ -120,9 +123,9 @@ def test_rows_without_a_text_have_no_answer(tmp_path: Path, kind: str, ending: s
     assert predict_file(echo, tmp_path / "new.csv", to) == (4, 2, 0)
     assert echo.asked == ["b", "x"]
     added = [list(row.values())[2:] for row in rows_of(to)]
-    assert added[1] == added[2] == [empty] * len(added[0])
-    assert "" not in added[0] + added[3]
-    assert None not in added[0] + added[3]
+    assert added[1] == added[2] == [*[empty] * (len(added[0]) - 1), "empty text"]
+    assert [cells[-1] for cells in (added[0], added[3])] == [empty, empty]
+    assert not {"", None} & {*added[0][:-1], *added[3][:-1]}
 
 
 def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
@@ -160,16 +163,21 @@ def test_a_compressed_file_names_the_file_in_it(tmp_path: Path) -> None:
         ("text,label\nmine,a\n", False),
     ],
 )
-def test_only_earlier_answers_are_replaced(tmp_path: Path, there: str, replaced: bool) -> None:
+def test_only_earlier_answers_are_replaced_and_only_on_request(tmp_path: Path, there: str, replaced: bool) -> None:
     (tmp_path / "in.csv").write_text("text\nb\n")
     (tmp_path / "out.csv").write_text(there)
+    if there:
+        words = (
+            "is there already.*--overwrite" if replaced else "holds something else than answers, which would be lost"
+        )
+        for overwrite in (False, not replaced):
+            with pytest.raises(InputError, match=words):
+                predict_file(Echo("text"), tmp_path / "in.csv", tmp_path / "out.csv", overwrite=overwrite)
+        assert (tmp_path / "out.csv").read_text() == there
     if replaced:
-        assert predict_file(Echo("text"), tmp_path / "in.csv", tmp_path / "out.csv") == (1, 0, 0)  # pyright: ignore[reportArgumentType]
+        found = predict_file(Echo("text"), tmp_path / "in.csv", tmp_path / "out.csv", overwrite=bool(there))
+        assert found == (1, 0, 0)
         assert rows_of(tmp_path / "out.csv")[0]["text"] == "b"
-        return
-    with pytest.raises(InputError, match="holds something else than answers, which would be lost"):
-        predict_file(Echo("text"), tmp_path / "in.csv", tmp_path / "out.csv")  # pyright: ignore[reportArgumentType]
-    assert (tmp_path / "out.csv").read_text() == there
 
 
 def test_a_pair_needs_both_texts_and_a_file_may_have_none(tmp_path: Path) -> None:
@@ -213,3 +221,103 @@ def test_an_output_that_is_a_folder_is_refused_before_the_work(
 def test_rows_that_are_read_in_part_are_counted(tmp_path: Path) -> None:
     (tmp_path / "new.jsonl").write_text("".join(f'{{"text": "{"x" * n}"}}\n' for n in (LIMIT, LIMIT + 1, 3, 2 * LIMIT)))
     assert predict_file(Echo("text"), tmp_path / "new.jsonl", tmp_path / "out.csv") == (4, 0, 2)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_row_that_is_not_of_the_tables_form_has_a_reason_and_no_answer(tmp_path: Path, ending: str) -> None:
+    """A comma that is not quoted, a number in place of a text: the rows around it have their answers all the same."""
+    (tmp_path / "new.csv").write_text("text,id\nb,1\nhello, you,2\nx\n\u200b,4\nb,5\n")
+    echo, to = Echo("text"), tmp_path / f"out.{ending}"
+    assert predict_file(echo, tmp_path / "new.csv", to) == (5, 3, 0)
+    assert echo.asked == ["b", "b"]
+    rows = pq.read_table(to).to_pylist() if ending == "parquet" else rows_of(to)
+    ragged = "another number of fields"
+    assert [row["not_predicted"] or None for row in rows] == [None, ragged, ragged, "empty text", None]
+    assert [row["predicted_label"] or None for row in rows] == ["b", None, None, None, "b"]
+    assert (rows[1]["text"], rows[1]["id"]) == ("hello", " you,2"), "nothing of the row is lost"
+    (tmp_path / "new.jsonl").write_text('{"text": "b"}\n{"text": 2024}\n{"text": "x\n{"text": "b"}\n')
+    predict_file(echo, tmp_path / "new.jsonl", to, overwrite=True)
+    rows = pq.read_table(to).to_pylist() if ending == "parquet" else rows_of(to)
+    reasons = [None, "a number for a text", "no readable JSON object", None]
+    assert [row["not_predicted"] or None for row in rows] == reasons
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_refused_before_the_first_answer(tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_bytes(b"text\n" + b"b\n" * 9000 + b"caf\xe9\n")
+    echo = Echo("text")
+    with pytest.raises(InputError, match=r"new.csv, line 9002: byte 0xe9.*--encoding"):
+        predict_file(echo, tmp_path / "new.csv", tmp_path / "out.csv")
+    assert echo.asked == []
+    assert not (tmp_path / "out.csv").exists()
+    found = predict_file(echo, tmp_path / "new.csv", tmp_path / "out.csv", reading=Reading(encoding="latin-1"))
+    assert found == (9001, 0, 0)
+    assert rows_of(tmp_path / "out.csv")[-1]["text"] == "caf\u00e9"
+
+
+class Tags(Echo):
+    """Answers with all classes to whatever it is asked."""
+
+    def __init__(self):
+        super().__init__("text")
+        self.task = Task("tags", "multi_label", ("a|b", "c"), ("text",), "label", "f1_macro")
+
+    def answered(self, rows: Rows) -> tuple[list[Answer], Truncation]:
+        found = [Answer(self.task.classes, {"a|b": 0.9, "c": 0.8}) for _ in rows.texts[0]]
+        return found, Truncation(len(rows), 0, 9, 0)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_several_classes_are_a_list_in_a_column_of_their_own(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "in.csv").write_text("text\nb\n\u200b\n")
+    to = tmp_path / f"out.{ending}"
+    predict_file(Tags(), tmp_path / "in.csv", to)
+    found = [row["predicted_labels"] for row in (pq.read_table(to).to_pylist() if ending == "parquet" else rows_of(to))]
+    if ending in ("csv", "tsv"):
+        assert found[1] == ""
+        found = [json.loads(found[0]), None]
+    assert found == [["a|b", "c"], None], "a name that holds a bar stays whole"
+
+
+def test_parquet_keeps_the_types_of_its_columns(tmp_path: Path) -> None:
+    names = {"info": {"features": {"label": {"names": ["no", "yes"], "_type": "ClassLabel"}}}}
+    when = datetime(2024, 5, 1, 12, 30)
+    table = pa.table(
+        {
+            "text": ["b", "x"],
+            "label": [1, 0],
+            "when": [when, None],
+            "tags": [["u"], []],
+            "n": pa.array([1, 2], pa.int16()),
+        }
+    ).replace_schema_metadata({"huggingface": json.dumps(names)})
+    pq.write_table(table, tmp_path / "in.parquet")
+    predict_file(Echo("text"), tmp_path / "in.parquet", tmp_path / "out.parquet")
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found.select(["text", "when", "tags", "n"]).equals(table.select(["text", "when", "tags", "n"]))
+    assert found["label"].to_pylist() == ["yes", "no"]
+    assert found["probability_b"].to_pylist() == [0.75, 0.75]
+
+
+def test_json_columns_of_one_type_keep_it_in_parquet_and_mixed_ones_are_text(tmp_path: Path) -> None:
+    rows = [
+        {"text": "b", "n": 1, "x": 1, "odd": 1, "deep": {"a": [1]}},
+        {"text": "x", "n": None, "x": 0.5, "odd": "one"},
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    predict_file(Echo("text"), tmp_path / "in.jsonl", tmp_path / "out.parquet")
+    columns = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    assert [columns[name] for name in ("n", "x", "odd", "deep")] == [
+        [1, None], [1.0, 0.5], ["1", "one"], ['{"a": [1]}', None],
+    ]  # fmt: skip
+
+
+def test_lists_are_written_into_cells_as_json(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["b"], "tags": [["it's", "b"]]}), tmp_path / "in.parquet")
+    predict_file(Echo("text"), tmp_path / "in.parquet", tmp_path / "out.csv")
+    assert json.loads(rows_of(tmp_path / "out.csv")[0]["tags"]) == ["it's", "b"]
+
+
+def test_only_parquet_without_gz_can_be_written(tmp_path: Path) -> None:
+    for name in ("out.parquet.gz", "out.xlsx", "out"):
+        with pytest.raises(InputError, match="its name must end in"):
+            predict_file(Echo("text"), tmp_path / "in.csv", tmp_path / name)

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from trimtab.changes.methods import Full, LayerNorms, Union
 from trimtab.errors import InputError
+from trimtab.tasks.read import read
+from trimtab.tasks.reading import Reading
 from trimtab.training.recipe import Recipe, Settings
 
 settings = st.builds(
@@ -17,7 +19,14 @@ words = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_
 
 @given(
     st.builds(
-        Recipe, task=words, text=st.lists(words, max_size=2).map(tuple), label=st.none() | words, settings=settings
+        Recipe,
+        task=words,
+        text=st.lists(words, max_size=2).map(tuple),
+        label=st.none() | words,
+        settings=settings,
+        missing_label=st.lists(words, max_size=2).map(tuple),
+        label_separator=st.none() | words,
+        header=st.booleans(),
     )
 )
 def test_toml_there_and_back(tmp_path_factory, recipe):
@@ -79,3 +88,57 @@ def test_another_method_brings_its_own_rates_and_epochs():
     assert (same.settings.lr, same.settings.epochs) == (3e-3, 5)
     assert (other.settings.lr, other.settings.head_lr, other.settings.epochs) == (None, None, 2)
     assert other.settings.batch_size == 8
+
+
+def test_a_recipe_of_before_reads_as_it_did(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('task = "a.csv"\nskip_bad_rows = true\n')
+    assert Recipe.load(path).reading == Reading(skip_bad_rows=True)
+
+
+def test_one_mark_for_no_label_may_be_written_plainly(tmp_path):
+    path = tmp_path / "recipe.toml"
+    for written in ("-100", '"-100"', "[-100]", '["-100"]'):
+        path.write_text(f"missing_label = {written}")
+        assert Recipe.load(path).reading.missing_label == ("-100",)
+
+
+def test_what_lies_beside_a_recipe_is_found_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "helpdesk").mkdir()
+    path = tmp_path / "recipe.toml"
+    path.write_text('task = "data/a.csv"\nvalidation = "data/b.csv"\nencoder = "model"')
+    monkeypatch.chdir(tmp_path / "data")
+    recipe = Recipe.load(path)
+    assert (recipe.task, recipe.encoder) == (str(tmp_path / "data" / "a.csv"), str(tmp_path / "model"))
+    assert recipe.validation == "data/b.csv", "what is not there is left as it is written, for the message"
+    path.write_text('task = "helpdesk"\nencoder = "minilm"')
+    assert (Recipe.load(path).task, Recipe.load(path).encoder) == ("helpdesk", "minilm")
+
+
+def test_files_that_a_method_names_are_found_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "chosen").write_text("")
+    (tmp_path / "odd (1)").mkdir()
+    (tmp_path / "odd (1)" / "chosen").write_text("")
+    text = "biases+selection:file=chosen+random:count=3,within=selection:file=absent"
+    placed = text.replace("=chosen", f"={tmp_path / 'chosen'}")
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'method = "{text}"')
+    assert Recipe.load(path).method == placed
+    monkeypatch.chdir(tmp_path)
+    task = read("helpdesk")
+    assert Recipe.of_task(task, method=text).method == placed
+    monkeypatch.chdir(tmp_path / "odd (1)")
+    assert Recipe.of_task(task, method=text).method == text, "no text of a method can name that folder"
+
+
+def test_a_run_names_its_data_so_that_it_is_found_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text("text,label\nx,a\ny,b\n")
+    monkeypatch.chdir(tmp_path)
+    task = read("a.csv", validation="a.csv", missing_label="?")
+    recipe = Recipe.of_task(task, method="head")
+    assert (recipe.task, recipe.validation) == (str(tmp_path / "a.csv"), str(tmp_path / "a.csv"))
+    assert (recipe.missing_label, recipe.label) == (("?",), "label")
+    assert Recipe.of_task(read("helpdesk"), method="head").task == "helpdesk"

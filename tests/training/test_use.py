@@ -10,10 +10,11 @@ from small import ANIMALS, first_animal, sentences, write_csv
 from trimtab.changes.methods import Head
 from trimtab.errors import InputError
 from trimtab.tasks.read import read
+from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
 from trimtab.training.recipe import Recipe
 from trimtab.training.repeat import fit_recipe
-from trimtab.training.use import evaluate
+from trimtab.training.use import evaluate, predict
 
 
 def rows(count: int, seed: int = 3) -> list[dict]:
@@ -89,3 +90,42 @@ def test_rows_that_were_trained_on_are_counted(table, encoder, tmp_path):
     assert not seen(str(others))
     write_csv(table, rows(60) + rows(30, seed=9))  # what the run was trained on is not known any more
     assert not seen(str(table))
+
+
+def test_a_run_on_a_table_in_memory_is_scored_on_what_is_given(encoder, tmp_path):
+    run = fit(encoder, read(rows(60)), Head(), epochs=1, out=tmp_path / "run")
+    with pytest.raises(InputError, match="own data was a table in memory: name the file, or give the table"):
+        evaluate(run, encoder=encoder)
+    assert "Trained on a table in memory with" in (tmp_path / "run" / "README.md").read_text()
+    found = evaluate(run, rows(20, seed=11), encoder=encoder)
+    of_file = evaluate(run, str(write_csv(tmp_path / "others.csv", rows(20, seed=11))), encoder=encoder)
+    assert found["scores"] == of_file["scores"]
+
+
+def test_the_runs_own_data_are_found_by_its_recipe_from_another_folder(table, encoder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = fit(encoder, read(table.name, validation=table.name), Head(), epochs=1, out="run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = evaluate("../run", encoder=encoder)
+    assert found["rows"] == 60
+    assert found["scores"]["loss"] == pytest.approx(run.scores["loss"], abs=1e-3)
+
+
+@pytest.mark.parametrize("blank", ["", " \n", "\u200b", "\x00\ufeff"])
+def test_a_text_of_which_nothing_can_be_seen_has_no_prediction(blank, table, encoder, tmp_path):
+    run = fit(encoder, read(table), Head(), epochs=1, out=tmp_path / "run")
+    with pytest.raises(InputError, match="text 2 is empty"):
+        predict(run, ["a cat", blank], encoder)
+
+
+def test_a_task_that_was_described_before_readings_were_noted_is_read_as_then(table):
+    task = read(table, skip_bad_rows=True)
+    older = {name: value for name, value in task.description().items() if name not in NEW_FIELDS}
+    assert Task.from_description(older).reading == task.reading
+    new = read(table, missing_label="cat", label_separator=",", encoding="latin-1", validation=table)
+    assert Task.from_description(new.description()).reading == new.reading
+    assert set(new.description()) >= NEW_FIELDS
+
+
+NEW_FIELDS = {"missing_label", "label_separator", "encoding", "header", "validation"}

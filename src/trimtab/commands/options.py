@@ -1,9 +1,12 @@
 """What subcommands share: options, and the two ways of talking to the user."""
 
+import functools
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -40,10 +43,93 @@ HeadStart = Annotated[
 Pairs = Annotated[str | None, typer.Option(help="Two texts of a row: together, apart or auto.")]
 TrainLimit = Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")]
 Compute = Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows with no text or no label.")]
+READING = {
+    "skip_bad_rows": Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Leave out rows without text or label, or not of the table's form.")
+    ],
+    "missing_label": Annotated[
+        list[str] | None, typer.Option(help="A label that stands for none, such as -100; repeat for more.")
+    ],
+    "label_separator": Annotated[
+        str | None, typer.Option(help="What divides the classes of a cell, such as ','; '': nothing does.")
+    ],
+    "encoding": Annotated[
+        str | None, typer.Option(help="Of text files; default: UTF-8, or as a byte order mark says.")
+    ],
+    "no_header": Annotated[bool, typer.Option("--no-header", help="Columns are column_1, column_2, ...")],
+    "validation": Annotated[
+        str | None, typer.Option(metavar="FILE|SHARE", help="Validation rows, or the share of rows that are held out.")
+    ],
+}
+"""How tables are read: the options of every subcommand that reads one, by their names as parameters."""
+
+Reading = dict[str, Any]  # of a subcommand that `reads_tables`: keywords of `read`
+NOTHING: Reading = {}  # that are given
+
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 
 INTERRUPTED = 130  # the exit code of what Ctrl-C has ended: 128 + 2, the number of SIGINT, as in shells
+
+
+def reads_tables(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator: the options `names` of READING (default: all) take the place of a subcommand's parameter `reading`.
+
+    The subcommand gets what the user gave of them, as keywords of `read`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command).parameters.values())
+        options = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=False if name in ("skip_bad_rows", "no_header") else None,
+                annotation=READING[name],
+            )
+            for name in names or READING
+        ]
+        at = next(i for i, parameter in enumerate(own) if parameter.name == "reading")
+        # All by keyword, as they are called: so that options may stand in any order.
+        shown = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in [*own[:at], *options, *own[at + 1 :]]
+        ]
+
+        @functools.wraps(command)
+        def with_reading(**given: Any) -> None:
+            values = {name: given.pop(name) for name in names or READING}
+            command(**given, reading=_given_of(values))
+
+        # What typer makes options of.
+        with_reading.__signature__ = inspect.Signature(shown)  # pyright: ignore[reportAttributeAccessIssue]
+        hints = get_type_hints(command, include_extras=True)
+        with_reading.__annotations__ = {
+            parameter.name: hints.get(parameter.name, parameter.annotation) for parameter in shown
+        }
+        return with_reading
+
+    return decorate
+
+
+def _given_of(values: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of `read` for the options that were given; raises InputError for a share of rows that is none."""
+    given = {name: value for name, value in values.items() if value not in (None, False, [])}
+    if given.pop("no_header", False):
+        given["header"] = False
+    if "missing_label" in given:
+        given["missing_label"] = tuple(given["missing_label"])
+    share = _number(given.get("validation"))
+    if share is not None:
+        given |= {"validation": "", "validation_share": share}  # in the place of a file that a recipe may name
+    return given
+
+
+def _number(text: str | None) -> float | None:
+    """The number that `text` is, or None."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 def say(*lines: str) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import InputError
 from .options import (
+    NOTHING,
     BatchSize,
     Compute,
     EncoderName,
@@ -25,14 +26,15 @@ from .options import (
     Metric,
     Pairs,
     Rate,
+    Reading,
     RunFolder,
-    SkipBadRows,
     TaskName,
     TaskNames,
     Text,
     TrainLimit,
     check_ending,
     print_json,
+    reads_tables,
     say,
 )
 
@@ -60,13 +62,14 @@ def inspect(
     print_json(found.as_json(), as_json)
 
 
+@reads_tables()
 def fisher(
     encoder: EncoderName,
     tasks: TaskNames,
     text: Text = None,
     label: Label = None,
     kind: Kind = None,
-    skip_bad_rows: SkipBadRows = False,
+    reading: Reading = NOTHING,
     # What is measured, and how.
     within: Annotated[
         str, typer.Option(help="The elements to measure, as a method; full is all of them.")
@@ -117,7 +120,7 @@ def fisher(
     check_ending(save_selection, "--save-selection", ".safetensors")
     # All tasks are read before the first is measured, so that a bad row in the last one is found at once.
     method, loaded, infos = parse_method(within), load(encoder), []
-    read_tasks = [read(name, text=text, label=label, kind=kind, skip_bad_rows=skip_bad_rows) for name in tasks]
+    read_tasks = [read(name, text=text, label=label, kind=kind, **reading) for name in tasks]
     say(*(note for task in read_tasks for note in task.notes))
     name = folder_name("global" if is_global else read_tasks[0].name, "fisher")
     out = out or _unused(Path("runs") / f"{name}.safetensors")
@@ -203,6 +206,7 @@ def _saved(chosen: "Selection", path: Path) -> dict[str, Any]:
     return {"selection": str(path), "selected": chosen.count}
 
 
+@reads_tables()
 def recommend(
     encoder: EncoderName,
     task: TaskName,
@@ -213,7 +217,7 @@ def recommend(
     label: Label = None,
     kind: Kind = None,
     metric: Metric = None,
-    skip_bad_rows: SkipBadRows = False,
+    reading: Reading = NOTHING,
     # How large the trials are.
     rows: Annotated[int, typer.Option(help="Training rows of a trial; half as many others judge it.")] = 2000,
     seeds: Annotated[int, typer.Option(help="Fits of each of the three best candidates.")] = 3,
@@ -240,7 +244,7 @@ def recommend(
     from ..terminal import trials_table
     from ..training.repeat import folder_name
 
-    read_task = read(task, text=text, label=label, kind=kind, metric=metric, skip_bad_rows=skip_bad_rows)
+    read_task = read(task, text=text, label=label, kind=kind, metric=metric, **reading)
     _tell([read_task])
     # Always a folder, where the Python function would do without: a recommendation that was stopped goes on from its trials.
     out = out or Path("runs") / folder_name(read_task.name, "recommend")
@@ -296,6 +300,7 @@ def movement(
     print_json(answer | ({} if seen is None else {"foreseen": seen}), as_json)
 
 
+@reads_tables()
 def compare(
     encoder: EncoderName,
     tasks: TaskNames,
@@ -309,7 +314,7 @@ def compare(
     label: Label = None,
     kind: Kind = None,
     metric: Metric = None,
-    skip_bad_rows: SkipBadRows = False,
+    reading: Reading = NOTHING,
     # What is kept of it.
     out: Annotated[Path, typer.Option(help="Where the cells live; a study that was stopped goes on.")] = Path(
         "runs/compare"
@@ -346,9 +351,7 @@ def compare(
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least one fit of each method is needed")
     # All tasks are read before the first fit, so that a bad row in the last one is found at once.
-    read_tasks = [
-        read(name, text=text, label=label, kind=kind, metric=metric, skip_bad_rows=skip_bad_rows) for name in tasks
-    ]
+    read_tasks = [read(name, text=text, label=label, kind=kind, metric=metric, **reading) for name in tasks]
     _tell(read_tasks)
     loaded = load(encoder)  # before the folder is made: a misspelt encoder leaves none behind
     check_writable(out)

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, counted
 from .options import (
     INTERRUPTED,
+    NOTHING,
     BatchSize,
     Compute,
     EncoderOption,
@@ -22,17 +23,19 @@ from .options import (
     Metric,
     Pairs,
     Rate,
+    Reading,
     RunFolder,
-    SkipBadRows,
     Text,
     TrainLimit,
     check_ending,
     json_line,
     print_json,
+    reads_tables,
     say,
 )
 
 
+@reads_tables()
 def fit(
     encoder: Annotated[str, typer.Argument(help="minilm, a folder, a hub id; or a recipe.toml and no TASK.")],
     task: Annotated[str | None, typer.Argument(help="helpdesk, a file, a folder of splits, or a hub id.")] = None,
@@ -72,7 +75,7 @@ def fit(
         float | None, typer.Option(help="Most GB of disk for tokens and frozen layers' outputs.")
     ] = None,
     compute: Compute = None,
-    skip_bad_rows: SkipBadRows = False,
+    reading: Reading = NOTHING,
     # What to do with a run that is there already.
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
@@ -102,10 +105,9 @@ def fit(
     # A KeyError here means a setting that has no option above.
     settings = {field.name: given[field.name] for field in fields(Settings)}
     settings["tokens_per_batch"] = _token_count(tokens_per_batch)
-    # False is what a flag is without being given, so it must not undo the recipe's own.
     recipe = base.changed(
         task=task, text=columns, label=label, kind=kind, metric=metric, method=method,
-        skip_bad_rows=skip_bad_rows or None, **settings,
+        **reading, **settings,
     )  # fmt: skip
     if is_recipe and resume and out is None and holds_run(Path(encoder).parent):
         out = Path(encoder).parent  # the recipe of a run lies in its folder; one written by hand lies anywhere
@@ -154,6 +156,7 @@ def _token_count(text: str | None) -> int | None:
     return int(text)
 
 
+@reads_tables("skip_bad_rows", "missing_label", "label_separator", "encoding", "no_header")
 def evaluate(
     run: RunFolder,
     task: Annotated[str | None, typer.Argument(help="Default: the task it was trained on.")] = None,
@@ -161,7 +164,7 @@ def evaluate(
     # Of the task named here; the run's own is read with the columns that the run has noted.
     text: Text = None,
     label: Label = None,
-    skip_bad_rows: SkipBadRows = False,
+    reading: Reading = NOTHING,
     encoder: EncoderOption = None,
     as_json: Json = False,
 ) -> None:
@@ -170,29 +173,35 @@ def evaluate(
     from ..training.use import evaluate as evaluate_run
 
     # Without TASK the run's own data are read again, and refused where they have changed.
-    found = evaluate_run(run, task, split, encoder, text=text, label=label, skip_bad_rows=skip_bad_rows)
+    found = evaluate_run(run, task, split, encoder, text=text, label=label, **reading)
     for note in found["notes"]:
         say(note)
     if not as_json:
-        print(f"{found['split']}, {found['rows']:,} rows")
+        print(f"{found['split']}, {counted(found['rows'], 'row')}")
         for name, value in found["scores"].items():
             print(f"  {name:<20} {figure(value)}")
     print_json(found, as_json)
 
 
+@reads_tables("encoding", "no_header")
 def predict(
     # Texts come from the command line or from a file; options of the other way are refused.
     run: RunFolder,
     text: Annotated[list[str] | None, typer.Option(help="A text to answer; repeat for more.")] = None,
     text_pair: Annotated[list[str] | None, typer.Option(help="The second text of each pair.")] = None,
     file: Annotated[Path | None, typer.Option(help="A file of texts, answered row by row.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the answers go: .csv, .tsv or .jsonl, also with .gz.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the answers go: .csv, .tsv, .jsonl (also with .gz) or .parquet.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier answers in --out.")] = False,
     # Not --text: here that is a text and no column.
     columns: Annotated[str | None, typer.Option(help="Text column(s) of the file, if named otherwise.")] = None,
+    reading: Reading = NOTHING,
     encoder: EncoderOption = None,
     as_json: Json = False,
 ) -> None:
     """Answer texts, or a file's rows with label and probabilities added."""
+    from ..tasks.reading import Reading as TableReading
     from ..training.predict_file import predict_file
     from ..training.use import Predictor
     from ..training.use import predict as predict_texts
@@ -202,15 +211,18 @@ def predict(
         raise InputError('give --text "..." (once or more) or --file FILE, and not both')
     if file is not None and text_pair:
         raise InputError("--text-pair goes with --text; the texts of --file are in its columns (--columns a,b)")
-    if file is None and (out is not None or columns is not None):
-        raise InputError("--out and --columns go with --file; the answers to --text are printed")
+    if file is None and (out is not None or columns is not None or reading or overwrite):
+        raise InputError(
+            "--out, --overwrite, --columns, --encoding and --no-header go with --file; the answers to --text are printed"
+        )
     # The encoder is loaded once, whichever way the texts come.
     predictor = Predictor(run, encoder)
     if file is not None:
         if out is None:
-            raise InputError("say where the answers go: --out scored.csv (or .tsv, .jsonl)")
-        counts = predict_file(predictor, file, out, columns, progress=True)
-        say(f"{counts.rows:,} rows in {out}{counts.odd(predictor.delta.max_length)}")
+            raise InputError("say where the answers go: --out scored.csv (or .tsv, .jsonl, .parquet)")
+        how = TableReading(**reading)
+        counts = predict_file(predictor, file, out, columns, reading=how, overwrite=overwrite, progress=True)
+        say(f"{counted(counts.rows, 'row')} in {out}{counts.odd(predictor.delta.max_length)}")
         # The answers are in the file; what is printed are counts.
         return print_json(counts._asdict() | {"out": str(out)}, as_json)
     assert text is not None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from ..errors import counted
 from ..tasks.metrics import METRICS
 from .cost_chart import COSTS, MOST_NAMES, drawing
 from .report import environment
@@ -79,7 +80,7 @@ def how_judged(comparison: Comparison) -> str:
     )
     # The rows, the intervals and their correction: what each number in the tables rests on.
     sentences = [
-        f"Differences from {comparison.reference} are on the same validation rows, {seeds} seed{'s' * (seeds != 1)} each; "
+        f"Differences from {comparison.reference} are on the same validation rows, {counted(seeds, 'seed')} each; "
         "positive is better, for errors too.",
         f"Intervals (95%) come from a paired bootstrap over rows, {spread}; p values are corrected (Holm): those over the tasks "
         "for their number, and those task by task for theirs.",

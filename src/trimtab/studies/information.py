@@ -17,7 +17,7 @@ from ..changes.notation import method_text
 from ..changes.short_training import head_started
 from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, computing, resolved
-from ..errors import InputError
+from ..errors import InputError, counted
 from ..randomness import generator, seeded, stream_seed
 from ..tasks.batches import Tokens, token_groups, tokenize
 from ..tasks.losses import task_loss
@@ -115,7 +115,7 @@ def advice(info: Fisher) -> str:
     """In plain words: how far the ranking may be trusted."""
     rows, r = len(info.rows), info.stability
     if np.isnan(r):
-        return f"measured on {rows:,} rows: too few elements differ to say how stable their ranking is"
+        return f"measured on {counted(rows, 'row')}: too few elements differ to say how stable their ranking is"
     word = "stable" if r >= 0.9 else "fairly stable" if r >= 0.7 else "not stable: measure on more rows (--examples)"
     return (
         f"two halves of the {rows:,} rows rank the elements that have information with a correlation of {r:.2f}: {word}"

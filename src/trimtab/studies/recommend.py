@@ -13,7 +13,7 @@ from ..changes.methods import Full, Method
 from ..changes.notation import method_text, parse_method
 from ..encoders.encoder import Encoder
 from ..encoders.parts import NORM_KINDS, parts_of
-from ..errors import InputError
+from ..errors import InputError, counted
 from ..tasks.holdout import hold_out, limited
 from ..tasks.survey import FEW
 from ..tasks.task import Task
@@ -108,10 +108,9 @@ def recommend(
     final = summarised(tried.encoder, tried.tasks, tried.methods, tried.seeds, winner, tried.cells)  # against the best
     best, *others = final.best_first
     # With the settings as they were given: what was left to the method stays so on more rows.
-    recipe = Recipe(
-        encoder=encoder.place, task=task.source or task.name, method=best.method, revision=encoder.revision,
-        text=task.text_columns, label=task.label_column, kind=task.kind, metric=task.metric,
-        skip_bad_rows=task.skip_bad_rows, validation_share=task.validation_share, split_seed=task.split_seed, settings=chosen,
+    recipe = Recipe.of_task(
+        task, encoder=encoder.place, revision=encoder.revision, method=best.method,
+        settings=chosen,
     )  # fmt: skip
     reasons = (
         _what_trials_say(final, first, trial),
@@ -128,7 +127,7 @@ def _notes(final: Comparison) -> tuple[str, ...]:
     """Why the finalists' trials may mean little: too few rows, constant answers, nothing learned."""
     (task,) = final.tasks
     few = (
-        [f"The trials are judged on {len(task.validation)} rows, which tell little: give more rows."]
+        [f"The trials are judged on {counted(len(task.validation), 'row')}, which tell little: give more rows."]
         if len(task.validation) < FEW
         else []
     )
@@ -154,7 +153,8 @@ def where_information_is(info: Fisher, elements: int) -> str:
     n_body = sum(entry["elements"] for kind, entry in kinds.items() if kind != "head")
     held, part = sum(entry["share"] for entry in norms), sum(entry["elements"] for entry in norms) / n_body
     sentence = (
-        f"On {len(info.rows):,} rows, LayerNorms hold {share(held)} of the encoder's Fisher information ({info.estimator}) in "
+        f"On {counted(len(info.rows), 'row')}, LayerNorms hold {share(held)} of the encoder's Fisher information "
+        f"({info.estimator}) in "
         f"{share(part)} of its elements"
     )
     if elements:
@@ -168,8 +168,8 @@ def _what_trials_say(final: Comparison, first: Comparison, trial: Task) -> str:
     best, *others = final.best_first
     seeds = len(final.seeds)
     sentence = (
-        f"{best.method} scored best, {plain(trial.metric)} {score(best.mean)} over {seeds} seed{'s' * (seeds != 1)} on "
-        f"{len(trial.validation):,} rows after training on {len(trial.train):,}"
+        f"{best.method} scored best, {plain(trial.metric)} {score(best.mean)} over {counted(seeds, 'seed')} on "
+        f"{counted(len(trial.validation), 'row')} after training on {len(trial.train):,}"
     )
     if others:
         # The reference of `final` is the best method, so the other one cannot be better.

@@ -1,7 +1,7 @@
 """Rows as tokens: tokenised once, counted where they are cut, and dealt into batches."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -18,7 +18,8 @@ from .task import Rows, Task
 TOKENIZER_LOCK = threading.Lock()
 """Held while a tokenizer works: whether it cuts is a state of its own, and several threads may share it."""
 
-_CHUNK_ROWS = 1024  # rows handed to the tokenizer at once: bounds the memory of its intermediate lists
+# Handed to the tokenizer at once, which bounds the memory of what it makes of them: some 200 bytes a token.
+_CHUNK_ROWS, _CHUNK_LETTERS = 1024, 4_000_000
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ def tokenize(
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     total = rows_cut = 0
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        texts = [column[start : start + _CHUNK_ROWS] for column in rows.texts]
+    for chunk_of in _chunks(rows):
+        texts = [column[chunk_of] for column in rows.texts]
         with TOKENIZER_LOCK:
             chunk = _encoded(tokenizer, texts)
             # Of whole texts, before any is cut: this is what Truncation counts.
@@ -163,6 +164,19 @@ def _apart(task: Task, rows: Rows, tokenizer: Any, max_length: int, labelled: bo
     return Tokens(ids, types, label_tensor(task, rows) if labelled else None, cut, u.lengths)
 
 
+def _chunks(rows: Rows) -> Iterator[slice]:
+    """The rows in groups of at most _CHUNK_ROWS, and of _CHUNK_LETTERS letters unless a row alone has more."""
+    start = letters = 0
+    for i, texts in enumerate(zip(*rows.texts, strict=True)):
+        size = sum(map(len, texts))
+        if i > start and (i - start == _CHUNK_ROWS or letters + size > _CHUNK_LETTERS):
+            yield slice(start, i)
+            start, letters = i, 0
+        letters += size
+    if len(rows) > start:
+        yield slice(start, len(rows))
+
+
 @dataclass
 class _Chunk:
     """Whole texts as token ids, before any is cut."""
@@ -173,16 +187,15 @@ class _Chunk:
 
     def cut(self, tokenizer: Any, long: list[int], texts: list[list[str]], max_length: int) -> None:
         """Cuts the texts at `long` to `max_length`; special tokens stay."""
-        if self.encodings is not None and len(texts) == 1 and tokenizer.truncation_side == "right":
-            for i in long:  # without tokenizing once more
-                # From the end: 1 for each special token until the text's last own one.
-                added = self.encodings[i].special_tokens_mask[::-1]
-                n_end = added.index(0)  # special tokens behind the text
+        if self.encodings is not None:
+            for i in long:
+                # The tokenizers library cuts a long pair in minutes and gigabytes: it makes every piece that it leaves out.
+                kept = _kept(self.encodings[i], max_length, from_end=tokenizer.truncation_side == "left")
                 for rows in (self.ids, self.types):
                     if rows:
-                        rows[i] = [*rows[i][: max_length - n_end], *rows[i][len(added) - n_end :]]
+                        rows[i] = [rows[i][k] for k in kept]
             return
-        # Pairs, cutting on the left and slow tokenizers: which tokens go is left to the tokenizer.
+        # Slow tokenizers: which tokens go is left to the tokenizer.
         cut = tokenizer(
             *[[column[i] for i in long] for column in texts],
             truncation="longest_first", max_length=max_length, return_attention_mask=False,
@@ -191,6 +204,26 @@ class _Chunk:
             if rows:
                 for i, row in zip(long, cut[key], strict=True):
                     rows[i] = row
+
+
+def _kept(encoding: Any, max_length: int, *, from_end: bool) -> list[int]:
+    """The positions of the tokens that "longest_first" keeps of a text or pair: all special ones, and of each text what fits.
+
+    The rule is that of `truncate_encodings` in tokenizers 0.23: the longer text is cut until both are equally long, then both.
+    """
+    # Which text each token is of, -1 for a special one; a "[SEP]" that somebody has typed is a token of the text.
+    special = np.array(encoding.special_tokens_mask, dtype=bool)
+    one = 0 if encoding.n_sequences == 1 else np.array([-1 if text is None else text for text in encoding.sequence_ids])
+    which = np.where(special, -1, one)
+    places = [np.flatnonzero(which == text) for text in (0, 1)]
+    room = max_length - int(special.sum())
+    shorter = min(map(len, places))
+    longer = max(shorter, room - shorter)
+    if shorter + longer > room:
+        shorter, longer = room // 2, room - room // 2
+    sizes = (longer, shorter) if len(places[0]) > len(places[1]) else (shorter, longer)
+    kept = [found[len(found) - size :] if from_end else found[:size] for found, size in zip(places, sizes, strict=True)]
+    return sorted(np.concatenate([np.flatnonzero(which == -1), *kept]).tolist())
 
 
 def _encoded(tokenizer: Any, texts: list[list[str]]) -> _Chunk:

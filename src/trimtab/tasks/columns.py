@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ..errors import InputError, shortened
-from .tables import Table, has_column
+from .table import Table
+from .tables import has_column
 
 TEXT_COLUMNS = (
     ("text",),
@@ -78,6 +79,7 @@ def choose_text_columns(
             # The choice that goes before the others is the one to be missed.
             missed = next(name for name in wanted[0] if name not in table.columns)
             raise missing_column(table, missed, f"the text column ({option}), or two of them for pairs ({option} a,b)")
+        _refuse_repeated(table, found)
         return found
     names = _split_names(table, text)
     if len(names) not in (1, 2):
@@ -122,10 +124,18 @@ def _split(table: Table, text: str) -> tuple[str, ...]:
 
 
 def require_columns(table: Table, names: Sequence[str], wanted: str) -> None:
-    """Raises InputError for the first of `names` that is no column of the table."""
+    """Raises InputError for the first of `names` that is no column of the table, or the name of several."""
     for name in names:
         if not has_column(table, name):
             raise missing_column(table, name, wanted)
+    _refuse_repeated(table, names)
+
+
+def _refuse_repeated(table: Table, names: Sequence[str]) -> None:
+    """Raises InputError for a column that is wanted and whose name several have; what nobody asks for does no harm."""
+    for name in names:
+        if name in table.repeated:
+            raise InputError(f"{table.place}: several columns are named {name!r}. Give each column its own name.")
 
 
 def missing_column(table: Table, name: str, wanted: str) -> InputError:
@@ -135,5 +145,7 @@ def missing_column(table: Table, name: str, wanted: str) -> InputError:
     close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     guess = f" Did you mean {lowered[close[0]]!r}?" if close else ""
     has = shortened([repr(column[:40]) for column in table.columns], limit=20)
-    header = " (from its first line, which must name the columns)" if table.has_header else ""
+    header = (
+        " (from its first line, which must name the columns; --no-header if it does not)" if table.has_header else ""
+    )
     return InputError(f"{table.place} has no column {name!r}; it has {has}{header}.{guess} Name {wanted}.")

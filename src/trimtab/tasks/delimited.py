@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, counted
 from .lines import MAX_ROW_BYTES, read_lines, too_long
+from .reading import AS_WRITTEN, Reading
+from .table import BadRow, NumberedRow, Row, Table, position_name
 
 # Delimiter -> its name in messages.
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 Record = tuple[int, list[str]]
 """The line a record starts on, and its fields."""
@@ -26,6 +30,8 @@ SEPARATOR_LINE = re.compile(r'"?sep=.?"?', re.IGNORECASE)
 DOUBLED_QUOTES = re.compile(r'"[^"]*""(?:[^"]|"")*"')
 """A field in quotes that holds doubled quotes: only a writer that quotes makes one."""
 
+_LOOKED_AT = 100  # records by which the separator is found where no line names the columns
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -34,6 +40,8 @@ class Dialect:
     delimiter: str
     quoted: bool
     usual: bool = True  # whether the file's ending promises this delimiter
+    spaced: bool = False  # whether spaces stand between the delimiter and the quote that opens a field
+    encoding: str | None = None
 
     @property
     def separator(self) -> str:
@@ -41,53 +49,118 @@ class Dialect:
         return SEPARATORS[self.delimiter]
 
 
-def dialect_of(path: Path) -> Dialect:
+def open_delimited(path: Path, reading: Reading = AS_WRITTEN) -> Table:
+    """The table in a CSV or TSV file; its first record names the columns, unless it has no header."""
+    dialect = dialect_of(path, reading)
+    # Read as a record like the others, so that a quoted name may hold a separator.
+    first = next(records(path, dialect), None)
+    if first is None:
+        raise InputError(f"{path} is empty: there are no rows to read.")
+    # "text, label" is a header too
+    written = [name.strip() for name in first[1]] if reading.header else [""] * len(first[1])
+    # A file of one column without a header has one without a name too.
+    columns = _column_names(written) if reading.header else tuple(map(position_name, range(1, len(written) + 1)))
+
+    def walk() -> Iterator[NumberedRow]:
+        for number, fields in islice(records(path, dialect), 1 if reading.header else 0, None):
+            # A separator that is not quoted moves all fields behind it into wrong columns.
+            if len(fields) != len(columns):
+                yield number, _ragged(path, number, fields, columns, dialect, reading.header)
+            else:
+                yield number, dict(zip(columns, fields, strict=True))
+
+    # A person should see it where the columns are not separated as the ending promises.
+    notes = () if dialect.usual else (f"{path}: columns are separated by {dialect.separator}",)
+    repeated = tuple(name for name in dict.fromkeys(written) if name and written.count(name) > 1)
+    return Table(str(path), "line", columns, walk, notes, has_header=reading.header, repeated=repeated)
+
+
+def _column_names(written: Sequence[str]) -> tuple[str, ...]:
+    """The names of a header, each once.
+
+    Several without a name, as a spreadsheet writes its empty columns, and all but the first of one name are named by position.
+    """
+    names = list(written)
+    bare = names.count("") > 1  # one alone, as the index of pandas, needs no other name
+    return tuple(
+        position_name(i) if (bare and not name) or name in names[: i - 1] else name
+        for i, name in enumerate(names, start=1)
+    )
+
+
+def _ragged(
+    path: Path, number: int, fields: list[str], columns: Sequence[str], dialect: Dialect, has_header: bool
+) -> BadRow:
+    """The BadRow of a record with more or fewer fields than columns; what is too much stays together in the last one."""
+    cells: Row = dict.fromkeys(columns)
+    kept = [*fields[: len(columns) - 1], dialect.delimiter.join(fields[len(columns) - 1 :])]
+    cells.update(zip(columns, fields if len(fields) < len(columns) else kept, strict=False))
+    wanted = f"the header names {len(columns)}" if has_header else f"the first line has {len(columns)}"
+    error = InputError(
+        f"{path}, line {number}: {counted(len(fields), 'field')}, but {wanted}. Put a text that holds {dialect.separator} or "
+        "line breaks in double quotes, save the rows as JSON Lines, or leave such rows out with skip_bad_rows (--skip-bad-rows)."
+    )
+    return BadRow(cells, "another number of fields", error)
+
+
+def dialect_of(path: Path, reading: Reading = AS_WRITTEN) -> Dialect:
     """The dialect of the file: the separator that cuts its header into most fields; of equals, the one its ending promises.
 
     Tab-separated files are written both without quoting (GLUE) and with it (spreadsheets); see `_quotes_quote`.
     Raises InputError for a first line that names the separator instead of the columns.
     """
+    encoding = reading.encoding
     usual = "\t" if ".tsv" in path.name.lower() else ","
-    number, header = next(((n, line) for n, line in read_lines(path) if line.strip("\r\n")), (1, ""))
+    number, header = next(((n, line) for n, line in read_lines(path, encoding) if line.strip("\r\n")), (1, ""))
     if SEPARATOR_LINE.fullmatch(header.strip("\r\n")):
         raise InputError(
             f"{path}, line {number}: {header.strip()!r} tells a spreadsheet what separates the columns, but the first line "
             "must name them. Delete that line; separators are found without it."
         )
-    # A separator inside quotes is part of a column's name.
-    bare = QUOTED.sub("", header)
-    delimiter = max((usual, *SEPARATORS), key=bare.count)  # the first of equals
+    candidates = (usual, *(mark for mark in SEPARATORS if mark != usual))
+    if reading.header:
+        # A separator inside quotes is part of a column's name.
+        delimiter = max(candidates, key=QUOTED.sub("", header).count)  # the first of equals
+    else:
+        delimiter = max(candidates, key=lambda mark: _regularity(path, mark, encoding))
     # Quotes always quote in CSV; of tab-separated files it has to be found out.
-    return Dialect(delimiter, delimiter != "\t" or _quotes_quote(path), delimiter == usual)
+    quoted = delimiter != "\t" or _quotes_quote(path, encoding)
+    spaced = quoted and delimiter != "\t" and _has_spaced_quotes(path, delimiter, encoding)
+    return Dialect(delimiter, quoted, delimiter == usual, spaced, encoding)
 
 
 def records(path: Path, dialect: Dialect) -> Iterator[Record]:
     """The records of the file, blank lines left out; raises InputError for quotes that do not close."""
-    return _quoted_records(path, dialect.delimiter) if dialect.quoted else _plain_records(path)
+    if not dialect.quoted:
+        return _plain_records(path, dialect.encoding)
+    return _quoted_records(path, dialect.delimiter, dialect.encoding, spaced=dialect.spaced)
 
 
-def _plain_records(path: Path) -> Iterator[Record]:
+def _plain_records(path: Path, encoding: str | None) -> Iterator[Record]:
     """One record per line, split at tabs; quotes are part of the text."""
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, encoding):
         fields = line.rstrip("\r\n").split("\t")
         if fields != [""]:
             yield number, fields
 
 
-def _quoted_records(path: Path, delimiter: str) -> Iterator[Record]:
-    """Records whose fields may be quoted and go over lines; raises InputError for bad quotes and too long a row."""
+def _quoted_records(path: Path, delimiter: str, encoding: str | None, *, spaced: bool = False) -> Iterator[Record]:
+    """Records whose fields may be quoted and go over lines; raises InputError for bad quotes and too long a row.
+
+    `spaced` takes away the spaces in front of a field, so that a quote behind them opens it.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))  # the default, 131,072, cuts long documents off
     start, size = 1, 0  # of the record being read: its first line, and its bytes so far
 
     def lines() -> Iterator[str]:
         nonlocal size
-        for _, line in read_lines(path):
+        for _, line in read_lines(path, encoding):
             size += len(line.encode())
             if size > MAX_ROW_BYTES:  # an open quote runs on over the following lines
                 raise too_long(path, start)
             yield line
 
-    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True, skipinitialspace=spaced)
     while True:
         # The reader has counted the lines of all records before this one.
         start, size = reader.line_num + 1, 0
@@ -98,26 +171,76 @@ def _quoted_records(path: Path, delimiter: str) -> Iterator[Record]:
         except csv.Error as error:
             raise InputError(
                 f"{path}, line {start}: not valid CSV ({error}). Close every double quote, write one inside a quoted "
-                "field twice, and end lines with a line feed."
+                "field twice, leave no space between a closing quote and the separator, and end lines with a line feed."
             ) from None
         if fields:
             yield start, fields
 
 
-def _quotes_quote(path: Path) -> bool:
+def _regularity(path: Path, delimiter: str, encoding: str | None) -> tuple[float, float]:
+    """Of the first records, the share with the commonest number of fields, and the share of fields without a space in front.
+
+    Both are 0 where nothing is separated. A comma within a sentence has a space behind it, one between columns seldom.
+    """
+    try:
+        # In tab-separated files a quote may be a part of the text, so that it must not be looked at here.
+        all_records = (
+            _plain_records(path, encoding) if delimiter == "\t" else _quoted_records(path, delimiter, encoding)
+        )
+        found = [fields for _, fields in islice(all_records, _LOOKED_AT)]
+    except InputError:
+        return 0.0, 0.0
+    widths = Counter(map(len, found))
+    width, n = max(widths.items(), key=lambda item: (item[1], item[0]), default=(0, 0))
+    joined = [not field.startswith(" ") for fields in found for field in fields]
+    return (n / len(found), sum(joined) / len(joined)) if width > 1 else (0.0, 0.0)
+
+
+def _has_spaced_quotes(path: Path, delimiter: str, encoding: str | None) -> bool:
+    """Whether fields are quoted behind a space (`one, "two"`): read so, the fields differ, and no more rows are ragged."""
+    sign, at_start = re.compile(re.escape(delimiter) + ' +"'), re.compile(' +"')
+    # Nearly always there is none, and the file needs no closer look.
+    lines = (line for _, line in read_lines(path, encoding) if ' "' in line)
+    if not any(at_start.match(line) or sign.search(line) for line in lines):
+        return False
+    n_plain, n_spaced = (_count_ragged(path, delimiter, encoding, spaced) for spaced in (False, True))
+    if n_plain is None or n_spaced is None:
+        return n_spaced is not None
+    return n_spaced < n_plain or (n_spaced == n_plain and _differ(path, delimiter, encoding))
+
+
+def _count_ragged(path: Path, delimiter: str, encoding: str | None, spaced: bool) -> int | None:
+    """How many records have another number of fields than the first; None where the file cannot be read that way."""
+    try:
+        widths = [len(fields) for _, fields in _quoted_records(path, delimiter, encoding, spaced=spaced)]
+    except InputError:
+        return None
+    return sum(width != widths[0] for width in widths)
+
+
+def _differ(path: Path, delimiter: str, encoding: str | None) -> bool:
+    """Whether quotes behind spaces, read as quotes, change more of any field than the spaces in front of it."""
+    both = (_quoted_records(path, delimiter, encoding, spaced=spaced) for spaced in (False, True))
+    return any(
+        [field.lstrip(" ") for field in plain] != [field.lstrip(" ") for field in spaced]
+        for (_, plain), (_, spaced) in zip(*both, strict=False)
+    )
+
+
+def _quotes_quote(path: Path, encoding: str | None) -> bool:
     """Whether double quotes in a tab-separated file quote fields, or are only part of the text.
 
     They quote if there is a sign of it (a quoted header, doubled quotes inside a quoted field, lines that split into
     the wrong number of fields) and the whole file can be read that way; GLUE files, with a stray quote here and there,
     cannot.
     """
-    return _signs_of_quoting(path) and _reads_quoted(path)
+    return _signs_of_quoting(path, encoding) and _reads_quoted(path, encoding)
 
 
-def _signs_of_quoting(path: Path) -> bool:
+def _signs_of_quoting(path: Path, encoding: str | None) -> bool:
     """Whether the file, read as if quotes were text, shows one of the signs; reads no further than the first."""
     width = 0  # fields of the header; 0 before it is read
-    for _, fields in _plain_records(path):
+    for _, fields in _plain_records(path, encoding):
         if not width and fields[0].startswith('"'):
             return True
         width = width or len(fields)
@@ -126,9 +249,6 @@ def _signs_of_quoting(path: Path) -> bool:
     return False
 
 
-def _reads_quoted(path: Path) -> bool:
+def _reads_quoted(path: Path, encoding: str | None) -> bool:
     """Whether every record, read with quotes, has as many fields as the first."""
-    try:
-        return len({len(fields) for _, fields in _quoted_records(path, "\t")}) == 1
-    except InputError:
-        return False
+    return _count_ragged(path, "\t", encoding, spaced=False) == 0

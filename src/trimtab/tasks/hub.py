@@ -13,15 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, first_line, shortened
-from .sources import Source, closest_names
-from .tables import NumberedRow, Table
-
-SPLIT_NAMES = {
-    "train": ("train",),
-    "validation": ("validation", "validation_matched", "valid", "val", "dev"),
-    "test": ("test", "test_matched"),
-}
-"""What data sets call the three splits, the preferred name first."""
+from .sources import SPLIT_NAMES, Source, closest_names
+from .table import NumberedRow, Table, with_class_names
 
 PATIENCE_SECONDS = 10.0  # for the hub to answer at all
 
@@ -46,18 +39,37 @@ def hub_source(source: str) -> Source:
 
 def data_set_source(source: str, path: str, config: str | None) -> Source:
     """The data set at `path` (an id, or a local folder that holds one) as the source named `source`."""
-    splits = _load(source, path, config)
+    return splits_source(source.rsplit("/", maxsplit=1)[-1], source, _load(source, path, config))
+
+
+def saved_source(path: Path, *, to_train: bool) -> Source:
+    """What `datasets` has saved in the folder at `path`: a DatasetDict, or a Dataset, whose rows are for training."""
+    from datasets import load_from_disk
+
+    try:
+        found = load_from_disk(str(path))
+    except Exception as error:  # of whatever file in it
+        raise InputError(f"{path}: cannot be read as a saved data set ({first_line(error)}). Save it again.") from None
+    return splits_source(path.resolve().name, str(path), found, to_train=to_train)
+
+
+def splits_source(name: str, place: str, splits: Any, *, to_train: bool = True) -> Source:
+    """A Dataset, or a DatasetDict by its names of splits, as the source `name`; raises InputError without training rows."""
+    if not isinstance(splits, dict):
+        splits = {"train": splits}
     # Of each split, the first of its names that the data set has.
     chosen = {split: next((name for name in names if name in splits), None) for split, names in SPLIT_NAMES.items()}
-    if chosen["train"] is None:
-        raise InputError(f"data set {source} has no split named train; it has {shortened(sorted(splits))}.")
-    tables = {split: _table(splits[name], f"{source} {name}") for split, name in chosen.items() if name}
+    if chosen["train"] is None and (to_train or not any(chosen.values())):
+        raise InputError(f"data set {place} has no split named train; it has {shortened(sorted(splits))}.")
+    tables = {split: _table(splits[own], f"{place} {own}".strip()) for split, own in chosen.items() if own}
     ignored = sorted(set(splits) - set(chosen.values()))
-    notes = (f"{source}: did not read the splits {shortened(ignored)}",) if ignored else ()
-    # The classes that train declares are those of the task; the other splits name theirs by their own features.
-    features = splits[chosen["train"]].features
-    column_classes = {name: names for name in features if (names := _class_names(features[name]))}
-    return Source(source.rsplit("/", maxsplit=1)[-1], tables, column_classes=column_classes, notes=notes)
+    notes = [f"{place or name}: did not read the splits {shortened(ignored)}"] if ignored else []
+    notes += [
+        f"{place or name}: {own} is taken as the {split} split"
+        for split, own in chosen.items()
+        if own not in (None, split)
+    ]
+    return Source(name, tables, notes=tuple(notes))
 
 
 def _load(source: str, path: str, config: str | None) -> Any:
@@ -110,19 +122,12 @@ def _table(rows: Any, place: str) -> Table:
 
     def walk() -> Iterator[NumberedRow]:
         for number, row in enumerate(rows, start=1):
-            yield number, row | {name: _named(row[name], names) for name, names in named.items()}
+            yield number, with_class_names(row, named)
 
-    return Table(place, "row", tuple(rows.column_names), walk)
+    return Table(place, "row", tuple(rows.column_names), walk, class_names=named)
 
 
 def _class_names(feature: Any) -> tuple[str, ...]:
     """The class names of a column of class indices, or of lists of them; empty for any other column."""
     inner = getattr(feature, "feature", feature)
     return tuple(name.strip() for name in getattr(inner, "names", None) or ())
-
-
-def _named(value: Any, names: tuple[str, ...]) -> Any:
-    """The class name of an index, or those of a list; None for a missing index and for -1."""
-    if isinstance(value, list):
-        return [_named(item, names) for item in value]
-    return None if value is None or value < 0 else names[value]

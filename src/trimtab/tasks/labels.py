@@ -7,6 +7,7 @@ give the same indices whatever the order of the rows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,14 +15,16 @@ from ..errors import InputError
 from .raw import RawRows
 from .task import Kind, Label, Task
 from .words import (
-    CLASS_SEPARATORS,
     LIST_AS_TEXT,
+    MEASURED,
+    POSSIBLE_SEPARATORS,
     WHOLE,
     as_whole,
     finite_numbers,
     form_of,
     in_quotes,
     one_spelling,
+    split_at,
     words_by_row,
 )
 
@@ -90,10 +93,13 @@ class Coding:
         )
 
 
-def learn_coding(raw: RawRows, kind: Kind | None, declared: Declared) -> Coding:
-    """The coding of the training rows; raises InputError when their labels leave the kind open, or are all alike."""
-    # What the user says goes before what the source declares, and that before what the labels look like.
-    kind = kind or declared.kind or _guess_kind(raw, declared)
+def decide_kind(raw: RawRows, kind: Kind | None, declared: Declared) -> Kind:
+    """The kind that the user says, or else the source, or else the labels; raises InputError where they leave it open."""
+    return kind or declared.kind or _guess_kind(raw, declared)
+
+
+def learn_coding(raw: RawRows, kind: Kind, declared: Declared) -> Coding:
+    """The coding of the training rows; raises InputError when their labels do not fit the kind, or are all alike."""
     coding = Coding(kind) if kind == "regression" else _class_coding(raw, kind, declared.classes)
     codes = coding.encode(raw)
     # one label for all rows would be learned at once, and perfectly, whatever the column holds
@@ -192,6 +198,7 @@ def _guess_kind(raw: RawRows, declared: Declared) -> Kind:
     words = [word for (word,) in words_by_row(raw, "single_label")]
     _refuse_several(raw, words)
     form = form_of(words)
+    _refuse_measured(raw, words)
     if form == "numbers":
         # show a true fraction where there is one; 1.0 may only be a whole number that passed through a float column
         odd = [i for i, word in enumerate(words) if not WHOLE.fullmatch(word)]
@@ -213,15 +220,32 @@ def _guess_kind(raw: RawRows, declared: Declared) -> Kind:
     return "single_label"
 
 
+def _refuse_measured(raw: RawRows, words: Sequence[str]) -> None:
+    """Raises InputError where every label is a number as people write it, such as 62.225,00 €: a quantity, not a class."""
+    different = list(dict.fromkeys(words))
+    # Without a fraction it may be a class (5 %, 10 %, 20 %), unless there are many.
+    fraction = next((word for word in different if re.search(r"[0-9][.,'][0-9]", word)), None)
+    if form_of(different) != "words" or not all(MEASURED.fullmatch(word) for word in different):
+        return
+    if fraction is not None or _too_many(len(different), len(words)):
+        i = words.index(fraction or different[0])
+        raise InputError(
+            f"{raw.at([i])}: the label {words[i]!r} looks like a quantity. If column {raw.label_column!r} is one, write plain "
+            'numbers (1234.5, without a currency, a unit and separators of thousands) and pass kind="regression" (--kind '
+            'regression); if these are names of classes, kind="single_label" (--kind single_label).'
+        )
+
+
 def _refuse_several(raw: RawRows, words: Sequence[str]) -> None:
     """Raises InputError for a label that may be several classes: a list written as text, or "a|b" beside "a" and "b"."""
-    different = set(words)
-    for i, word in enumerate(words):
-        parts = [part.strip() for part in CLASS_SEPARATORS.split(word)]
-        if LIST_AS_TEXT.fullmatch(word) or (len(parts) > 1 and different.issuperset(parts)):
+    different = dict.fromkeys(words)
+    for word in different:
+        divisions = [split_at(word, mark) for mark in (None, *POSSIBLE_SEPARATORS)]
+        beside = any(len(parts) > 1 and different.keys() >= set(parts) for parts in divisions)
+        if LIST_AS_TEXT.fullmatch(word) or beside:
             raise InputError(
-                f'{raw.at([i])}: the label {word!r:.40} may be one class or several. If several, pass kind="multi_label" '
-                "(--kind multi_label), for which rows without a label are rows of no class; if one, "
+                f"{raw.at([words.index(word)])}: the label {word!r:.40} may be one class or several. If several, pass "
+                'kind="multi_label" (--kind multi_label), for which rows without a label are rows of no class; if one, '
                 'kind="single_label" (--kind single_label).'
             )
 

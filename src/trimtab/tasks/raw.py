@@ -6,20 +6,29 @@ This is where rows are judged one by one: is there a text, is there a label. Wha
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, counted
 from .columns import Columns
-from .tables import Row, Table
+from .reading import AS_WRITTEN, Reading
+from .table import BadRow, CellError, Row, Table
 
 # pandas writes whole numbers as floats when the column has gaps, and Parquet and JSON hold true booleans
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
 MINUS_ONE = frozenset({"-1", "-1.0"})
 """How unlabelled rows are marked in published test splits, such as those of GLUE."""
+
+INVISIBLE = re.compile(
+    r"[\s\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]*"
+)
+"""Spaces, control characters, and what Unicode (DerivedCoreProperties, Default_Ignorable_Code_Point) leaves without a picture."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class RawRows:
     numbers: list[int]
     texts: tuple[list[str], ...]
     labels: list[Any]
+    left_out: Mapping[str, int] = field(default_factory=dict)  # fault -> how many rows of the table are not here for it
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -47,48 +57,86 @@ class RawRows:
     def take(self, indices: Sequence[int]) -> RawRows:
         """The rows at `indices`, in that order."""
         numbers, labels = [self.numbers[i] for i in indices], [self.labels[i] for i in indices]
-        return RawRows(
-            self.table, self.label_column, numbers, tuple([texts[i] for i in indices] for texts in self.texts), labels
-        )
+        texts = tuple([texts[i] for i in indices] for texts in self.texts)
+        return replace(self, numbers=numbers, texts=texts, labels=labels)
 
 
-def collect(table: Table, columns: Columns) -> RawRows:
-    """The chosen columns of every row; raises InputError for a text that is not a string and for a table without rows.
+def collect(table: Table, columns: Columns, reading: Reading = AS_WRITTEN) -> RawRows:
+    """The chosen columns of every row; raises InputError for a row that cannot be read, and for a table without rows.
 
-    Several label columns of 0 and 1 become one list per row: the names of the columns that hold 1.
+    Several label columns of 0 and 1 become one list per row: the names of the columns that hold 1. Where bad rows are to be
+    skipped, those that cannot be read are counted in `left_out`, as long as any row is left.
     """
     numbers: list[int] = []
     texts: tuple[list[str], ...] = tuple([] for _ in columns.texts)
     labels: list[Any] = []
-    for number, row in table:
+    left_out: Counter[str] = Counter()
+    first_error: InputError | None = None
+    for number, row in table.walk():
+        try:
+            found = texts_in(row, columns.texts, table, number)
+            label = _label_in(row, columns, table, number, reading)
+        except CellError as error:
+            if not reading.skip_bad_rows:
+                raise
+            left_out[error.fault] += 1
+            first_error = first_error or error
+            continue
         numbers.append(number)
-        for name, column in zip(columns.texts, texts, strict=True):
-            column.append(text_in(row, name, table, number))
-        labels.append(row.get(columns.label) if len(columns.labels) == 1 else _flagged(row, columns, table, number))
+        labels.append(label)
+        for text, column in zip(found, texts, strict=True):
+            column.append(text)
     if not numbers:
-        raise InputError(f"{table.place} has a header but no rows: there is nothing to learn from.")
-    return RawRows(table, columns.label, numbers, texts, labels)
+        raise first_error or InputError(f"{table.place} has a header but no rows: there is nothing to learn from.")
+    return RawRows(table, columns.label, numbers, texts, labels, left_out)
 
 
-def text_in(row: Row, name: str, table: Table, number: int, option: str = "--text") -> str:
-    """The text in column `name` of `row`, "" where there is none; raises InputError when it is not a string.
+def texts_in(row: Row, names: Sequence[str], table: Table, number: int, option: str = "--text") -> tuple[str, ...]:
+    """The text of `row`, or its pair of texts, "" where there is none.
 
-    `option` is what names text columns on the command line.
+    Raises CellError where one is no text, and where the row has not the form of the table; `option` is what names text columns
+    on the command line.
     """
+    if isinstance(row, BadRow):
+        raise CellError(row.fault, str(row.error))
+    return tuple(_text_in(row, name, table, number, option) for name in names)
+
+
+def _text_in(row: Row, name: str, table: Table, number: int, option: str) -> str:
+    """The text in column `name` of `row`, "" where there is none; raises CellError when it is not a string."""
     value = row.get(name)
     if isinstance(value, str):
         return value
     if is_missing(value):
         return ""
-    raise InputError(
-        f"{table.at(number)}: column {name!r} holds {value!r:.40} ({type(value).__name__}), not a text. "
-        f"Name the column that holds the text ({option})."
+    what = "a number" if isinstance(value, int | float | Decimal) and not isinstance(value, bool) else "something else"
+    raise CellError(
+        f"{what} for a text",
+        f"{table.at(number)}: column {name!r} holds {value!r:.40} ({type(value).__name__}), not a text. Name the column that "
+        f"holds the text ({option}), write such cells as texts, or leave the rows out (--skip-bad-rows).",
     )
+
+
+def _label_in(row: Row, columns: Columns, table: Table, number: int, reading: Reading) -> Any:
+    """The label as written, or of several label columns the names of those that hold 1."""
+    if len(columns.labels) > 1:
+        return _flagged(row, columns, table, number, reading.missing_label)
+    label = row.get(columns.label)
+    if isinstance(label, dict | bytes) and reading.skip_bad_rows:
+        raise CellError("a label that is neither word nor number", table.at(number))
+    return label
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of the text can be seen: it is empty, or all spaces, control characters and zero-width ones."""
+    return INVISIBLE.fullmatch(text) is not None
 
 
 def is_missing(value: Any) -> bool:
     """Whether a cell is empty: absent, null, NaN or blank."""
-    return value is None or (isinstance(value, str) and not value.strip()) or value != value  # noqa: PLR0124 (NaN)
+    if isinstance(value, str):
+        return is_blank(value)
+    return value is None or (isinstance(value, float | Decimal) and value != value)  # noqa: PLR0124 (NaN)
 
 
 def lacks_labels(raw: RawRows, train: RawRows | None, classes: Collection[str] = (), kind: str | None = None) -> bool:
@@ -113,32 +161,28 @@ def _number(word: str) -> float:
         return math.nan
 
 
-def usable(raw: RawRows, *, skip: bool, labelled: bool, blank_label_is_none: bool = False) -> tuple[RawRows, list[str]]:
+def usable(raw: RawRows, *, skip: bool, labelled: bool) -> tuple[RawRows, list[str]]:
     """The rows that have a text and, in a `labelled` split, a label; and a note on how many were left out.
 
     Without `skip` such rows raise InputError, as do splits in which no usable row is left.
-    `blank_label_is_none` makes a blank label mean "no class", as in a multi_label column of words.
     """
-    faults = {
-        i: fault
-        for i in range(len(raw))
-        if (fault := _fault(raw, i, labelled=labelled, blank_label_is_none=blank_label_is_none))
-    }
-    if not faults:
-        return raw, []
-    if not skip or len(faults) == len(raw):
+    faults = {i: fault for i in range(len(raw)) if (fault := _fault(raw, i, labelled=labelled))}
+    if faults and (not skip or len(faults) == len(raw)):
         raise _unusable(raw, faults, skip)
-    counts = ", ".join(f"{n} with {fault}" for fault, n in Counter(faults.values()).items())
-    note = f"{raw.table.place}: left out {len(faults)} of {len(raw)} rows ({counts})"
+    counts = Counter(raw.left_out) + Counter(faults.values())
+    if not counts:
+        return raw, []
+    listed = ", ".join(f"{n} with {fault}" for fault, n in counts.items())
+    note = f"{raw.table.place}: left out {counts.total()} of {len(raw) + sum(raw.left_out.values())} rows ({listed})"
     return raw.take([i for i in range(len(raw)) if i not in faults]), [note]
 
 
-def _fault(raw: RawRows, i: int, *, labelled: bool, blank_label_is_none: bool) -> str | None:
+def _fault(raw: RawRows, i: int, *, labelled: bool) -> str | None:
     """What row `i` lacks, if anything."""
-    if not all(texts[i].strip() for texts in raw.texts):
+    if any(is_blank(texts[i]) for texts in raw.texts):
         return "an empty text"
     label = raw.labels[i]
-    if labelled and is_missing(label) and not (blank_label_is_none and isinstance(label, str)):
+    if labelled and is_missing(label):
         return "NaN for a label" if isinstance(label, float) else "no label"
     return None
 
@@ -152,17 +196,21 @@ def _unusable(raw: RawRows, faults: Mapping[int, str], skip: bool) -> InputError
     advice = "Fill them in, or leave them out with skip_bad_rows (--skip-bad-rows)."
     listed = "; ".join(found)
     return InputError(
-        f"{raw.table.place}: of {len(raw)} rows, {listed}. {'No usable row is left.' if skip else advice}"
+        f"{raw.table.place}: of {counted(len(raw), 'row')}, {listed}. {'No usable row is left.' if skip else advice}"
     )
 
 
-def _flagged(row: Row, columns: Columns, table: Table, number: int) -> list[str] | None:
-    """The label columns that hold 1 in this row, or None when one of them is empty."""
+def _flagged(row: Row, columns: Columns, table: Table, number: int, missing: Sequence[str]) -> list[str] | str | None:
+    """The label columns that hold 1 in this row; None when one of them is empty, or the word of `missing` that it holds."""
+    words = [str(row.get(name)).strip() for name in columns.labels]
+    if marks := [word for word in words if word in missing]:
+        return marks[0]
     if any(is_missing(row.get(name)) for name in columns.labels):
         return None
-    for name in columns.labels:
-        if str(row[name]).strip().lower() not in FLAGS:
-            raise InputError(
-                f"{table.at(number)}: column {name!r} holds {row[name]!r:.40}. Several label columns must hold 0 or 1 each."
+    for name, word in zip(columns.labels, words, strict=True):
+        if word.lower() not in FLAGS:
+            raise CellError(
+                "something else than 0 or 1 for a label",
+                f"{table.at(number)}: column {name!r} holds {row[name]!r:.40}. Several label columns must hold 0 or 1 each.",
             )
-    return [name for name in columns.labels if FLAGS[str(row[name]).strip().lower()]]
+    return [name for name, word in zip(columns.labels, words, strict=True) if FLAGS[word.lower()]]

@@ -11,17 +11,21 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..errors import InputError
 from .columns import Columns, choose_columns, choose_text_columns, columns_like
-from .doubts import class_notes
+from .doubts import class_notes, exclusive_note, mark_notes
 from .holdout import hold_out
-from .labels import Coding, Declared, coding_like, learn_coding
+from .labels import Coding, Declared, coding_like, decide_kind, learn_coding
 from .metrics import check_metric
-from .raw import RawRows, text_in
+from .raw import RawRows, is_blank, texts_in
+from .reading import AS_WRITTEN, Reading
+from .separators import combination_note, divided, find_separator
 from .sources import Source, path_not_found
 from .splits import find_source, read_splits
-from .tables import Row, Table, open_table, with_all_columns
+from .table import CellError, Row, Table
+from .tables import open_table, with_all_columns
 from .task import KINDS, SPLITS, Kind, Rows, Task
 
 # Kind -> the metric a task is judged by where none is asked for.
@@ -35,41 +39,54 @@ GLUE_METRICS = {
 """Of the GLUE tasks that are not judged by accuracy (Wang et al. 2019, arXiv 1804.07461, table 1): kind and metric."""
 
 
+_HELD_OUT = 0.1  # of the training rows where nothing is said
+
+
 def read(
-    source: str | Path,
+    source: Any,
     *,
     text: str | Sequence[str] | None = None,
     label: str | Sequence[str] | None = None,
     kind: str | None = None,
     metric: str | None = None,
-    validation_share: float = 0.1,
+    validation_share: float = _HELD_OUT,
     seed: int = 0,
     skip_bad_rows: bool = False,
+    missing_label: str | int | Sequence[str] = (),
+    label_separator: str | None = None,
+    encoding: str | None = None,
+    header: bool = True,
+    validation: str | Path | None = None,
 ) -> Task:
-    """The task in `source`: "helpdesk", a file, a folder of splits, or the id of a hub data set.
+    """The task in `source`: "helpdesk", a file, a folder of splits, the id of a hub data set, or a table in memory.
 
-    `text` names one column, or two as "a,b"; `label` one column, or several of 0 and 1.
-    Without a validation split, `validation_share` of the training rows is held out, by `seed`.
-    Raises InputError, with file and row, for whatever cannot be learned from.
+    `text` names one column, or two as "a,b"; `label` one column, or several of 0 and 1. A table in memory is a DataFrame, an
+    Arrow table, a `datasets.Dataset`, a list of dicts, a dict of lists, or a dict of such tables by split. Without a validation
+    split, `validation_share` of the training rows is held out, by `seed`; `validation` names a file of such rows. The other
+    options are the fields of a Reading. Raises InputError, with file and row, for whatever cannot be learned from.
     """
     wanted = _checked_kind(kind)
     validation_share, seed = _checked_share(validation_share), _checked_seed(seed)
-    found = find_source(str(source))
+    reading = Reading(
+        skip_bad_rows, missing_label, label_separator, encoding, header, validation  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+    if reading.label_separator:
+        wanted = _checked_separable(wanted or "multi_label")
+    found = find_source(source, reading)
     # Chosen on the training table; the others must have the same, but for the label of a test split.
     columns = choose_columns(found.tables["train"], text, label)
     declared = _declared(found, columns, wanted)
     # Every row is read and judged here; its label stays as written until the coding is known.
-    raw, notes = read_splits(
-        found.tables, columns, wanted or declared.kind, skip=skip_bad_rows, classes=declared.classes or ()
-    )
-    # By the training rows and what is declared alone: any other label in another split is an error there.
-    coding = learn_coding(raw["train"], wanted, declared)
-    if not coding.declared:  # names that the source declares are meant
-        notes += class_notes(coding.classes)
-    splits = {split: _encoded(rows, coding) for split, rows in raw.items()}
+    raw, notes = read_splits(found.tables, columns, wanted or declared.kind, reading, classes=declared.classes or ())
+    splits, coding, reading, said = _encoded_splits(raw, wanted, declared, found.declared.kind, reading)
+    notes += said
     if "validation" not in splits and validation_share:
         splits["train"], splits["validation"], note = hold_out(splits["train"], coding.kind, validation_share, seed)
         notes.append(note)
+    elif "validation" in found.tables and validation_share not in (0, _HELD_OUT):
+        notes.append(
+            f"there is a validation split, so that no share ({validation_share:g}) of the training rows is held out"
+        )
     return Task(
         name=found.name,
         kind=coding.kind,
@@ -78,59 +95,133 @@ def read(
         label_column=columns.label,
         metric=_main_metric(metric, found.name, coding),
         splits={split: splits[split] for split in SPLITS if split in splits},
-        source=str(source),
-        skip_bad_rows=skip_bad_rows,
+        source=str(source) if isinstance(source, str | Path) else "",
+        reading=reading,
         validation_share=validation_share,
         split_seed=seed,
         notes=(*found.notes, *notes),
     )
 
 
+def _encoded_splits(
+    raw: dict[str, RawRows], wanted: Kind | None, declared: Declared, said_kind: Kind | None, reading: Reading
+) -> tuple[dict[str, Rows], Coding, Reading, list[str]]:
+    """The rows of each split with their labels as numbers, how they became that, the Reading, and notes on the labels.
+
+    The Reading has what divides the classes of one cell. `said_kind` is the kind that the source itself declares.
+    """
+    train, known = raw["train"], declared.classes or ()
+    notes = [] if known else mark_notes(train)
+    kind = decide_kind(train, wanted, declared)
+    if kind == "multi_label":
+        notes += exclusive_note(train) if wanted is None and said_kind is None else []
+        raw, reading, note = _divided(raw, reading, known)
+        notes += note
+    elif kind == "single_label" and wanted is None and not known:
+        notes += combination_note(train)
+    # By the training rows and what is declared alone: any other label in another split is an error there.
+    coding = learn_coding(raw["train"], kind, declared)
+    if not coding.declared:  # names that the source declares are meant
+        notes += class_notes(coding.classes)
+    return {split: _encoded(rows, coding) for split, rows in raw.items()}, coding, reading, notes
+
+
 def read_like(
     task: Task,
-    source: str | Path,
+    source: Any,
     *,
     text: str | Sequence[str] | None = None,
     label: str | Sequence[str] | None = None,
-    skip_bad_rows: bool = False,
+    **reading: Any,
 ) -> Task:
     """The task with the rows of `source`, labelled by the task's classes in the task's order: to score a trained model.
 
     Columns are the task's unless named. Nothing is held out, and a single file becomes the test split, which may have no
-    labels. Raises InputError as `read` does, and for labels that are none of the task's classes.
+    labels. `reading` holds fields of a Reading; how labels are written is the task's, unless said otherwise. Raises InputError
+    as `read` does, and for labels that are none of the task's classes.
     """
+    how = task.reading.of_labels().changed(**reading)
+    if how.label_separator:
+        _checked_separable(task.kind)
     # Nothing is trained on these rows, so a lone table, which is called train, is a test split.
-    found = find_source(str(source), to_train=False)
+    found = find_source(source, how, to_train=False)
     tables = {"test": found.tables["train"]} if set(found.tables) == {"train"} else found.tables
+    found = replace(found, tables=tables)
     columns = _columns_like(task, tables, text, label)
     declared = _declared(found, columns, task.kind)
     # A class called "none" is a class here too, and no missing label.
     known = (*task.classes, *(declared.classes or ()))
-    raw, notes = read_splits(tables, columns, task.kind, skip=skip_bad_rows, classes=known)
+    raw, notes = read_splits(tables, columns, task.kind, how, classes=tuple(dict.fromkeys(known)))
+    if task.kind == "multi_label":
+        raw = {split: divided(rows, how.label_separator, known) for split, rows in raw.items()}
     splits = {split: _encoded(rows, coding_like(task, rows, declared)) for split, rows in raw.items()}
-    return replace(task, splits=splits, source=str(source), notes=(*found.notes, *notes))
+    source = str(source) if isinstance(source, str | Path) else ""
+    return replace(task, splits=splits, source=source, reading=how, notes=(*found.notes, *notes))
+
+
+def _divided(
+    raw: dict[str, RawRows], reading: Reading, classes: Sequence[str]
+) -> tuple[dict[str, RawRows], Reading, list[str]]:
+    """The rows with a list of classes for each label, the Reading with what divides them, and a note where that was found."""
+    separator, notes = reading.label_separator, []
+    if separator is None:
+        separator = find_separator(raw["train"], classes)
+        if separator is not None:
+            notes = [
+                f"{raw['train'].table.place}: classes of one cell are divided by {separator!r} (--label-separator)"
+            ]
+    divided_rows = {split: divided(rows, separator, classes) for split, rows in raw.items()}
+    # Noted with the task, so that other files, in which it may be open, are divided likewise.
+    return divided_rows, replace(reading, label_separator=separator), notes
+
+
+class PredictionRows(NamedTuple):
+    """The rows of a file that is to be predicted."""
+
+    table: Table  # with the columns of all rows
+    n_rows: int
+    rows: Iterator[
+        tuple[Row, tuple[str, ...], str | None]
+    ]  # each with its texts, "" where one is missing, and what is wrong
 
 
 def read_rows(
     path: str | Path,
     text: str | Sequence[str] | None = None,
+    reading: Reading = AS_WRITTEN,
     *,
     preferred: Sequence[str] = (),
     option: str = "--text",
-) -> tuple[tuple[str, ...], Iterator[tuple[Row, tuple[str, ...]]]]:
-    """The column names of a file, and an iterator over its rows, each with its text or pair of texts.
+) -> PredictionRows:
+    """The rows of a file, each with its text or pair of texts, or with the reason for which it has none.
 
-    Text columns are those named by `text`, or else the `preferred` ones, or else as many of the usual ones; `option` is
-    what names them on the command line. The rows are read as they are asked for, whatever the size of the file. A missing
-    text is "". Raises InputError at once for a missing column, and on the way for a row that cannot be read.
+    Text columns are those named by `text`, or else the `preferred` ones, or else as many of the usual ones; `option` is what
+    names them on the command line. The file is read through once before the first row is given, in bounded memory, so that one
+    that cannot be read is refused before any work. Raises InputError at once for that, for a missing column, and where no row
+    has a text because the column holds something else.
     """
     if not Path(path).is_file():
         raise path_not_found(str(path), Path(path))
-    # All of them, because whoever writes the rows again needs every name before the first row.
-    table = with_all_columns(open_table(Path(path)))
+    # All columns, because whoever writes the rows again needs every name before the first row.
+    table = with_all_columns(open_table(Path(path), reading))
     names = choose_text_columns(table, text, preferred=preferred, option=option)
-    rows = ((row, tuple(text_in(row, name, table, number, option) for name in names)) for number, row in table)
-    return table.columns, rows
+
+    def walk() -> Iterator[tuple[Row, tuple[str, ...], str | None]]:
+        for number, row in table.walk():
+            try:
+                texts = texts_in(row, names, table, number, option)
+            except CellError as error:
+                yield row, ("",) * len(names), error.fault
+                continue
+            yield row, texts, "empty text" if any(map(is_blank, texts)) else None
+
+    n_rows, n_odd = 0, 0
+    for _, _, reason in walk():
+        n_rows, n_odd = n_rows + 1, n_odd + (reason not in (None, "empty text"))
+    if n_rows and n_odd == n_rows:  # hardly a matter of single rows
+        number, row = next(table.walk())
+        texts_in(row, names, table, number, option)
+    return PredictionRows(table, n_rows, walk())
 
 
 def _columns_like(
@@ -158,6 +249,15 @@ def _checked_kind(kind: str | None) -> Kind | None:
     return kind  # type: ignore[return-value]
 
 
+def _checked_separable(kind: Kind) -> Kind:
+    """`kind`, where a cell may hold several classes; raises InputError for a kind of one class or none."""
+    if kind != "multi_label":
+        raise InputError(
+            f"label_separator divides the classes of a multi_label task, not of {kind} (--label-separator)"
+        )
+    return kind
+
+
 def _checked_share(share: float) -> float:
     """`share` as a float; raises InputError unless it is from 0, which holds nothing out, to below 1: all would be held out."""
     # numpy's numbers are numbers too.
@@ -175,12 +275,12 @@ def _checked_seed(seed: int) -> int:
 
 
 def _declared(found: Source, columns: Columns, kind: Kind | None) -> Declared:
-    """What is known of the labels beforehand: several label columns are the classes of a multi_label task."""
+    """What is known of the labels beforehand: several label columns are classes, of one or any number of which a row is."""
     if len(columns.labels) == 1:
         return found.declared_for(columns.label)
-    if kind not in (None, "multi_label"):
+    if kind == "regression":
         raise InputError(f"several label columns ({columns.label}) make a multi_label task, not {kind} (--kind).")
-    return Declared("multi_label", columns.labels)
+    return Declared(kind or "multi_label", columns.labels)
 
 
 def _encoded(rows: RawRows, coding: Coding) -> Rows:

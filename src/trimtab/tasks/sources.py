@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,24 @@ from typing import Any
 from ..errors import InputError, shortened
 from .helpdesk import CLASSES, tickets
 from .labels import UNDECLARED, Declared
-from .tables import FORMATS, NumberedRow, Table, format_of, open_table
+from .reading import AS_WRITTEN, Reading
+from .table import NumberedRow, Table
+from .tables import FORMATS, SHARD, format_of, open_shards, open_table
 from .task import KINDS, SPLITS
 
-ALIASES = ("dev", "val", "valid")
-"""What validation splits are called elsewhere; such a file is named in a note, as it would be missed without a word."""
+SPLIT_NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "validation_matched", "valid", "val", "dev"),
+    "test": ("test", "test_matched"),
+}
+"""What data sets call the three splits, the preferred name first."""
 
-PATH_LIKE = re.compile(r"^([./~\\]|[A-Za-z]:[/\\])|\.(csv|tsv|jsonl|parquet|json|txt|xlsx?|gz|zip)$", re.IGNORECASE)
+NO_SPLITS = ("labels.json", "dataset_infos.json", "dataset_info.json")
+"""Files that can be read as tables by their ending, and are none."""
+
+PATH_LIKE = re.compile(
+    r"^([./~\\]|[A-Za-z]:[/\\])|\.(csv|tsv|jsonl|ndjson|parquet|json|txt|xlsx?|gz|zip)$", re.IGNORECASE
+)
 """What can only be meant as a path: an explicit start (./, ../, /, ~, C:\\) or the ending of a data file."""
 
 
@@ -33,14 +44,15 @@ class Source:
     name: str  # of the task: a file's or folder's name, or the last part of a hub id
     tables: Mapping[str, Table]  # by split, in the order of SPLITS
     declared: Declared = UNDECLARED  # of the label, whichever column that is
-    column_classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # hub: label column -> class names
     notes: tuple[str, ...] = ()  # what a person should know of the files, in plain words
 
     def declared_for(self, label_column: str) -> Declared:
         """What the source says about the labels in this column."""
-        # A hub data set names classes column by column, labels.json only those of the label.
-        if label_column in self.column_classes:
-            return Declared(classes=self.column_classes[label_column])
+        # A hub data set names classes column by column, labels.json only those of the label. Those that train declares are the
+        # task's; the other splits name theirs in their own rows.
+        first = next(iter(self.tables.values()))
+        if label_column in first.class_names:
+            return Declared(self.declared.kind, self.declared.classes or first.class_names[label_column])
         return self.declared
 
 
@@ -57,32 +69,48 @@ def embedded_source() -> Source:
     return Source("helpdesk", tables, Declared("single_label", CLASSES), notes=(note,))
 
 
-def file_source(path: Path) -> Source:
+def file_source(path: Path, reading: Reading = AS_WRITTEN) -> Source:
     """One file: all of its rows are for training."""
-    table = open_table(path)
+    table = open_table(path, reading)
     # Both parts of an ending such as .csv.gz are taken off.
     return Source(path.name[: -len(format_of(path) or "")], {"train": table}, notes=table.notes)
 
 
-def folder_source(path: Path, *, to_train: bool = True) -> Source:
+def folder_source(path: Path, reading: Reading = AS_WRITTEN, *, to_train: bool = True) -> Source:
     """A folder of split files, with labels.json where there is one; upper and lower case of file names are the same.
 
-    Raises InputError when there is no training file (any split will do where `to_train` is false), or two files for one split.
+    A split may be in several files (train-00000-of-00002.parquet). Raises InputError when there is no training file (any split
+    will do where `to_train` is false), or two files for one split.
     """
     files = sorted(file for file in path.iterdir() if file.is_file())
+    by_name: dict[str, list[Path]] = {}
+    for file in files:
+        if format_of(file) and file.name.lower() not in NO_SPLITS:
+            by_name.setdefault(_split_of(file), []).append(file)
     tables: dict[str, Table] = {}
     opened: list[Path] = []
     notes: list[str] = []
     # In this order, as reading the later splits takes a look at the labels of train.
-    for split in SPLITS:
-        found = [file for file in files if format_of(file) and _split_of(file) == split]
-        if len(found) > 1:
-            names = " and ".join(file.name for file in found)
-            raise InputError(f"{path} holds {names}: two files for the split {split!r}. Keep one of them.")
-        if found:
-            tables[split] = open_table(found[0])
-            opened += found
-            notes += tables[split].notes
+    for split, names in SPLIT_NAMES.items():
+        name = next((name for name in names if name in by_name), None)
+        if name is None:
+            continue
+        found = by_name[name]
+        if len(found) > 1 and not all(SHARD.fullmatch(_stem(file)) for file in found):
+            listed = " and ".join(file.name for file in found)
+            raise InputError(f"{path} holds {listed}: two files for the split {split!r}. Keep one of them.")
+        tables[split] = (
+            open_shards(found, reading) if SHARD.fullmatch(_stem(found[0])) else open_table(found[0], reading)
+        )
+        opened += found
+        notes += [f"{path}: {found[0].name} is taken as the {split} split"] if name != split else []
+        notes += tables[split].notes
+    data = path / "data"
+    if not tables and data.is_dir():  # as the repositories of data sets are laid out
+        inner = folder_source(data, reading, to_train=to_train)
+        declared = _read_labels_file(path / "labels.json")
+        outer = declared if declared != UNDECLARED else inner.declared
+        return replace(inner, name=path.resolve().name, tables=_named_by_card(inner.tables, path), declared=outer)
     if "train" not in tables and (to_train or not tables):
         present = shortened(sorted(file.name for file in path.iterdir())) or "nothing"
         wanted = "no training file: expected train" if to_train else f"no split: expected {', '.join(SPLITS)},"
@@ -95,7 +123,39 @@ def folder_source(path: Path, *, to_train: bool = True) -> Source:
         notes.append(
             f"{path}: did not read {shortened(missed)}; splits are {', '.join(SPLITS)} with {', '.join(FORMATS)}"
         )
-    return Source(path.resolve().name, tables, _read_labels_file(path / "labels.json"), notes=tuple(notes))
+    declared = _read_labels_file(path / "labels.json")
+    return Source(path.resolve().name, _named_by_card(tables, path), declared, notes=tuple(notes))
+
+
+def _named_by_card(tables: Mapping[str, Table], path: Path) -> dict[str, Table]:
+    """The tables with the class names that the card of a data set (README.md in the folder `path`) gives their columns."""
+    names = _class_names_of_card(path / "README.md")
+    return {split: replace(table, class_names={**names, **table.class_names}) for split, table in tables.items()}
+
+
+def _class_names_of_card(card: Path) -> dict[str, tuple[str, ...]]:
+    """Column -> class names, from the head of a card as `datasets` writes it; nothing of a page that is no such card."""
+    if not card.is_file() or "class_label:" not in card.read_text(encoding="utf-8", errors="replace"):
+        return {}
+    from huggingface_hub.repocard import metadata_load
+
+    found: dict[str, set[tuple[str, ...]]] = {}
+    try:
+        infos = (metadata_load(card) or {}).get("dataset_info", [])
+        # One for each configuration, or one alone.
+        for info in infos if isinstance(infos, list) else [infos]:
+            for feature in info["features"]:
+                kind = feature.get("dtype") or feature.get("list")
+                if isinstance(kind, dict) and "class_label" in kind:
+                    names = kind["class_label"]["names"]  # index -> name
+                    in_order = tuple(str(names[index]).strip() for index in sorted(names, key=int))
+                    found.setdefault(feature["name"], set()).add(in_order)
+    except (
+        Exception
+    ):  # of YAML, or of a shape that no version of `datasets` writes: it is somebody's page, and not needed
+        return {}
+    # Where configurations differ, it is open which of them this is.
+    return {column: names.pop() for column, names in found.items() if len(names) == 1}
 
 
 def path_not_found(source: str, path: Path) -> InputError:
@@ -114,14 +174,23 @@ def closest_names(path: Path) -> str:
     return f"Did you mean {' or '.join(beside[name] for name in close)}?" if close else ""
 
 
+def _stem(file: Path) -> str:
+    """The name of the file without the ending of its format."""
+    return file.name[: -len(format_of(file) or "")]
+
+
 def _split_of(file: Path) -> str:
-    """The name of the file in lower case, without the ending of its format."""
-    return file.name[: -len(format_of(file) or "")].lower()
+    """What the file calls its split: its name in lower case, without the ending and without the number of a part."""
+    part = SHARD.fullmatch(_stem(file))
+    return (part[1] if part else _stem(file)).lower()
 
 
 def _may_be_split(file: Path) -> bool:
     """Whether the file can be read as a table, or is named like a split, whatever its ending."""
-    return format_of(file) is not None or file.name.lower().split(".")[0] in (*SPLITS, *ALIASES)
+    names = {name for names in SPLIT_NAMES.values() for name in names}
+    return file.name.lower() not in NO_SPLITS and (
+        format_of(file) is not None or file.name.lower().split(".")[0] in names
+    )
 
 
 def _read_labels_file(path: Path) -> Declared:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..errors import counted
 from .task import Rows, Task
 from .words import in_quotes, plainly
 
@@ -74,7 +75,8 @@ class Survey:
         judged = self.splits.get("validation")
         if judged and 0 < judged.rows < FEW:
             lines.append(
-                f"validation: {judged.rows} row{'s' * (judged.rows != 1)} are few to judge by; scores are rough"
+                f"validation: {counted(judged.rows, 'row')} {'is' if judged.rows == 1 else 'are'} few to judge by; scores are "
+                "rough"
             )
         return lines
 
@@ -121,7 +123,7 @@ def _count(rows: Rows, task: Task) -> SplitCount:
 
 def _count_in_words(count: SplitCount, limit: int = 12) -> str:
     """ "120 rows: billing 70, login 50"; of many classes, only the largest and the smallest."""
-    rows = f"{count.rows} row{'s' * (count.rows != 1)}"
+    rows = counted(count.rows, "row")
     if count.rows and not count.labelled:
         return f"{rows}, without labels"
     if count.mean is not None:

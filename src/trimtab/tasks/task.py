@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..errors import InputError
+from .reading import AS_WRITTEN, Reading
 
 # One class a row, any number of classes a row, or a number.
 Kind = Literal["single_label", "multi_label", "regression"]
@@ -57,7 +58,7 @@ class Rows:
 
 
 _PLAIN = (  # fields of a Task that are JSON values as they are
-    "name", "kind", "label_column", "metric", "source", "skip_bad_rows", "validation_share", "split_seed",
+    "name", "kind", "label_column", "metric", "source", "validation_share", "split_seed",
 )  # fmt: skip
 
 EMPTY = Rows(([],), [])  # stands for a split that is not there
@@ -75,7 +76,7 @@ class Task:
     metric: str  # name of the main metric
     splits: Mapping[str, Rows] = field(default_factory=dict, repr=False)
     source: str = ""  # what `read` was given, so that a recipe can read it again
-    skip_bad_rows: bool = False  # whether rows without text or label were left out; reading again must do the same
+    reading: Reading = AS_WRITTEN  # how the rows were read; reading again must do the same
     validation_share: float = 0.1  # of the training rows held out where there is no validation split, and
     split_seed: int = 0  # the seed they were drawn with; reading again must do the same
     notes: tuple[str, ...] = ()  # what the reader did to the rows, in plain words
@@ -131,7 +132,7 @@ class Task:
             "label_column": self.label_column,
             "metric": self.metric,
             "source": self.source,
-            "skip_bad_rows": self.skip_bad_rows,
+            **self.reading.as_json(),
             "validation_share": self.validation_share,
             "split_seed": self.split_seed,
             "validation_sha256": self.validation.sha256(),  # tells later whether the data has changed
@@ -149,4 +150,5 @@ class Task:
             ) from None
         if values["kind"] not in KINDS:
             raise InputError(f"unknown task kind {values['kind']!r}; known kinds: {', '.join(KINDS)}")
-        return cls(**values, classes=tuple(classes), text_columns=tuple(text_columns))
+        reading = Reading.from_json(description)
+        return cls(**values, classes=tuple(classes), text_columns=tuple(text_columns), reading=reading)

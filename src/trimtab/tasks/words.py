@@ -40,8 +40,16 @@ FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 LIST_AS_TEXT = re.compile(r"\[\s*(?:[\"'].*|[^|;]*)\]", re.DOTALL)
 """What str() or json.dumps() makes of a list; "[a]|[b]" is two classes with brackets in their names."""
 
-# not the comma, which occurs in class names
-CLASS_SEPARATORS = re.compile(r"[|;]")
+USUAL_SEPARATORS = re.compile(r"[|;]")
+"""What divides the classes of one cell where nothing is said: marks that hardly occur in names, unlike the comma."""
+
+POSSIBLE_SEPARATORS = ("\n", ",", "#", "/")
+"""What may divide them and stands in names as well, in the order of trying."""
+
+MEASURED = re.compile(
+    r"[^\w\s]?\s*([A-Z]{3}\s*)?[+-]?\s*[0-9]+([.,'\u2019\u00a0\u202f ][0-9]+)*\s*([^\w\s]|[A-Za-z]{1,3})?"
+)
+"""A number as people write it: with a currency or a unit (20 kg, 5 %), with separators of thousands, with a decimal comma."""
 
 
 def form_of(words: Iterable[str]) -> Form:
@@ -67,8 +75,14 @@ def one_spelling(word: str) -> str:
     return word.lower() if word.lower() in ("true", "false") else word
 
 
+def split_at(cell: str, separator: str | None = None) -> list[str]:
+    """The words of a cell that `separator` divides, or one of the usual ones; none of them is blank."""
+    pieces = cell.split(separator) if separator else USUAL_SEPARATORS.split(cell)
+    return [piece.strip() for piece in pieces if piece.strip()]
+
+
 def words_by_row(raw: RawRows, kind: Kind) -> list[list[str]]:
-    """The words of each label: one, or for multi_label those of a list or of a text divided by | or ;.
+    """The words of each label: one, or for multi_label those of a list.
 
     Raises InputError with the row for a label of another shape.
     """
@@ -83,6 +97,8 @@ def finite_numbers(raw: RawRows) -> list[float]:
     if wrong:
         commas, groups = (all(form.fullmatch(words[i]) for i in wrong) for form in (DECIMAL_COMMA, GROUPS_OF_THREE))
         hint = "Write 0.5 and not 0,5." if commas else "Correct these rows or take them out."
+        if not commas and not groups and all(MEASURED.fullmatch(words[i]) for i in wrong):
+            hint = "Write plain numbers, such as 1234.5, without a currency, a unit and separators of thousands."
         if groups:  # 16,400 is a whole number in one half of the world and a fraction in the other
             hint = "Write 16400 for 16,400, or 16.4 where the comma divides off a fraction."
         raise InputError(
@@ -104,16 +120,17 @@ def plainly(name: str) -> str:
 
 def _words(label: Any, raw: RawRows, i: int, kind: Kind) -> list[str]:
     """The words of the label of row `i`."""
+    if kind == "single_label" and isinstance(label, list):  # one-hot columns, or lists of one class
+        if len(label) != 1:
+            raise InputError(
+                f"{raw.at([i])}: this row has {len(label)} classes ({in_quotes(map(str, label)) or 'none'}), and a single_label "
+                'task has one in each row. Correct these rows, or pass kind="multi_label" (--kind multi_label).'
+            )
+        return [_item(label[0], raw, i)]
     if kind != "multi_label":
         return [_word(label, raw, i)]
-    # A text, as in a CSV file: the classes of the row between separators, or none where it is blank.
     if isinstance(label, str):
-        if LIST_AS_TEXT.fullmatch(label.strip()):
-            raise InputError(
-                f"{raw.at([i])}: the label {label!r:.40} looks like a list written as text. Write its classes as a|b, or "
-                'save the rows as JSON Lines with true lists (["a", "b"]).'
-            )
-        return [one_spelling(word) for word in CLASS_SEPARATORS.split(label) if word.strip()]
+        return [one_spelling(word) for word in split_at(label)]
     if not isinstance(label, list):
         raise InputError(
             f"{raw.at([i])}: the label is {label!r:.40}. A multi_label task needs a list of classes, a text such as "

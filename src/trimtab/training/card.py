@@ -24,6 +24,7 @@ def model_card(details: Mapping[str, Any], delta: Delta) -> str:
     )
     # Of the training rows: what the limit cuts there was never learned from.
     truncation = details["truncation"]["train"]
+    source = f"`{task['source']}`" if task["source"] else "a table in memory"
     # RUN stays as it is: the folder may be copied anywhere, and the card with it.
     return f"""---
 base_model: {base["name"]}
@@ -33,7 +34,7 @@ pipeline_tag: text-classification
 # {details["run"]}
 
 A trimtab delta of {details["delta_bytes"]:,} bytes for the encoder `{base["name"]}` (weights SHA-256 `{base["sha256"]}`).
-It answers with: {classes}. Trained on `{task["source"]}` with the method `{details["method"]}`: {delta.count_body:,} elements of
+It answers with: {classes}. Trained on {source} with the method `{details["method"]}`: {delta.count_body:,} elements of
 the encoder ({details["share"]:.3%}) and {delta.count_head:,} of the head.
 
 | validation | before | after |

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from ..changes.methods import Method, trial_of
 from ..changes.notation import method_text
+from ..errors import counted
 from ..tasks.metrics import figure
 from ..tasks.survey import survey
 
@@ -81,7 +82,7 @@ class Display:
         if state.step:
             lines.append(f"resuming after step {state.step} of {bench.total_steps}")
         else:
-            lines.append(f"first the score before training, on {len(bench.validation):,} validation rows")
+            lines.append(f"first the score before training, on {counted(len(bench.validation), 'validation row')}")
         # No error: a run that was killed before its first checkpoint is resumed by the same command.
         if resume and not state.step:
             lines.append(

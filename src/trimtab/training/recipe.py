@@ -3,11 +3,12 @@
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import tomli_w
 
@@ -15,7 +16,9 @@ from ..changes.methods import Method, defaults_of
 from ..encoders.head import AUTO, HEADS, PAIRS
 from ..encoders.packed import Compute
 from ..errors import InputError
-from ..files import write_text
+from ..files import absolute, write_text
+from ..tasks.reading import Reading
+from ..tasks.task import Task
 
 MIN_STEPS = 200  # from the linear probe on, more bring nothing on few rows (benchmarks/head)
 MOST_EPOCHS = 10  # that few rows are visited to come to MIN_STEPS
@@ -98,6 +101,8 @@ class Settings:
         return dataclasses.replace(self, **known)
 
 
+_PLACES = ("task", "validation", "encoder")  # fields of a recipe that may name a file or a folder
+_METHOD_FILE = re.compile(r"(?<=selection:file=)[^,+()]+")  # in the text of a method
 COMPUTES = get_args(Compute)
 STARTS = ("probe", "random")
 _FROM_PROBE = 0.1  # times a method's head rate: a head that begins as the linear probe has little left to learn
@@ -125,9 +130,30 @@ class Recipe:
     kind: str | None = None
     metric: str | None = None
     skip_bad_rows: bool = False  # leave out rows without text or label
+    missing_label: tuple[str, ...] = ()  # labels that stand for none; this and the next four are fields of a Reading
+    label_separator: str | None = None
+    encoding: str | None = None
+    header: bool = True
+    validation: str | None = None
     validation_share: float = 0.1  # of the training rows held out where there is no validation split
     split_seed: int = 0  # that they are drawn with, whatever the seed of the run
     settings: Settings = field(default_factory=Settings)
+
+    @classmethod
+    def of_task(cls, read: Task, **values: Any) -> "Recipe":
+        """The recipe that reads `read` again as it was read, from whichever folder, with `values` for all other fields."""
+        if "method" in values:
+            values["method"] = _with_files(values["method"], absolute)
+        reading = vars(read.reading) | {"validation": _from_anywhere(read.reading.validation)}
+        return cls(
+            task=_from_anywhere(read.source) or "", text=read.text_columns, label=read.label_column, kind=read.kind,
+            metric=read.metric, validation_share=read.validation_share, split_seed=read.split_seed, **reading, **values,
+        )  # fmt: skip
+
+    @property
+    def reading(self) -> Reading:
+        """How the rows of its task are read."""
+        return Reading.from_json(vars(self))
 
     def save(self, path: Path) -> None:
         """Writes the recipe as TOML, leaving out what has no value."""
@@ -135,7 +161,10 @@ class Recipe:
 
     @classmethod
     def load(cls, path: Path) -> "Recipe":
-        """The recipe in a TOML file; raises InputError for bad TOML and for unknown or ill-typed fields."""
+        """The recipe in a TOML file; raises InputError for bad TOML and for unknown or ill-typed fields.
+
+        Data and encoders that lie beside the file are found from there, from whichever folder it is run.
+        """
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -146,7 +175,10 @@ class Recipe:
         if isinstance(values.get("text"), str):
             values["text"] = [values["text"]]  # a pair is cut at its comma once the columns are known
         checked = _checked(settings, Settings, f"{path}, [settings]")
-        return cls(**_checked(values, cls, str(path)), settings=Settings(**checked))
+        recipe = cls(**_checked(values, cls, str(path)), settings=Settings(**checked))
+        places = {name: _beside(path, getattr(recipe, name)) for name in _PLACES}
+        method = _with_files(recipe.method, lambda name: _beside(path, name) or name)
+        return dataclasses.replace(recipe, **places, method=method)
 
     def changed(self, **values: Any) -> "Recipe":
         """This recipe with every value that is not None put in, fields of the recipe and of its settings alike.
@@ -174,14 +206,41 @@ def _checked(values: Mapping[str, Any], of: type, where: str) -> dict[str, Any]:
             close = difflib.get_close_matches(name, hints, n=1)
             raise InputError(f"{where}: unknown setting {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
         kinds = tuple(kind for kind in (get_args(hints[name]) or (hints[name],)) if isinstance(kind, type))
-        if name == "text":
-            value, kinds = tuple(value) if isinstance(value, list | tuple) else value, (tuple,)
+        if get_origin(hints[name]) is tuple:
+            several = isinstance(value, list | tuple)
+            value, kinds = tuple(map(str, value)) if several else value if name == "text" else (str(value),), (tuple,)
         if float in kinds and type(value) is int:
             value = float(value)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise InputError(f"{where}: {name}={value!r} must be {' or '.join(kind.__name__ for kind in kinds)}")
         checked[name] = value
     return checked
+
+
+def _with_files(method: str, place_of: Callable[[str], str]) -> str:
+    """The text of a method with `place_of` each file that it names, where the text of that can be read back."""
+
+    def placed(found: re.Match) -> str:
+        place = place_of(found[0])
+        return found[0] if set(place) & set(",+()") else place
+
+    return _METHOD_FILE.sub(placed, method)
+
+
+def _from_anywhere(name: str | None) -> str | None:
+    """`name`, as an absolute path where it is one; helpdesk lies nowhere."""
+    return absolute(name) if name and name != "helpdesk" else name
+
+
+def _beside(path: Path, name: str | None) -> str | None:
+    """`name`, or its place beside the recipe at `path` where something of that name lies there; what is embedded lies nowhere."""
+    if not name or name in ("helpdesk", "minilm"):
+        return name
+    try:
+        beside = path.parent / name
+        return str(beside) if beside.exists() else name
+    except (OSError, ValueError):  # a name that no file can have
+        return name
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def fit_recipe(
         label=recipe.label,
         kind=recipe.kind,
         metric=recipe.metric,
-        skip_bad_rows=recipe.skip_bad_rows,
+        **vars(recipe.reading),
         validation_share=recipe.validation_share,
         seed=recipe.split_seed,
     )

@@ -58,12 +58,11 @@ class Run:
 
 
 def recipe_of(bench: Workbench) -> Recipe:
-    """The recipe that repeats this run."""
+    """The recipe that repeats this run, from whichever folder."""
     task, encoder = bench.task, bench.encoder
-    return Recipe(
-        encoder.place, task.source, method_text(bench.method), encoder.revision,
-        task.text_columns, task.label_column, task.kind, task.metric, task.skip_bad_rows, task.validation_share,
-        task.split_seed, bench.settings,
+    return Recipe.of_task(
+        task, encoder=encoder.place, revision=encoder.revision, method=method_text(bench.method),
+        settings=bench.settings,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Using what was trained: evaluate, predict, merge."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from ..errors import InputError
 from ..tasks.answers import Answer, answers
 from ..tasks.batches import Tokens, Truncation, tokenize
 from ..tasks.metrics import scores
+from ..tasks.raw import is_blank
 from ..tasks.read import read, read_like
 from ..tasks.sources import PATH_LIKE
 from ..tasks.survey import rows_in
 from ..tasks.task import EMPTY, Rows, Task
+from .folder import RECIPE
 from .forward import all_logits, check_ids
 from .ranks import device
+from .recipe import Recipe
 from .run import Run
 
 _TOKENS = {"cpu": 4096, "cuda": 65_536}  # in one forward pass: bounds memory, and keeps a GPU busy
@@ -121,7 +125,7 @@ def predict(
         if len(row) != n_texts:
             raise InputError(f"text {i + 1} has {len(row)} part(s); task {predictor.task.name!r} takes {n_texts}")
         for part in row:
-            if not part.strip():
+            if is_blank(part):
                 raise InputError(f"text {i + 1} is empty: an answer to it would be a guess")
             try:
                 part.encode()
@@ -132,22 +136,22 @@ def predict(
 
 
 def evaluate(
-    run: Trained, task: Task | str | None = None, split: str | None = None, encoder: Encoder | str | None = None,
-    *, text: str | None = None, label: str | None = None, skip_bad_rows: bool = False,
+    run: Trained, task: Any = None, split: str | None = None, encoder: Encoder | str | None = None,
+    *, text: str | None = None, label: str | None = None, **reading: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """{"split", "rows", "scores", "notes"} of `run` on a split of `task`: a Task, what `read` takes, or by default its own task.
 
     `split` defaults to test where it has labels, else validation; of a single file all rows are scored, as its test split.
-    `text` and `label` name columns as in `read`, `skip_bad_rows` leaves out rows without text or label. Raises InputError when
-    the task or the split does not fit the run, and when the run's own data has changed, so that rows it was trained on would be
-    scored.
+    `text` and `label` name columns as in `read`; `reading` holds other options of it, such as skip_bad_rows=True: those of how
+    labels are written are the run's own by default. Raises InputError when the task or the split does not fit the run, and when
+    the run's own data has changed, so that rows it was trained on would be scored.
     """
     if task is None and (text is not None or label is not None):
         raise InputError("text and label name columns of another task: name its file too (trimtab evaluate RUN FILE)")
     predictor = Predictor(run, encoder)
     is_own = task is None
     if not isinstance(task, Task):
-        task = _read_for(predictor.task, task, text, label, skip_bad_rows)
+        task = _read_for(_where_it_lies(predictor.task, run), task, text, label, reading)
     # Logits mean nothing for other classes, or for the same ones in another order.
     if _shape(task) != _shape(predictor.task):
         changed = f"the data in {task.source} has changed since the run: it" if is_own else f"task {task.name!r}"
@@ -170,7 +174,7 @@ def evaluate(
         )
     found, cut = predictor.scored(rows)
     notes = [*task.notes, *([cut.line(chosen, predictor.delta.max_length)] if cut.rows_cut else [])]
-    trained_on = task.train if is_own else _train_rows_at_hand(predictor.task, trained_beside)
+    trained_on = task.train if is_own else _train_rows_at_hand(_where_it_lies(predictor.task, run), trained_beside)
     if n_seen := rows_in(rows, trained_on):
         notes.append(
             f"{chosen}: {n_seen:,} of {len(rows):,} rows have a text that is in the run's own training split too, so that the "
@@ -184,7 +188,7 @@ def _train_rows_at_hand(trained: Task, validation_sha256: str) -> Rows:
     if not trained.source or not _lies_here(trained.source):
         return EMPTY
     try:
-        task = _read_for(trained, None, None, None, skip_bad_rows=False)
+        task = _read_for(trained, None, None, None, {})
     except InputError:  # it has become another table since
         return EMPTY
     return task.train if task.validation.sha256() == validation_sha256 else EMPTY
@@ -243,13 +247,24 @@ def _lies_here(source: str) -> bool:
         return False
 
 
-def _read_for(trained: Task, source: str | None, text: str | None, label: str | None, skip_bad_rows: bool) -> Task:
+def _where_it_lies(trained: Task, run: Trained) -> Task:
+    """The run's task with the places of its recipe where those that it has itself are not to be found from here."""
+    folder = run.folder if isinstance(run, Run) else None if isinstance(run, Delta) else Path(run)
+    if folder is None or _lies_here(trained.source) or not (folder / RECIPE).is_file():
+        return trained
+    recipe = Recipe.load(folder / RECIPE)
+    return replace(trained, source=recipe.task, reading=trained.reading.changed(validation=recipe.validation))
+
+
+def _read_for(trained: Task, source: Any, text: str | None, label: str | None, reading: Mapping[str, Any]) -> Task:
     """The run's own task read again, or another source read with the run's classes.
 
     Raises InputError as `read` does, and where the file of the run's own task is gone.
     """
     if source is not None:
-        return read_like(trained, source, text=text, label=label, skip_bad_rows=skip_bad_rows)
+        return read_like(trained, source, text=text, label=label, **reading)
+    if not trained.source:
+        raise InputError("the run's own data was a table in memory: name the file, or give the table, to score")
     if PATH_LIKE.search(trained.source) and not _lies_here(trained.source):  # and not the name of a data set
         raise InputError(
             f"the run's own data {trained.source} is not to be found from {Path.cwd()}: name the file to score "
@@ -261,7 +276,7 @@ def _read_for(trained: Task, source: str | None, text: str | None, label: str | 
         label=trained.label_column,
         kind=trained.kind,
         metric=trained.metric,
-        skip_bad_rows=trained.skip_bad_rows or skip_bad_rows,
+        **vars(trained.reading.changed(**reading)),
         validation_share=trained.validation_share,
         seed=trained.split_seed,
     )

@@ -11,6 +11,7 @@ every contestant. Each worker has one thread; seconds are CPU seconds of the fit
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ CELLS = HERE / "cells.jsonl"
 TASKS = ("sst2", "ag_news_10k", "cola", "mrpc", "stsb")
 SIZES = (8, 32, 128, 512)  # rows per class; of stsb rows
 METHODS = ("head", "layer_norms", "biases", "lora")
+PEERS = ("sklearn", "setfit")
 KEY = ("build", "encoder", "task", "size", "draw", "method", "options")
 
 _LOCK = threading.Lock()
@@ -43,7 +45,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--cells", type=Path, default=CELLS)
+    parser.add_argument("--summary", action="store_true")
     options = parser.parse_args()
+    if options.summary:
+        (HERE / "table.md").write_text(summary(read_cells(options.cells)))
+        return
     settings = {name: json.loads(value) for name, _, value in (each.partition("=") for each in options.set)}
     build = "before" if options.before else "after"
     wanted = [
@@ -130,6 +136,32 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return cells
+
+
+def summary(cells: list[dict[str, Any]]) -> str:
+    """Markdown: a row for each encoder, task and size, a column for each contestant; score x 100 over draws, CPU seconds."""
+    columns = sorted({(cell["method"], cell["build"]) for cell in cells}, key=lambda each: (each[1] in PEERS, each))
+    groups: dict[tuple[str, str, int], dict[tuple[str, str], list[dict[str, Any]]]] = {}
+    for cell in cells:
+        row = groups.setdefault((cell["encoder"], cell["task"], cell["size"]), {})
+        row.setdefault((cell["method"], cell["build"]), []).append(cell)
+    heads = [build if build in PEERS else f"{method}, {build}" for method, build in columns]
+    lines = [f"| encoder | task | rows per class | {' | '.join(heads)} |", f"|{'---|' * (3 + len(heads))}"]
+    for (encoder, task, size), row in sorted(groups.items()):
+        lines.append(
+            f"| {encoder} | {task} | {size} | {' | '.join(_entry(row.get(column, [])) for column in columns)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _entry(cells: list[dict[str, Any]]) -> str:
+    """Mean and standard deviation over draws (how many, where they are not three), and CPU seconds of one."""
+    if not cells:
+        return ""
+    scores = [100 * cell["score"] for cell in cells]
+    spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+    count = f" ({len(scores)})" if len(scores) != 3 else ""
+    return f"{statistics.mean(scores):.1f}{spread}{count}, {statistics.median(cell['cpu_seconds'] for cell in cells):.0f} s"
 
 
 def key_of(cell: dict[str, Any]) -> str:

@@ -101,7 +101,13 @@ def main() -> None:
         for part in parts:
             for seed in seeds_of(part, seeds):
                 for name, task in tasks.items():
-                    run(encoder, name, task, wanted([*methods_of(part), *named_methods(part, name)], options.method), seed)
+                    run(
+                        encoder,
+                        name,
+                        task,
+                        wanted([*methods_of(part), *named_methods(part, name)], options.method),
+                        seed,
+                    )
 
 
 def wanted(methods: Sequence[str], only: Sequence[str] | None) -> list[str]:
@@ -117,7 +123,9 @@ def run_side_by_side(options: argparse.Namespace, tasks: list[str], seeds: list[
     jobs += [("prepare", name, part, 0) for part in PREPARED if part in parts for name in tasks]
     for part in parts:
         for seed in seeds_of(part, seeds):
-            jobs += [("cell", name, method, seed) for name in tasks for method in wanted(methods_of(part), options.method)]
+            jobs += [
+                ("cell", name, method, seed) for name in tasks for method in wanted(methods_of(part), options.method)
+            ]
             jobs += [("named", name, part, seed) for name in tasks if part in NAMED]
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.workers, _begin, (options.encoder, options.data)) as pool:

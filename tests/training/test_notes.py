@@ -86,3 +86,13 @@ def test_one_answer_to_everything_is_said_of_every_kind(
         assert notes == []
     else:
         assert notes[0].startswith(f"Every validation row is answered {answer}, so")
+
+
+def test_a_probe_that_no_step_beat_is_no_failure_of_training() -> None:
+    history = [
+        {"step": step, "scores": {"accuracy": score}, "train_loss": 1.0, "validation_loss": 1.0}
+        for step, score in enumerate([0.5, 0.4])
+    ]
+    state = Progress(step=1, best_step=0, history=history)
+    (note,) = plain_notes(state, None, TASK, VARIED, LABELS, 1, from_probe=True)
+    assert note.startswith("No step has a better accuracy than the linear probe")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..encoders.encoder import Encoder
-from ..encoders.head import TWO_CLASSES
+from ..encoders.head import AUTO, TWO_CLASSES
 from ..encoders.parts import grid, parts_of
 from ..errors import InputError
 from .methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method
@@ -38,7 +38,7 @@ class Inspection:
         return {"layers": self.layers, "kinds": self.kinds, "counts": self.counts, "methods": self.methods}
 
 
-def inspect(encoder: Encoder, head: str = "default") -> Inspection:
+def inspect(encoder: Encoder, head: str = AUTO) -> Inspection:
     """The Inspection of `encoder` with a `head` for two classes."""
     parts = parts_of(encoder.with_head(TWO_CLASSES, head=head))
     layers, kinds, counts = grid(parts, {name: part.count for name, part in parts.items()})

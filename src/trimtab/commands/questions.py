@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 def inspect(
     encoder: EncoderName,
-    head: Annotated[str, typer.Option(help="default or linear.")] = "default",
+    head: Annotated[str, typer.Option(help="auto, default, linear or cls.")] = "auto",
     as_json: Json = False,
 ) -> None:
     """Show layers x kinds with element counts, and what each method would train."""

@@ -127,8 +127,8 @@ def fit(
     # On stderr, so that stdout holds the JSON and nothing else.
     metric_name, details = run.details["metric"], run.details
     say(
-        f"validation {metric_name}: {figure(run.baseline[metric_name])} before, {figure(run.scores[metric_name])} after "
-        "training"
+        f"validation {metric_name}: {figure(run.baseline[metric_name])} with {details['start']}, "
+        f"{figure(run.scores[metric_name])} after training"
     )
     for note in run.notes:
         say(note)

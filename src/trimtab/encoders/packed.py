@@ -305,7 +305,9 @@ def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) ->
             else:
                 n_calls = getattr(model.config, "num_hidden_layers", 1)
                 # Where a head is small, texts that leak into each other change the answers by little: hence `apart`.
-                same = logits.shape == expected.shape and agree(model, logits, expected, rtol=1e-3, atol=1e-4, apart=1e-2)
+                same = logits.shape == expected.shape and agree(
+                    model, logits, expected, rtol=1e-3, atol=1e-4, apart=1e-2
+                )
                 if same and len(run.attention_modules) == n_calls:
                     return True
             plan.undo()

@@ -37,7 +37,7 @@ A trimtab delta of {details["delta_bytes"]:,} bytes for the encoder `{base["name
 It answers with: {classes}. Trained on {source} with the method `{details["method"]}`: {delta.count_body:,} elements of
 the encoder ({details["share"]:.3%}) and {delta.count_head:,} of the head.
 
-| validation | before | after |
+| validation | before ({details.get("start", "an untrained head")}) | after |
 |---|---|---|
 {scores}
 

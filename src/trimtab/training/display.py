@@ -82,7 +82,9 @@ class Display:
         if state.step:
             lines.append(f"resuming after step {state.step} of {bench.total_steps}")
         else:
-            lines.append(f"first the score before training, on {counted(len(bench.validation), 'validation row')}")
+            lines.append(
+                f"first the score before training, of {bench.start_named}, on {counted(len(bench.validation), 'validation row')}"
+            )
         # No error: a run that was killed before its first checkpoint is resumed by the same command.
         if resume and not state.step:
             lines.append(
@@ -127,7 +129,8 @@ class Display:
         self.stepped(state)
         # The baseline has no training loss and cannot be the best of the validations after it.
         if entry["step"] == 0:
-            text = f"before training: {self._score}, validation loss {figure(entry['validation_loss'])}"
+            loss = figure(entry["validation_loss"])
+            text = f"before training ({self._bench.start_named}): {self._score}, validation loss {loss}"
         else:
             best = "  (best so far)" if state.best_step == state.step else ""
             text = (

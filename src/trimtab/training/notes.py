@@ -11,7 +11,8 @@ _RISE = 1.05  # a validation loss this many times its lowest counts as risen: sm
 
 
 def plain_notes(
-    state: Progress, stopped: str | None, task: Task, logits: Tensor, labels: Tensor, total_steps: int
+    state: Progress, stopped: str | None, task: Task, logits: Tensor, labels: Tensor, total_steps: int,
+    from_probe: bool = False,
 ) -> list[str]:  # fmt: skip
     """Sentences on answers that are all alike, scores that fell, overfitting, scores still rising, and why training stopped.
 
@@ -20,8 +21,8 @@ def plain_notes(
     """
     metric = task.metric
     found = [
-        _constant(task, logits, labels), _worse(state, metric), _overfitting(state), _still_rising(state, metric, total_steps),
-        _why_stopped(state, stopped, total_steps),
+        _constant(task, logits, labels), _worse(state, metric, from_probe), _overfitting(state),
+        _still_rising(state, metric, total_steps), _why_stopped(state, stopped, total_steps),
     ]  # fmt: skip
     return [note for note in found if note]
 
@@ -48,11 +49,16 @@ def _constant(task: Task, logits: Tensor, labels: Tensor) -> str | None:
     )
 
 
-def _worse(state: Progress, metric: str) -> str | None:
+def _worse(state: Progress, metric: str, from_probe: bool) -> str | None:
     """What to do where the score before training is better than every one after it; None otherwise."""
     before, *after = [entry["scores"][metric] for entry in state.history]
     if not after or not all(METRICS[metric].better(before, score) for score in after):
         return None
+    if from_probe:
+        return (
+            f"No step has a better {metric} than the linear probe of the frozen encoder that training begins at, which is kept. "
+            "`--method head` finds it in seconds; a lower rate (--lr), another method or more rows may bring more."
+        )
     return (
         f"Training made the {metric} worse than it was before. Look at the labels, and at what the rows of a class share; try a "
         "lower rate (--lr), or more rows."

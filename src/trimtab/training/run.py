@@ -142,6 +142,7 @@ def _details(
         "split": "validation",
         "scores": scores,
         "baseline": state.history[0]["scores"],
+        "start": bench.start_named,  # what the baseline is of
         "elements": {"body": selection.body.count, "head": selection.head.count},
         "share": selection.share,
         "seconds": 0.0,  # set when all is saved
@@ -156,7 +157,9 @@ def _details(
         "steps": state.step,
         "stopped": stopped,
         "head": bench.form.reason,
-        "notes": plain_notes(state, stopped, task, logits, labels, bench.total_steps),
+        "notes": plain_notes(
+            state, stopped, task, logits, labels, bench.total_steps, from_probe=bench.starts_trained
+        ),
         "settings": asdict(bench.settings) | {"compute": bench.compute, "tokens_per_batch": bench.memory.tokens},
         "versions": {"trimtab": VERSION} | {package: version(package) for package in ("torch", "transformers")},
         "rows": found.as_json()["splits"],

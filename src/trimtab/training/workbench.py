@@ -98,6 +98,13 @@ class Workbench:
         return self.start is not None and not self.solves
 
     @property
+    def start_named(self) -> str:
+        """What the scores before training are those of, in words."""
+        if self.solves:
+            return "one answer for all rows"
+        return "an untrained head" if self.start is None else "a linear probe of the frozen encoder"
+
+    @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run, where it is not stopped early."""
         assert self.settings.epochs is not None

@@ -6,7 +6,16 @@ import torch
 from small import make_task
 
 from trimtab.errors import InputError
-from trimtab.tasks.metrics import METRICS, calibration_error, check_metric, confusion, metric_names, per_class, scores
+from trimtab.tasks.metrics import (
+    METRICS,
+    calibration_error,
+    check_metric,
+    confusion,
+    improves,
+    metric_names,
+    per_class,
+    scores,
+)
 
 
 def logits_for(predicted: list[int], n_classes: int = 3) -> torch.Tensor:
@@ -189,3 +198,16 @@ def test_unknown_metric_is_refused():
 def test_no_rows_cannot_be_scored():
     with pytest.raises(ValueError, match="no rows"):
         scores(make_task(), torch.empty(0, 3), torch.empty(0, dtype=torch.long))
+
+
+def test_ties_of_the_main_metric_are_decided_by_the_loss():
+    old = {"accuracy": 0.5, "mean_squared_error": 4.0, "loss": 0.7}
+    assert improves("accuracy", old | {"loss": 0.6}, old)
+    assert not improves("accuracy", old, old)
+    assert not improves("accuracy", old | {"accuracy": 0.4, "loss": 0.1}, old)
+    assert improves("accuracy", old | {"accuracy": 0.6, "loss": 9.0}, old)
+    assert improves("mean_squared_error", old | {"mean_squared_error": 3.0, "loss": 9.0}, old)
+    assert improves("loss", old | {"loss": 0.6}, old)
+    undefined = old | {"accuracy": float("nan")}
+    assert improves("accuracy", old, undefined)
+    assert not improves("accuracy", undefined | {"loss": 0.1}, old)

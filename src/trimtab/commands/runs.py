@@ -65,7 +65,9 @@ def fit(
     label_smoothing: Annotated[float | None, typer.Option()] = None,
     dropout: Annotated[float | None, typer.Option(help="Default: the encoder's own.")] = None,
     eval_steps: Annotated[int | None, typer.Option(help="Validate every N steps; default: every epoch.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Stop after N validations without a better score.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after N validations without a better score, or a lower loss at the same.")
+    ] = None,
     train_limit: TrainLimit = None,
     # These two bound memory and disk space.
     tokens_per_batch: Annotated[

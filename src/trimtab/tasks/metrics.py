@@ -7,6 +7,7 @@ The tests compare them with scikit-learn's.
 # Shapes: N rows, C classes.
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,19 @@ METRICS: dict[str, Metric] = {
     "calibration_error": Metric(False, 0.0, 1.0),
     "loss": _ERROR,
 }
+
+
+def improves(metric: str, ours: Mapping[str, float], theirs: Mapping[str, float]) -> bool:
+    """Whether the scores `ours` are better than `theirs` by the main `metric`, or as good and with a lower loss.
+
+    A share of few rows has few values: many steps tie in it while the model still learns, which the loss shows.
+    """
+    if METRICS[metric].better(ours[metric], theirs[metric]):
+        return True
+    tied = not METRICS[metric].better(theirs[metric], ours[metric])
+    return tied and METRICS["loss"].better(ours["loss"], theirs["loss"])
+
+
 # Kind of task -> its metrics, in the order in which `scores` gives them.
 _NAMES = {
     "single_label": ("accuracy", "precision", "recall", "f1", "f1_macro", "matthews", "calibration_error", "loss"),

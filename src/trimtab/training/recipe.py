@@ -50,7 +50,9 @@ class Settings:
     label_smoothing: float = 0.0
     dropout: float | None = None  # rate in the encoder and the head; None: the encoder's own
     eval_steps: int | None = None  # validate every so many steps; None: once an epoch
-    patience: int | None = None  # stop after so many validations without a better score; None: never
+    patience: int | None = (
+        None  # stop after so many validations without a better score, or a lower loss at the same; None: never
+    )
     train_limit: int | None = None  # train on the first so many rows after a seeded shuffle
     # Tokens in one forward pass: bounds memory and changes rounding, and with dropout which row has which mask; 0: as many
     # as fit.

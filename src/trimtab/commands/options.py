@@ -60,6 +60,10 @@ READING = {
     "validation": Annotated[
         str | None, typer.Option(metavar="FILE|SHARE", help="Validation rows, or the share of rows that are held out.")
     ],
+    "positive": Annotated[
+        str | None,
+        typer.Option(help="Of two classes the one whose precision, recall and F1 are told; default: the rarer."),
+    ],
 }
 """How tables are read: the options of every subcommand that reads one, by their names as parameters."""
 

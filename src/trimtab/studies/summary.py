@@ -168,8 +168,9 @@ def summarised(
         for method in found[task.name]:
             if method != reference and reference in mine:
                 differences[task.name, method] = difference(
-                    task.metric, labels, mine[method], mine[reference], len(task.classes)
-                )
+                    task.metric, labels, mine[method], mine[reference], len(task.classes),
+                    positive=1 if task.positive is None else task.classes.index(task.positive),
+                )  # fmt: skip
     # A mean over tasks is only for methods that did all of them.
     everywhere = [m for m in methods if all(m in found[task.name] for task in tasks)]
     # The mean of an accuracy and an error, or of errors in euros and in metres, is none.

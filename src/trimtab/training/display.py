@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from ..changes.methods import Method, trial_of
 from ..changes.notation import method_text
 from ..errors import counted
-from ..tasks.metrics import figure
+from ..tasks.metrics import figure, named
 from ..tasks.survey import survey
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Display:
         """Prints one line per validation."""
         assert self._bench is not None
         entry, metric = state.history[-1], self._bench.task.metric
-        self._score = f"{metric} {figure(entry['scores'][metric])}"
+        self._score = f"{named(metric, self._bench.task.positive)} {figure(entry['scores'][metric])}"
         # So that the bar has the new score too.
         self.stepped(state)
         # The baseline has no training loss and cannot be the best of the validations after it.

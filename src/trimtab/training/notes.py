@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..tasks.metrics import METRICS, figure, given_answers
+from ..tasks.metrics import METRICS, figure, given_answers, named
 from ..tasks.task import Task
 from ..tasks.words import in_quotes
 from .checkpoint import Progress
@@ -18,10 +18,10 @@ def plain_notes(
     `stopped` is "early", "interrupted" or None, as in Run; `logits` (N, C) are the answers to the validation rows and
     `labels` what they should be. The history of `state` begins with the score before training.
     """
-    metric = task.metric
+    metric, said = task.metric, named(task.metric, task.positive)
     found = [
-        _constant(task, logits, labels), _worse(state, metric), _overfitting(state), _still_rising(state, metric, total_steps),
-        _why_stopped(state, stopped, total_steps),
+        _constant(task, logits, labels), _worse(state, metric, said), _overfitting(state),
+        _still_rising(state, metric, said, total_steps), _why_stopped(state, stopped, total_steps),
     ]  # fmt: skip
     return [note for note in found if note]
 
@@ -48,13 +48,13 @@ def _constant(task: Task, logits: Tensor, labels: Tensor) -> str | None:
     )
 
 
-def _worse(state: Progress, metric: str) -> str | None:
+def _worse(state: Progress, metric: str, said: str) -> str | None:
     """What to do where the score before training is better than every one after it; None otherwise."""
     before, *after = [entry["scores"][metric] for entry in state.history]
     if not after or not all(METRICS[metric].better(before, score) for score in after):
         return None
     return (
-        f"Training made the {metric} worse than it was before. Look at the labels, and at what the rows of a class share; try a "
+        f"Training made the {said} worse than it was before. Look at the labels, and at what the rows of a class share; try a "
         "lower rate (--lr), or more rows."
     )
 
@@ -78,7 +78,7 @@ def _overfitting(state: Progress) -> str | None:
     )
 
 
-def _still_rising(state: Progress, metric: str, total_steps: int) -> str | None:
+def _still_rising(state: Progress, metric: str, said: str, total_steps: int) -> str | None:
     """By how much the last validation of a whole run, its best one, was better than the one before it; None otherwise."""
     scores = [entry["scores"][metric] for entry in state.history if entry["step"] > 0]
     # Only a run that went to its end, and was best there, could have gone further.
@@ -90,7 +90,7 @@ def _still_rising(state: Progress, metric: str, total_steps: int) -> str | None:
     unit = 1.0 if METRICS[metric].high is not None else abs(before)
     if gain < 0.01 * unit or not METRICS[metric].better(last, before):
         return None
-    return f"The {metric} was still improving at the last validation (by {figure(gain)}): more epochs may help."
+    return f"The {said} was still improving at the last validation (by {figure(gain)}): more epochs may help."
 
 
 def _why_stopped(state: Progress, stopped: str | None, total_steps: int) -> str | None:

@@ -132,11 +132,12 @@ class Recipe:
     kind: str | None = None
     metric: str | None = None
     skip_bad_rows: bool = False  # leave out rows without text or label
-    missing_label: tuple[str, ...] = ()  # labels that stand for none; this and the next four are fields of a Reading
+    missing_label: tuple[str, ...] = ()  # labels that stand for none; this and the next five are fields of a Reading
     label_separator: str | None = None
     encoding: str | None = None
     header: bool = True
     validation: str | None = None
+    positive: str | None = None
     validation_share: float = 0.1  # of the training rows held out where there is no validation split
     split_seed: int = 0  # that they are drawn with, whatever the seed of the run
     settings: Settings = field(default_factory=Settings)

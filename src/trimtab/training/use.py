@@ -139,7 +139,7 @@ def evaluate(
     run: Trained, task: Any = None, split: str | None = None, encoder: Encoder | str | None = None,
     *, text: str | None = None, label: str | None = None, **reading: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """{"split", "rows", "scores", "notes"} of `run` on a split of `task`: a Task, what `read` takes, or by default its own task.
+    """{"split", "rows", "scores", "positive", "notes"} of `run` on a split of `task`: a Task, what `read` takes, or its own task.
 
     `split` defaults to test where it has labels, else validation; of a single file all rows are scored, as its test split.
     `text` and `label` name columns as in `read`; `reading` holds other options of it, such as skip_bad_rows=True: those of how
@@ -180,7 +180,9 @@ def evaluate(
             f"{chosen}: {n_seen:,} of {len(rows):,} rows have a text that is in the run's own training split too, so that the "
             "scores are too good"
         )
-    return {"split": chosen, "rows": len(rows), "scores": found, "notes": notes}
+    return {
+        "split": chosen, "rows": len(rows), "scores": found, "positive": predictor.task.positive, "notes": notes
+    }  # fmt: skip
 
 
 def _train_rows_at_hand(trained: Task, validation_sha256: str) -> Rows:

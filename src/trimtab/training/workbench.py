@@ -337,5 +337,7 @@ class Workbench:
             "method": method_identity(self.method), "data": data.hexdigest(), "kind": self.task.kind,
             "classes": list(self.task.classes), "metric": self.task.metric, "ranks": self.ranks.count,
         }  # fmt: skip
+        if self.task.positive not in (None, self.task.classes[-1]):  # or checkpoints of older versions would be none
+            named["positive"] = self.task.positive
         decided = {name: value for name, value in asdict(self.settings).items() if name not in DECIDE_NOTHING}
         return json.dumps(named | decided)

@@ -38,7 +38,8 @@ HeadKind = Annotated[
     typer.Option(help="auto, default (Hugging Face's own), linear (on the mean of the token states) or cls."),
 ]
 HeadStart = Annotated[
-    str | None, typer.Option(help="probe (a linear probe on frozen features, the default) or random.")
+    str | None,
+    typer.Option(help="probe (of frozen features, the default), random, or checkpoint: the head that it brings."),
 ]
 Pairs = Annotated[str | None, typer.Option(help="Two texts of a row: together, apart or auto.")]
 TrainLimit = Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")]

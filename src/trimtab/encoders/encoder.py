@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from ..errors import InputError, first_line
 from ..randomness import seeded
+from .checkpoint_head import rows_for, settle_head, unused_head
 from .head import AUTO, HEADS, PAIRS, POOLINGS, TWO_CLASSES, LinearHead, Outputs, in_units_of
 from .pooling import stated_pooling
 from .positions import most_positions
@@ -64,18 +65,20 @@ class Encoder:
     tokenizer: Any = field(repr=False)  # transformers.PreTrainedTokenizerBase
 
     def with_head(
-        self, outputs: Outputs, seed: int = 0, head: str = AUTO, dropout: float | None = None, pairs: str = "together"
-    ) -> Any:
+        self, outputs: Outputs, seed: int = 0, head: str = AUTO, dropout: float | None = None, pairs: str = "together",
+        start: str = "probe",
+    ) -> Any:  # fmt: skip
         """The float32 model with a new head for `outputs` (a Task will do), drawn from the stream "head" of `seed`.
 
         "default" is Hugging Face's own sequence-classification model, whose head is not drawn but kept where the checkpoint
-        has one of the same shape; "linear" is the compact LinearHead on the mean of a text's token states, "cls" that on its
+        has one that answers these classes, or where `start` is "checkpoint" (see checkpoint_head.py): `model.head_kept` tells,
+        and `model.head_note` says so; "linear" is the compact LinearHead on the mean of a text's token states, "cls" that on its
         first one, both always new; "auto" is that of `suited_head`. With `pairs` "apart" the head compares the vectors of two
         texts.
         The names of the parameters that the checkpoint lacked are kept in `model.new_parameters`. A new head of a regression
         answers in the unit of its labels, about their mean; `model.rate_factors` says by what the learning rates of its last map
         are multiplied for that. `dropout` replaces every dropout rate of the configuration. Raises InputError for an unknown
-        head or an encoder that has no such model.
+        head, an encoder that has no such model, or a checkpoint without the head that is to be kept.
         """
         if head not in (AUTO, *HEADS):
             raise InputError(f"unknown head {head!r}; known heads: {AUTO}, {', '.join(HEADS)}")
@@ -86,13 +89,15 @@ class Encoder:
                 "pairs apart are compared by a head of our own: give --head linear or cls, or --pairs together"
             )
         if head == AUTO:
-            head = self.suited_head.head
+            head = self.suited_for(outputs, start).head
             head = "linear" if (head, pairs) == ("default", "apart") else head
+        if start == "checkpoint" and head != "default":
+            raise InputError(f"--head-start checkpoint keeps Hugging Face's own head: give --head default, not {head}")
         with seeded(seed, "head"), quiet():
             # A copy, because class names and rates are written into it, and one encoder serves many tasks.
             config = _with_dropout(self.config, dropout)
             model = (
-                self._default_head(outputs, config)
+                self._default_head(outputs, config, start)
                 if head == "default"
                 else self._own_head(outputs, config, head, pairs)
             )
@@ -104,6 +109,19 @@ class Encoder:
     def place(self) -> str:
         """What `load` finds it by from any working directory."""
         return self.name if self.name == "minilm" or self.revision else str(self.folder.absolute())
+
+    def suited_for(self, outputs: Outputs, start: str) -> SuitedHead:
+        """The checkpoint's own head where it is kept for `outputs`, with `start` as in `with_head`; else `suited_head`."""
+        if start == "checkpoint":
+            return SuitedHead("default", "the checkpoint's own, as asked for")
+        if start == "probe" and rows_for(self.config, outputs) is not None:
+            try:
+                kept = self.with_head(outputs, head="default").head_kept
+            except InputError:  # a family without such a head
+                kept = False
+            if kept:
+                return SuitedHead("default", "the checkpoint's own")
+        return self.suited_head
 
     @cached_property
     def suited_head(self) -> SuitedHead:
@@ -165,16 +183,17 @@ class Encoder:
             "vocabulary_sha256": hashlib.sha256(words.encode()).hexdigest(),
         }  # fmt: skip
 
-    def _default_head(self, outputs: Outputs, config: Any) -> Any:
+    def _default_head(self, outputs: Outputs, config: Any, start: str) -> Any:
         """Hugging Face's sequence-classification model of `config`, with an output for each class, or one."""
         # transformers counts outputs by names, so the one of a regression needs a name too.
         classes = outputs.classes or ("LABEL_0",)
         config.id2label = dict(enumerate(classes))
         config.label2id = {name: i for i, name in enumerate(classes)}
         config.problem_type = _PROBLEM_TYPES[outputs.kind]
-        # The checkpoint's own head may have other classes: then it is drawn anew.
+        # The checkpoint's own head may have more classes or fewer: then it is drawn anew.
         model, found = self._read(AutoModelForSequenceClassification, config, ignore_mismatched_sizes=True)
         model.new_parameters = self._new(found, f"{model.base_model_prefix}.")
+        model.head_kept, model.head_note = settle_head(model, self.config, outputs, start)
         return model
 
     def _own_head(self, outputs: Outputs, config: Any, head: str, pairs: str) -> Any:
@@ -187,6 +206,7 @@ class Encoder:
         model: Any = LinearHead(body, body.base_model_prefix, max(1, len(outputs.classes)), POOLINGS[head], n_texts)
         # The head is known by lying outside of the body, in which only the pooler could have been new.
         model.new_parameters = frozenset()
+        model.head_kept, model.head_note = False, unused_head(config)
         return model
 
     def _new(self, found: Mapping[str, Any], body: str) -> frozenset[str]:

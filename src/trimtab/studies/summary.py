@@ -169,7 +169,7 @@ def summarised(
             if method != reference and reference in mine:
                 differences[task.name, method] = difference(
                     task.metric, labels, mine[method], mine[reference], len(task.classes),
-                    positive=1 if task.positive is None else task.classes.index(task.positive),
+                    positive=1 if task.positive_index is None else task.positive_index,
                 )  # fmt: skip
     # A mean over tasks is only for methods that did all of them.
     everywhere = [m for m in methods if all(m in found[task.name] for task in tasks)]

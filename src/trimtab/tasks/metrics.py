@@ -142,7 +142,7 @@ def scores(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
     if task.kind == "regression":
         found |= _regression(likely, truth)
     else:
-        positive = None if task.positive is None else task.classes.index(task.positive)
+        positive = task.positive_index
         found |= _single_label(likely, truth, positive) if task.kind == "single_label" else _multi_label(likely, truth)
         found |= _ranking(_class_scores(task.kind, logits), truth, positive)
     return {name: float(found[name]) for name in _NAMES[task.kind]}

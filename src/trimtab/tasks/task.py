@@ -93,6 +93,11 @@ class Task:
         return positive_class(self.kind, self.classes, self.reading.positive)
 
     @property
+    def positive_index(self) -> int | None:
+        """The number of that class, 0 or 1."""
+        return None if self.positive is None else self.classes.index(self.positive)
+
+    @property
     def n_outputs(self) -> int:
         """How many numbers the head puts out: one per class, or one for regression."""
         return max(1, len(self.classes))

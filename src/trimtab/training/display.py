@@ -72,7 +72,7 @@ class Display:
         if bench.solves:
             how = "which is solved for: a linear probe, without rates and epochs"
         elif bench.start is not None:
-            how += ", from a linear probe on"
+            how += ", the head from a linear probe on"
         lines.append(
             f"{method_text(bench.method)} trains {body:,} elements of the encoder ({bench.selection.share:.3%}) "
             f"and {head:,} of the head, {how}"

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import tomli_w
 
 from ..changes.methods import Method, defaults_of
+from ..encoders.checkpoint_head import HEAD_STARTS
 from ..encoders.head import AUTO, HEADS, PAIRS
 from ..encoders.packed import Compute
 from ..errors import InputError
@@ -42,9 +43,9 @@ class Settings:
     head: str = (
         "auto"  # "default", "linear" (mean of the token states), "cls" (the first one), or "auto": see head_choice.py
     )
-    head_start: str = (
-        "probe"  # what the last map of a new head begins as: the linear probe of the training rows, or "random"
-    )
+    # What the last map of a new head begins as: the linear probe of the training rows, or "random". A head that the checkpoint
+    # brings is kept where it answers the same classes, and with "checkpoint" in any case; not with "random".
+    head_start: str = "probe"
     pairs: str = "auto"  # of pair tasks: "together", "apart", or "auto": the better cross-validated probe
     class_weights: str = "none"  # "none" or "balanced"
     label_smoothing: float = 0.0
@@ -72,7 +73,7 @@ class Settings:
         for name, known in (
             ("compute", COMPUTES),
             ("head", (AUTO, *HEADS)),
-            ("head_start", STARTS),
+            ("head_start", HEAD_STARTS),
             ("pairs", (AUTO, *PAIRS)),
         ):
             if getattr(self, name) not in known:
@@ -97,7 +98,7 @@ class Settings:
         defaults = defaults_of(method).for_width(width)
         enough = math.ceil(MIN_STEPS / math.ceil(max(1, n_rows) / self.batch_size))
         epochs = max(defaults.epochs, min(enough, MOST_EPOCHS))
-        head_lr = defaults.head_lr * (_FROM_PROBE if self.head_start == "probe" else 1.0)
+        head_lr = defaults.head_lr * (1.0 if self.head_start == "random" else _FROM_PROBE)
         values = {"lr": defaults.lr, "head_lr": head_lr, "epochs": epochs}
         known = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **known)
@@ -106,8 +107,9 @@ class Settings:
 _PLACES = ("task", "validation", "encoder")  # fields of a recipe that may name a file or a folder
 _METHOD_FILE = re.compile(r"(?<=selection:file=)[^,+()]+")  # in the text of a method
 COMPUTES = get_args(Compute)
-STARTS = ("probe", "random")
-_FROM_PROBE = 0.1  # times a method's head rate: a head that begins as the linear probe has little left to learn
+_FROM_PROBE = (
+    0.1  # times a method's head rate: one that is a linear probe, or has been trained, has little left to learn
+)
 _OF_METHOD = ("lr", "head_lr", "epochs")  # settings whose defaults are the method's
 # Settings of how a fit is computed: of what comes of it they change the rounding, and which row has which noise.
 DECIDE_NOTHING = ("cache_gb", "tokens_per_batch")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ..tasks.task import Task
 from ..tasks.tokenised import tokenized
 from .choosing import chosen_before, chosen_by
 from .forward import check_ids
-from .head_choice import chosen_form
+from .head_choice import Form, chosen_form
 from .head_start import has_probe, is_last_map, started
 from .held import forget_peak, give_back, private_bytes, resident_bytes
 from .linear_probe import can_start, write_constant
@@ -62,7 +62,7 @@ def set_up(
         tokenized(task, rows, encoder.tokenizer, max_length, most_bytes, apart=form.pairs == "apart")
         for rows in (task.train, task.validation)
     )
-    model = encoder.with_head(task, settings.seed, settings.head, settings.dropout, settings.pairs).to(device())
+    model, form = _with_head(encoder, task, settings, form)
     for tokens in (train, validation):
         check_ids(model, tokens)
     start = None
@@ -102,6 +102,14 @@ def set_up(
     )  # fmt: skip
     bench.memory = replace(memory, mapped=bench.prefix_bytes())
     return bench
+
+
+def _with_head(encoder: Encoder, task: Task, settings: Settings, form: Form) -> tuple[Any, Form]:
+    """The model with its head on its device, and the form with what is to be said of the head that the checkpoint brings."""
+    model = encoder.with_head(
+        task, settings.seed, settings.head, settings.dropout, settings.pairs, settings.head_start
+    ).to(device())
+    return model, replace(form, reason=f"{form.reason}; {model.head_note}") if model.head_note else form
 
 
 def _check_rows(task: Task) -> None:

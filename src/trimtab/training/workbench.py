@@ -94,8 +94,8 @@ class Workbench:
 
     @property
     def starts_trained(self) -> bool:
-        """Whether the model before the first step is one that somebody may want: the linear probe."""
-        return self.start is not None and not self.solves
+        """Whether the model before the first step is one that somebody may want: the linear probe, or the checkpoint's head."""
+        return (self.start is not None or self.model.head_kept) and not self.solves
 
     @property
     def total_steps(self) -> int:
@@ -337,7 +337,7 @@ class Workbench:
             "method": method_identity(self.method), "data": data.hexdigest(), "kind": self.task.kind,
             "classes": list(self.task.classes), "metric": self.task.metric, "ranks": self.ranks.count,
         }  # fmt: skip
-        if self.task.positive not in (None, self.task.classes[-1]):  # or checkpoints of older versions would be none
+        if self.task.positive_index == 0:  # only of the first: or checkpoints of older versions would be none
             named["positive"] = self.task.positive
         decided = {name: value for name, value in asdict(self.settings).items() if name not in DECIDE_NOTHING}
         return json.dumps(named | decided)

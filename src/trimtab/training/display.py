@@ -65,6 +65,7 @@ class Display:
         self._bench = bench
         lines = [bench.train.truncation.line("train", bench.max_length)]
         lines += [bench.validation.truncation.line("validation", bench.max_length)]
+        lines += bench.token_lines
         # The method's own rates are filled in by now.
         body, head = bench.selection.body.count, bench.selection.head.count
         lines.append(bench.form.reason)

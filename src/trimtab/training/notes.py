@@ -4,6 +4,7 @@ from torch import Tensor
 
 from ..tasks.metrics import METRICS, figure, given_answers, named
 from ..tasks.task import Task
+from ..tasks.unknown_tokens import MUCH
 from ..tasks.words import in_quotes
 from .checkpoint import Progress
 
@@ -11,22 +12,23 @@ _RISE = 1.05  # a validation loss this many times its lowest counts as risen: sm
 
 
 def plain_notes(
-    state: Progress, stopped: str | None, task: Task, logits: Tensor, labels: Tensor, total_steps: int
+    state: Progress, stopped: str | None, task: Task, logits: Tensor, labels: Tensor, total_steps: int, unknown: float = 0.0
 ) -> list[str]:  # fmt: skip
     """Sentences on answers that are all alike, scores that fell, overfitting, scores still rising, and why training stopped.
 
     `stopped` is "early", "interrupted" or None, as in Run; `logits` (N, C) are the answers to the validation rows and
-    `labels` what they should be. The history of `state` begins with the score before training.
+    `labels` what they should be; `unknown` is the share of unknown tokens among those of the training rows.
+    The history of `state` begins with the score before training.
     """
     metric, said = task.metric, named(task.metric, task.positive)
     found = [
-        _constant(task, logits, labels), _worse(state, metric, said), _overfitting(state),
+        _constant(task, logits, labels, unknown), _worse(state, metric, said), _overfitting(state),
         _still_rising(state, metric, said, total_steps), _why_stopped(state, stopped, total_steps),
     ]  # fmt: skip
     return [note for note in found if note]
 
 
-def _constant(task: Task, logits: Tensor, labels: Tensor) -> str | None:
+def _constant(task: Task, logits: Tensor, labels: Tensor, unknown: float) -> str | None:
     """What it means where every row is given one answer, whatever the score then is; None otherwise."""
     # Rows that are all of one class cannot tell a constant from a model.
     if len(labels.unique(dim=0)) < 2:
@@ -42,9 +44,14 @@ def _constant(task: Task, logits: Tensor, labels: Tensor) -> str | None:
         ),
         "regression": lambda: figure(float(first)),
     }[task.kind]()
+    advice = "More rows or epochs, another rate (--lr) or another method may help."
+    if unknown > MUCH:  # no training makes them differ
+        advice = (
+            f"{unknown:.0%} of the tokens are unknown to the encoder, so that texts look alike: take another encoder."
+        )
     return (
         f"Every validation row is answered {answer}, so the scores are those of a constant: nothing was "
-        "learned that tells rows apart. More rows or epochs, another rate (--lr) or another method may help."
+        f"learned that tells rows apart. {advice}"
     )
 
 

@@ -64,6 +64,8 @@ class Workbench:
     start: Probe | None = (
         None  # what the head starts from; None where it starts as it was drawn, or as the checkpoint has it
     )
+    token_lines: list[str] = field(default_factory=list)  # sentences on unknown tokens, and on rows that hold none
+    unknown_share: float = 0.0  # of the tokens of the training rows
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
     # Steps whose losses nobody has read: the number of each, its groups' sums of losses and the gradient's norm, its rows.
     _unread: list[tuple[int, Tensor, int]] = field(default_factory=list)

@@ -56,6 +56,7 @@ FAMILIES = tuple(CONFIGS)
 _TOKENS = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
 _OWN_NAMES = {"vocab_size": _SIZES["vocab_size"], "pad_token_id": 0}
 _ODD = {  # model types of transformers and what they are built with; tried only where they are odd
+    "deberta": _SIZES | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
     "xlnet": _OWN_NAMES | {"d_model": 32, "n_layer": N_LAYERS, "n_head": 2, "d_inner": 48},
     "markuplm": _SIZES,
     "xmod": _SIZES | {"languages": ["en"], "default_language": "en"},

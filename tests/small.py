@@ -93,6 +93,12 @@ def make_encoder_folder(family: str, folder: Path, *, seed: int = 0, dtype: torc
     torch.manual_seed(seed)
     config = (CONFIGS | ODD_CONFIGS)[family]()
     AutoModel.from_config(config).to(dtype).save_pretrained(folder)
+    word_tokenizer(segments=getattr(config, "type_vocab_size", 0) > 1).save_pretrained(folder)
+    return folder
+
+
+def word_tokenizer(*, segments: bool = False) -> PreTrainedTokenizerFast:
+    """A tokenizer of the known words, with segment ids where the encoder has them."""
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(SPECIAL + WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(
@@ -100,13 +106,11 @@ def make_encoder_folder(family: str, folder: Path, *, seed: int = 0, dtype: torc
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     inputs = ["input_ids", "attention_mask"]
-    if getattr(config, "type_vocab_size", 0) > 1:
+    if segments:
         inputs.insert(1, "token_type_ids")
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=words, model_max_length=60, model_input_names=inputs, mask_token="[MASK]", **names
     )
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def sentences(count: int, seed: int) -> list[str]:

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from ..errors import InputError, first_line
 from ..randomness import seeded
 from .checkpoint_head import rows_for, settle_head, unused_head
+from .folder_kinds import other_kind
 from .head import AUTO, HEADS, PAIRS, POOLINGS, TWO_CLASSES, LinearHead, Outputs, in_units_of
 from .pooling import stated_pooling
 from .positions import most_positions
@@ -277,6 +278,9 @@ def _download(name: str, revision: str | None) -> Path:
 
 def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256: str | None = None) -> Encoder:
     """The Encoder in `folder`; raises InputError where files are lacking or the weights have another hash."""
+    other = other_kind(folder)
+    if other is not None:
+        raise InputError(f"encoder folder {name!r} {other}")
     files = _weight_files(name, folder)
     sha256 = _hash(files)
     if expected_sha256 not in (None, sha256):
@@ -290,6 +294,12 @@ def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256:
     if config.is_encoder_decoder:
         raise InputError(
             f"{name!r} is an encoder with a decoder ({config.model_type}): give an encoder, such as BERT's family"
+        )
+    lacking = [each for each in ("vocab_size", "hidden_size") if not isinstance(getattr(config, each, None), int)]
+    if lacking:
+        raise InputError(
+            f"{name!r} is of the family {config.model_type}, which trimtab cannot train: its configuration has no "
+            f"{' and no '.join(lacking)}, as families have that read one table of tokens, such as BERT's"
         )
     if getattr(config, "num_hidden_layers", 1) < 1:
         raise InputError(f"config.json of encoder {name!r} says that it has no layers (num_hidden_layers)")

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError, first_line
 from .head import agree, texts_per_row
 from .padded import padded_logits, padded_vectors
 
 LENGTHS = (5, 9, 3, 7)  # tokens of the texts tried: three, or two pairs where a row has two texts
-
-_log = logging.getLogger(__name__)
 
 
 def probe_ids(model: Any) -> list[np.ndarray]:
@@ -74,6 +72,7 @@ def padding_matters(model: Any, together: Tensor) -> bool:
     """Whether the probe's texts are answered otherwise one by one than `together` and padded (3, C).
 
     XLNet's head reads the last position, whatever stands there; Fourier transforms and convolutions mix it into the others.
+    Raises InputError where the model cannot answer them one by one: Funnel halves a text until it is too short.
     """
     with evaluating(model):
         try:
@@ -82,6 +81,7 @@ def padding_matters(model: Any, together: Tensor) -> bool:
             else:
                 alone = torch.cat([padded_logits(model, [ids], None) for ids in probe_ids(model)])
         except (RuntimeError, ValueError, IndexError) as error:
-            _log.info("%s cannot answer the probe's texts alone: %s", type(model).__name__, error)
-            return False
+            raise InputError(
+                f"{type(model).__name__} cannot answer a text of few tokens by itself: {first_line(error)}"
+            ) from error
     return not agree(model, together, alone, rtol=1e-3, atol=1e-4, apart=1e-2)

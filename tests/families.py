@@ -25,18 +25,26 @@ _SIZES: dict[str, Any] = {
     "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 48,
     "decoder_ffn_dim": 48,
 }  # fmt: skip
-_OWN: dict[str, dict[str, Any]] = {}
+_OWN: dict[str, dict[str, Any]] = {
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "gptj": {"rotary_dim": 8},
+    "reformer": {
+        "axial_pos_shape": (8, 8), "axial_pos_embds_dim": (16, 16), "attention_head_size": 16, "feed_forward_size": 48,
+        "attn_layers": ["local", "lsh"], "num_buckets": 4, "is_decoder": False,
+    },
+}  # fmt: skip
+_WITHOUT = {family: ("head_dim",) for family in ("axk1", "deepseek_v3", "mistral4")}  # made of two others there
 
 
 def small_config(family: str) -> Any:
     """A configuration of `family` with small sizes."""
-    return _small(CONFIG_MAPPING[family], _OWN.get(family, {}))
+    return _small(CONFIG_MAPPING[family], _OWN.get(family, {}), _WITHOUT.get(family, ()))
 
 
-def _small(kind: Any, own: dict[str, Any]) -> Any:
+def _small(kind: Any, own: dict[str, Any], without: tuple[str, ...] = ()) -> Any:
     """A configuration of the class `kind`, with small ones of the parts that it is made of."""
     usual = kind()
-    sizes = {name: value for name, value in _SIZES.items() if name in vars(usual)}
+    sizes = {name: value for name, value in _SIZES.items() if name in vars(usual) and name not in without}
     parts = {
         name: _small(type(part), {}) for name in kind.sub_configs if (part := getattr(usual, name, None)) is not None
     }

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..encoders.configuration import deciding
 from ..encoders.encoder import Encoder
 from ..encoders.folder_kinds import no_run
 from ..encoders.head import HeadShape
@@ -192,15 +193,14 @@ class Delta:
                 f"{encoder.name!r} with weights {encoder.sha256[:12]}...: give the encoder it was trained on (--encoder)"
             )
         was, now = self.base["behaviour"], encoder.behaviour
-        # What only one of them states is a matter of versions.
-        changed = [
-            name for name in was["config"].keys() & now["config"].keys() if was["config"][name] != now["config"][name]
-        ]
+        # What only one of them states is a matter of versions. Older deltas noted entries of parts that decide nothing.
+        before, after = deciding(was["config"]), now["config"]
+        changed = [name for name in before.keys() & after.keys() if before[name] != after[name]]
         if changed:
             name = min(changed)
             raise InputError(
-                f"this delta was trained on {_named(self.base)} with {name}={was['config'][name]!r} in its configuration, and "
-                f"{encoder.name!r} has {now['config'][name]!r}: put its config.json back"
+                f"this delta was trained on {_named(self.base)} with {name}={before[name]!r} in its configuration, and "
+                f"{encoder.name!r} has {after[name]!r}: put its config.json back"
             )
         # With one vocabulary a text can be cut in two ways, so the tokens of a hard one are compared as well.
         if any(was.get(name, now[name]) != now[name] for name in ("tokens", "cut", "vocabulary_sha256")):

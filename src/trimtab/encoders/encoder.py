@@ -1,6 +1,5 @@
 """Encoder: pretrained weights and their tokenizer, from the hub, a folder or the embedded package."""
 
-import copy
 import hashlib
 import json
 import threading
@@ -17,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from ..errors import InputError, first_line
 from ..randomness import seeded
 from .checkpoint_head import rows_for, settle_head, unused_head
+from .configuration import deciding, with_dropout
 from .folder_kinds import other_kind
 from .head import AUTO, HEADS, PAIRS, POOLINGS, TWO_CLASSES, LinearHead, Outputs, in_units_of
 from .pooling import stated_pooling
@@ -32,10 +32,6 @@ _PROBLEM_TYPES = {  # a task's kind -> transformers' name for it
 }
 # Accents, capitals, digits, symbols, a tab, other scripts: where tokenizers of one vocabulary may differ.
 _HARD_TEXT = "Déjà vu: the NAÏVE co-worker paid 1,250.75€ (not £99) for unputdownable\tbooks… 東京 #1 don't \U0001f600!"
-_OF_NO_MATTER = frozenset({  # entries of a configuration
-    "architectures", "transformers_version", "torch_dtype", "dtype", "id2label", "label2id", "num_labels", "problem_type",
-    "finetuning_task", "use_cache", "return_dict", "output_attentions", "output_hidden_states", "gradient_checkpointing",
-})  # fmt: skip
 
 
 class _Quiet:
@@ -96,7 +92,7 @@ class Encoder:
             raise InputError(f"--head-start checkpoint keeps Hugging Face's own head: give --head default, not {head}")
         with seeded(seed, "head"), quiet():
             # A copy, because class names and rates are written into it, and one encoder serves many tasks.
-            config = _with_dropout(self.config, dropout)
+            config = with_dropout(self.config, dropout)
             model = (
                 self._default_head(outputs, config, start)
                 if head == "default"
@@ -171,7 +167,7 @@ class Encoder:
 
         Not the bytes of the files, which another version of transformers writes otherwise.
         """
-        config = {name: value for name, value in self.config.to_dict().items() if _decides(name)}
+        config = deciding(self.config.to_dict())
         words = json.dumps(sorted(self.tokenizer.get_vocab().items()))
         # Cut, since a limit takes tokens off one side or the other; a pair, since it has a template and segments of its own.
         cut = [
@@ -345,29 +341,6 @@ def _hash(files: list[Path]) -> str:
             while chunk := file.read(1 << 20):  # 1 MiB: weights may take more than the memory
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def _with_dropout(config: Any, rate: float | None) -> Any:
-    """A copy of `config` with every dropout rate set to `rate`, or as it was."""
-    config = copy.deepcopy(config)
-    if rate is not None:
-        for name, value in vars(config).items():
-            # None says that another entry's rate is meant, as in BERT's classifier_dropout.
-            # ESM has a switch among them.
-            if _is_dropout(name) and (value is None or isinstance(value, float | int)) and not isinstance(value, bool):
-                setattr(config, name, rate)
-    return config
-
-
-def _decides(name: str) -> bool:
-    """Whether the entry of a configuration can change what an encoder answers."""
-    # Dropout is off when a model answers; an underscore marks what transformers notes for itself.
-    return not (name in _OF_NO_MATTER or name.startswith("_") or _is_dropout(name))
-
-
-def _is_dropout(name: str) -> bool:
-    """Whether the entry of a configuration is a rate of dropout; ESM's token_dropout is a way to scale embeddings."""
-    return ("dropout" in name or name.endswith("pdrop")) and name != "token_dropout"
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, first_line
+from ..randomness import forked
 from .head import agree, texts_per_row
 from .padded import padded_logits, padded_vectors
 
@@ -39,6 +40,24 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try:
         with torch.no_grad():
             yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def check_training(model: Any) -> None:
+    """Raises InputError where `model`, which answers texts, cannot do so while it is trained: Reformer takes one length then."""
+    modes = {module: module.training for module in model.modules()}
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modes):  # it would learn from the probe
+        return
+    model.train()
+    try:
+        with forked(), torch.no_grad():
+            padded_logits(model, probe_ids(model), None)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise InputError(
+            f"{type(model).__name__} cannot be trained on texts of any length: {first_line(error)}"
+        ) from error
     finally:
         for module, training in modes.items():
             module.training = training

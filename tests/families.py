@@ -28,6 +28,7 @@ _SIZES: dict[str, Any] = {
 _OWN: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "gptj": {"rotary_dim": 8},
+    "xmod": {"languages": ["en"], "default_language": "en"},
     "reformer": {
         "axial_pos_shape": (8, 8), "axial_pos_embds_dim": (16, 16), "attention_head_size": 16, "feed_forward_size": 48,
         "attn_layers": ["local", "lsh"], "num_buckets": 4, "is_decoder": False,

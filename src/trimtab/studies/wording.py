@@ -124,7 +124,12 @@ def higher_is_better(metrics: Mapping[str, Any], name: str) -> bool:
 
 
 def better(scores: Mapping[str, Any], name: str) -> bool | None:
-    """Whether score `name` improved over the baseline; None where it stayed or one of the two is undefined."""
+    """Whether score `name` improved over the baseline; None where it stayed or one of the two is undefined.
+
+    Nor is a calibration error compared: a head that knows nothing is unsure and right, and any that has learned looks worse.
+    """
+    if name == "calibration_error":
+        return None
     before, after = scores["baseline"][name], scores["scores"][name]
     if not defined(before) or not defined(after) or before == after:
         return None

@@ -1,12 +1,13 @@
-# make demo   fit the embedded task on the embedded encoder, with a report
-# make test   run the tests
-# make check  style, types and import directions, as CI does
+# make demo       fit the embedded task on the embedded encoder, with a report
+# make test       run the tests but the slow ones
+# make test-slow  run the tests that take minutes
+# make check      style, types and import directions, as CI does
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-slow check format clean
 
 demo: $(VENV)/ready
 	$(BIN)/trimtab fit minilm helpdesk --out runs/helpdesk --overwrite
@@ -16,6 +17,9 @@ demo: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(BIN)/pytest
+
+test-slow: $(VENV)/ready
+	$(BIN)/pytest -m slow
 
 check: $(VENV)/ready
 	$(BIN)/ruff check

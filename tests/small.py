@@ -56,6 +56,7 @@ FAMILIES = tuple(CONFIGS)
 _TOKENS = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
 _OWN_NAMES = {"vocab_size": _SIZES["vocab_size"], "pad_token_id": 0}
 _ODD = {  # model types of transformers and what they are built with; tried only where they are odd
+    "deberta": _SIZES | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
     "xlnet": _OWN_NAMES | {"d_model": 32, "n_layer": N_LAYERS, "n_head": 2, "d_inner": 48},
     "markuplm": _SIZES,
     "xmod": _SIZES | {"languages": ["en"], "default_language": "en"},
@@ -92,6 +93,12 @@ def make_encoder_folder(family: str, folder: Path, *, seed: int = 0, dtype: torc
     torch.manual_seed(seed)
     config = (CONFIGS | ODD_CONFIGS)[family]()
     AutoModel.from_config(config).to(dtype).save_pretrained(folder)
+    word_tokenizer(segments=getattr(config, "type_vocab_size", 0) > 1).save_pretrained(folder)
+    return folder
+
+
+def word_tokenizer(*, segments: bool = False) -> PreTrainedTokenizerFast:
+    """A tokenizer of the known words, with segment ids where the encoder has them."""
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(SPECIAL + WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(
@@ -99,13 +106,11 @@ def make_encoder_folder(family: str, folder: Path, *, seed: int = 0, dtype: torc
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     inputs = ["input_ids", "attention_mask"]
-    if getattr(config, "type_vocab_size", 0) > 1:
+    if segments:
         inputs.insert(1, "token_type_ids")
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=words, model_max_length=60, model_input_names=inputs, mask_token="[MASK]", **names
     )
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def sentences(count: int, seed: int) -> list[str]:

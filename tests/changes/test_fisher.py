@@ -13,7 +13,7 @@ from small import CONFIGS
 from torch import Tensor
 from torch.nn import functional
 
-from trimtab.changes.fisher import ESTIMATORS, Fisher, Meter, factors, mean_of, stability_of
+from trimtab.changes.fisher import ESTIMATORS, Fisher, Meter, cost_note, factors, mean_of, stability_of
 from trimtab.changes.methods import Biases, Full, Head, LayerNorms, Lora, Random
 from trimtab.changes.selection import Selection
 from trimtab.encoders.padded import padded_logits
@@ -355,3 +355,10 @@ def test_nothing_to_measure_is_refused(encoder: Any) -> None:
     for given in ("nothing", "head"):
         with pytest.raises(InputError, match="nothing to measure"):
             Meter(model, Head().attach(model).body, "single_label", "empirical", 0, given)
+
+
+def test_what_exact_costs_with_many_classes_is_said():
+    (note,) = cost_note("exact", "single_label", 403, 1024)
+    assert "403 backward passes for each of 1,024 rows, where sampled takes one" in note
+    quiet = [("exact", "single_label", 6), ("sampled", "single_label", 403), ("exact", "regression", 0)]
+    assert all(cost_note(*each, 1024) == [] for each in quiet)

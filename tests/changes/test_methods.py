@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small import FAMILIES, N_LAYERS, make_task
+from small import FAMILIES, N_LAYERS, make_encoder_folder, make_task
 from torch import nn
 
 from trimtab.changes.delta import Delta
@@ -12,6 +12,7 @@ from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, 
 from trimtab.changes.moved_top import MovedTop
 from trimtab.changes.notation import parse_method
 from trimtab.changes.selection import Selection
+from trimtab.encoders.encoder import load
 from trimtab.encoders.head import TWO_CLASSES
 from trimtab.encoders.parts import parts_of, plain_name
 from trimtab.errors import InputError
@@ -278,3 +279,24 @@ def test_the_rate_of_elements_of_vectors_falls_with_their_share() -> None:
 def test_sizes_that_no_selection_has_are_refused_at_once(text: str) -> None:
     with pytest.raises(InputError, match=r"(count|share)=\S+ must be"):
         parse_method(text)
+
+
+def test_a_kind_that_the_encoder_does_not_have_is_named_and_not_skipped(tmp_path):
+    gte = load(make_encoder_folder("gte", tmp_path / "gte")).with_head(TWO_CLASSES, head="default")
+    for method in (Biases("query+intermediate"), FisherTop(count=3, within=Biases("query+intermediate"))):
+        with pytest.raises(
+            InputError, match="which=query.intermediate: .* no biases of kind intermediate; it has .*query, key"
+        ):
+            method.attach(gte)
+    with pytest.raises(
+        InputError, match="targets=query.pooler: .* no linear maps of kind pooler; it has query, key, value"
+    ):
+        Lora(targets="query+pooler").attach(gte)
+    assert Biases("query").attach(gte).count == N_LAYERS * 32
+
+
+def test_debertas_biases_of_query_and_value_are_such(tmp_path):
+    deberta = load(make_encoder_folder("deberta", tmp_path / "deberta")).with_head(TWO_CLASSES)
+    chosen = Biases("query+value").attach(deberta).elements
+    assert sorted(name.rpartition(".")[2] for name in chosen) == ["q_bias"] * N_LAYERS + ["v_bias"] * N_LAYERS
+    assert Lora().attach(deberta).body.count > 0, "of the map that query, key and value share"

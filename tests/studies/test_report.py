@@ -9,6 +9,7 @@ import pytest
 from sample_runs import SAMPLES, write_run
 
 from trimtab.errors import InputError
+from trimtab.studies import wording
 from trimtab.studies.report import environment, excerpt, report
 from trimtab.studies.run_folder import read_run_folder
 from trimtab.studies.tables import class_counts
@@ -363,3 +364,14 @@ def test_of_rows_without_labels_no_class_is_counted() -> None:
         name: [(cell.text, cell.fraction) for cell in cells] for name, cells in class_counts(splits, ["yes", "no"])
     }
     assert found == {"yes": [("3", 1.0), ("–", 0.0)], "no": [("0", 0.0), ("–", 0.0)]}
+
+
+def test_a_calibration_error_is_not_called_worse_than_that_of_a_head_that_knows_nothing() -> None:
+    metrics = {name: {"higher_is_better": name == "accuracy"} for name in ("accuracy", "calibration_error")}
+    scores = {
+        "metrics": metrics,
+        "baseline": {"accuracy": 0.2, "calibration_error": 0.01},
+        "scores": {"accuracy": 0.9, "calibration_error": 0.05},
+    }
+    assert wording.better(scores, "accuracy") is True
+    assert wording.better(scores, "calibration_error") is None

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import rankdata
 from small import make_task
 
-from trimtab.studies.statistics import RESAMPLES, Difference, difference, holm, over_tasks, resampled_score
+from trimtab.studies.statistics import RESAMPLES, Difference, difference, holm, over_tasks, resampled_score, usable
 from trimtab.tasks.metrics import scores
 
 
@@ -223,3 +223,26 @@ def test_far_out_no_more_alarms_than_promised(rows: float, freedom: int) -> None
         for mean, variance in zip(means, draw.chisquare(freedom, n) / freedom, strict=True)
     )
     assert alarms <= n * level + 3 * (n * level) ** 0.5  # 10 expected at most
+
+
+@pytest.mark.parametrize("metric", ["loss", "calibration_error", "roc_auc", "average_precision", "f2"])
+def test_an_unknown_metric_is_refused_and_not_tested_as_f1(metric: str, draw: np.random.Generator) -> None:
+    assert not usable(metric)
+    for labels in (draw.integers(0, 2, 20), draw.integers(0, 2, (20, 3))):
+        with pytest.raises(ValueError, match=metric):
+            resampled_score(metric, labels, labels, np.ones((1, 20)), 3)
+    with pytest.raises(ValueError, match="matthews is no metric of such classes"):
+        resampled_score("matthews", draw.integers(0, 2, (20, 3)), draw.integers(0, 2, (20, 3)), np.ones((1, 20)), 3)
+
+
+def test_the_positive_class_is_the_tasks(draw: np.random.Generator) -> None:
+    from sklearn.metrics import f1_score
+
+    labels, answers = draw.integers(0, 2, 80), draw.integers(0, 2, 80)
+    for positive in (0, 1):
+        found = resampled_score("f1", labels, answers, np.ones((1, 80)), 2, positive)
+        assert found[0] == pytest.approx(f1_score(labels, answers, pos_label=positive))
+    mirrored = difference("f1", labels, [answers], [1 - answers], 2, positive=0)
+    assert mirrored.mean == pytest.approx(
+        f1_score(labels, answers, pos_label=0) - f1_score(labels, 1 - answers, pos_label=0)
+    )

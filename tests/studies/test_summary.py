@@ -54,3 +54,17 @@ def test_the_same_scores_in_another_order_share_a_rank_and_the_smaller_method_go
     assert [s.rank for s in found.overall] == [1, 1]
     assert found.best_first[0].method == "head"
     assert found.front("elements") == ["head"]
+
+
+def test_of_equal_scores_the_method_with_the_lower_loss_goes_first() -> None:
+    task = make_task()
+    cells = [
+        Cell(
+            task.name, method, 0, "accuracy", {"accuracy": 0.5, "loss": loss}, elements={"body": size, "head": 9},
+            answers=list(task.validation.labels),
+        )
+        for method, size, loss in (("head", 0, 0.7), ("full", 1000, 0.4), ("biases", 10, 0.4))
+    ]  # fmt: skip
+    found = summarised("bert", [task], ["head", "full", "biases"], [0], "head", cells)
+    assert [s.rank for s in found.overall] == [1, 1, 1]
+    assert [s.method for s in found.best_first] == ["biases", "full", "head"]

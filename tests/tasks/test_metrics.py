@@ -6,7 +6,18 @@ import torch
 from small import make_task
 
 from trimtab.errors import InputError
-from trimtab.tasks.metrics import METRICS, calibration_error, check_metric, confusion, metric_names, per_class, scores
+from trimtab.tasks.metrics import (
+    METRICS,
+    calibration_error,
+    check_metric,
+    confusion,
+    improves,
+    metric_names,
+    named,
+    per_class,
+    scores,
+)
+from trimtab.tasks.reading import Reading
 
 
 def logits_for(predicted: list[int], n_classes: int = 3) -> torch.Tensor:
@@ -189,3 +200,69 @@ def test_unknown_metric_is_refused():
 def test_no_rows_cannot_be_scored():
     with pytest.raises(ValueError, match="no rows"):
         scores(make_task(), torch.empty(0, 3), torch.empty(0, dtype=torch.long))
+
+
+def test_ties_of_the_main_metric_are_decided_by_the_loss():
+    old = {"accuracy": 0.5, "mean_squared_error": 4.0, "loss": 0.7}
+    assert improves("accuracy", old | {"loss": 0.6}, old)
+    assert not improves("accuracy", old, old)
+    assert not improves("accuracy", old | {"accuracy": 0.4, "loss": 0.1}, old)
+    assert improves("accuracy", old | {"accuracy": 0.6, "loss": 9.0}, old)
+    assert improves("mean_squared_error", old | {"mean_squared_error": 3.0, "loss": 9.0}, old)
+    assert improves("loss", old | {"loss": 0.6}, old)
+    undefined = old | {"accuracy": float("nan")}
+    assert improves("accuracy", old, undefined)
+    assert not improves("accuracy", undefined | {"loss": 0.1}, old)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+@pytest.mark.parametrize("levels", [3, 10_000])  # three different scores: nearly all are ties
+def test_scores_of_a_ranking_are_those_of_scikit_learn(n_classes, levels):
+    from dataclasses import replace
+
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    draw = np.random.default_rng(levels)
+    truth = draw.integers(0, n_classes, 200)
+    logits = torch.from_numpy(draw.integers(0, levels, (200, n_classes)) * 3.0 / levels)
+    single = scores(replace(make_task(), classes=tuple("abcde"[:n_classes])), logits, torch.from_numpy(truth))
+    likely, has = logits.softmax(-1).numpy().round(12), np.eye(n_classes)[truth]
+    if n_classes == 2:
+        assert single["roc_auc"] == pytest.approx(roc_auc_score(truth, likely[:, 1]))
+        assert single["average_precision"] == pytest.approx(average_precision_score(truth, likely[:, 1]))
+    elif levels > 3:  # with few, probabilities that should be equal differ by rounding
+        assert single["roc_auc"] == pytest.approx(roc_auc_score(truth, likely, multi_class="ovr"), abs=1e-3)
+        assert single["average_precision"] == pytest.approx(average_precision_score(has, likely), abs=1e-3)
+    task = replace(make_task("multi_label"), classes=tuple("abcde"[:n_classes]))
+    several = scores(task, logits, torch.from_numpy(has).float())
+    assert several["roc_auc"] == pytest.approx(roc_auc_score(has, logits.numpy()))
+    assert several["average_precision"] == pytest.approx(average_precision_score(has, logits.numpy()))
+
+
+def test_a_ranking_of_one_class_is_chance_and_one_of_sure_answers_is_no_tie():
+    found = scores(make_task(), logits_for([0, 1, 2]), torch.tensor([1, 1, 1]))
+    assert (found["roc_auc"], found["average_precision"]) == (0.5, 0.0)
+    from dataclasses import replace
+
+    sure = torch.tensor([[0.0, 40.0], [0.0, 30.0], [0.0, 20.0]])  # probabilities that all are 1 in float32
+    assert scores(replace(make_task(), classes=("no", "yes")), sure, torch.tensor([1, 1, 0]))["roc_auc"] == 1.0
+
+
+def test_two_classes_score_the_positive_one():
+    from dataclasses import replace
+
+    from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+    draw = np.random.default_rng(0)
+    truth, logits = draw.integers(0, 2, 80), torch.from_numpy(draw.normal(size=(80, 2)))
+    answers = logits.argmax(1).numpy()
+    for positive, index in (("fraud", 0), ("legit", 1), (None, 1)):
+        task = replace(make_task(), classes=("fraud", "legit"), reading=Reading(positive=positive))
+        found = scores(task, logits, torch.from_numpy(truth))
+        expected = precision_recall_fscore_support(truth, answers, pos_label=index, average="binary")
+        assert [found[name] for name in ("precision", "recall", "f1")] == pytest.approx(expected[:3])
+        likely = logits.softmax(-1)[:, index].numpy()
+        assert found["average_precision"] == pytest.approx(average_precision_score(truth == index, likely))
+        assert named("f1", task.positive) == f"f1 of {positive or 'legit'}"
+    assert named("accuracy", "fraud") == "accuracy"
+    assert named("f1", make_task().positive) == "f1"

@@ -704,3 +704,25 @@ def test_rows_to_predict_need_the_text_column_and_the_file(write: Write) -> None
         read_rows(path)
     with pytest.raises(InputError, match=r"file not found: .*Did you mean"):
         read_rows(path.with_name("mew.csv"), "body")
+
+
+def test_of_two_classes_the_rarer_is_the_positive_one_where_it_is_much_rarer(write: Write) -> None:
+    def task(n_fraud: int, **options) -> Task:
+        rows = [f"text {i},{'fraud' if i < n_fraud else 'legit'}" for i in range(100)]
+        return read(write("fraud.csv", "\n".join(["text,label", *rows]) + "\n"), **options)
+
+    assert (task(25).positive, task(25).notes[:-1]) == ("legit", ())  # 3 : 1 is not above it
+    rare = task(10)
+    assert rare.positive == "fraud"
+    assert "are those of 'fraud', the rarer class (10 of 100 training rows); positive names another" in rare.notes[0]
+    assert task(10, positive="legit").positive == "legit"
+    assert Task.from_description(rare.description()).positive == "fraud"
+    assert Task.from_description({k: v for k, v in rare.description().items() if k != "positive"}).positive == "legit"
+    assert read_like(rare, write("more.csv", "text,label\none,legit\n")).positive == "fraud"
+    with pytest.raises(
+        InputError, match="positive='spam' .* the classes of this single_label task are 'fraud', 'legit'"
+    ):
+        task(10, positive="spam")
+    with pytest.raises(InputError, match="of this regression task are none"):
+        read(write("n.csv", "text,label\na,1.5\nb,2.5\n"), kind="regression", positive="1.5", validation_share=0)
+    assert read(write("n.csv", "text,label\na,x\nb,y\nc,z\n"), positive="", validation_share=0).positive is None

@@ -90,4 +90,5 @@ def test_the_survey_is_json() -> None:
         "repeated": {"train": 0},
         "contradictory": 0,
         "notes": ["a note"],
+        "positive": "b",
     }

@@ -261,6 +261,19 @@ def test_early_stopping(encoder):
     assert run.details["best_step"] == run.history[-3]["step"]
 
 
+def test_of_equal_scores_the_one_with_the_lowest_loss_is_kept_and_patience_sees_it_fall(encoder):
+    """Every row has the first class, so that accuracy is 1 from the first epoch on and only the loss still falls."""
+    task = make_task(n_train=64, n_validation=16)
+    splits = {name: dataclasses.replace(rows, labels=[0] * len(rows)) for name, rows in task.splits.items()}
+    task = dataclasses.replace(task, splits=splits)
+    settings = {"lr": 1e-5, "head_lr": 2e-2, "batch_size": 16, "head_start": "random", "dropout": 0.0}
+    run = fit(encoder, task, Full(), epochs=5, patience=1, **settings)
+    scores = [entry["scores"] for entry in run.history[1:]]
+    assert [each["accuracy"] for each in scores] == [1.0] * 5, "it stopped while the loss was falling"
+    assert run.details["best_step"] == run.details["steps"]
+    assert run.scores["loss"] == pytest.approx(min(each["loss"] for each in scores), abs=1e-6)
+
+
 def test_a_run_killed_after_its_patience_was_lost_stops_there(encoder, tmp_path, monkeypatch):
     task = dataclasses.replace(make_task(n_train=32, n_validation=16), metric="loss")
     settings = {"epochs": 50, "lr": 0.1, "batch_size": 16, "patience": 2}

@@ -1,5 +1,7 @@
 """Judging a run by its own task, read again: the same rows, or a refusal."""
 
+import csv
+import dataclasses
 from pathlib import Path
 
 import datasets
@@ -12,9 +14,10 @@ from trimtab.errors import InputError
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
+from trimtab.training.predict_file import predict_file
 from trimtab.training.recipe import Recipe
 from trimtab.training.repeat import fit_recipe
-from trimtab.training.use import evaluate, predict
+from trimtab.training.use import Predictor, evaluate, predict
 
 
 def rows(count: int, seed: int = 3) -> list[dict]:
@@ -129,3 +132,37 @@ def test_a_task_that_was_described_before_readings_were_noted_is_read_as_then(ta
 
 
 NEW_FIELDS = {"missing_label", "label_separator", "encoding", "header", "validation"}
+
+
+SIGN = "\u00a4"  # a sign that can be seen, and of which the tokenizer below leaves nothing
+
+
+@pytest.fixture
+def dropping(encoder):
+    """The encoder with a tokenizer that drops such signs."""
+    from copy import deepcopy
+
+    from tokenizers import normalizers
+
+    tokenizer = deepcopy(encoder.tokenizer)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(SIGN, "")
+    return dataclasses.replace(encoder, tokenizer=tokenizer)
+
+
+def test_a_text_of_which_the_tokenizer_leaves_nothing_is_an_empty_text(dropping, tmp_path):
+    path = write_csv(tmp_path / "t.csv", [*rows(60), {"text": SIGN, "label": "cat"}])
+    with pytest.raises(InputError, match="1 row of which the tokenizer leaves nothing, as of an empty text"):
+        fit(dropping, read(path, validation=path), Head(), epochs=1)
+    task = read(path, validation=path, skip_bad_rows=True)
+    run = fit(dropping, task, Head(), epochs=1, out=tmp_path / "run")
+    assert len(run.logits) == 60
+    assert any("left out of train: 1 row of which" in line for line in run.details["survey"])
+    predictor = Predictor(run, dropping)
+    with pytest.raises(InputError, match="text 2 is empty: the encoder's tokenizer leaves nothing of it"):
+        predict(predictor, ["a cat", SIGN])
+    texts = write_csv(tmp_path / "texts.csv", [{"text": "a cat"}, {"text": SIGN}, {"text": "zebra dog"}])
+    counts = predict_file(predictor, texts, tmp_path / "out.csv")
+    assert (counts.rows, counts.unanswered, counts.tokens, counts.unknown) == (3, 1, 4, 1)
+    assert "texts.csv: 1 of 4 tokens (25.0%), in 1 of 3 rows, are unknown to the encoder" in counts.odd(60)
+    with (tmp_path / "out.csv").open() as file:
+        assert [row["not_predicted"] for row in csv.DictReader(file)] == ["", "empty text", ""]

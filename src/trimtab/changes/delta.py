@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..encoders.configuration import deciding
 from ..encoders.encoder import Encoder
+from ..encoders.folder_kinds import no_run
 from ..encoders.head import HeadShape
 from ..errors import InputError
 from ..files import replacing, write_json
@@ -36,7 +39,9 @@ class Delta:
     of the flattened parameter.
     """
 
-    base: Mapping[str, Any]  # name, place, revision, sha256, model_type and behaviour of the encoder
+    base: Mapping[
+        str, Any
+    ]  # name, place, revision, sha256, model_type, behaviour of the encoder, and transformers' version
     task: Mapping[str, Any]  # Task.description()
     method: str  # as written on the command line
     head: str  # "default", "linear" or "cls"
@@ -69,6 +74,7 @@ class Delta:
         # Name, place and revision find the encoder; weights and behaviour decide whether another is the same.
         base = {"name": encoder.name, "place": encoder.place, "revision": encoder.revision, "sha256": encoder.sha256}
         base |= {"model_type": encoder.config.model_type, "behaviour": encoder.behaviour}
+        base["transformers"] = version("transformers")  # which decides what parameters are called
         # LoRA alone adds parameters, so it alone must be repeated before values can be set.
         methods = method.methods if isinstance(method, Union) else (method,)
         return cls(
@@ -101,7 +107,9 @@ class Delta:
                 target.shape == value.shape if at is None else int(at.max()) < target.numel()
             )
             if target is None or not fits:
-                raise InputError(f"the delta holds {name} {tuple(value.shape)}, which does not fit this encoder")
+                raise InputError(
+                    f"the delta holds {name} {tuple(value.shape)}, which does not fit this encoder{self._named_by()}"
+                )
         # In place, and so in the dtype and on the device that the model has.
         for name, value in self.values.items():
             at, target = self.positions.get(name), parameters[name]
@@ -141,6 +149,8 @@ class Delta:
         try:
             path.open("rb").close()  # safetensors says of a file that it may not read that there is none
         except (FileNotFoundError, NotADirectoryError):
+            if what := no_run(Path(folder)):
+                raise InputError(f"{folder} {what}") from None
             there = f"{TENSORS} is missing (an unfinished run?)" if Path(folder).is_dir() else "there is no such folder"
             raise InputError(f"no delta in {folder}: {there}. Give a finished run's folder.") from None
         except OSError as error:
@@ -169,6 +179,11 @@ class Delta:
         positions = {name[1:]: tensor for name, tensor in tensors.items() if name.startswith(_AT)}
         return cls(**described, values=values, positions=positions)
 
+    def _named_by(self) -> str:
+        """What to say where a parameter is not found: another version of transformers may call it otherwise; or nothing."""
+        then, now = self.base.get("transformers"), version("transformers")
+        return "" if then in (None, now) else f": its names are those of transformers {then}, and this is {now}"
+
     def _check_base(self, encoder: Encoder) -> None:
         """Raises InputError unless `encoder` is the one that the delta was trained on, and would answer as it did."""
         # Weights first: with others, a difference in the rest says nothing more.
@@ -178,15 +193,14 @@ class Delta:
                 f"{encoder.name!r} with weights {encoder.sha256[:12]}...: give the encoder it was trained on (--encoder)"
             )
         was, now = self.base["behaviour"], encoder.behaviour
-        # What only one of them states is a matter of versions.
-        changed = [
-            name for name in was["config"].keys() & now["config"].keys() if was["config"][name] != now["config"][name]
-        ]
+        # What only one of them states is a matter of versions. Older deltas noted entries of parts that decide nothing.
+        before, after = deciding(was["config"]), now["config"]
+        changed = [name for name in before.keys() & after.keys() if before[name] != after[name]]
         if changed:
             name = min(changed)
             raise InputError(
-                f"this delta was trained on {_named(self.base)} with {name}={was['config'][name]!r} in its configuration, and "
-                f"{encoder.name!r} has {now['config'][name]!r}: put its config.json back"
+                f"this delta was trained on {_named(self.base)} with {name}={before[name]!r} in its configuration, and "
+                f"{encoder.name!r} has {after[name]!r}: put its config.json back"
             )
         # With one vocabulary a text can be cut in two ways, so the tokens of a hard one are compared as well.
         if any(was.get(name, now[name]) != now[name] for name in ("tokens", "cut", "vocabulary_sha256")):

@@ -43,6 +43,7 @@ from .selection import Selection
 from .squares import SquaredGradients
 
 ESTIMATORS = ("empirical", "sampled", "exact")
+_MANY = 20  # classes from which on the exact one takes noticeably longer
 
 _RANKED = 100_000  # elements whose ranks are compared: enough for a correlation to two digits
 _FORMAT = 2  # of the file that `save` writes; `load` reads no other
@@ -278,6 +279,16 @@ class Meter:
                         self._seen.add(name, gradient, int(groups[i]))
         for parameter in rest.values():
             parameter.requires_grad_(False)
+
+
+def cost_note(estimator: str, kind: str, n_classes: int, n_rows: int) -> list[str]:
+    """A sentence on what `exact` costs where there are many classes; nothing where there are few, and of other estimators."""
+    if estimator != "exact" or kind == "regression" or n_classes < _MANY:
+        return []
+    return [
+        f"exact Fisher information sums over {n_classes:,} classes: about {n_classes:,} backward passes for each of {n_rows:,} "
+        "rows, where sampled takes one and has the same mean (estimator=sampled)"
+    ]
 
 
 def check_measure(estimator: str, given: str) -> None:

@@ -100,10 +100,13 @@ class Biases:
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         kinds = _kinds(self.which, "biases:which", {"all": KINDS})
-        why = "this encoder has no biases" + ("" if self.which == "all" else f" of kind {self.which}")
+        parts = parts_of(model)
+        biases = {part.kind for part in parts.values() if part.role == "bias" and not part.is_head}
+        _check_present(self.which, "biases:which", ("all",), biases, "biases")
         return _found(
-            parts_of(model), lambda part: part.role == "bias" and part.kind in kinds and not part.is_head, why
-        )
+            parts, lambda part: part.role == "bias" and part.kind in kinds and not part.is_head,
+            "this encoder has no biases",
+        )  # fmt: skip
 
 
 _NORMS_OF = {"all": NORM_KINDS, "attention": ("attention_norm",), "output": ("output_norm",)}
@@ -190,6 +193,7 @@ class Random:
 
 _DEFAULT_TARGETS = ("query", "value", "query_key_value")
 _TARGETS = ("query", "key", "value", "query_key_value", "attention_output", "intermediate", "output")
+_GROUPS = {"default": _DEFAULT_TARGETS, "all": _TARGETS}
 
 
 @dataclass(frozen=True)
@@ -216,8 +220,19 @@ class Lora:
             object.__setattr__(self, name, kind(float(value)))
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
+        # Here and not where it is injected, so that the delta of an older version is loaded still.
+        present = {*_kinds_of_maps(model).values()} & {*_TARGETS}
+        _kinds(self.targets, "lora:targets", _GROUPS)
+        _check_present(self.targets, "lora:targets", _GROUPS, present, "linear maps")
         inject_lora(model, self)
         return _found(parts_of(model), lambda part: part.kind == "lora", "LoRA added nothing to this encoder")
+
+
+def _kinds_of_maps(model: nn.Module) -> dict[str, str]:
+    """The kind of each linear map, by its path."""
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    kinds = {name.rpartition(".")[0]: part.kind for name, part in parts_of(model).items()}
+    return {path: kind for path, kind in kinds.items() if path in linear}
 
 
 def inject_lora(model: nn.Module, lora: Lora) -> None:
@@ -229,10 +244,8 @@ def inject_lora(model: nn.Module, lora: Lora) -> None:
     except ImportError:
         raise InputError("LoRA needs peft: pip install 'trimtab[lora]'") from None
     # Parameters say of what kind they are; peft asks for the paths of their modules.
-    kinds = _kinds(lora.targets, "lora:targets", {"default": _DEFAULT_TARGETS, "all": _TARGETS})
-    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    paths = {name.rpartition(".")[0] for name, part in parts_of(model).items() if part.kind in kinds}
-    targets = sorted(paths & linear)
+    kinds = _kinds(lora.targets, "lora:targets", _GROUPS)
+    targets = sorted(path for path, kind in _kinds_of_maps(model).items() if kind in kinds)
     if not targets:
         raise InputError(f"this encoder has no linear maps of kind {lora.targets} for LoRA")
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)  # type: ignore[arg-type]
@@ -325,6 +338,17 @@ def _kinds(text: str, option: str, names: Mapping[str, tuple[str, ...]]) -> tupl
     """The parameter kinds that `text` lists, joined by "+"; one of the `names` stands for several."""
     listed = [_one_of(kind, (*names, *KINDS), option) for kind in text.split("+")]
     return tuple(kind for each in listed for kind in names.get(each, (each,)))
+
+
+def _check_present(text: str, option: str, groups: Iterable[str], present: set[str], what: str) -> None:
+    """Raises InputError for a kind that `text` names by itself, not as one of the `groups`, and of which there is nothing.
+
+    To train the others alone would be another method under the same name.
+    """
+    absent = [kind for kind in text.split("+") if kind not in groups and kind not in present]
+    if absent:
+        known = ", ".join(kind for kind in KINDS if kind in present) or "none at all"
+        raise InputError(f"{option}={text}: this encoder has no {what} of kind {', '.join(absent)}; it has {known}")
 
 
 def _one_of(value: str, allowed: Iterable[str], option: str) -> str:

@@ -38,7 +38,8 @@ HeadKind = Annotated[
     typer.Option(help="auto, default (Hugging Face's own), linear (on the mean of the token states) or cls."),
 ]
 HeadStart = Annotated[
-    str | None, typer.Option(help="probe (a linear probe on frozen features, the default) or random.")
+    str | None,
+    typer.Option(help="probe (of frozen features, the default), random, or checkpoint: the head that it brings."),
 ]
 Pairs = Annotated[str | None, typer.Option(help="Two texts of a row: together, apart or auto.")]
 TrainLimit = Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")]
@@ -59,6 +60,10 @@ READING = {
     "no_header": Annotated[bool, typer.Option("--no-header", help="Columns are column_1, column_2, ...")],
     "validation": Annotated[
         str | None, typer.Option(metavar="FILE|SHARE", help="Validation rows, or the share of rows that are held out.")
+    ],
+    "positive": Annotated[
+        str | None,
+        typer.Option(help="Of two classes the one whose precision, recall and F1 are told; default: the rarer."),
     ],
 }
 """How tables are read: the options of every subcommand that reads one, by their names as parameters."""

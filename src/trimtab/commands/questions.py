@@ -96,7 +96,7 @@ def fisher(
     as_json: Json = False,
 ) -> None:
     """Measure how much a task's answers depend on each element of an encoder."""
-    from ..changes.fisher import mean_of
+    from ..changes.fisher import cost_note, mean_of
     from ..changes.notation import parse_method
     from ..changes.selection import check_size
     from ..encoders.encoder import load
@@ -134,6 +134,7 @@ def fisher(
     # One after another: what is kept of each is one number per element, not its model. All are measured alike: only then can
     # they be averaged.
     for task in read_tasks:
+        say(*cost_note(estimator, task.kind, len(task.classes), min(examples, len(task.train))))
         info = measure(
             loaded, task, method, examples=examples, estimator=estimator, seed=seed, head_steps=head_steps, given=given,
             max_length=max_length, compute=compute, at_least=count or 0, progress=True,

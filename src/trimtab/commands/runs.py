@@ -65,7 +65,9 @@ def fit(
     label_smoothing: Annotated[float | None, typer.Option()] = None,
     dropout: Annotated[float | None, typer.Option(help="Default: the encoder's own.")] = None,
     eval_steps: Annotated[int | None, typer.Option(help="Validate every N steps; default: every epoch.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Stop after N validations without a better score.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after N validations without a better score, or a lower loss at the same.")
+    ] = None,
     train_limit: TrainLimit = None,
     # These two bound memory and disk space.
     tokens_per_batch: Annotated[
@@ -87,7 +89,7 @@ def fit(
     from dataclasses import fields
 
     from ..studies.report import report
-    from ..tasks.metrics import figure
+    from ..tasks.metrics import figure, named
     from ..training.folder import holds_run
     from ..training.ranks import is_first
     from ..training.recipe import Recipe, Settings
@@ -126,10 +128,9 @@ def fit(
     page = report(run.folder)
     # On stderr, so that stdout holds the JSON and nothing else.
     metric_name, details = run.details["metric"], run.details
-    say(
-        f"validation {metric_name}: {figure(run.baseline[metric_name])} with {details['start']}, "
-        f"{figure(run.scores[metric_name])} after training"
-    )
+    said = named(metric_name, details["task"]["positive"])
+    before, after = run.baseline[metric_name], run.scores[metric_name]
+    say(f"validation {said}: {figure(before)} with {details['start']}, {figure(after)} after training")
     for note in run.notes:
         say(note)
     say(
@@ -169,7 +170,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a run on a task's test (or validation) rows."""
-    from ..tasks.metrics import figure
+    from ..tasks.metrics import figure, named
     from ..training.use import evaluate as evaluate_run
 
     # Without TASK the run's own data are read again, and refused where they have changed.
@@ -178,8 +179,9 @@ def evaluate(
         say(note)
     if not as_json:
         print(f"{found['split']}, {counted(found['rows'], 'row')}")
+        names = {name: named(name, found["positive"]) for name in found["scores"]}
         for name, value in found["scores"].items():
-            print(f"  {name:<20} {figure(value)}")
+            print(f"  {names[name]:<{max(map(len, names.values()))}}  {figure(value)}")
     print_json(found, as_json)
 
 

@@ -1,6 +1,5 @@
 """Encoder: pretrained weights and their tokenizer, from the hub, a folder or the embedded package."""
 
-import copy
 import hashlib
 import json
 import threading
@@ -16,6 +15,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from ..errors import InputError, first_line
 from ..randomness import seeded
+from .checkpoint_head import rows_for, settle_head, unused_head
+from .configuration import deciding, with_dropout
+from .folder_kinds import other_kind
 from .head import AUTO, HEADS, PAIRS, POOLINGS, TWO_CLASSES, LinearHead, Outputs, in_units_of
 from .pooling import stated_pooling
 from .positions import most_positions
@@ -30,10 +32,6 @@ _PROBLEM_TYPES = {  # a task's kind -> transformers' name for it
 }
 # Accents, capitals, digits, symbols, a tab, other scripts: where tokenizers of one vocabulary may differ.
 _HARD_TEXT = "Déjà vu: the NAÏVE co-worker paid 1,250.75€ (not £99) for unputdownable\tbooks… 東京 #1 don't \U0001f600!"
-_OF_NO_MATTER = frozenset({  # entries of a configuration
-    "architectures", "transformers_version", "torch_dtype", "dtype", "id2label", "label2id", "num_labels", "problem_type",
-    "finetuning_task", "use_cache", "return_dict", "output_attentions", "output_hidden_states", "gradient_checkpointing",
-})  # fmt: skip
 
 
 class _Quiet:
@@ -64,18 +62,20 @@ class Encoder:
     tokenizer: Any = field(repr=False)  # transformers.PreTrainedTokenizerBase
 
     def with_head(
-        self, outputs: Outputs, seed: int = 0, head: str = AUTO, dropout: float | None = None, pairs: str = "together"
-    ) -> Any:
+        self, outputs: Outputs, seed: int = 0, head: str = AUTO, dropout: float | None = None, pairs: str = "together",
+        start: str = "probe",
+    ) -> Any:  # fmt: skip
         """The float32 model with a new head for `outputs` (a Task will do), drawn from the stream "head" of `seed`.
 
         "default" is Hugging Face's own sequence-classification model, whose head is not drawn but kept where the checkpoint
-        has one of the same shape; "linear" is the compact LinearHead on the mean of a text's token states, "cls" that on its
+        has one that answers these classes, or where `start` is "checkpoint" (see checkpoint_head.py): `model.head_kept` tells,
+        and `model.head_note` says so; "linear" is the compact LinearHead on the mean of a text's token states, "cls" that on its
         first one, both always new; "auto" is that of `suited_head`. With `pairs` "apart" the head compares the vectors of two
         texts.
         The names of the parameters that the checkpoint lacked are kept in `model.new_parameters`. A new head of a regression
         answers in the unit of its labels, about their mean; `model.rate_factors` says by what the learning rates of its last map
         are multiplied for that. `dropout` replaces every dropout rate of the configuration. Raises InputError for an unknown
-        head or an encoder that has no such model.
+        head, an encoder that has no such model, or a checkpoint without the head that is to be kept.
         """
         if head not in (AUTO, *HEADS):
             raise InputError(f"unknown head {head!r}; known heads: {AUTO}, {', '.join(HEADS)}")
@@ -86,13 +86,15 @@ class Encoder:
                 "pairs apart are compared by a head of our own: give --head linear or cls, or --pairs together"
             )
         if head == AUTO:
-            head = self.suited_head.head
+            head = self.suited_for(outputs, start).head
             head = "linear" if (head, pairs) == ("default", "apart") else head
+        if start == "checkpoint" and head != "default":
+            raise InputError(f"--head-start checkpoint keeps Hugging Face's own head: give --head default, not {head}")
         with seeded(seed, "head"), quiet():
             # A copy, because class names and rates are written into it, and one encoder serves many tasks.
-            config = _with_dropout(self.config, dropout)
+            config = with_dropout(self.config, dropout)
             model = (
-                self._default_head(outputs, config)
+                self._default_head(outputs, config, start)
                 if head == "default"
                 else self._own_head(outputs, config, head, pairs)
             )
@@ -104,6 +106,19 @@ class Encoder:
     def place(self) -> str:
         """What `load` finds it by from any working directory."""
         return self.name if self.name == "minilm" or self.revision else str(self.folder.absolute())
+
+    def suited_for(self, outputs: Outputs, start: str) -> SuitedHead:
+        """The checkpoint's own head where it is kept for `outputs`, with `start` as in `with_head`; else `suited_head`."""
+        if start == "checkpoint":
+            return SuitedHead("default", "the checkpoint's own, as asked for")
+        if start == "probe" and rows_for(self.config, outputs) is not None:
+            try:
+                kept = self.with_head(outputs, head="default").head_kept
+            except InputError:  # a family without such a head
+                kept = False
+            if kept:
+                return SuitedHead("default", "the checkpoint's own")
+        return self.suited_head
 
     @cached_property
     def suited_head(self) -> SuitedHead:
@@ -152,7 +167,7 @@ class Encoder:
 
         Not the bytes of the files, which another version of transformers writes otherwise.
         """
-        config = {name: value for name, value in self.config.to_dict().items() if _decides(name)}
+        config = deciding(self.config.to_dict())
         words = json.dumps(sorted(self.tokenizer.get_vocab().items()))
         # Cut, since a limit takes tokens off one side or the other; a pair, since it has a template and segments of its own.
         cut = [
@@ -165,16 +180,17 @@ class Encoder:
             "vocabulary_sha256": hashlib.sha256(words.encode()).hexdigest(),
         }  # fmt: skip
 
-    def _default_head(self, outputs: Outputs, config: Any) -> Any:
+    def _default_head(self, outputs: Outputs, config: Any, start: str) -> Any:
         """Hugging Face's sequence-classification model of `config`, with an output for each class, or one."""
         # transformers counts outputs by names, so the one of a regression needs a name too.
         classes = outputs.classes or ("LABEL_0",)
         config.id2label = dict(enumerate(classes))
         config.label2id = {name: i for i, name in enumerate(classes)}
         config.problem_type = _PROBLEM_TYPES[outputs.kind]
-        # The checkpoint's own head may have other classes: then it is drawn anew.
+        # The checkpoint's own head may have more classes or fewer: then it is drawn anew.
         model, found = self._read(AutoModelForSequenceClassification, config, ignore_mismatched_sizes=True)
         model.new_parameters = self._new(found, f"{model.base_model_prefix}.")
+        model.head_kept, model.head_note = settle_head(model, self.config, outputs, start)
         return model
 
     def _own_head(self, outputs: Outputs, config: Any, head: str, pairs: str) -> Any:
@@ -187,6 +203,7 @@ class Encoder:
         model: Any = LinearHead(body, body.base_model_prefix, max(1, len(outputs.classes)), POOLINGS[head], n_texts)
         # The head is known by lying outside of the body, in which only the pooler could have been new.
         model.new_parameters = frozenset()
+        model.head_kept, model.head_note = False, unused_head(config)
         return model
 
     def _new(self, found: Mapping[str, Any], body: str) -> frozenset[str]:
@@ -257,6 +274,9 @@ def _download(name: str, revision: str | None) -> Path:
 
 def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256: str | None = None) -> Encoder:
     """The Encoder in `folder`; raises InputError where files are lacking or the weights have another hash."""
+    other = other_kind(folder)
+    if other is not None:
+        raise InputError(f"encoder folder {name!r} {other}")
     files = _weight_files(name, folder)
     sha256 = _hash(files)
     if expected_sha256 not in (None, sha256):
@@ -270,6 +290,12 @@ def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256:
     if config.is_encoder_decoder:
         raise InputError(
             f"{name!r} is an encoder with a decoder ({config.model_type}): give an encoder, such as BERT's family"
+        )
+    lacking = [each for each in ("vocab_size", "hidden_size") if not isinstance(getattr(config, each, None), int)]
+    if lacking:
+        raise InputError(
+            f"{name!r} is of the family {config.model_type}, which trimtab cannot train: its configuration has no "
+            f"{' and no '.join(lacking)}, as families have that read one table of tokens, such as BERT's"
         )
     if getattr(config, "num_hidden_layers", 1) < 1:
         raise InputError(f"config.json of encoder {name!r} says that it has no layers (num_hidden_layers)")
@@ -315,29 +341,6 @@ def _hash(files: list[Path]) -> str:
             while chunk := file.read(1 << 20):  # 1 MiB: weights may take more than the memory
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def _with_dropout(config: Any, rate: float | None) -> Any:
-    """A copy of `config` with every dropout rate set to `rate`, or as it was."""
-    config = copy.deepcopy(config)
-    if rate is not None:
-        for name, value in vars(config).items():
-            # None says that another entry's rate is meant, as in BERT's classifier_dropout.
-            # ESM has a switch among them.
-            if _is_dropout(name) and (value is None or isinstance(value, float | int)) and not isinstance(value, bool):
-                setattr(config, name, rate)
-    return config
-
-
-def _decides(name: str) -> bool:
-    """Whether the entry of a configuration can change what an encoder answers."""
-    # Dropout is off when a model answers; an underscore marks what transformers notes for itself.
-    return not (name in _OF_NO_MATTER or name.startswith("_") or _is_dropout(name))
-
-
-def _is_dropout(name: str) -> bool:
-    """Whether the entry of a configuration is a rate of dropout; ESM's token_dropout is a way to scale embeddings."""
-    return ("dropout" in name or name.endswith("pdrop")) and name != "token_dropout"
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from .layout import Layout
 from .parts import layers_of, runs_as
 from .picked import embedding_forward
 from .positions import position_ids, uncounted
-from .probe import evaluating, observe, padding_matters, probe_ids
+from .probe import check_training, evaluating, observe, padding_matters, probe_ids
 from .running import Run
 from .whole import WholeLayer, fits, whole_forward
 
@@ -194,6 +194,7 @@ def prepare(model: Any, *, compute: Compute = "auto") -> None:
     if not plan.packed:
         model.config._attn_implementation = plan.attention
         plan.alike = padding_matters(model, expected)
+        check_training(model)
         if plan.alike and texts_per_row(model) > 1:
             restore(model)
             raise InputError(

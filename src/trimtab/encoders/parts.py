@@ -120,6 +120,9 @@ def parts_of(model: nn.Module) -> dict[str, Part]:
             kind = "lora"
         elif layer is not None:
             kind = _kind_in_layer(path, modules, outputs)
+            # DeBERTa keeps the biases of query and value beside the map that all three share.
+            if kind == "other" and name.endswith("_bias") and _IN_ATTENTION.search(path):
+                kind = _attention_kind(name.rpartition(".")[2], "other")
         else:
             kind = _kind_outside(path, modules, layers_seen)
         if layer is None:
@@ -196,8 +199,12 @@ def _kind_in_layer(path: str, modules: Mapping[str, nn.Module], outputs: set[str
         return "other"
     if not in_attention:
         return "output" if path in outputs else "intermediate"
-    leaf = path.rpartition(".")[2]
-    return next((kind for kind, pattern in _ATTENTION_KINDS if pattern.search(leaf)), "attention_output")
+    return _attention_kind(path.rpartition(".")[2], "attention_output")
+
+
+def _attention_kind(leaf: str, otherwise: str) -> str:
+    """The kind in attention that the last component of a path says."""
+    return next((kind for kind, pattern in _ATTENTION_KINDS if pattern.search(leaf)), otherwise)
 
 
 def _normalises_attention(path: str, modules: Mapping[str, nn.Module]) -> bool:

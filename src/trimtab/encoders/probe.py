@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError, first_line
+from ..randomness import forked
 from .head import agree, texts_per_row
 from .padded import padded_logits, padded_vectors
 
 LENGTHS = (5, 9, 3, 7)  # tokens of the texts tried: three, or two pairs where a row has two texts
-
-_log = logging.getLogger(__name__)
 
 
 def probe_ids(model: Any) -> list[np.ndarray]:
@@ -41,6 +40,24 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try:
         with torch.no_grad():
             yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def check_training(model: Any) -> None:
+    """Raises InputError where `model`, which answers texts, cannot do so while it is trained: Reformer takes one length then."""
+    modes = {module: module.training for module in model.modules()}
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modes):  # it would learn from the probe
+        return
+    model.train()
+    try:
+        with forked(), torch.no_grad():
+            padded_logits(model, probe_ids(model), None)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise InputError(
+            f"{type(model).__name__} cannot be trained on texts of any length: {first_line(error)}"
+        ) from error
     finally:
         for module, training in modes.items():
             module.training = training
@@ -74,6 +91,7 @@ def padding_matters(model: Any, together: Tensor) -> bool:
     """Whether the probe's texts are answered otherwise one by one than `together` and padded (3, C).
 
     XLNet's head reads the last position, whatever stands there; Fourier transforms and convolutions mix it into the others.
+    Raises InputError where the model cannot answer them one by one: Funnel halves a text until it is too short.
     """
     with evaluating(model):
         try:
@@ -82,6 +100,7 @@ def padding_matters(model: Any, together: Tensor) -> bool:
             else:
                 alone = torch.cat([padded_logits(model, [ids], None) for ids in probe_ids(model)])
         except (RuntimeError, ValueError, IndexError) as error:
-            _log.info("%s cannot answer the probe's texts alone: %s", type(model).__name__, error)
-            return False
+            raise InputError(
+                f"{type(model).__name__} cannot answer a text of few tokens by itself: {first_line(error)}"
+            ) from error
     return not agree(model, together, alone, rtol=1e-3, atol=1e-4, apart=1e-2)

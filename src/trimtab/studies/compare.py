@@ -178,6 +178,9 @@ def _identity(encoder: Encoder, task: Task, method: Method, settings: Settings) 
         method_identity(method), task.name, task.kind, task.classes, task.metric,
         sorted(resolved.items()), task.train.sha256(), task.validation.sha256(),
     )  # fmt: skip
+    # Only where it is the first class and not the second, so that cells of the time before there was a choice count still.
+    if task.positive_index == 0:
+        parts += (task.positive,)
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 

@@ -79,7 +79,7 @@ def fisher(
         apart=form.pairs == "apart",
     )  # fmt: skip
     # The head and the method's own draws are those of a fit with this seed: what is measured is what training starts from.
-    model = encoder.with_head(task, seed, form.head, pairs=form.pairs).to(device())
+    model = encoder.with_head(task, seed, form.head, pairs=form.pairs, start=head_start).to(device())
     check_ids(model, tokens)
     if labelled and head_start == "probe" and can_start(model):
         started(encoder, model, tokens, loss, arithmetic, settings)

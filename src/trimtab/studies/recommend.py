@@ -23,7 +23,7 @@ from .compare import compare
 from .comparison_page import doubts
 from .information import fisher
 from .summary import Comparison, Summary, summarised
-from .wording import count, duration, plain, score, share, size
+from .wording import count, duration, metric_name, score, share, size
 
 FINALISTS = 3  # methods that are tried with more than one seed
 HELD_SHARE = 1 / 3  # of the rows of a trial, to judge it by
@@ -168,7 +168,7 @@ def _what_trials_say(final: Comparison, first: Comparison, trial: Task) -> str:
     best, *others = final.best_first
     seeds = len(final.seeds)
     sentence = (
-        f"{best.method} scored best, {plain(trial.metric)} {score(best.mean)} over {counted(seeds, 'seed')} on "
+        f"{best.method} scored best, {metric_name(trial)} {score(best.mean)} over {counted(seeds, 'seed')} on "
         f"{counted(len(trial.validation), 'row')} after training on {len(trial.train):,}"
     )
     if others:

@@ -13,7 +13,7 @@ from . import wording
 from .charts import Chart, Line, Mark, Point, line_chart
 from .run_folder import RunFolder, read_run_folder
 from .tables import MANY, class_counts, confusion_grid, often_confused, trained_grid, trained_sums, weakest
-from .wording import answer, count, opening, plain, score
+from .wording import answer, count, score, score_name
 
 # For annotations alone: Jinja2 is imported when a page is made.
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def page_contents(folder: RunFolder) -> dict[str, Any]:
 class Result:
     """One score before and after training."""
 
-    name: str  # of the metric, as in the file
+    name: str  # of the metric in words, with the class that it is of
     before: float | None  # None or NaN where the score is undefined; so for `after`
     after: float | None
     higher_is_better: bool
@@ -118,7 +118,7 @@ def results(scores: Mapping[str, Any]) -> Iterator[Result]:
         # A score that the file does not describe, as a loss may be, has no known ends.
         limits = scores["metrics"].get(name, {"low": None, "high": None})
         yield Result(
-            name,
+            score_name(name, scores["task"]),
             scores["baseline"][name],
             scores["scores"][name],
             wording.higher_is_better(scores["metrics"], name),
@@ -146,14 +146,15 @@ def metric_chart(folder: RunFolder) -> Chart:
     """The main metric over the steps, the best evaluation marked."""
     # Not every run is scored by a metric with ends; a loss has none above.
     metric, best = folder.scores["metric"], folder.scores["best_step"]
+    name = score_name(metric, folder.scores["task"])
     limits = folder.scores["metrics"].get(metric, {"low": None, "high": None})
     values = [entry["scores"][metric] for entry in folder.history]
     line = Line(folder.scores["split"], "blue", curve(folder.history, values))
     reached = score(folder.scores["scores"][metric])
-    summary = f"{plain(metric)} over {len(values)} evaluations; best {reached} at step {count(best)}"
+    summary = f"{name} over {len(values)} evaluations; best {reached} at step {count(best)}"
     mark = Mark(best, f"best: {reached}")
     ends = (limits["low"], limits["high"])
-    return line_chart(opening(metric), [line], x_name="step", summary=summary, mark=mark, limits=ends)
+    return line_chart(name[:1].upper() + name[1:], [line], x_name="step", summary=summary, mark=mark, limits=ends)
 
 
 def curve(history: Sequence[Mapping[str, Any]], values: Sequence[float | None]) -> list[Point]:

@@ -82,11 +82,13 @@ class Difference:
 
 
 def difference(
-    metric: str, labels: NDArray, ours: Sequence[NDArray], theirs: Sequence[NDArray], n_classes: int, seed: int = 0
-) -> Difference:
+    metric: str, labels: NDArray, ours: Sequence[NDArray], theirs: Sequence[NDArray], n_classes: int, seed: int = 0,
+    positive: int = 1,
+) -> Difference:  # fmt: skip
     """The Difference of two methods' answers to the same rows, one array per seed, paired seed by seed.
 
-    `n_classes` is the task's (0 for regression), and positive is better for every metric. The same resampled rows serve both
+    `n_classes` is the task's (0 for regression), `positive` the number of its positive class where there are two. A difference
+    above 0 is better for every metric. The same resampled rows serve both
     methods and all seeds; what training again would change comes on top, as the variance over seeds, because rows alone
     would call two runs of one method different.
     """
@@ -94,7 +96,7 @@ def difference(
     pairs = list(zip(ours, theirs, strict=True))
 
     def better_by(a: NDArray, b: NDArray, weights: NDArray) -> NDArray:
-        ours, theirs = (resampled_score(metric, labels, answers, weights, n_classes) for answers in (a, b))
+        ours, theirs = (resampled_score(metric, labels, answers, weights, n_classes, positive) for answers in (a, b))
         return sign * (ours - theirs)
 
     whole = np.ones((1, len(labels)))
@@ -135,12 +137,30 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def resampled_score(metric: str, labels: NDArray, answers: NDArray, weights: NDArray, n_classes: int) -> NDArray:
+_OF_CLASSES = ("precision", "recall", "f1", "f1_macro")  # from the counts of each class
+_KNOWN = (
+    *_OF_CLASSES,
+    "accuracy",
+    "matthews",
+    "f1_micro",
+    "pearson",
+    "spearman",
+    "mean_absolute_error",
+    "mean_squared_error",
+)
+
+
+def resampled_score(
+    metric: str, labels: NDArray, answers: NDArray, weights: NDArray, n_classes: int, positive: int = 1
+) -> NDArray:
     """`metric` (R,) of answers to rows that count `weights` (R, N) times, as tasks/metrics.py scores the rows drawn.
 
     Answers are class numbers (N,), classes as 0 and 1 (N, C), or values (N,). `n_classes` is the task's, because some of its
-    classes may be in neither labels nor answers. Not for metrics that depend on more than the answers, see `usable`.
+    classes may be in neither labels nor answers, and `positive` the number of its positive class. Raises ValueError for
+    metrics that depend on more than the answers, see `usable`, and for those that are not of such labels.
     """
+    if not usable(metric):
+        raise ValueError(f"resamples cannot be scored by {metric}")
     if metric in ("pearson", "spearman"):
         if metric == "spearman":  # of ranks in the whole sample, which resampling hardly changes
             labels, answers = ranks(labels), ranks(answers)
@@ -157,22 +177,26 @@ def resampled_score(metric: str, labels: NDArray, answers: NDArray, weights: NDA
     hits, true, said = (weights @ each for each in (of_labels.multiply(of_answers), of_labels, of_answers))
     if metric == "matthews":
         return _matthews(hits, true, said)
-    return _of_classes(metric, hits, true, said, binary=n_classes == 2)
+    return _of_classes(metric, hits, true, said, positive if n_classes == 2 else None)
 
 
 def usable(metric: str) -> bool:
-    """Whether `resampled_score` knows the metric."""
-    return metric not in ("loss", "calibration_error")
+    """Whether `resampled_score` knows the metric: one of classes or values that were answered, and not of how sure they are."""
+    return metric in _KNOWN
 
 
-def _of_classes(metric: str, hits: NDArray, true: NDArray, said: NDArray, binary: bool) -> NDArray:
-    """Precision, recall or F1 from counts (R, C): of the second of two classes, else the mean over those that occur; 0 where
-    undefined."""
+def _of_classes(metric: str, hits: NDArray, true: NDArray, said: NDArray, positive: int | None) -> NDArray:
+    """Precision, recall or F1 from counts (R, C): of the class `positive`, else the mean over those that occur.
+
+    What is undefined is 0. Raises ValueError for another metric: it must not be tested as F1.
+    """
+    if metric not in _OF_CLASSES:
+        raise ValueError(f"{metric} is no metric of such classes")
     by_class = {
         "precision": _ratio(hits, said), "recall": _ratio(hits, true),
     }.get(metric, _ratio(2 * hits, true + said))  # fmt: skip
-    if binary and metric != "f1_macro":
-        return by_class[:, 1]
+    if positive is not None and metric != "f1_macro":
+        return by_class[:, positive]
     return _ratio(by_class.sum(1), (true + said > 0).sum(1))
 
 
@@ -183,7 +207,7 @@ def _multi_label(metric: str, labels: NDArray, answers: NDArray, weights: NDArra
     hits, true, said = weights @ (labels * answers), weights @ labels, weights @ answers
     if metric == "f1_micro":
         return _ratio(2 * hits.sum(1), true.sum(1) + said.sum(1))
-    return _of_classes(metric, hits, true, said, binary=False)
+    return _of_classes(metric, hits, true, said, None)
 
 
 def _membership(classes: NDArray, n_classes: int) -> Any:

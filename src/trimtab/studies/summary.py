@@ -64,6 +64,7 @@ class Summary:
     difference: Difference | None = None  # from the reference method, positive is better; None for itself
     p: float | None = None  # of the difference, corrected for all comparisons over the tasks, or task by task
     mean_rank: float | None = None  # over tasks whose scores have unlike directions or units, where `mean` says nothing
+    loss: float = 0.0  # the mean loss, which decides between equals; 0 over tasks whose losses have units of their own
 
     @property
     def verdict(self) -> str:
@@ -99,8 +100,8 @@ class Comparison:
 
     @property
     def best_first(self) -> list[Summary]:
-        """`overall` by rank; of equals the one that trains fewest elements."""
-        return sorted(self.overall, key=lambda summary: (summary.rank, summary.elements))
+        """`overall` by rank; of equals the one with the lowest loss, and of those the one that trains fewest elements."""
+        return sorted(self.overall, key=lambda summary: (summary.rank, summary.loss, summary.elements))
 
     def front(self, cost: str) -> list[str]:
         """The methods that no other outranks at the same or a lower `cost` (elements, seconds, delta_bytes)."""
@@ -167,8 +168,9 @@ def summarised(
         for method in found[task.name]:
             if method != reference and reference in mine:
                 differences[task.name, method] = difference(
-                    task.metric, labels, mine[method], mine[reference], len(task.classes)
-                )
+                    task.metric, labels, mine[method], mine[reference], len(task.classes),
+                    positive=1 if task.positive_index is None else task.positive_index,
+                )  # fmt: skip
     # A mean over tasks is only for methods that did all of them.
     everywhere = [m for m in methods if all(m in found[task.name] for task in tasks)]
     # The mean of an accuracy and an error, or of errors in euros and in metres, is none.
@@ -211,7 +213,10 @@ def _over_seeds(method: str, cells: list[Cell]) -> Summary:
     scores = [cell.score for cell in cells]
     spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
     seconds = _mean(cell.seconds for cell in cells)
-    return Summary(method, _mean(scores), spread, 0, cells[0].elements["body"], seconds, cells[0].delta_bytes)
+    loss = _mean(cell.scores.get("loss", 0.0) for cell in cells)
+    return Summary(
+        method, _mean(scores), spread, 0, cells[0].elements["body"], seconds, cells[0].delta_bytes, loss=loss
+    )
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -229,7 +234,10 @@ def _over_tasks(method: str, summaries: list[Summary], tasks: list[Task], ranks:
     elements, size = (round(np.mean([getattr(s, name) for s in summaries])) for name in ("elements", "delta_bytes"))
     # The mean of an accuracy and an error is neither: each task has a vote by its ranks instead.
     mean_rank = _mean(ranks) if _direction(tasks) is None else None
-    return Summary(method, mean, spread, 0, elements, seconds, size, mean_rank=mean_rank)
+    # That of a regression is in the unit of its labels.
+    alike = len(tasks) == 1 or all(task.kind != "regression" for task in tasks)
+    loss = _mean(s.loss for s in summaries) if alike else 0.0
+    return Summary(method, mean, spread, 0, elements, seconds, size, mean_rank=mean_rank, loss=loss)
 
 
 def _judged(

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..tasks.metrics import METRICS, figure
-from ..tasks.task import Task
+from ..tasks.metrics import METRICS, figure, named
+from ..tasks.task import Task, positive_class
 
 # The words of this file stand in sentences and tables alike: plain text, escaped where it meets HTML.
 ACRONYMS = {"auc", "f1", "mae", "map", "mse", "rmse", "roc"}  # parts of metrics' names that stand in capitals
@@ -85,9 +85,16 @@ def opening(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def score_name(name: str, task: Mapping[str, Any]) -> str:
+    """A score in words with the class that it is of: F1 of fraud; `task` is its description in scores.json."""
+    positive = positive_class(task["kind"], task["classes"], task.get("positive"))
+    return plain(name) + named(name, positive).removeprefix(name)
+
+
 def metric_name(task: Task) -> str:
     """The task's main score in words, with its direction where that is not the usual one."""
-    return plain(task.metric) + ("" if METRICS[task.metric].higher_is_better else ", lower is better")
+    of_class = named(task.metric, task.positive).removeprefix(task.metric)
+    return plain(task.metric) + of_class + ("" if METRICS[task.metric].higher_is_better else ", lower is better")
 
 
 def answer(value: str | float) -> str:
@@ -117,7 +124,12 @@ def higher_is_better(metrics: Mapping[str, Any], name: str) -> bool:
 
 
 def better(scores: Mapping[str, Any], name: str) -> bool | None:
-    """Whether score `name` improved over the baseline; None where it stayed or one of the two is undefined."""
+    """Whether score `name` improved over the baseline; None where it stayed or one of the two is undefined.
+
+    Nor is a calibration error compared: a head that knows nothing is unsure and right, and any that has learned looks worse.
+    """
+    if name == "calibration_error":
+        return None
     before, after = scores["baseline"][name], scores["scores"][name]
     if not defined(before) or not defined(after) or before == after:
         return None
@@ -127,7 +139,8 @@ def better(scores: Mapping[str, Any], name: str) -> bool | None:
 def headline(scores: Mapping[str, Any]) -> str:
     """What training did to the main score, in one sentence."""
     before, after = scores["baseline"][scores["metric"]], scores["scores"][scores["metric"]]
-    subject = f"{opening(scores['metric'])} on {scores['task']['name']}"
+    metric = score_name(scores["metric"], scores["task"])
+    subject = f"{metric[:1].upper()}{metric[1:]} on {scores['task']['name']}"
     if not defined(after):
         return f"{subject} is {UNDEFINED} after training."
     if not defined(before):

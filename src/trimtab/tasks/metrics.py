@@ -7,6 +7,7 @@ The tests compare them with scikit-learn's.
 # Shapes: N rows, C classes.
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..correlation import pearson, spearman
+from ..correlation import pearson, ranks, spearman
 from ..errors import InputError
 from .losses import TaskLoss
 from .task import Task
+from .words import plainly
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ METRICS: dict[str, Metric] = {
     "f1_macro": _SHARE,
     "f1_micro": _SHARE,
     "matthews": _CORRELATION,
+    "roc_auc": _SHARE,
+    "average_precision": _SHARE,
     "pearson": _CORRELATION,
     "spearman": _CORRELATION,
     "mean_absolute_error": _ERROR,
@@ -54,10 +58,45 @@ METRICS: dict[str, Metric] = {
     "calibration_error": Metric(False, 0.0, 1.0),
     "loss": _ERROR,
 }
+
+
+def improves(metric: str, ours: Mapping[str, float], theirs: Mapping[str, float]) -> bool:
+    """Whether the scores `ours` are better than `theirs` by the main `metric`, or as good and with a lower loss.
+
+    A share of few rows has few values: many steps tie in it while the model still learns, which the loss shows.
+    """
+    if METRICS[metric].better(ours[metric], theirs[metric]):
+        return True
+    tied = not METRICS[metric].better(theirs[metric], ours[metric])
+    return tied and METRICS["loss"].better(ours["loss"], theirs["loss"])
+
+
+_RANKING = ("roc_auc", "average_precision")
+_OF_POSITIVE = ("precision", "recall", "f1", "average_precision")  # of two classes, those that are of one of them
 # Kind of task -> its metrics, in the order in which `scores` gives them.
 _NAMES = {
-    "single_label": ("accuracy", "precision", "recall", "f1", "f1_macro", "matthews", "calibration_error", "loss"),
-    "multi_label": ("accuracy", "precision", "recall", "f1", "f1_macro", "f1_micro", "calibration_error", "loss"),
+    "single_label": (
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "f1_macro",
+        "matthews",
+        *_RANKING,
+        "calibration_error",
+        "loss",
+    ),
+    "multi_label": (
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "f1_macro",
+        "f1_micro",
+        *_RANKING,
+        "calibration_error",
+        "loss",
+    ),
     "regression": ("pearson", "spearman", "mean_absolute_error", "mean_squared_error", "loss"),
 }
 
@@ -74,6 +113,11 @@ def check_metric(name: str, kind: str) -> str:
     return name
 
 
+def named(metric: str, positive: str | None) -> str:
+    """The metric, with the class that it is of: "f1 of fraud"; `positive` is that of the task, None where it has none."""
+    return f"{metric} of {plainly(positive)}" if positive is not None and metric in _OF_POSITIVE else metric
+
+
 def probabilities(kind: str, logits: Tensor) -> Tensor:
     """Softmax (single_label), sigmoid (multi_label) of logits (N, C), or the logits themselves (regression), in float32."""
     logits = logits.float()
@@ -83,8 +127,9 @@ def probabilities(kind: str, logits: Tensor) -> Tensor:
 def scores(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Every metric of the task's kind, for logits (N, C) and labels as `label_tensor` makes them.
 
-    With two classes precision, recall and F1 are those of the second class; with more they are macro averages over the classes
-    that occur among the labels or the answers. For multi_label, accuracy asks that all classes of a row be right. The
+    With two classes precision, recall, F1 and average precision are those of `task.positive`; with more they are macro averages
+    over the classes that occur among the labels or the answers (ROC AUC and average precision: each class against the rest,
+    over those that some rows have and others not). For multi_label, accuracy asks that all classes of a row be right. The
     calibration error is the expected calibration error of Guo et al. 2017 (arXiv 1706.04599): over 15 equal bins of confidence,
     the mean of |accuracy - confidence|, weighted by rows. The loss is the plain one, without class weights or smoothing. Raises
     ValueError for no rows.
@@ -94,8 +139,12 @@ def scores(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
     # The same loss for every run of a task, so that losses of differently weighted trainings can be compared.
     found = {"loss": float(TaskLoss(task.kind)(logits.float(), labels))}
     likely, truth = probabilities(task.kind, logits).numpy(), labels.numpy()
-    by_kind = {"regression": _regression, "single_label": _single_label, "multi_label": _multi_label}
-    found |= by_kind[task.kind](likely, truth)
+    if task.kind == "regression":
+        found |= _regression(likely, truth)
+    else:
+        positive = task.positive_index
+        found |= _single_label(likely, truth, positive) if task.kind == "single_label" else _multi_label(likely, truth)
+        found |= _ranking(_class_scores(task.kind, logits), truth, positive)
     return {name: float(found[name]) for name in _NAMES[task.kind]}
 
 
@@ -191,14 +240,14 @@ class _Counts:
         return float(together / np.sqrt(alone)) if alone > 0 else 0.0
 
 
-def _single_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
-    """All metrics but the loss, of probabilities (N, C) and class numbers (N,)."""
+def _single_label(likely: NDArray, truth: NDArray, positive: int | None) -> dict[str, float]:
+    """All metrics but the loss and those of the ranking, of probabilities (N, C) and class numbers (N,)."""
     predicted, n_classes = decided("single_label", likely), likely.shape[1]
     counts = _Counts.of(truth, predicted, n_classes)
     precision, recall, f1 = macro = counts.macro()
-    # GLUE's F1 (mrpc, qqp) is that of the positive class, which is the second one.
-    if n_classes == 2:
-        precision, recall, f1 = (float(each[1]) for each in (counts.precision, counts.recall, counts.f1))
+    # As GLUE's F1 (mrpc, qqp), where the positive class is the second one.
+    if positive is not None:
+        precision, recall, f1 = (float(each[positive]) for each in (counts.precision, counts.recall, counts.f1))
     return {
         "accuracy": float(np.mean(predicted == truth)),
         "precision": precision,
@@ -211,7 +260,7 @@ def _single_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
 
 
 def _multi_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
-    """All metrics but the loss, of probabilities (N, C) and classes as 0 and 1 (N, C)."""
+    """All metrics but the loss and those of the ranking, of probabilities (N, C) and classes as 0 and 1 (N, C)."""
     # Each class of each row is a decision of its own, at a probability of one half.
     predicted, n_classes = decided("multi_label", likely), likely.shape[1]
     counts = _Counts.of(truth, predicted, n_classes)
@@ -226,6 +275,44 @@ def _multi_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
         # How sure each decision is, whichever way it goes.
         "calibration_error": calibration_error(np.maximum(likely, 1 - likely).ravel(), (predicted == truth).ravel()),
     }
+
+
+def _class_scores(kind: str, logits: Tensor) -> NDArray:
+    """(N, C): what orders rows by how likely each class is; finer than a probability, which may be rounded to 1."""
+    exact = logits.double()
+    return (exact.log_softmax(-1) if kind == "single_label" else exact).numpy()
+
+
+def _ranking(found: NDArray, truth: NDArray, positive: int | None) -> dict[str, float]:
+    """ROC AUC and average precision of class scores (N, C): of the class `positive`, or the mean over classes."""
+    has = truth > 0.5 if truth.ndim == 2 else truth[:, None] == np.arange(found.shape[1])  # (N, C)
+    columns = [positive] if positive is not None else np.flatnonzero(has.any(0) & ~has.all(0)).tolist()
+    # As others are 0 where they are undefined, so is ROC AUC one half, which is chance.
+    areas = [roc_auc(found[:, c], has[:, c]) for c in columns] or [0.5]
+    precisions = [average_precision(found[:, c], has[:, c]) for c in columns] or [0.0]
+    return {"roc_auc": float(np.mean(areas)), "average_precision": float(np.mean(precisions))}
+
+
+def roc_auc(found: NDArray, has: NDArray) -> float:
+    """How often a row that has the class scores higher than one that has not, ties counting one half; 0.5 without either.
+
+    From ranks, as the statistic of Mann and Whitney (1947): `found` are scores (N,), `has` says which rows have the class.
+    """
+    n, n_others = int(has.sum()), int((~has).sum())
+    if not n or not n_others:
+        return 0.5
+    return float((ranks(found)[has].sum() - n * (n + 1) / 2) / (n * n_others))
+
+
+def average_precision(found: NDArray, has: NDArray) -> float:
+    """The mean over rows that have the class of the precision among all rows that score at least as high; 0 without any."""
+    if not has.any():
+        return 0.0
+    order = np.argsort(-found, kind="stable")
+    ordered = found[order]
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # of each run of equal scores
+    hits = has[order].cumsum()[last]
+    return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / has.sum())
 
 
 def _regression(values: NDArray, truth: NDArray) -> dict[str, float]:

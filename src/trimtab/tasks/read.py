@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..errors import InputError
 from .columns import Columns, choose_columns, choose_text_columns, columns_like
 from .doubts import class_notes, exclusive_note, mark_notes
@@ -27,6 +29,7 @@ from .splits import find_source, read_splits
 from .table import CellError, Row, Table
 from .tables import open_table, with_all_columns
 from .task import KINDS, SPLITS, Kind, Rows, Task
+from .words import in_quotes
 
 # Kind -> the metric a task is judged by where none is asked for.
 MAIN_METRICS = {"single_label": "accuracy", "multi_label": "f1_macro", "regression": "pearson"}
@@ -39,6 +42,7 @@ GLUE_METRICS = {
 """Of the GLUE tasks that are not judged by accuracy (Wang et al. 2019, arXiv 1804.07461, table 1): kind and metric."""
 
 
+_RARE = 3  # times as many rows of the other class make a class the one that is looked for
 _HELD_OUT = 0.1  # of the training rows where nothing is said
 
 
@@ -57,6 +61,7 @@ def read(
     encoding: str | None = None,
     header: bool = True,
     validation: str | Path | None = None,
+    positive: str | None = None,
 ) -> Task:
     """The task in `source`: "helpdesk", a file, a folder of splits, the id of a hub data set, or a table in memory.
 
@@ -68,7 +73,7 @@ def read(
     wanted = _checked_kind(kind)
     validation_share, seed = _checked_share(validation_share), _checked_seed(seed)
     reading = Reading(
-        skip_bad_rows, missing_label, label_separator, encoding, header, validation  # pyright: ignore[reportArgumentType]
+        skip_bad_rows, missing_label, label_separator, encoding, header, validation, positive  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
     if reading.label_separator:
         wanted = _checked_separable(wanted or "multi_label")
@@ -79,6 +84,8 @@ def read(
     # Every row is read and judged here; its label stays as written until the coding is known.
     raw, notes = read_splits(found.tables, columns, wanted or declared.kind, reading, classes=declared.classes or ())
     splits, coding, reading, said = _encoded_splits(raw, wanted, declared, found.declared.kind, reading)
+    notes += said
+    reading, said = _with_positive(reading, coding, splits["train"])
     notes += said
     if "validation" not in splits and validation_share:
         splits["train"], splits["validation"], note = hold_out(splits["train"], coding.kind, validation_share, seed)
@@ -124,6 +131,33 @@ def _encoded_splits(
     if not coding.declared:  # names that the source declares are meant
         notes += class_notes(coding.classes)
     return {split: _encoded(rows, coding) for split, rows in raw.items()}, coding, reading, notes
+
+
+def _with_positive(reading: Reading, coding: Coding, train: Rows) -> tuple[Reading, list[str]]:
+    """The Reading with the positive class, and a note where that is the rarer one of two because nobody has named it.
+
+    Raises InputError for one that is named and is none of two classes.
+    """
+    is_binary = coding.kind == "single_label" and len(coding.classes) == 2
+    if reading.positive is not None:
+        if not is_binary or reading.positive not in coding.classes:
+            known = in_quotes(coding.classes) or "none: it is a regression"
+            raise InputError(
+                f"positive={reading.positive!r} (--positive) is one of the two classes of a single_label task, and the classes "
+                f"of this {coding.kind} task are {known}; an empty one takes that of a recipe away"
+            )
+        return reading, []
+    counts = (
+        np.bincount([label for label in train.labels if label is not None] or [0], minlength=2) if is_binary else None
+    )
+    if counts is None or counts.max() <= _RARE * counts.min() or not counts.min():
+        return reading, []
+    rarer = coding.classes[int(counts.argmin())]
+    note = (
+        f"precision, recall and F1 are those of {rarer!r}, the rarer class ({counts.min()} of {counts.sum()} training rows); "
+        "positive names another (--positive)"
+    )
+    return replace(reading, positive=rarer), [note]
 
 
 def read_like(

@@ -21,6 +21,7 @@ class Reading:
     encoding: str | None = None  # of text files; None: UTF-8, or what a byte order mark says
     header: bool = True  # whether the first line of a CSV or TSV file names its columns
     validation: str | None = None  # a file of validation rows, where they are no part of the source
+    positive: str | None = None  # of two classes the one whose precision, recall and F1 are told; None: the second
 
     def __post_init__(self):
         # Frozen: a value from a recipe, a delta or the command line is made one of the same types here, and nowhere else.
@@ -29,6 +30,8 @@ class Reading:
             object.__setattr__(self, "label_separator", self.label_separator.replace("\\n", "\n").replace("\\t", "\t"))
         # "" is what undoes the file of a recipe
         object.__setattr__(self, "validation", os.fspath(self.validation or "") or None)
+        if self.positive is not None:  # a class may be written as a number
+            object.__setattr__(self, "positive", str(self.positive).strip() or None)  # "" undoes that of a recipe
         if self.encoding is not None:
             object.__setattr__(self, "encoding", _checked_encoding(self.encoding))
 
@@ -42,8 +45,8 @@ class Reading:
         return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
     def of_labels(self) -> Reading:
-        """Only how labels are written, which other files of the same task share; how a file is written is its own affair."""
-        return Reading(missing_label=self.missing_label, label_separator=self.label_separator)
+        """Only what concerns labels, which other files of the same task share; how a file is written is its own affair."""
+        return Reading(missing_label=self.missing_label, label_separator=self.label_separator, positive=self.positive)
 
     def changed(self, **given: Any) -> Reading:
         """This Reading with the values that are not None put in."""

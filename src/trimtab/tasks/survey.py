@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import counted
+from .metrics import named
 from .task import Rows, Task
 from .words import in_quotes, plainly
 
@@ -44,10 +45,11 @@ class Survey:
     repeated: Mapping[str, int]  # "train": rows seen before in train; "validation", "test": rows that are in train too
     contradictory: int  # texts that occur in train with different labels
     notes: tuple[str, ...] = ()  # those of the task, from its reader
+    positive: str | None = None  # the class that precision, recall and F1 are of, where there are two
 
     def lines(self) -> list[str]:
         """The survey in plain words, one finding a line."""
-        lines = [f"{self.task}: {self.kind.replace('_', ' ')}, judged by {self.metric}"]
+        lines = [f"{self.task}: {self.kind.replace('_', ' ')}, judged by {named(self.metric, self.positive)}"]
         lines += [f"{split}: {_count_in_words(count)}" for split, count in self.splits.items()]
         lines += self._warnings()
         return lines + list(self.notes)
@@ -95,7 +97,7 @@ def survey(task: Task) -> Survey:
         if train[text] > 1 and labels.setdefault(text, label) != label
     }
     splits = {name: _count(rows, task) for name, rows in task.splits.items()}
-    return Survey(task.name, task.kind, task.metric, splits, repeated, len(contradictory), task.notes)
+    return Survey(task.name, task.kind, task.metric, splits, repeated, len(contradictory), task.notes, task.positive)
 
 
 def rows_in(rows: Rows, others: Rows) -> int:

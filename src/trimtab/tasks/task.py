@@ -61,6 +61,12 @@ _PLAIN = (  # fields of a Task that are JSON values as they are
     "name", "kind", "label_column", "metric", "source", "validation_share", "split_seed",
 )  # fmt: skip
 
+
+def positive_class(kind: str, classes: Sequence[str], named: str | None) -> str | None:
+    """The class `named`, or the second of two classes, as GLUE has it; None where a row has several classes, or none."""
+    return (named or classes[1]) if kind == "single_label" and len(classes) == 2 else None
+
+
 EMPTY = Rows(([],), [])  # stands for a split that is not there
 
 
@@ -80,6 +86,16 @@ class Task:
     validation_share: float = 0.1  # of the training rows held out where there is no validation split, and
     split_seed: int = 0  # the seed they were drawn with; reading again must do the same
     notes: tuple[str, ...] = ()  # what the reader did to the rows, in plain words
+
+    @property
+    def positive(self) -> str | None:
+        """The class whose precision, recall and F1 are told, where there are two; None where they are means over classes."""
+        return positive_class(self.kind, self.classes, self.reading.positive)
+
+    @property
+    def positive_index(self) -> int | None:
+        """The number of that class, 0 or 1."""
+        return None if self.positive is None else self.classes.index(self.positive)
 
     @property
     def n_outputs(self) -> int:
@@ -133,6 +149,7 @@ class Task:
             "metric": self.metric,
             "source": self.source,
             **self.reading.as_json(),
+            "positive": self.positive,  # said also where it was not chosen
             "validation_share": self.validation_share,
             "split_seed": self.split_seed,
             "validation_sha256": self.validation.sha256(),  # tells later whether the data has changed

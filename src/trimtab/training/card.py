@@ -1,11 +1,13 @@
 """The model card of a run: what the delta is, how it was made, and how to use it."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..changes.delta import Delta
 from ..errors import shortened
-from ..tasks.metrics import figure
+from ..tasks.metrics import figure, named
+from ..tasks.task import positive_class
 
 
 def model_card(details: Mapping[str, Any], delta: Delta) -> str:
@@ -17,9 +19,10 @@ def model_card(details: Mapping[str, Any], delta: Delta) -> str:
     task, base = details["task"], delta.base
     # As Python writes them, cut to 40 letters: a class name may hold line breaks. A regression has no classes.
     classes = shortened([f"`{name[:40]!r}`" for name in task["classes"]], limit=50) or "a number"
+    positive = positive_class(task["kind"], task["classes"], task.get("positive"))
     # Every metric of the task, one row of the table each.
     scores = "\n".join(
-        f"| {name} | {figure(details['baseline'][name])} | {figure(value)} |"
+        f"| {_in_table(named(name, positive))} | {figure(details['baseline'][name])} | {figure(value)} |"
         for name, value in details["scores"].items()
     )
     # Of the training rows: what the limit cuts there was never learned from.
@@ -51,3 +54,8 @@ trimtab export RUN --to merged
 ```
 `recipe.toml` repeats the run.
 """
+
+
+def _in_table(name: str) -> str:
+    """A name for a cell of a Markdown table, which a bar would end."""
+    return re.sub(r"([<`|])", r"\\\1", name)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..changes.fisher import cost_note
+from ..changes.fisher_top import FisherTop
 from ..changes.methods import Method, trial_of
 from ..changes.notation import method_text
 from ..errors import counted
-from ..tasks.metrics import figure
+from ..tasks.metrics import figure, named
 from ..tasks.survey import survey
 
 if TYPE_CHECKING:
@@ -59,12 +61,16 @@ class Display:
         self._say(survey(task).lines())
         if method is not None and (trial := trial_of(method)):
             self._say([f"first {method_text(method)} chooses, by {trial}"])
+            if isinstance(method, FisherTop):
+                rows = min(method.examples, len(task.train))
+                self._say(cost_note(method.estimator, task.kind, len(task.classes), rows))
 
     def announce(self, bench: Workbench, state: checkpoint.Progress, resume: bool) -> None:
         """Says what will be trained, what truncation cuts and whether it goes on from a checkpoint; starts the bar."""
         self._bench = bench
         lines = [bench.train.truncation.line("train", bench.max_length)]
         lines += [bench.validation.truncation.line("validation", bench.max_length)]
+        lines += bench.token_lines
         # The method's own rates are filled in by now.
         body, head = bench.selection.body.count, bench.selection.head.count
         lines.append(bench.form.reason)
@@ -72,7 +78,7 @@ class Display:
         if bench.solves:
             how = "which is solved for: a linear probe, without rates and epochs"
         elif bench.start is not None:
-            how += ", from a linear probe on"
+            how += ", the head from a linear probe on"
         lines.append(
             f"{method_text(bench.method)} trains {body:,} elements of the encoder ({bench.selection.share:.3%}) "
             f"and {head:,} of the head, {how}"
@@ -124,7 +130,7 @@ class Display:
         """Prints one line per validation."""
         assert self._bench is not None
         entry, metric = state.history[-1], self._bench.task.metric
-        self._score = f"{metric} {figure(entry['scores'][metric])}"
+        self._score = f"{named(metric, self._bench.task.positive)} {figure(entry['scores'][metric])}"
         # So that the bar has the new score too.
         self.stepped(state)
         # The baseline has no training loss and cannot be the best of the validations after it.

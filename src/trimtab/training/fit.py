@@ -18,7 +18,7 @@ from ..encoders.packed import Compute, restore
 from ..errors import InputError
 from ..randomness import forked
 from ..tasks.holdout import limited
-from ..tasks.metrics import METRICS
+from ..tasks.metrics import improves
 from ..tasks.task import Task
 from .checkpoint import Progress, chosen_in, load_checkpoint, save_checkpoint
 from .display import Display
@@ -174,9 +174,9 @@ class _Sitting:
             "seconds": self.seconds(),
         }
         metric = bench.task.metric
-        # Better than all before, in the direction of the metric: losses fall, most scores rise.
-        earlier = [e["scores"][metric] for e in state.history if e["step"] > 0 or bench.starts_trained]
-        if all(METRICS[metric].better(scores[metric], score) for score in earlier):
+        # Better than all before, in the direction of the metric: losses fall, most scores rise; of ties the lowest loss.
+        earlier = [e["scores"] for e in state.history if e["step"] > 0 or bench.starts_trained]
+        if all(improves(metric, scores, each) for each in earlier):
             # Copies of the selected values alone: nothing else can differ at the best step.
             self.best.update(bench.optimizer.values())
             self.best_logits = logits

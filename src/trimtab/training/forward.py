@@ -27,9 +27,13 @@ def batch_logits(model: Any, tokens: Tokens, rows: np.ndarray, prefix: Prefix | 
 def check_ids(model: Any, tokens: Tokens) -> None:
     """Raises InputError for tokens or segments that the encoder has no embeddings of, which torch would stumble over."""
     body = model.base_model
+    try:
+        words = body.get_input_embeddings()
+    except NotImplementedError:  # a family that has several
+        return
     segments = (m for name, m in body.named_modules() if name.endswith("token_type_embeddings"))
     for what, table, ids in (
-        ("token", body.get_input_embeddings(), tokens.ids),
+        ("token", words, tokens.ids),
         ("segment", next(segments, None), tokens.type_ids),
     ):
         known = getattr(table, "num_embeddings", None)  # families have tables of other kinds

@@ -41,7 +41,10 @@ def chosen_form(encoder: Encoder, task: Task, loss: TaskLoss, settings: Settings
     is_pair = len(task.text_columns) > 1
     if settings.pairs == "apart" and not is_pair:
         raise InputError(f"--pairs apart needs two text columns, and task {task.name!r} has one")
-    suited = encoder.suited_head
+    suited = encoder.suited_for(task, settings.head_start) if settings.head == AUTO else encoder.suited_head
+    # A head that has learned these very classes needs no comparing.
+    if settings.head == AUTO and settings.pairs != "apart" and suited is not encoder.suited_head:
+        return Form("default", "together", f"head: {suited.reason}")
     heads, why = [settings.head], "as asked for (--head)"
     if settings.head == AUTO:
         heads, why = [suited.head], suited.reason
@@ -101,7 +104,7 @@ def _probe_loss(
     encoder: Encoder, task: Task, tokens: Tokens, loss: TaskLoss, head: str, pairs: str, settings: Settings, compute: Compute
 ) -> float:  # fmt: skip
     """The cross-validated loss of a probe; NaN where the form has none."""
-    model = encoder.with_head(task, 0, head, 0.0, pairs).to(device()).eval().requires_grad_(False)
+    model = encoder.with_head(task, 0, head, 0.0, pairs, settings.head_start).to(device()).eval().requires_grad_(False)
     check_ids(model, tokens)
     prepare(model, compute=compute)
     try:

@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from ..tasks.metrics import METRICS, figure, given_answers
+from ..tasks.metrics import METRICS, figure, given_answers, named
 from ..tasks.task import Task
+from ..tasks.unknown_tokens import MUCH
 from ..tasks.words import in_quotes
 from .checkpoint import Progress
 
@@ -11,23 +12,24 @@ _RISE = 1.05  # a validation loss this many times its lowest counts as risen: sm
 
 
 def plain_notes(
-    state: Progress, stopped: str | None, task: Task, logits: Tensor, labels: Tensor, total_steps: int,
-    from_probe: bool = False,
+    state: Progress, stopped: str | None, task: Task, logits: Tensor, labels: Tensor, total_steps: int, unknown: float = 0.0,
+    *, from_probe: bool = False,
 ) -> list[str]:  # fmt: skip
     """Sentences on answers that are all alike, scores that fell, overfitting, scores still rising, and why training stopped.
 
     `stopped` is "early", "interrupted" or None, as in Run; `logits` (N, C) are the answers to the validation rows and
-    `labels` what they should be. The history of `state` begins with the score before training.
+    `labels` what they should be; `unknown` is the share of unknown tokens among those of the training rows.
+    The history of `state` begins with the score before training.
     """
-    metric = task.metric
+    metric, said = task.metric, named(task.metric, task.positive)
     found = [
-        _constant(task, logits, labels), _worse(state, metric, from_probe), _overfitting(state),
-        _still_rising(state, metric, total_steps), _why_stopped(state, stopped, total_steps),
+        _constant(task, logits, labels, unknown), _worse(state, metric, said, from_probe), _overfitting(state),
+        _still_rising(state, metric, said, total_steps), _why_stopped(state, stopped, total_steps),
     ]  # fmt: skip
     return [note for note in found if note]
 
 
-def _constant(task: Task, logits: Tensor, labels: Tensor) -> str | None:
+def _constant(task: Task, logits: Tensor, labels: Tensor, unknown: float) -> str | None:
     """What it means where every row is given one answer, whatever the score then is; None otherwise."""
     # Rows that are all of one class cannot tell a constant from a model.
     if len(labels.unique(dim=0)) < 2:
@@ -43,24 +45,29 @@ def _constant(task: Task, logits: Tensor, labels: Tensor) -> str | None:
         ),
         "regression": lambda: figure(float(first)),
     }[task.kind]()
+    advice = "More rows or epochs, another rate (--lr) or another method may help."
+    if unknown > MUCH:  # no training makes them differ
+        advice = (
+            f"{unknown:.0%} of the tokens are unknown to the encoder, so that texts look alike: take another encoder."
+        )
     return (
         f"Every validation row is answered {answer}, so the scores are those of a constant: nothing was "
-        "learned that tells rows apart. More rows or epochs, another rate (--lr) or another method may help."
+        f"learned that tells rows apart. {advice}"
     )
 
 
-def _worse(state: Progress, metric: str, from_probe: bool) -> str | None:
+def _worse(state: Progress, metric: str, said: str, from_probe: bool) -> str | None:
     """What to do where the score before training is better than every one after it; None otherwise."""
     before, *after = [entry["scores"][metric] for entry in state.history]
     if not after or not all(METRICS[metric].better(before, score) for score in after):
         return None
     if from_probe:
         return (
-            f"No step has a better {metric} than the linear probe of the frozen encoder that training begins at, which is kept. "
+            f"No step has a better {said} than the linear probe of the frozen encoder that training begins at, which is kept. "
             "`--method head` finds it in seconds; a lower rate (--lr), another method or more rows may bring more."
         )
     return (
-        f"Training made the {metric} worse than it was before. Look at the labels, and at what the rows of a class share; try a "
+        f"Training made the {said} worse than it was before. Look at the labels, and at what the rows of a class share; try a "
         "lower rate (--lr), or more rows."
     )
 
@@ -84,7 +91,7 @@ def _overfitting(state: Progress) -> str | None:
     )
 
 
-def _still_rising(state: Progress, metric: str, total_steps: int) -> str | None:
+def _still_rising(state: Progress, metric: str, said: str, total_steps: int) -> str | None:
     """By how much the last validation of a whole run, its best one, was better than the one before it; None otherwise."""
     scores = [entry["scores"][metric] for entry in state.history if entry["step"] > 0]
     # Only a run that went to its end, and was best there, could have gone further.
@@ -96,7 +103,7 @@ def _still_rising(state: Progress, metric: str, total_steps: int) -> str | None:
     unit = 1.0 if METRICS[metric].high is not None else abs(before)
     if gain < 0.01 * unit or not METRICS[metric].better(last, before):
         return None
-    return f"The {metric} was still improving at the last validation (by {figure(gain)}): more epochs may help."
+    return f"The {said} was still improving at the last validation (by {figure(gain)}): more epochs may help."
 
 
 def _why_stopped(state: Progress, stopped: str | None, total_steps: int) -> str | None:

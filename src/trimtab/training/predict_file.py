@@ -18,6 +18,7 @@ from ..tasks.reading import AS_WRITTEN, Reading
 from ..tasks.table import Row
 from ..tasks.tables import open_table
 from ..tasks.task import Rows, Task
+from ..tasks.unknown_tokens import Unknown
 from .row_files import check_ending, row_writer
 from .use import Predictor
 
@@ -33,6 +34,9 @@ class Counts(NamedTuple):
     rows: int
     unanswered: int  # of them: without a text, or not of the form of the table
     cut: int  # of them: longer than what the run reads of a text
+    tokens: int = 0  # of the texts, special ones not counted
+    unknown: int = 0  # of those, to the encoder
+    unknown_line: str = ""  # what to say of them
 
     def odd(self, max_length: int) -> str:
         """What a person should know of them, in plain words; `max_length` is how many tokens the run reads."""
@@ -41,6 +45,8 @@ class Counts(NamedTuple):
             told += f", {self.unanswered:,} of them without an answer (column {REASON} says why)"
         if self.cut:
             told += f", {self.cut:,} of them longer than the run's {max_length} tokens and read in part"
+        if self.unknown_line:
+            told += f"; {self.unknown_line}"
         return told
 
 
@@ -76,6 +82,7 @@ def predict_file(
     if clash:
         raise InputError(f"{source} already has the column {clash[0]!r}: rename it, so that nothing is overwritten")
     count = n_empty = n_cut = 0
+    unknown = Unknown(0, 0, 0, 0)
     # Written under another name and moved into place: a file that is there is whole.
     with (
         replacing(to) as temporary,
@@ -83,14 +90,16 @@ def predict_file(
         _bar(progress, found.n_rows) as advance,
     ):
         for chunk in _chunks(found.rows):
-            answers, cut = _answers(predictor, chunk)
+            answers, cut, strange = _answers(predictor, chunk)
+            unknown += strange
             for (row, _, reason), answer in zip(chunk, answers, strict=True):
+                reason = reason or ("empty text" if answer is None else None)
                 # None is an empty cell in a table and null in JSON.
                 cells = [None] * (len(added) - 1) if answer is None else answer_values(predictor.task, answer)
                 write(row | dict(zip(added, [*cells, reason], strict=True)))
             count, n_empty, n_cut = count + len(chunk), n_empty + answers.count(None), n_cut + cut
             advance(len(chunk))
-    return Counts(count, n_empty, n_cut)
+    return Counts(count, n_empty, n_cut, unknown.tokens, unknown.unknown, "".join(unknown.lines(source.name)))
 
 
 def _check_free(to: Path, own: list[str], overwrite: bool) -> None:
@@ -131,8 +140,10 @@ def answer_values(task: Task, answer: Answer) -> list[Any]:
     return ["|".join(names), names, *likely]
 
 
-def _answers(predictor: Predictor, rows: list[ReadRow]) -> tuple[list[Answer | None], int]:
-    """The answer to each row, or None where a text is missing: a model would answer that too, with a guess; and how many are cut.
+def _answers(predictor: Predictor, rows: list[ReadRow]) -> tuple[list[Answer | None], int, Unknown]:
+    """The answer to each row, how many rows are cut, and what the encoder does not know of them.
+
+    None where a text is missing, or nothing of it is left to the encoder: a model would answer that too, with a guess.
 
     Raises InputError where the rows have more or fewer texts than those of the run's task.
     """
@@ -145,12 +156,14 @@ def _answers(predictor: Predictor, rows: list[ReadRow]) -> tuple[list[Answer | N
     full = [i for i, (_, _, reason) in enumerate(rows) if reason is None]
     found: list[Answer | None] = [None] * len(rows)
     if not full:
-        return found, 0
+        return found, 0, Unknown(0, 0, 0, 0)
     columns = tuple([rows[i][1][k] for i in full] for k in range(n_texts))
-    answers, truncation = predictor.answered(Rows(columns, [None] * len(full)))
+    answers, truncation, unknown, empty = predictor.answered(Rows(columns, [None] * len(full)))
     for i, answer in zip(full, answers, strict=True):
         found[i] = answer
-    return found, truncation.rows_cut
+    for i in empty:
+        found[full[i]] = None
+    return found, truncation.rows_cut, unknown
 
 
 def _chunks(rows: Iterator[ReadRow]) -> Iterator[list[ReadRow]]:

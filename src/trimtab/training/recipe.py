@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import tomli_w
 
 from ..changes.methods import Method, defaults_of
+from ..encoders.checkpoint_head import HEAD_STARTS
 from ..encoders.head import AUTO, HEADS, PAIRS
 from ..encoders.packed import Compute
 from ..errors import InputError
@@ -42,15 +43,17 @@ class Settings:
     head: str = (
         "auto"  # "default", "linear" (mean of the token states), "cls" (the first one), or "auto": see head_choice.py
     )
-    head_start: str = (
-        "probe"  # what the last map of a new head begins as: the linear probe of the training rows, or "random"
-    )
+    # What the last map of a new head begins as: the linear probe of the training rows, or "random". A head that the checkpoint
+    # brings is kept where it answers the same classes, and with "checkpoint" in any case; not with "random".
+    head_start: str = "probe"
     pairs: str = "auto"  # of pair tasks: "together", "apart", or "auto": the better cross-validated probe
     class_weights: str = "none"  # "none" or "balanced"
     label_smoothing: float = 0.0
     dropout: float | None = None  # rate in the encoder and the head; None: the encoder's own
     eval_steps: int | None = None  # validate every so many steps; None: once an epoch
-    patience: int | None = None  # stop after so many validations without a better score; None: never
+    patience: int | None = (
+        None  # stop after so many validations without a better score, or a lower loss at the same; None: never
+    )
     train_limit: int | None = None  # train on the first so many rows after a seeded shuffle
     # Tokens in one forward pass: bounds memory and changes rounding, and with dropout which row has which mask; 0: as many
     # as fit.
@@ -70,7 +73,7 @@ class Settings:
         for name, known in (
             ("compute", COMPUTES),
             ("head", (AUTO, *HEADS)),
-            ("head_start", STARTS),
+            ("head_start", HEAD_STARTS),
             ("pairs", (AUTO, *PAIRS)),
         ):
             if getattr(self, name) not in known:
@@ -95,7 +98,7 @@ class Settings:
         defaults = defaults_of(method).for_width(width)
         enough = math.ceil(MIN_STEPS / math.ceil(max(1, n_rows) / self.batch_size))
         epochs = max(defaults.epochs, min(enough, MOST_EPOCHS))
-        head_lr = defaults.head_lr * (_FROM_PROBE if self.head_start == "probe" else 1.0)
+        head_lr = defaults.head_lr * (1.0 if self.head_start == "random" else _FROM_PROBE)
         values = {"lr": defaults.lr, "head_lr": head_lr, "epochs": epochs}
         known = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **known)
@@ -104,8 +107,9 @@ class Settings:
 _PLACES = ("task", "validation", "encoder")  # fields of a recipe that may name a file or a folder
 _METHOD_FILE = re.compile(r"(?<=selection:file=)[^,+()]+")  # in the text of a method
 COMPUTES = get_args(Compute)
-STARTS = ("probe", "random")
-_FROM_PROBE = 0.1  # times a method's head rate: a head that begins as the linear probe has little left to learn
+_FROM_PROBE = (
+    0.1  # times a method's head rate: one that is a linear probe, or has been trained, has little left to learn
+)
 _OF_METHOD = ("lr", "head_lr", "epochs")  # settings whose defaults are the method's
 # Settings of how a fit is computed: of what comes of it they change the rounding, and which row has which noise.
 DECIDE_NOTHING = ("cache_gb", "tokens_per_batch")
@@ -130,11 +134,12 @@ class Recipe:
     kind: str | None = None
     metric: str | None = None
     skip_bad_rows: bool = False  # leave out rows without text or label
-    missing_label: tuple[str, ...] = ()  # labels that stand for none; this and the next four are fields of a Reading
+    missing_label: tuple[str, ...] = ()  # labels that stand for none; this and the next five are fields of a Reading
     label_separator: str | None = None
     encoding: str | None = None
     header: bool = True
     validation: str | None = None
+    positive: str | None = None
     validation_share: float = 0.1  # of the training rows held out where there is no validation split
     split_seed: int = 0  # that they are drawn with, whatever the seed of the run
     settings: Settings = field(default_factory=Settings)

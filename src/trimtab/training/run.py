@@ -158,12 +158,12 @@ def _details(
         "stopped": stopped,
         "head": bench.form.reason,
         "notes": plain_notes(
-            state, stopped, task, logits, labels, bench.total_steps, from_probe=bench.starts_trained
+            state, stopped, task, logits, labels, bench.total_steps, bench.unknown_share, from_probe=bench.starts_trained
         ),
         "settings": asdict(bench.settings) | {"compute": bench.compute, "tokens_per_batch": bench.memory.tokens},
         "versions": {"trimtab": VERSION} | {package: version(package) for package in ("torch", "transformers")},
         "rows": found.as_json()["splits"],
-        "survey": found.lines(),
+        "survey": found.lines() + bench.token_lines,
         "truncation": {"train": bench.train.truncation.as_json(), "validation": bench.validation.truncation.as_json()},
         "max_length": bench.max_length,
         "trained": {"layers": layers, "kinds": kinds, "selected": selected, "total": total},

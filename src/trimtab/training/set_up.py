@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,14 +11,16 @@ from ..changes.methods import Method, trial_of
 from ..changes.selection import Selection
 from ..encoders.encoder import Encoder
 from ..encoders.packed import Compute, computing, prepare, resolved
-from ..errors import InputError
+from ..errors import InputError, counted, shortened
+from ..tasks.batches import Tokens
 from ..tasks.holdout import limited
 from ..tasks.losses import task_loss
-from ..tasks.task import Task
+from ..tasks.task import Rows, Task
 from ..tasks.tokenised import tokenized
+from ..tasks.unknown_tokens import empty_rows, lowered_note, unknown_tokens
 from .choosing import chosen_before, chosen_by
 from .forward import check_ids
-from .head_choice import chosen_form
+from .head_choice import Form, chosen_form
 from .head_start import has_probe, is_last_map, started
 from .held import forget_peak, give_back, private_bytes, resident_bytes
 from .linear_probe import can_start, write_constant
@@ -57,12 +59,10 @@ def set_up(
     form = ranks.agreed(form)
     settings = replace(settings, head=form.head, pairs=form.pairs)
     max_length = min(settings.max_length, encoder.max_length)
-    most_bytes = settings.cache_bytes
-    train, validation = (
-        tokenized(task, rows, encoder.tokenizer, max_length, most_bytes, apart=form.pairs == "apart")
-        for rows in (task.train, task.validation)
+    (train, _, train_lines, unknown), (validation, validation_rows, validation_lines, _) = (
+        _read(encoder, task, split, max_length, settings) for split in ("train", "validation")
     )
-    model = encoder.with_head(task, settings.seed, settings.head, settings.dropout, settings.pairs).to(device())
+    model, form = _with_head(encoder, task, settings, form)
     for tokens in (train, validation):
         check_ids(model, tokens)
     start = None
@@ -98,10 +98,44 @@ def set_up(
     memory = replace(memory, tokens=ranks.agreed(memory.tokens))
     bench = Workbench(
         encoder, task, method, settings, model, selection, optimizer, loss,
-        train, validation, task.validation, max_length, compute, memory, ranks, private, choosing_seconds, form, solves, start,
+        train, validation, validation_rows, max_length, compute, memory, ranks, private, choosing_seconds, form, solves, start,
+        token_lines=lowered_note(encoder.tokenizer) + train_lines + validation_lines, unknown_share=unknown,
     )  # fmt: skip
     bench.memory = replace(memory, mapped=bench.prefix_bytes())
     return bench
+
+
+def _read(
+    encoder: Encoder, task: Task, split: str, max_length: int, settings: Settings
+) -> tuple[Tokens, Rows, list[str], float]:
+    """The tokens of a split, the rows that they are of, what is to be said of them beside what is cut, and how many are unknown.
+
+    A row of which only special tokens are left is an empty text: raises InputError for such rows, or leaves them out where the
+    task's reading says so.
+    """
+    rows, tokenizer = task.splits[split], encoder.tokenizer
+    tokens = tokenized(task, rows, tokenizer, max_length, settings.cache_bytes, apart=settings.pairs == "apart")
+    gone, lines = empty_rows(tokens, rows, tokenizer), []
+    if gone:
+        some = shortened([repr(rows.texts[0][i][:20]) for i in gone], 3)
+        what = (
+            f"{split}: {counted(len(gone), 'row')} of which the tokenizer leaves nothing, as of an empty text ({some})"
+        )
+        if not task.reading.skip_bad_rows or len(gone) == len(rows):
+            raise InputError(f"task {task.name!r}, {what}: write them otherwise, or leave them out (--skip-bad-rows)")
+        kept = sorted({*range(len(rows))} - {*gone})
+        tokens, rows = tokens.take_tokens(kept), rows.take(kept)
+        lines.append(f"left out of {what}")
+    unknown = unknown_tokens(tokens, rows, tokenizer)
+    return tokens, rows, lines + unknown.lines(split), unknown.share
+
+
+def _with_head(encoder: Encoder, task: Task, settings: Settings, form: Form) -> tuple[Any, Form]:
+    """The model with its head on its device, and the form with what is to be said of the head that the checkpoint brings."""
+    model = encoder.with_head(
+        task, settings.seed, settings.head, settings.dropout, settings.pairs, settings.head_start
+    ).to(device())
+    return model, replace(form, reason=f"{form.reason}; {model.head_note}") if model.head_note else form
 
 
 def _check_rows(task: Task) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from ..tasks.read import read, read_like
 from ..tasks.sources import PATH_LIKE
 from ..tasks.survey import rows_in
 from ..tasks.task import EMPTY, Rows, Task
+from ..tasks.unknown_tokens import Unknown, empty_rows, unknown_tokens
 from .folder import RECIPE
 from .forward import all_logits, check_ids
 from .ranks import device
@@ -58,6 +59,15 @@ def tokens_at_once() -> int:
     return _TOKENS[device().type]
 
 
+class Answered(NamedTuple):
+    """What a run says of some rows."""
+
+    answers: list[Answer]  # one per row
+    truncation: Truncation
+    unknown: Unknown
+    empty: list[int]  # the rows with a text of which only special tokens are left: their answers are guesses
+
+
 class Predictor:
     """A delta on its encoder, ready to answer: loaded once, used for any number of calls."""
 
@@ -75,12 +85,15 @@ class Predictor:
 
     def answers(self, rows: Rows) -> list[Answer]:
         """One Answer per row, in order."""
-        return self.answered(rows)[0]
+        return self.answered(rows).answers
 
-    def answered(self, rows: Rows) -> tuple[list[Answer], Truncation]:
-        """One Answer per row, in order, and what was cut from the rows: what training would have cut."""
+    def answered(self, rows: Rows) -> Answered:
+        """One Answer per row, in order, what was cut from the rows as in training, and what the encoder does not know of them."""
         tokens = self._tokens(rows, labelled=False)
-        return answers(self.task, self._logits(tokens)), tokens.truncation
+        return Answered(
+            answers(self.task, self._logits(tokens)), tokens.truncation,
+            unknown_tokens(tokens, rows, self.encoder.tokenizer), empty_rows(tokens, rows, self.encoder.tokenizer),
+        )  # fmt: skip
 
     def scored(self, rows: Rows) -> tuple[dict[str, float], Truncation]:
         """Every metric of the task on labelled rows, and what was cut from them."""
@@ -132,14 +145,19 @@ def predict(
             except UnicodeEncodeError:  # half a character, as the shell hands over bytes of another encoding
                 raise InputError(f"text {i + 1} is not UTF-8: {part!r:.60}") from None
     columns = tuple([row[k] for row in rows] for k in range(n_texts))
-    return predictor.answers(Rows(columns, [None] * len(rows)))
+    found = predictor.answered(Rows(columns, [None] * len(rows)))
+    if found.empty:
+        raise InputError(
+            f"text {found.empty[0] + 1} is empty: the encoder's tokenizer leaves nothing of it; an answer would be a guess"
+        )
+    return found.answers
 
 
 def evaluate(
     run: Trained, task: Any = None, split: str | None = None, encoder: Encoder | str | None = None,
     *, text: str | None = None, label: str | None = None, **reading: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """{"split", "rows", "scores", "notes"} of `run` on a split of `task`: a Task, what `read` takes, or by default its own task.
+    """{"split", "rows", "scores", "positive", "notes"} of `run` on a split of `task`: a Task, what `read` takes, or its own task.
 
     `split` defaults to test where it has labels, else validation; of a single file all rows are scored, as its test split.
     `text` and `label` name columns as in `read`; `reading` holds other options of it, such as skip_bad_rows=True: those of how
@@ -180,7 +198,9 @@ def evaluate(
             f"{chosen}: {n_seen:,} of {len(rows):,} rows have a text that is in the run's own training split too, so that the "
             "scores are too good"
         )
-    return {"split": chosen, "rows": len(rows), "scores": found, "notes": notes}
+    return {
+        "split": chosen, "rows": len(rows), "scores": found, "positive": predictor.task.positive, "notes": notes
+    }  # fmt: skip
 
 
 def _train_rows_at_hand(trained: Task, validation_sha256: str) -> Rows:

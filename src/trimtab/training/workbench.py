@@ -64,6 +64,8 @@ class Workbench:
     start: Probe | None = (
         None  # what the head starts from; None where it starts as it was drawn, or as the checkpoint has it
     )
+    token_lines: list[str] = field(default_factory=list)  # sentences on unknown tokens, and on rows that hold none
+    unknown_share: float = 0.0  # of the tokens of the training rows
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
     # Steps whose losses nobody has read: the number of each, its groups' sums of losses and the gradient's norm, its rows.
     _unread: list[tuple[int, Tensor, int]] = field(default_factory=list)
@@ -94,8 +96,8 @@ class Workbench:
 
     @property
     def starts_trained(self) -> bool:
-        """Whether the model before the first step is one that somebody may want: the linear probe."""
-        return self.start is not None and not self.solves
+        """Whether the model before the first step is one that somebody may want: the linear probe, or the checkpoint's head."""
+        return (self.start is not None or self.model.head_kept) and not self.solves
 
     @property
     def start_named(self) -> str:
@@ -344,5 +346,7 @@ class Workbench:
             "method": method_identity(self.method), "data": data.hexdigest(), "kind": self.task.kind,
             "classes": list(self.task.classes), "metric": self.task.metric, "ranks": self.ranks.count,
         }  # fmt: skip
+        if self.task.positive_index == 0:  # only of the first: or checkpoints of older versions would be none
+            named["positive"] = self.task.positive
         decided = {name: value for name, value in asdict(self.settings).items() if name not in DECIDE_NOTHING}
         return json.dumps(named | decided)

@@ -55,8 +55,8 @@ def test_a_text_is_answered_alike_whatever_runs_beside_it(odd: Callable[[str], E
 def test_information_is_that_of_a_loop_over_texts(family: str, odd: Callable[[str], Encoder]) -> None:
     """SqueezeBERT's LayerNorm is a subclass that permutes; XLNet's texts may not be padded."""
     encoder, task = odd(family), make_task(n_train=6, n_validation=2)
-    found = fisher(encoder, task, LayerNorms(), examples=6)
-    model, loss = encoder.with_head(task, seed=0).eval(), task_loss(task)
+    found = fisher(encoder, task, LayerNorms(), examples=6, head="default", head_start="random")
+    model, loss = encoder.with_head(task, seed=0, head="default").eval(), task_loss(task)
     names = list(found.values)
     expected = {name: torch.zeros_like(value) for name, value in found.values.items()}
     for text, label in zip(task.train.texts[0], task.train.labels, strict=True):
@@ -74,7 +74,9 @@ def test_information_is_that_of_a_loop_over_texts(family: str, odd: Callable[[st
 def test_rotary_queries_of_another_type_than_the_values(family: str, odd: Callable[[str], Encoder]) -> None:
     task = make_task(n_train=16, n_validation=8)
     runs = [
-        fit(odd(family), task, LayerNorms(), epochs=1, compute=compute, dropout=0.0)
+        fit(
+            odd(family), task, LayerNorms(), epochs=1, compute=compute, dropout=0.0, head="default", head_start="random"
+        )
         for compute in ("float32", "bfloat16")
     ]
     assert runs[1].scores["loss"] == pytest.approx(runs[0].scores["loss"], abs=0.02)

@@ -67,8 +67,8 @@ def test_whole_numbers_pass_for_rates(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "epochs"), [(100_000, 5), (2560, 5), (2000, 7), (640, 20), (3, 20)]
-)  # 400 steps of 32 rows, 20 epochs at most
+    ("n_rows", "epochs"), [(100_000, 5), (1280, 5), (1000, 7), (640, 10), (3, 10)]
+)  # 200 steps of 32 rows, 10 epochs at most
 def test_few_rows_are_visited_more_often(n_rows, epochs):
     assert Settings().for_method(LayerNorms(), n_rows, 384).epochs == epochs
     assert Settings(epochs=2).for_method(LayerNorms(), n_rows, 384).epochs == 2

@@ -33,7 +33,7 @@ _SUBSETS = (
     MovedTop(within=LayerNorms()), MovedTop(within=Union((LayerNorms(), Biases()))), FisherTop(within=LayerNorms()),
 )  # fmt: skip
 _VALUE_BYTES, _PLACED_BYTES = 4, 8  # float32, and with an int32 position
-_NAME_BYTES, _HEADER_BYTES = 120, 1800  # of a delta: per tensor, and for what it says beside the task's description
+_NAME_BYTES, _HEADER_BYTES = 120, 2000  # of a delta: per tensor, and for what it says beside the task's description
 # Bytes in a unit, in lower case: decimal ones as disks count, and binary ones with an i.
 _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 

@@ -13,6 +13,7 @@ are loaded with the first name that needs them. No module of the package imports
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .threads import settle_waiting
 from .version import VERSION
 
 # For type checkers and editors, which cannot follow `__getattr__`; a test compares these lines with _HOMES.
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .training.use import Predictor, evaluate, merge, predict
 
 __version__ = VERSION
+settle_waiting()  # before torch is imported by whichever name needs it
 
 # Module -> the public names that it holds.
 _HOMES = {

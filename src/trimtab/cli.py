@@ -8,7 +8,7 @@ import warnings
 import typer
 
 from .commands import questions, runs
-from .commands.options import say
+from .commands.options import say, with_threads
 from .errors import InputError
 
 # Plain help, and Python's own traceback and exit code 1 for a fault of ours.
@@ -21,7 +21,7 @@ for verb in (
     runs.fit, runs.evaluate, runs.predict, questions.inspect, questions.fisher, questions.compare, questions.recommend,
     questions.movement, runs.export, runs.report,
 ):  # fmt: skip
-    app.command()(verb)
+    app.command()(verb if verb is runs.report else with_threads(verb))
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ..errors import InputError
+from ..threads import share_cores, use_threads
 
 # What several subcommands take is written once, so that its name and its help are the same everywhere.
 # None means that the user gave nothing, so that the recipe, the settings or the method decide. An option that states no name
@@ -44,6 +45,9 @@ HeadStart = Annotated[
 Pairs = Annotated[str | None, typer.Option(help="Two texts of a row: together, apart or auto.")]
 TrainLimit = Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")]
 Compute = Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")]
+Threads = Annotated[
+    int | None, typer.Option(help="Threads that compute; default: one a core, and one for a short text.")
+]
 READING = {
     "skip_bad_rows": Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows without text or label, or not of the table's form.")
@@ -116,6 +120,26 @@ def reads_tables(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
     return decorate
 
 
+def with_threads(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with the option --threads, which is settled before it begins: torch reads the number when it is imported."""
+    own = inspect.signature(command)
+    option = inspect.Parameter("threads", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Threads)
+    hints = get_type_hints(command, include_extras=True)
+
+    @functools.wraps(command)
+    def threaded(**given: Any) -> None:
+        use_threads(given.pop("threads"))
+        command(**given)
+
+    shown = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own.parameters.values()]
+    # What typer makes options of.
+    threaded.__signature__ = inspect.Signature([*shown, option])  # pyright: ignore[reportAttributeAccessIssue]
+    threaded.__annotations__ = {name: hints.get(name, own.parameters[name].annotation) for name in own.parameters} | {
+        "threads": Threads
+    }
+    return threaded
+
+
 def _given_of(values: dict[str, Any]) -> dict[str, Any]:
     """Keywords of `read` for the options that were given; raises InputError for a share of rows that is none."""
     given = {name: value for name, value in values.items() if value not in (None, False, [])}
@@ -135,6 +159,15 @@ def _number(text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         return None
+
+
+def share_machine() -> None:
+    """Leaves to other processes the cores that they keep busy, where nobody has said how many threads compute, and says so.
+
+    To be called when all is imported and before anything is computed.
+    """
+    if line := share_cores():
+        say(line)
 
 
 def say(*lines: str) -> None:

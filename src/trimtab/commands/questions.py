@@ -36,6 +36,7 @@ from .options import (
     print_json,
     reads_tables,
     say,
+    share_machine,
 )
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def fisher(
     method, loaded, infos = parse_method(within), load(encoder), []
     read_tasks = [read(name, text=text, label=label, kind=kind, **reading) for name in tasks]
     say(*(note for task in read_tasks for note in task.notes))
+    share_machine()
     name = folder_name("global" if is_global else read_tasks[0].name, "fisher")
     out = out or _unused(Path("runs") / f"{name}.safetensors")
     plot = _picture_beside(out)
@@ -250,6 +252,7 @@ def recommend(
     # Always a folder, where the Python function would do without: a recommendation that was stopped goes on from its trials.
     out = out or Path("runs") / folder_name(read_task.name, "recommend")
     loaded = load(encoder)  # before the folder is made: a misspelt encoder leaves none behind
+    share_machine()
     check_writable(out)
     found = recommend_method(
         loaded, read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **_settings(given)
@@ -355,6 +358,7 @@ def compare(
     read_tasks = [read(name, text=text, label=label, kind=kind, metric=metric, **reading) for name in tasks]
     _tell(read_tasks)
     loaded = load(encoder)  # before the folder is made: a misspelt encoder leaves none behind
+    share_machine()
     check_writable(out)
     if report is not None:
         check_writable(report.parent, "--report")

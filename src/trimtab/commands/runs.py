@@ -32,6 +32,7 @@ from .options import (
     print_json,
     reads_tables,
     say,
+    share_machine,
 )
 
 
@@ -115,6 +116,7 @@ def fit(
         out = Path(encoder).parent  # the recipe of a run lies in its folder; one written by hand lies anywhere
     if is_first():
         say(f"reading {recipe.task}")
+    share_machine()
     try:
         run = fit_recipe(recipe, out, resume=resume, overwrite=overwrite, progress=True)
     # Before the first step, or at the second Ctrl-C; the first one ends the run below, with its best values.
@@ -174,6 +176,7 @@ def evaluate(
     from ..training.use import evaluate as evaluate_run
 
     # Without TASK the run's own data are read again, and refused where they have changed.
+    share_machine()
     found = evaluate_run(run, task, split, encoder, text=text, label=label, **reading)
     for note in found["notes"]:
         say(note)
@@ -217,6 +220,7 @@ def predict(
         raise InputError(
             "--out, --overwrite, --columns, --encoding and --no-header go with --file; the answers to --text are printed"
         )
+    share_machine()
     # The encoder is loaded once, whichever way the texts come.
     predictor = Predictor(run, encoder)
     if file is not None:

@@ -28,6 +28,7 @@ class Progress:
     step: int = 0  # optimizer steps done
     compute: str = ""  # "float32" or "bfloat16", as the run began
     tokens_per_batch: int = 0  # as the run began
+    threads: int = 0  # that compute, as the run began
     loss_sum: float = 0.0  # of training rows since the last validation
     loss_rows: int = 0
     rows: int = 0  # training rows seen

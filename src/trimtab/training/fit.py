@@ -218,7 +218,11 @@ def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Disp
     if found is None:
         return _Sitting(
             bench,
-            Progress(compute=bench.compute, tokens_per_batch=bench.memory.tokens),
+            Progress(
+                compute=bench.compute,
+                tokens_per_batch=bench.memory.tokens,
+                threads=torch.get_num_threads(),
+            ),
             {},
             identity,
             folder,
@@ -226,7 +230,8 @@ def _sit_down(bench: Workbench, folder: Path | None, resume: bool, display: Disp
             started,
         )
     state, tensors = found
-    # As it began, even where this machine would now choose otherwise: both decide how sums are rounded.
+    # As it began, even where this machine would now choose otherwise: all three decide how sums are rounded.
+    torch.set_num_threads(state.threads)
     elements = {
         name: tensors["position"][name].numpy() if name in tensors["position"] else None for name in tensors["value"]
     }

@@ -21,8 +21,9 @@ from ..files import absolute, write_text
 from ..tasks.reading import Reading
 from ..tasks.task import Task
 
-MIN_STEPS = 200  # from the linear probe on, more bring nothing on few rows (benchmarks/head)
-MOST_EPOCHS = 10  # that few rows are visited to come to MIN_STEPS
+MIN_STEPS = 150  # from the linear probe on, more bring nothing on few rows (benchmarks/head)
+FEW_STEPS, MOST_FASTER = 450, 3.0  # with fewer steps the rates of vectors rise, to so many times at most
+MOST_EPOCHS = 8  # that few rows are visited to come to MIN_STEPS
 SHORT_STEPS = 800  # a run of so many steps at most has no more than
 MOST_VALIDATIONS = 5  # behind its start: eight found no better step (benchmarks/head)
 
@@ -93,13 +94,22 @@ class Settings:
     def for_method(self, method: Method, n_rows: int, width: int) -> "Settings":
         """These settings with the method's defaults for an encoder of `width` where they leave the choice to it.
 
-        Few rows are visited more often: the epochs are the method's own, or as many as make MIN_STEPS steps.
+        Few rows are visited more often: the epochs are the method's own, or as many as make MIN_STEPS steps. AdamW goes about as
+        far as rate times steps, and vectors (norms, biases) that start from a probe go farther at a step where these are few: the
+        rates times FEW_STEPS / steps, at most MOST_FASTER (benchmarks/head, benchmarks/demo).
         """
         defaults = defaults_of(method).for_width(width)
-        enough = math.ceil(MIN_STEPS / math.ceil(max(1, n_rows) / self.batch_size))
+        per_epoch = math.ceil(max(1, n_rows) / self.batch_size)
+        enough = math.ceil(MIN_STEPS / per_epoch)
         epochs = max(defaults.epochs, min(enough, MOST_EPOCHS))
-        head_lr = defaults.head_lr * (1.0 if self.head_start == "random" else _FROM_PROBE)
-        values = {"lr": defaults.lr, "head_lr": head_lr, "epochs": epochs}
+        starts_random = self.head_start == "random"
+        moves_vectors = defaults.count is not None and not starts_random
+        steps = per_epoch * (self.epochs or epochs)
+        faster = min(MOST_FASTER, max(1.0, FEW_STEPS / steps)) if moves_vectors else 1.0
+        head_lr = defaults.head_lr * (1.0 if starts_random else _FROM_PROBE)
+        values = {
+            "lr": float(f"{defaults.lr * faster:.2g}"), "head_lr": float(f"{head_lr * faster:.2g}"), "epochs": epochs
+        }  # fmt: skip
         known = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **known)
 

@@ -23,6 +23,7 @@ from ..tasks.sources import PATH_LIKE
 from ..tasks.survey import rows_in
 from ..tasks.task import EMPTY, Rows, Task
 from ..tasks.unknown_tokens import Unknown, empty_rows, unknown_tokens
+from ..threads import threads_for
 from .folder import RECIPE
 from .forward import all_logits, check_ids
 from .ranks import device
@@ -115,7 +116,8 @@ class Predictor:
     def _logits(self, tokens: Tokens) -> Tensor:
         """Float32 logits (N, C); raises InputError where they are no numbers."""
         check_ids(self.model, tokens)
-        logits = all_logits(self.model, tokens, tokens_at_once())
+        with threads_for(int(tokens.lengths.sum())):
+            logits = all_logits(self.model, tokens, tokens_at_once())
         if not bool(torch.isfinite(logits).all()):
             raise InputError("the model's answers are not numbers (NaN): the run or its encoder is damaged")
         return logits

@@ -1,5 +1,5 @@
 # make demo       fit the embedded task on the embedded encoder, with a report
-# make test       run the tests but the slow ones
+# make test       run the tests but the slow ones, a process a core
 # make test-slow  run the tests that take minutes
 # make check      style, types and import directions, as CI does
 
@@ -16,10 +16,10 @@ demo: $(VENV)/ready
 	@echo "The report: runs/helpdesk/report.html"
 
 test: $(VENV)/ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 test-slow: $(VENV)/ready
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n auto -m slow
 
 check: $(VENV)/ready
 	$(BIN)/ruff check

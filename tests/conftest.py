@@ -12,8 +12,8 @@ from small import make_encoder_folder
 from trimtab.cli import main
 from trimtab.encoders.encoder import Encoder, load
 
-# So many threads whatever else the machine does: sums are rounded by them (trimtab.threads).
-os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+# So many threads whatever else the machine does, since sums are rounded by them; one beside other test processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else str(os.cpu_count() or 1))
 # The same examples in every run, and none that fails because the machine is busy.
 settings.register_profile("trimtab", deadline=None, derandomize=True)
 settings.load_profile("trimtab")

@@ -95,8 +95,9 @@ class Settings:
         """These settings with the method's defaults for an encoder of `width` where they leave the choice to it.
 
         Few rows are visited more often: the epochs are the method's own, or as many as make MIN_STEPS steps. AdamW goes about as
-        far as rate times steps, and vectors (norms, biases) that start from a probe go farther at a step where these are few: the
-        rates times FEW_STEPS / steps, at most MOST_FASTER (benchmarks/head, benchmarks/demo).
+        far as rate times steps, and vectors (norms, biases) that start from a probe go farther at a step where these are few:
+        their rate times FEW_STEPS / steps, at most MOST_FASTER, and the head's times its square, up to the rate of a random head
+        (benchmarks/head, benchmarks/demo).
         """
         defaults = defaults_of(method).for_width(width)
         per_epoch = math.ceil(max(1, n_rows) / self.batch_size)
@@ -106,10 +107,9 @@ class Settings:
         moves_vectors = defaults.count is not None and not starts_random
         steps = per_epoch * (self.epochs or epochs)
         faster = min(MOST_FASTER, max(1.0, FEW_STEPS / steps)) if moves_vectors else 1.0
-        head_lr = defaults.head_lr * (1.0 if starts_random else _FROM_PROBE)
-        values = {
-            "lr": float(f"{defaults.lr * faster:.2g}"), "head_lr": float(f"{head_lr * faster:.2g}"), "epochs": epochs
-        }  # fmt: skip
+        lr = float(f"{defaults.lr * faster:.2g}")
+        head_lr = defaults.head_lr * (1.0 if starts_random else min(1.0, _FROM_PROBE * faster**2))
+        values = {"lr": lr, "head_lr": float(f"{head_lr:.2g}"), "epochs": epochs}
         known = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **known)
 

@@ -34,7 +34,7 @@ def test_the_names_of_columns_are_not_taken_for_texts(table, predictor):
 
 def test_a_set_has_no_order_for_predictions(predictor):
     with pytest.raises(InputError, match="a set has no order"):
-        predict(predictor, set(TEXTS))
+        predict(predictor, set(TEXTS))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda predictor: pickle.loads(pickle.dumps(predictor))])

@@ -223,8 +223,8 @@ def test_columns_of_0_and_1_hold_nothing_else(write: Write) -> None:
         read(path, label="a,b", kind="regression")
 
 
-def test_a_vector_of_flags_is_not_taken_for_a_list_of_classes(read_labels: Reader) -> None:
-    refused(read_labels, [[0, 1], [1, 1], [0, 0]], "lines 2, 3", "names a class twice", "one column per class")
+def test_a_list_that_names_a_class_twice_is_refused(read_labels: Reader) -> None:
+    refused(read_labels, [[0, 1], [2, 2], [0, 0]], "lines 2, 3", "names a class twice", "one column per class")
 
 
 @pytest.mark.parametrize(

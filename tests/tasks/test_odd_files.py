@@ -64,9 +64,64 @@ def test_quoted_fields_give_back_any_text_whatever_space_is_before_them(
     assert found == rows
 
 
-def test_a_space_behind_a_closing_quote_is_named(write: Write) -> None:
-    with pytest.raises(InputError, match=r"line 2.*no space between a closing quote and the separator"):
-        rows_of(write("a.csv", 'text,label\n"fine" ,"a"\n'))
+@pytest.mark.parametrize("mark", [",", ";", "|"])
+def test_a_space_behind_a_closing_quote_is_none_of_the_text(write: Write, mark: str) -> None:
+    content = f'"text" {mark} "label"\n"it was {mark} ""fine""" {mark}"a"\n"""so"" {mark} he" {mark} "b" \n'
+    assert rows_of(write("a.csv", content)) == [
+        {"text": f'it was {mark} "fine"', "label": "a"},
+        {"text": f'"so" {mark} he', "label": "b"},
+    ]
+
+
+def test_letters_behind_a_closing_quote_are_refused(write: Write) -> None:
+    with pytest.raises(InputError, match=r"line 2.*nothing between a closing quote and the separator"):
+        rows_of(write("a.csv", 'text,label\n"fine" or so,"a"\n'))
+
+
+def test_backslashes_in_front_of_quotes_are_read_where_the_usual_reading_fails(write: Write) -> None:
+    """As Spark writes them; every other backslash is one of the text."""
+    path = write("a.csv", 'text,label\n"He said \\"yes\\", twice",a\n"C:\\new\\\\",b\n"two\nlines \\"",c\n')
+    found = [(row["text"], row["label"]) for row in rows_of(path)]
+    assert found == [('He said "yes", twice', "a"), ("C:\\new\\", "b"), ('two\nlines "', "c")]
+    # The usual reading is right: a field that ends in a backslash.
+    assert rows_of(write("b.csv", 'text,label\n"in C:\\",a\n')) == [{"text": "in C:\\", "label": "a"}]
+
+
+def test_a_tsv_is_quoted_where_every_cell_of_a_column_is(write: Write) -> None:
+    content = "text\tlabel\n" + "".join(f'"day {i}"\t"{"ab"[i % 2]}"\n' for i in range(20))
+    assert read(write("a.tsv", content)).classes == ("a", "b")
+    some = content.replace('"day 7"', "day 7").replace('"a"', "a")
+    assert rows_of(write("b.tsv", some))[0] == {"text": '"day 0"', "label": "a"}, "then they are part of the text"
+
+
+# Line ends, separators and headers too many.
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_carriage_returns_end_the_lines_of_a_file_without_line_feeds(write: Write, encoding: str) -> None:
+    path = write("a.csv", 'text,label\rgrün,x\r"two\rlines",y\r'.encode(encoding))
+    assert rows_of(path) == [{"text": "grün", "label": "x"}, {"text": "two\rlines", "label": "y"}]
+    assert rows_of(write("b.csv", 'text,label\n"a\rb",x\n')) == [{"text": "a\rb", "label": "x"}]
+
+
+def test_blank_fields_behind_the_last_column_are_passed_over(write: Write) -> None:
+    assert rows_of(write("a.csv", "text,label\none,a,\ntwo,b, ,\n")) == [
+        {"text": "one", "label": "a"},
+        {"text": "two", "label": "b"},
+    ]
+    with pytest.raises(InputError, match="line 2: 4 fields, but the header names 2"):
+        read(write("b.csv", "text,label\none,a,,c\n"))
+
+
+def test_a_header_in_the_middle_of_a_file_is_no_row(write: Write) -> None:
+    rows = "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20))
+    path = write("a.csv", f"text,label\n{rows}text,label\n{rows}")
+    with pytest.raises(InputError, match=r"line 22: the header stands here again"):
+        read(path)
+    task = read(path, skip_bad_rows=True, validation_share=0)
+    assert (task.classes, len(task.train)) == (("a", "b"), 40)
+    assert "left out 1 of 41 rows (1 with the header again)" in task.notes[0]
+    assert [reason for _, _, reason in read_rows(path).rows].count("the header again") == 1
 
 
 # Rows that do not have the form of their table.
@@ -353,3 +408,35 @@ def test_a_file_of_validation_rows_takes_the_place_of_a_split(write: Write) -> N
     assert list(task.validation) == [{"text": "z", "label": 1}]
     assert any("takes the place of the validation split" in note for note in task.notes)
     assert "no share (0.3)" in read(folder, validation_share=0.3).notes[-1]
+
+
+# What Spark writes.
+
+
+def test_the_parts_of_a_spark_folder_are_one_table(tmp_path: Path) -> None:
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    for part in (1, 0):
+        texts = [f"text {10 * part + i}" for i in range(10)]
+        table = pa.table({"text": texts, "label": [text[-1] for text in texts]})
+        pq.write_table(table, folder / f"part-0000{part}-9943d681-c000.snappy.parquet")
+    (folder / "_SUCCESS").touch()
+    (folder / "._SUCCESS.crc").touch()
+    task = read(folder, validation_share=0, kind="single_label")
+    assert (task.name, task.train.texts[0]) == ("reviews", [f"text {i}" for i in range(20)])
+    assert read_like(task, folder).test.texts == task.train.texts
+
+
+def test_spark_folders_named_like_splits_are_splits(write: Write) -> None:
+    rows = "text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(10))
+    write("task/train/part-00000.csv", rows)
+    write("task/train/part-00001.csv", "")  # an empty part, as Spark writes them
+    write("task/test.csv/part-00000-1f3c-c000.csv", rows)
+    task = read(write("task/val/part-m-00000.csv", rows).parent.parent)
+    assert {split: len(found) for split, found in task.splits.items()} == {"train": 10, "validation": 10, "test": 10}
+
+
+def test_other_tables_beside_parts_leave_open_what_a_folder_is(write: Write) -> None:
+    write("task/part-00000.csv", "text,label\nx,a\n")
+    with pytest.raises(InputError, match="no training file"):
+        read(write("task/other.csv", "text,label\ny,b\n").parent)

@@ -85,7 +85,7 @@ def test_of_two_validation_splits_the_plainly_named_one_is_read(write: Write) ->
     assert "did not read dev.csv" in task.notes[0]
 
 
-@pytest.mark.parametrize("name", ["val.xlsx", "dev.txt", "test.txt", "validation.arrow.gz", "TEST"])
+@pytest.mark.parametrize("name", ["val.xls", "dev.txt", "test.txt", "validation.arrow.gz", "TEST"])
 def test_files_named_like_a_split_are_noted_whatever_their_ending(write: Write, name: str) -> None:
     write("topics/train.csv", ROWS)
     write("topics/notes.txt", "")

@@ -106,8 +106,11 @@ def test_without_a_kind_parts_in_changing_company_are_noted(read_labels: Reader,
     )
 
 
-def test_a_list_that_is_written_as_text_is_named_as_such(read_labels: Reader) -> None:
-    assert "looks like a list written as text" in message(read_labels, ["['a', 'b']", "['a']"], kind="multi_label")
+def test_lists_that_are_written_as_text_are_read_where_all_are(read_labels: Reader) -> None:
+    task = read_labels(["['a', 'b']", '["a"]', "[]"], kind="multi_label")
+    assert (task.classes, task.train.labels) == (("a", "b"), [[0, 1], [0], []])
+    for odd in ("[a, b]", "a", "[['a']]"):
+        assert "looks like a list written as text" in message(read_labels, ["['a', 'b']", odd], kind="multi_label")
 
 
 # One class in every row.

@@ -1,4 +1,8 @@
-"""CSV and TSV to records: which character separates the columns, whether quotes quote, and where each record starts."""
+"""CSV and TSV to records: which character separates the columns, whether quotes quote, and where each record starts.
+
+How quotes are written is found out of the file too (odd_quotes.py); whatever differs from the usual is read only where the usual
+reading fails, or breaks more rows.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,13 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, combinations, islice
 from pathlib import Path
 
 from ..errors import InputError, counted
 from .lines import MAX_ROW_BYTES, read_lines, too_long
+from .odd_quotes import oddities_in, usual_quotes
 from .reading import AS_WRITTEN, Reading
 from .table import BadRow, NumberedRow, Row, Table, position_name
 
@@ -30,6 +35,9 @@ SEPARATOR_LINE = re.compile(r'"?sep=.?"?', re.IGNORECASE)
 DOUBLED_QUOTES = re.compile(r'"[^"]*""(?:[^"]|"")*"')
 """A field in quotes that holds doubled quotes: only a writer that quotes makes one."""
 
+QUOTED_FIELD = re.compile(r'"[^"]*"')
+"""A field in quotes without a quote inside."""
+
 _LOOKED_AT = 100  # records by which the separator is found where no line names the columns
 
 
@@ -40,7 +48,7 @@ class Dialect:
     delimiter: str
     quoted: bool
     usual: bool = True  # whether the file's ending promises this delimiter
-    spaced: bool = False  # whether spaces stand between the delimiter and the quote that opens a field
+    oddities: frozenset[str] = frozenset()  # of odd_quotes.ODDITIES
     encoding: str | None = None
 
     @property
@@ -63,9 +71,13 @@ def open_delimited(path: Path, reading: Reading = AS_WRITTEN) -> Table:
 
     def walk() -> Iterator[NumberedRow]:
         for number, fields in islice(records(path, dialect), 1 if reading.header else 0, None):
+            fields = _without_surplus(fields, len(columns))
             # A separator that is not quoted moves all fields behind it into wrong columns.
             if len(fields) != len(columns):
                 yield number, _ragged(path, number, fields, columns, dialect, reading.header)
+            # In files that were put one behind the other "label" would be a class.
+            elif reading.header and len(fields) > 1 and [field.strip() for field in fields] == written:
+                yield number, _header_again(path, number, dict(zip(columns, fields, strict=True)))
             else:
                 yield number, dict(zip(columns, fields, strict=True))
 
@@ -86,6 +98,20 @@ def _column_names(written: Sequence[str]) -> tuple[str, ...]:
         position_name(i) if (bare and not name) or name in names[: i - 1] else name
         for i, name in enumerate(names, start=1)
     )
+
+
+def _without_surplus(fields: list[str], n_columns: int) -> list[str]:
+    """The fields without blank ones behind the last column: a spreadsheet ends its rows in separators that its header lacks."""
+    return fields[:n_columns] if not any(map(str.strip, fields[n_columns:])) else fields
+
+
+def _header_again(path: Path, number: int, cells: Row) -> BadRow:
+    """The BadRow of a line that names the columns once more."""
+    error = InputError(
+        f"{path}, line {number}: the header stands here again, as in files that were put one behind the other. Delete this line, "
+        "or leave such rows out with skip_bad_rows (--skip-bad-rows)."
+    )
+    return BadRow(cells, "the header again", error)
 
 
 def _ragged(
@@ -125,15 +151,15 @@ def dialect_of(path: Path, reading: Reading = AS_WRITTEN) -> Dialect:
         delimiter = max(candidates, key=lambda mark: _regularity(path, mark, encoding))
     # Quotes always quote in CSV; of tab-separated files it has to be found out.
     quoted = delimiter != "\t" or _quotes_quote(path, encoding)
-    spaced = quoted and delimiter != "\t" and _has_spaced_quotes(path, delimiter, encoding)
-    return Dialect(delimiter, quoted, delimiter == usual, spaced, encoding)
+    dialect = Dialect(delimiter, quoted, delimiter == usual, encoding=encoding)
+    return dialect if delimiter == "\t" else _with_oddities(path, dialect)
 
 
 def records(path: Path, dialect: Dialect) -> Iterator[Record]:
     """The records of the file, blank lines left out; raises InputError for quotes that do not close."""
     if not dialect.quoted:
         return _plain_records(path, dialect.encoding)
-    return _quoted_records(path, dialect.delimiter, dialect.encoding, spaced=dialect.spaced)
+    return _quoted_records(path, dialect)
 
 
 def _plain_records(path: Path, encoding: str | None) -> Iterator[Record]:
@@ -144,23 +170,22 @@ def _plain_records(path: Path, encoding: str | None) -> Iterator[Record]:
             yield number, fields
 
 
-def _quoted_records(path: Path, delimiter: str, encoding: str | None, *, spaced: bool = False) -> Iterator[Record]:
-    """Records whose fields may be quoted and go over lines; raises InputError for bad quotes and too long a row.
-
-    `spaced` takes away the spaces in front of a field, so that a quote behind them opens it.
-    """
+def _quoted_records(path: Path, dialect: Dialect) -> Iterator[Record]:
+    """Records whose fields may be quoted and go over lines; raises InputError for bad quotes and too long a row."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))  # the default, 131,072, cuts long documents off
     start, size = 1, 0  # of the record being read: its first line, and its bytes so far
 
     def lines() -> Iterator[str]:
         nonlocal size
-        for _, line in read_lines(path, encoding):
+        for _, line in read_lines(path, dialect.encoding):
             size += len(line.encode())
             if size > MAX_ROW_BYTES:  # an open quote runs on over the following lines
                 raise too_long(path, start)
-            yield line
+            yield usual_quotes(line, dialect.delimiter, dialect.oddities) if dialect.oddities else line
 
-    reader = csv.reader(lines(), delimiter=delimiter, strict=True, skipinitialspace=spaced)
+    # Of spaces in front of a quote, those in front of any field are taken away.
+    spaced = "space before" in dialect.oddities
+    reader = csv.reader(lines(), delimiter=dialect.delimiter, strict=True, skipinitialspace=spaced)
     while True:
         # The reader has counted the lines of all records before this one.
         start, size = reader.line_num + 1, 0
@@ -171,7 +196,7 @@ def _quoted_records(path: Path, delimiter: str, encoding: str | None, *, spaced:
         except csv.Error as error:
             raise InputError(
                 f"{path}, line {start}: not valid CSV ({error}). Close every double quote, write one inside a quoted "
-                "field twice, leave no space between a closing quote and the separator, and end lines with a line feed."
+                "field twice, leave nothing between a closing quote and the separator, and end lines with a line feed."
             ) from None
         if fields:
             yield start, fields
@@ -185,7 +210,9 @@ def _regularity(path: Path, delimiter: str, encoding: str | None) -> tuple[float
     try:
         # In tab-separated files a quote may be a part of the text, so that it must not be looked at here.
         all_records = (
-            _plain_records(path, encoding) if delimiter == "\t" else _quoted_records(path, delimiter, encoding)
+            _plain_records(path, encoding)
+            if delimiter == "\t"
+            else _quoted_records(path, Dialect(delimiter, True, encoding=encoding))
         )
         found = [fields for _, fields in islice(all_records, _LOOKED_AT)]
     except InputError:
@@ -196,31 +223,41 @@ def _regularity(path: Path, delimiter: str, encoding: str | None) -> tuple[float
     return (n / len(found), sum(joined) / len(joined)) if width > 1 else (0.0, 0.0)
 
 
-def _has_spaced_quotes(path: Path, delimiter: str, encoding: str | None) -> bool:
-    """Whether fields are quoted behind a space (`one, "two"`): read so, the fields differ, and no more rows are ragged."""
-    sign, at_start = re.compile(re.escape(delimiter) + ' +"'), re.compile(' +"')
+def _with_oddities(path: Path, dialect: Dialect) -> Dialect:
+    """The dialect with those oddities of its quotes with which the fewest rows are ragged; of equals, with the fewest.
+
+    Spaces in front of quotes are read as such in a tie too: elsewhere a field that begins with a space and a quote is no field.
+    """
     # Nearly always there is none, and the file needs no closer look.
-    lines = (line for _, line in read_lines(path, encoding) if ' "' in line)
-    if not any(at_start.match(line) or sign.search(line) for line in lines):
-        return False
-    n_plain, n_spaced = (_count_ragged(path, delimiter, encoding, spaced) for spaced in (False, True))
-    if n_plain is None or n_spaced is None:
-        return n_spaced is not None
-    return n_spaced < n_plain or (n_spaced == n_plain and _differ(path, delimiter, encoding))
+    lines = (line for _, line in read_lines(path, dialect.encoding) if '"' in line)
+    found = oddities_in(lines, dialect.delimiter)
+    if not found:
+        return dialect
+    several = chain.from_iterable(combinations(found, n) for n in range(len(found) + 1))
+    tried = [replace(dialect, oddities=frozenset(some)) for some in several]
+    n_ragged = [_count_ragged(path, one) for one in tried]
+    fewest = min((n for n in n_ragged if n is not None), default=None)
+    if fewest is None:  # whatever is wrong is said of the usual reading
+        return dialect
+    best = tried[n_ragged.index(fewest)]
+    spaced = replace(best, oddities=best.oddities | {"space before"})
+    if spaced in tried and n_ragged[tried.index(spaced)] == fewest and _differ(path, best, spaced):
+        return spaced
+    return best
 
 
-def _count_ragged(path: Path, delimiter: str, encoding: str | None, spaced: bool) -> int | None:
+def _count_ragged(path: Path, dialect: Dialect) -> int | None:
     """How many records have another number of fields than the first; None where the file cannot be read that way."""
     try:
-        widths = [len(fields) for _, fields in _quoted_records(path, delimiter, encoding, spaced=spaced)]
+        widths = [len(fields) for _, fields in _quoted_records(path, dialect)]
     except InputError:
         return None
     return sum(width != widths[0] for width in widths)
 
 
-def _differ(path: Path, delimiter: str, encoding: str | None) -> bool:
-    """Whether quotes behind spaces, read as quotes, change more of any field than the spaces in front of it."""
-    both = (_quoted_records(path, delimiter, encoding, spaced=spaced) for spaced in (False, True))
+def _differ(path: Path, one: Dialect, other: Dialect) -> bool:
+    """Whether the two readings differ in more of any field than the spaces in front of it."""
+    both = (_quoted_records(path, dialect) for dialect in (one, other))
     return any(
         [field.lstrip(" ") for field in plain] != [field.lstrip(" ") for field in spaced]
         for (_, plain), (_, spaced) in zip(*both, strict=False)
@@ -231,8 +268,8 @@ def _quotes_quote(path: Path, encoding: str | None) -> bool:
     """Whether double quotes in a tab-separated file quote fields, or are only part of the text.
 
     They quote if there is a sign of it (a quoted header, doubled quotes inside a quoted field, lines that split into
-    the wrong number of fields) and the whole file can be read that way; GLUE files, with a stray quote here and there,
-    cannot.
+    the wrong number of fields, a column in which every cell is quoted) and the whole file can be read that way; GLUE files,
+    with a stray quote here and there, cannot.
     """
     return _signs_of_quoting(path, encoding) and _reads_quoted(path, encoding)
 
@@ -240,15 +277,19 @@ def _quotes_quote(path: Path, encoding: str | None) -> bool:
 def _signs_of_quoting(path: Path, encoding: str | None) -> bool:
     """Whether the file, read as if quotes were text, shows one of the signs; reads no further than the first."""
     width = 0  # fields of the header; 0 before it is read
+    n_rows, quoted = 0, set[int]()  # of the rows below it: how many, and the columns that are quoted in each of them
     for _, fields in _plain_records(path, encoding):
         if not width and fields[0].startswith('"'):
             return True
+        if width:
+            here = {i for i, field in enumerate(fields) if QUOTED_FIELD.fullmatch(field)}
+            n_rows, quoted = n_rows + 1, here if n_rows == 0 else quoted & here
         width = width or len(fields)
         if len(fields) != width or any(DOUBLED_QUOTES.fullmatch(field) for field in fields if field[:1] == '"'):
             return True
-    return False
+    return n_rows > 1 and bool(quoted)
 
 
 def _reads_quoted(path: Path, encoding: str | None) -> bool:
     """Whether every record, read with quotes, has as many fields as the first."""
-    return _count_ragged(path, "\t", encoding, spaced=False) == 0
+    return _count_ragged(path, Dialect("\t", True, encoding=encoding)) == 0

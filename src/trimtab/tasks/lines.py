@@ -1,7 +1,8 @@
 """The lines of a text file, plain or gzipped, read one at a time in bounded memory.
 
 Lines are split at line feeds only, before decoding: Python's own text mode would also split at a lone carriage return,
-and `str.splitlines` at a dozen characters that occur inside texts.
+and `str.splitlines` at a dozen characters that occur inside texts. Only a file without any line feed is split at carriage
+returns, as Excel on a Mac writes them.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def read_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, s
     """
     encoding = encoding or _marked_encoding(path) or "utf-8"
     # Where a line feed is one byte, lines are found before they are decoded, so that a wrong byte has a place.
-    if "\n".encode(encoding) != b"\n":
-        yield from _wide_lines(path, encoding)
+    line_end = "\r" if _ends_in_returns(path, encoding) else "\n"
+    if line_end == "\r" or "\n".encode(encoding) != b"\n":
+        yield from _text_lines(path, encoding, line_end)
         return
     position = 0  # bytes before this line, after decompression
     with _opened(path) as file:
@@ -97,9 +99,19 @@ def _looks_wide(line: bytes) -> bool:
     return len(line) > 3 and line.count(0) >= (len(line) - 1) // 2
 
 
-def _wide_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
-    """What `read_lines` gives, of an encoding in which a line feed is more than one byte, or another one."""
-    with _opened(path) as file, TextIOWrapper(file, encoding=encoding, newline="\n") as text:
+def _ends_in_returns(path: Path, encoding: str) -> bool:
+    """Whether the file, as far as a first look goes, has carriage returns and no line feed."""
+    with _opened(path) as file:
+        try:
+            start = file.read(2**16).decode(encoding, errors="ignore")
+        except (EOFError, zlib.error, OSError):  # said when the lines are read, with their place
+            return False
+    return "\r" in start and "\n" not in start
+
+
+def _text_lines(path: Path, encoding: str, line_end: str) -> Iterator[tuple[int, str]]:
+    """What `read_lines` gives, of other line ends, and of encodings whose line feed is more than one byte, or another one."""
+    with _opened(path) as file, TextIOWrapper(file, encoding=encoding, newline=line_end) as text:
         for number in count(1):
             try:
                 line = text.readline(MAX_ROW_BYTES + 1)

@@ -88,7 +88,22 @@ def collect(table: Table, columns: Columns, reading: Reading = AS_WRITTEN) -> Ra
             column.append(text)
     if not numbers:
         raise first_error or InputError(f"{table.place} has a header but no rows: there is nothing to learn from.")
-    return RawRows(table, columns.label, numbers, texts, labels, left_out)
+    raw = RawRows(table, columns.label, numbers, texts, labels, left_out)
+    return _without_objects(raw, skip=reading.skip_bad_rows)
+
+
+def _without_objects(raw: RawRows, *, skip: bool) -> RawRows:
+    """The rows with class names for objects of flags, where all labels are such; else, to `skip` bad rows, without objects."""
+    flags = {i: flagged_names(label) for i, label in enumerate(raw.labels) if isinstance(label, dict)}
+    if not flags:
+        return raw
+    if None not in flags.values() and all(i in flags or is_missing(label) for i, label in enumerate(raw.labels)):
+        return replace(raw, labels=[flags.get(i, label) for i, label in enumerate(raw.labels)])
+    if not skip or len(flags) == len(raw):
+        return raw
+    fault = "a label that is neither word nor number"
+    kept = raw.take([i for i in range(len(raw)) if i not in flags])
+    return replace(kept, left_out=Counter(raw.left_out) + Counter({fault: len(flags)}))
 
 
 def texts_in(row: Row, names: Sequence[str], table: Table, number: int, option: str = "--text") -> tuple[str, ...]:
@@ -122,9 +137,22 @@ def _label_in(row: Row, columns: Columns, table: Table, number: int, reading: Re
     if len(columns.labels) > 1:
         return _flagged(row, columns, table, number, reading.missing_label)
     label = row.get(columns.label)
-    if isinstance(label, dict | bytes) and reading.skip_bad_rows:
+    if isinstance(label, bytes) and reading.skip_bad_rows:
         raise CellError("a label that is neither word nor number", table.at(number))
     return label
+
+
+def flagged_names(label: Mapping[str, Any]) -> list[str] | None:
+    """The names to which an object as spaCy writes it ({"POSITIVE": 1.0, "NEGATIVE": 0.0}) gives a 1; None where it holds others.
+
+    A name without a value has none: Parquet gives every row the names of all.
+    """
+    words = {name: str(value).lower() for name, value in label.items() if value is not None}
+    return (
+        [name for name, word in words.items() if FLAGS[word]]
+        if words.keys() and {*words.values()} <= {*FLAGS}
+        else None
+    )
 
 
 def is_blank(text: str) -> bool:

@@ -18,7 +18,7 @@ from .helpdesk import CLASSES, tickets
 from .labels import UNDECLARED, Declared
 from .reading import AS_WRITTEN, Reading
 from .table import NumberedRow, Table
-from .tables import FORMATS, SHARD, format_of, open_shards, open_table
+from .tables import FORMATS, SHARD, format_of, open_parts, open_shards, open_table, parts_in
 from .task import KINDS, SPLITS
 
 SPLIT_NAMES = {
@@ -105,6 +105,10 @@ def folder_source(path: Path, reading: Reading = AS_WRITTEN, *, to_train: bool =
         opened += found
         notes += [f"{path}: {found[0].name} is taken as the {split} split"] if name != split else []
         notes += tables[split].notes
+    if not tables:
+        tables = _tables_of_parts(path, reading)
+        notes += [note for table in tables.values() for note in table.notes]
+        opened += parts_in(path)
     data = path / "data"
     if not tables and data.is_dir():  # as the repositories of data sets are laid out
         inner = folder_source(data, reading, to_train=to_train)
@@ -125,6 +129,18 @@ def folder_source(path: Path, reading: Reading = AS_WRITTEN, *, to_train: bool =
         )
     declared = _read_labels_file(path / "labels.json")
     return Source(path.resolve().name, _named_by_card(tables, path), declared, notes=tuple(notes))
+
+
+def _tables_of_parts(path: Path, reading: Reading) -> dict[str, Table]:
+    """The table that Spark has written into the folder, which is for training, or those of its folders named like splits."""
+    if found := parts_in(path):
+        return {"train": open_parts(found, reading)}
+    folders = {entry.name.lower().split(".")[0]: entry for entry in sorted(path.iterdir()) if entry.is_dir()}
+    named = {
+        split: next((folders[name] for name in names if name in folders), None) for split, names in SPLIT_NAMES.items()
+    }
+    parts = {split: parts_in(folder) for split, folder in named.items() if folder is not None}
+    return {split: open_parts(files, reading) for split, files in parts.items() if files}
 
 
 def _named_by_card(tables: Mapping[str, Table], path: Path) -> dict[str, Table]:

@@ -16,6 +16,7 @@ from .columns import Columns, require_columns
 from .doubts import as_flags, is_flag_column, without_gaps, without_marked
 from .frames import memory_source
 from .hub import hub_source, saved_source
+from .label_forms import lists_of_texts, named_positions
 from .raw import RawRows, collect, is_missing, lacks_labels, usable
 from .reading import AS_WRITTEN, Reading
 from .sources import PATH_LIKE, Source, embedded_source, file_source, folder_source, path_not_found
@@ -98,6 +99,10 @@ def read_splits(
         _require_columns(table, columns, label_optional=split == "test")
         rows = without_marked(collect(table, columns, reading), reading.missing_label)
         train = splits.get("train")
+        if one_column and kind != "regression":
+            rows = lists_of_texts(rows, classes) if kind == "multi_label" and not reading.label_separator else rows
+            rows, note = named_positions(rows, list(classes))
+            notes += note
         rows = without_gaps(rows, train, classes)
         # test splits are often published without labels; in the others a missing label is a mistake
         unlabelled = split == "test" and lacks_labels(rows, train, classes, kind)

@@ -1,4 +1,4 @@
-"""File formats to raw rows: CSV, TSV, JSON Lines, JSON (each also gzipped) and Parquet, and files that are parts of one.
+"""File formats to raw rows: CSV, TSV, JSON Lines, JSON (each also gzipped), Parquet and Excel, and files that are parts of one.
 
 Text files number rows by the line a row starts on, which is what an editor shows; others number rows from 1.
 """
@@ -15,6 +15,7 @@ from .delimited import open_delimited
 from .json_tables import open_json, open_json_lines
 from .parquet import open_parquet
 from .reading import AS_WRITTEN, Reading
+from .spreadsheets import open_spreadsheet
 from .table import BadRow, NumberedRow, Table, check_columns
 
 _OPENERS = {
@@ -24,8 +25,11 @@ _OPENERS = {
     ".ndjson": open_json_lines,
     ".json": open_json,
 }
-FORMATS = (*(name for ending in _OPENERS for name in (ending, f"{ending}.gz")), ".parquet")
+FORMATS = (*(name for ending in _OPENERS for name in (ending, f"{ending}.gz")), ".parquet", ".xlsx")
 """Endings of file names, in lower case."""
+
+PART = re.compile(r"part-(?:[mr]-)?(\d{5})(?:[-.].*)?", re.IGNORECASE)
+"""A part of a table as Spark and Hadoop write it into a folder: part-00000-1f3c-c000.snappy.parquet."""
 
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]{8,})?")
 """A part of a data set that was written in several files; numbers count from 0, and older ones end in a hash."""
@@ -48,6 +52,8 @@ def open_table(path: Path, reading: Reading = AS_WRITTEN) -> Table:
         raise InputError(f"{path} is empty: there are no rows to read.")
     if ending == ".parquet":
         return check_columns(open_parquet(path))
+    if ending == ".xlsx":
+        return check_columns(open_spreadsheet(path, reading))
     return check_columns(_OPENERS[ending.removesuffix(".gz")](path, reading))
 
 
@@ -56,7 +62,27 @@ def open_shards(paths: Sequence[Path], reading: Reading = AS_WRITTEN) -> Table:
 
     Raises InputError where a part is missing, or has other columns than the first.
     """
-    first, *others = (open_table(path, reading) for path in _all_parts(paths))
+    return _joined([open_table(path, reading) for path in _all_parts(paths)])
+
+
+def open_parts(paths: Sequence[Path], reading: Reading = AS_WRITTEN) -> Table:
+    """The files that Spark has written into one folder, in the order of their numbers; an empty part is a part without rows."""
+    return _joined(
+        [open_table(path, reading) for path in sorted(paths) if path.stat().st_size] or [open_table(paths[0], reading)]
+    )
+
+
+def parts_in(folder: Path) -> list[Path]:
+    """The files of the folder that are parts of one table by their names; none where there are other tables among them."""
+    files = [
+        path for path in folder.iterdir() if path.is_file() and format_of(path) and not path.name.startswith((".", "_"))
+    ]
+    return files if all(PART.fullmatch(path.name) for path in files) else []
+
+
+def _joined(tables: Sequence[Table]) -> Table:
+    """The tables as one; raises InputError where one has other columns than the first."""
+    first, *others = tables
     for other in others:
         if set(other.columns) != set(first.columns) and not (first.open_ended or other.open_ended):
             raise InputError(

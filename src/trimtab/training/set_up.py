@@ -138,13 +138,18 @@ def _with_head(encoder: Encoder, task: Task, settings: Settings, form: Form) -> 
     return model, replace(form, reason=f"{form.reason}; {model.head_note}") if model.head_note else form
 
 
+_WANTED = {
+    "train": ": there is nothing to learn from",
+    "validation": ", by which the best step is chosen and judged: hold some out (without --validation 0, or validation_share=0, "
+    "a tenth is) or name a file of them (--validation FILE)",
+}
+
+
 def _check_rows(task: Task) -> None:
     """Raises InputError unless there are training and validation rows, all of them with labels."""
     for split in ("train", "validation"):
         rows = task.splits.get(split)
         if rows is None or len(rows) == 0:
-            raise InputError(
-                f"task {task.name!r} has no {split} rows: read it with trimtab.read, which cuts them from train"
-            )
+            raise InputError(f"task {task.name!r} has no {split} rows{_WANTED[split]}")
         if any(label is None for label in rows.labels):
             raise InputError(f"task {task.name!r} has {split} rows without a label: training needs them all")

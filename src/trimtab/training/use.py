@@ -1,6 +1,7 @@
 """Using what was trained: evaluate, predict, merge."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,11 @@ from .run import Run
 
 _TOKENS = {"cpu": 4096, "cuda": 65_536}  # in one forward pass: bounds memory, and keeps a GPU busy
 Trained = Run | Delta | str | Path  # a Run, a Delta, or the folder of a run
+
+# Threads do not live on in a process that was forked (a worker of gunicorn or uwsgi, multiprocessing on Linux), and OpenMP
+# waits for them for ever: one thread is all that such a process has. Whoever sets more afterwards has said so.
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def delta_of(run: Trained) -> Delta:
@@ -84,6 +90,10 @@ class Predictor:
         self.model = self.delta.attach(self.encoder).to(device())
         prepare(self.model)  # now and not with the first answer, which several threads may ask for at once
 
+    def __reduce__(self):
+        """A copy, or one sent to another process, is made anew: what the engine has put into the model does not travel."""
+        return type(self), (self.delta, self.encoder)
+
     def answers(self, rows: Rows) -> list[Answer]:
         """One Answer per row, in order."""
         return self.answered(rows).answers
@@ -128,9 +138,7 @@ def predict(
 ) -> list[Answer]:
     """One Answer for each text, or pair of texts for a pair task; raises InputError when the shapes do not match."""
     predictor = run if isinstance(run, Predictor) else Predictor(run, encoder)
-    # A string is a sequence too, whose letters would each be answered.
-    if isinstance(texts, str):
-        raise InputError("predict takes a list of texts; for one text write [text]")
+    _check_list(texts)
     # Checked one by one, so that the message can say which text it is.
     n_texts = len(predictor.task.text_columns)
     rows = [tuple(text) if isinstance(text, list | tuple) else (text,) for text in texts]
@@ -153,6 +161,21 @@ def predict(
             f"text {found.empty[0] + 1} is empty: the encoder's tokenizer leaves nothing of it; an answer would be a guess"
         )
     return found.answers
+
+
+def _check_list(texts: Any) -> None:
+    """Raises InputError for what gives something else than its texts, or in no order, where it is gone through."""
+    # A string is a sequence too, whose letters would each be answered.
+    if isinstance(texts, str):
+        raise InputError("predict takes a list of texts; for one text write [text]")
+    # The names of the columns would be answered.
+    if isinstance(texts, Mapping) or hasattr(texts, "columns") or hasattr(texts, "column_names"):
+        raise InputError(
+            f"predict takes a list of texts, and not a table ({type(texts).__name__}): give its column, as in table['text'], or "
+            "for pairs list(zip(table['a'], table['b']))"
+        )
+    if isinstance(texts, Set):
+        raise InputError("predict takes a list of texts; a set has no order, by which answers could be told apart")
 
 
 def evaluate(

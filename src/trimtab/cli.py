@@ -4,22 +4,51 @@ import errno
 import io
 import sys
 import warnings
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
-from .commands import questions, runs
+from .commands import measurements, questions, runs
 from .commands.options import say, with_threads
 from .errors import InputError
+from .version import VERSION
+
+_BESIDE = ("torch", "transformers")  # whose versions decide what a run comes to
+
+
+def _say_versions(wanted: bool) -> None:
+    """Prints the versions of trimtab and of what it stands on, without importing it, and ends, where --version is given."""
+    if not wanted:
+        return
+    print(f"trimtab {VERSION}")
+    for package in _BESIDE:
+        try:
+            print(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            print(f"{package} is not installed")
+    raise typer.Exit
+
 
 # Plain help, and Python's own traceback and exit code 1 for a fault of ours.
 app = typer.Typer(
-    help="Fine-tune pretrained encoders by training the few parameters that matter.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
+
+
+@app.callback()
+def versions(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_versions, help="Print versions and exit.")
+    ] = False,
+) -> None:
+    """Fine-tune pretrained encoders by training the few parameters that matter."""
+
+
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
 for verb in (
-    runs.fit, runs.evaluate, runs.predict, questions.inspect, questions.fisher, questions.compare, questions.recommend,
-    questions.movement, runs.export, runs.report,
+    runs.fit, runs.evaluate, runs.predict, questions.inspect, measurements.fisher, questions.compare, questions.recommend,
+    measurements.movement, runs.export, runs.report,
 ):  # fmt: skip
     app.command()(verb if verb is runs.report else with_threads(verb))
 

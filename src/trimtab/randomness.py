@@ -1,12 +1,17 @@
 """Named streams of random numbers from one seed, so that the head, the data order and dropout never share draws."""
 
+from __future__ import annotations
+
 import hashlib
 import operator
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+# Not before a draw needs it: rows are read, and their errors told, without waiting for it.
+if TYPE_CHECKING:
+    import torch
 
 _LOCK = threading.RLock()
 """Held from seeding torch's global generators to the last draw from them: all threads of a process share them."""
@@ -21,6 +26,8 @@ def stream_seed(seed: int, *names: str | int) -> int:
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
     """A CPU generator for the stream `names` of `seed`."""
+    import torch
+
     return torch.Generator().manual_seed(stream_seed(seed, *names))
 
 
@@ -30,6 +37,8 @@ def drawing(seed: int, device: torch.device) -> Iterator[None]:
 
     torch.manual_seed also notes the call for every kind of device that there may be later, in a third of a millisecond.
     """
+    import torch
+
     with _LOCK:
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
@@ -40,6 +49,8 @@ def drawing(seed: int, device: torch.device) -> Iterator[None]:
 @contextmanager
 def forked() -> Iterator[None]:
     """Restores torch's global generators behind the block: the CPU's, and that of the GPU in use."""
+    import torch
+
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     stack = ExitStack()
     # Not held within the block, which may be a whole fit.
@@ -58,6 +69,8 @@ def seeded(seed: int, *names: str | int) -> Iterator[None]:
 
     No other thread draws from them meanwhile.
     """
+    import torch
+
     with _LOCK, forked():
         torch.manual_seed(stream_seed(seed, *names))
         yield

@@ -208,7 +208,7 @@ def test_a_hub_that_does_not_answer_is_said_plainly(monkeypatch):
 
 def test_the_embedded_encoder_is_checked(encoder, monkeypatch):
     """Other weights in the package's folder are refused."""
-    from trimtab.encoders import encoder as module
+    from trimtab.encoders import places as module
 
     monkeypatch.setattr(module, "_embedded_minilm", lambda: encoder.folder)
     with pytest.raises(InputError, match="not the published ones"):

@@ -164,10 +164,10 @@ def test_a_column_is_not_both_text_and_label(write: Write, columns: dict[str, st
     ("options", "words"),
     [
         ({}, ["no column 'text'", "it has 'Body', 'stars'", "first line", "--text"]),
-        ({"text": "body"}, ["no column 'body'", "Did you mean 'Body'?"]),
+        ({"text": "body"}, ["no column 'body'", "did you mean 'Body'?"]),
         ({"text": "Body,ttl"}, ["no column 'ttl'"]),
         ({"text": "Body"}, ["no column 'label'", "it has 'Body', 'stars'", "--label"]),
-        ({"text": "Body", "label": "star"}, ["no column 'star'", "Did you mean 'stars'?"]),
+        ({"text": "Body", "label": "star"}, ["no column 'star'", "did you mean 'stars'?"]),
         ({"text": "Body,a,b", "label": "stars"}, ["one column or a pair"]),
         ({"text": "Body,Body", "label": "stars"}, ["once each"]),
         ({"text": (), "label": "stars"}, ["none"]),
@@ -287,7 +287,7 @@ def test_a_source_that_can_be_nothing_is_refused(source: str, words: str) -> Non
 
 def test_a_wrong_path_is_answered_with_the_closest_names(write: Write) -> None:
     path = write("reviews.csv", ROWS)
-    assert f"Did you mean {path}?" in message(path.with_name("reveiws.csv"))
+    assert f"did you mean {path}?" in message(path.with_name("reveiws.csv"))
     assert "there is no folder" in message(path.parent / "nowhere" / "reviews.csv")
 
 
@@ -403,7 +403,7 @@ def test_a_hub_failure_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "no file or folder 'stanfordnlp/imbd'" in said
     assert "Couldn't reach the hub." in said
     assert "path of a local copy" in said
-    assert "Did you mean helpdesk?" in message("helpdsk")
+    assert "did you mean helpdesk?" in message("helpdsk")
     assert "not the id of a data set" in message("what is this")
 
 
@@ -702,7 +702,7 @@ def test_rows_to_predict_need_the_text_column_and_the_file(write: Write) -> None
     path = write("new.csv", "body\ngood\n")
     with pytest.raises(InputError, match="has no column 'text'; it has 'body'"):
         read_rows(path)
-    with pytest.raises(InputError, match=r"file not found: .*Did you mean"):
+    with pytest.raises(InputError, match=r"file not found: .*did you mean"):
         read_rows(path.with_name("mew.csv"), "body")
 
 

@@ -91,7 +91,7 @@ def test_usual_columns_are_found_where_those_of_the_task_are_missing(tmp_path: P
     ("content", "columns", "words"),
     [
         ("body\nb\n", None, r"no column 'said'; it has 'body'.*Name the text column \(--columns\)"),
-        ("body\nb\n", "bdy", r"no column 'bdy'.*Did you mean 'body'.*\(--columns\)"),
+        ("body\nb\n", "bdy", r"no column 'bdy'.*did you mean 'body'.*\(--columns\)"),
         ("body,more\nb,c\n", "body,more", r"the run takes 1 text\(s\) per row, not 2.*\(--columns\)"),
     ],
 )

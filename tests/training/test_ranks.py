@@ -13,7 +13,7 @@ from small import make_encoder_folder, sentences
 from torch import distributed as dist
 
 from trimtab.changes.delta import Delta
-from trimtab.training import ranks as module
+from trimtab.commands.options import is_first
 from trimtab.training.ranks import Ranks, joined
 
 
@@ -158,4 +158,4 @@ def test_one_process_is_alone(monkeypatch):
         assert ranks.total(1.5, 2) == [1.5, 2]
         assert np.array_equal(ranks.share(np.array([3, 1]), np.ones(4)), [3, 1])
     assert not dist.is_initialized()
-    assert module.is_first()
+    assert is_first()

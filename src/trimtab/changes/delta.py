@@ -17,17 +17,14 @@ from torch import Tensor, nn
 
 from ..encoders.configuration import deciding
 from ..encoders.encoder import Encoder
-from ..encoders.folder_kinds import no_run
 from ..encoders.head import HeadShape
 from ..errors import InputError
 from ..files import replacing, write_json
+from .delta_header import FORMAT, READABLE, TENSORS, damaged, header_of
 from .methods import Lora, Method, Union, inject_lora
 from .notation import method_text
 from .selection import Selection
 
-FORMAT = 4  # of the tensor file, as `save` writes it
-_READ = (3, FORMAT)  # what `load` reads; 3 knew no pairs apart
-TENSORS, READABLE = "delta.safetensors", "delta.json"  # in a run's folder
 _AT = "@"  # "@name" holds the positions of the values under "name"
 
 
@@ -145,29 +142,12 @@ class Delta:
     @classmethod
     def load(cls, folder: str | Path) -> Delta:
         """The Delta saved in `folder`; raises InputError when there is none, or it is damaged or of another format."""
-        path = Path(folder) / TENSORS
-        try:
-            path.open("rb").close()  # safetensors says of a file that it may not read that there is none
-        except (FileNotFoundError, NotADirectoryError):
-            if what := no_run(Path(folder)):
-                raise InputError(f"{folder} {what}") from None
-            there = f"{TENSORS} is missing (an unfinished run?)" if Path(folder).is_dir() else "there is no such folder"
-            raise InputError(f"no delta in {folder}: {there}. Give a finished run's folder.") from None
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        path, described = Path(folder) / TENSORS, header_of(folder)
         try:
             with safe_open(path, "pt") as file:
-                described = json.loads((file.metadata() or {})["trimtab"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            written_in = described["format"]
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{path} is damaged or not a delta ({error}): copy it again or fit again") from error
-        # Before the checksum, which another format may form otherwise.
-        if written_in not in _READ:
-            raise InputError(
-                f"{path} has delta format {written_in}; this version reads {' and '.join(map(str, _READ))}: use the version that "
-                "wrote it"
-            )
+            raise damaged(path, error) from error
         if described.pop("sha256", None) != _hash(described, tensors):
             raise InputError(
                 f"{path} is damaged: what it holds does not match its checksum; copy it again or fit again"

@@ -37,12 +37,12 @@ from ..encoders.parts import Part
 from ..encoders.probe import evaluating, probe_ids
 from ..errors import InputError
 from ..files import replacing
-from .given_head import GIVEN, GradientsGivenHead
+from .choices import ESTIMATORS, check_measure
+from .given_head import GradientsGivenHead
 from .ranking import scores_at, top_of
 from .selection import Selection
 from .squares import SquaredGradients
 
-ESTIMATORS = ("empirical", "sampled", "exact")
 _MANY = 20  # classes from which on the exact one takes noticeably longer
 
 _RANKED = 100_000  # elements whose ranks are compared: enough for a correlation to two digits
@@ -289,14 +289,6 @@ def cost_note(estimator: str, kind: str, n_classes: int, n_rows: int) -> list[st
         f"exact Fisher information sums over {n_classes:,} classes: about {n_classes:,} backward passes for each of {n_rows:,} "
         "rows, where sampled takes one and has the same mean (estimator=sampled)"
     ]
-
-
-def check_measure(estimator: str, given: str) -> None:
-    """Raises InputError for an estimator, or something to be given, that there is not."""
-    if given not in GIVEN:
-        raise InputError(f"given must be one of {', '.join(GIVEN)}, not {given!r}")
-    if estimator not in ESTIMATORS:
-        raise InputError(f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}")
 
 
 def factors(

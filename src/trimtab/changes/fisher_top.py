@@ -12,7 +12,8 @@ from torch import nn
 from ..encoders.observed import pieces
 from ..encoders.parts import parts_of
 from ..errors import InputError
-from .fisher import Meter, check_measure
+from .choices import check_measure
+from .fisher import Meter
 from .methods import (
     ALL_NORMS,
     Defaults,

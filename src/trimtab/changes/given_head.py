@@ -28,8 +28,6 @@ from ..errors import InputError
 from .by_text import ByText, Segments, Watched, bias_gradients, norm_gradients
 from .selection import Selection
 
-GIVEN = ("nothing", "head")  # what information may be given
-
 _MOST_ROWS = 8192  # of the kernel, 8 bytes a number
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # times the kernel's mean eigenvalue
 

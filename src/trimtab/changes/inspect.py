@@ -1,10 +1,12 @@
 """What an encoder is made of, and what each method would train of it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ..encoders.encoder import Encoder
-from ..encoders.head import AUTO, TWO_CLASSES
+from ..encoders.choices import AUTO
+from ..encoders.encoder import Encoder, encoder_of
+from ..encoders.head import TWO_CLASSES
 from ..encoders.parts import grid, parts_of
 from ..errors import InputError
 from .methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method
@@ -38,8 +40,9 @@ class Inspection:
         return {"layers": self.layers, "kinds": self.kinds, "counts": self.counts, "methods": self.methods}
 
 
-def inspect(encoder: Encoder, head: str = AUTO) -> Inspection:
-    """The Inspection of `encoder` with a `head` for two classes."""
+def inspect(encoder: Encoder | str | Path, head: str = AUTO) -> Inspection:
+    """The Inspection of `encoder`, an Encoder or the name of one, with a `head` for two classes."""
+    encoder = encoder_of(encoder)
     parts = parts_of(encoder.with_head(TWO_CLASSES, head=head))
     layers, kinds, counts = grid(parts, {name: part.count for name, part in parts.items()})
     methods = {method_text(method): _chosen(encoder, method, head) for method in SHOWN}

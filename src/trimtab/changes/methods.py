@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..encoders.parts import EMBEDDINGS, KINDS, NORM_KINDS, Part, layers_of, parts_of
-from ..errors import InputError
+from ..errors import InputError, suggestion
 from .selection import Selection, check_size, wanted_count
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -353,5 +353,5 @@ def _check_present(text: str, option: str, groups: Iterable[str], present: set[s
 
 def _one_of(value: str, allowed: Iterable[str], option: str) -> str:
     if value not in allowed:
-        raise InputError(f"{option}={value} is unknown; known: {', '.join(allowed)}")
+        raise InputError(f"{option}={value} is unknown{suggestion(value, allowed)}; known: {', '.join(allowed)}")
     return value

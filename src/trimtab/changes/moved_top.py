@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..encoders.parts import parts_of
-from ..errors import InputError
+from ..errors import InputError, suggestion
 from .methods import (
     ALL_NORMS,
     Defaults,
@@ -61,7 +61,9 @@ class MovedTop:
 
     def __post_init__(self):
         if self.by not in SCORES:
-            raise InputError(f"moved_top:by={self.by} is unknown; known: {', '.join(SCORES)}")
+            raise InputError(
+                f"moved_top:by={self.by} is unknown{suggestion(self.by, SCORES)}; known: {', '.join(SCORES)}"
+            )
         if self.steps < 1:
             raise InputError(f"moved_top:steps={self.steps} must be at least 1")
         check_ranking("moved_top", self.granularity, self.per)

@@ -4,14 +4,13 @@ What a method chooses within is in parentheses where it is a union: `random:coun
 """
 
 import dataclasses
-import difflib
 import hashlib
-import re
 import typing
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, suggestion
+from .choices import united, unknown_method, without_parentheses
 from .fisher_top import Chosen, FisherTop
 from .methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method, Random, Union
 from .moved_top import MovedTop
@@ -28,27 +27,29 @@ METHODS: dict[str, type] = {  # by name, as written on the command line
     "random": Random,
     "lora": Lora,
 }
-# A plus joins methods only in front of a method's name: `which=query+intermediate` has one too.
-_JOIN = re.compile(r"\+(?=(?:" + "|".join(METHODS) + r")(?:[:+]|$))")
 
 
 def parse_method(text: str) -> Method:
     """The Method that `text` names; raises InputError for an unknown name, option or value."""
-    methods = tuple(_parse_one(piece) for piece in _united(text.strip()))
+    methods = tuple(_parse_one(piece) for piece in united(text.strip()))
     return methods[0] if len(methods) == 1 else Union(methods)
 
 
-def _united(text: str) -> list[str]:
-    """The texts of the methods that `text` joins, cut at every plus that stands outside of parentheses."""
-    # The pattern is in a group, so that `split` gives the pluses too.
-    pieces = [""]
-    for part in re.split(f"({_JOIN.pattern})", text):
-        inside = pieces[-1].count("(") > pieces[-1].count(")")
-        if part == "+" and not inside:
-            pieces.append("")
-        else:
-            pieces[-1] += part
-    return pieces
+def method_of(given: Any) -> Method:
+    """`given`, where it is a Method, or the one that the text names; raises InputError for anything else."""
+    if isinstance(given, str):
+        return parse_method(given)
+    if isinstance(given, type) or not hasattr(given, "attach"):
+        raise InputError(
+            f"{given!r} is no method: give one such as trimtab.LayerNorms() or trimtab.Lora(rank=8), or its text, such as "
+            "'lora:rank=8'"
+        )
+    return given
+
+
+def methods_of(given: Any) -> list[Method]:
+    """Several Methods, each of what `method_of` takes; one that is given alone is a list of one."""
+    return [method_of(each) for each in (given if isinstance(given, list | tuple) else [given])]
 
 
 def method_text(method: Method) -> str:
@@ -100,7 +101,7 @@ def _parse_one(text: str) -> Method:
     """The Method of `text`, which is no union; raises InputError as `parse_method` does."""
     name, _, options = text.partition(":")
     if name not in METHODS:
-        raise InputError(f"unknown method {name!r}{_closest(name, METHODS)}; known methods: {', '.join(METHODS)}")
+        raise unknown_method(name)
     kind = METHODS[name]
     # The dataclass fields are the options, with their types: a new method needs no parser of its own.
     # Less `defaults`, which has a type there too.
@@ -109,7 +110,7 @@ def _parse_one(text: str) -> Method:
     for key, value in _options(name, options):
         if key not in types:
             listed = ", ".join(types) or "none"
-            raise InputError(f"{name} has no option {key!r}{_closest(key, types)}; its options: {listed}")
+            raise InputError(f"{name} has no option {key!r}{suggestion(key, types)}; its options: {listed}")
         values[key] = _value(f"{name}:{key}", value, types[key])
     return kind(**values)
 
@@ -132,7 +133,7 @@ def _value(option: str, text: str, hint: Any) -> Any:
     wanted = next(each for each in (typing.get_args(hint) or (hint,)) if each is not type(None))
     # Parentheses hold a union together and mean nothing around a single method.
     if wanted is Method:
-        return parse_method(text[1:-1] if text.startswith("(") and text.endswith(")") else text)
+        return parse_method(without_parentheses(text))
     try:
         return wanted(text)
     except ValueError:
@@ -147,9 +148,3 @@ def _value_text(value: Any, hint: Any) -> str:
     if isinstance(value, Union):
         return f"({method_text(value)})"
     return method_text(value) if isinstance(value, Method) else str(value)
-
-
-def _closest(word: str, known: typing.Iterable[str]) -> str:
-    """A question to add to an error, where some known word is much like `word`."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

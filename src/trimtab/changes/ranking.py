@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, suggestion
 from .selection import Selection, wanted_count
 
 GRANULARITIES = ("element", "vector")  # what is ranked and chosen as a whole
@@ -56,7 +56,7 @@ def check_ranking(name: str, granularity: str, per: str) -> None:
     """Raises InputError for an unknown granularity or `per`; `name` is the method's."""
     for option, value, known in (("granularity", granularity, GRANULARITIES), ("per", per, PER)):
         if value not in known:
-            raise InputError(f"{name}:{option}={value} is unknown; known: {', '.join(known)}")
+            raise InputError(f"{name}:{option}={value} is unknown{suggestion(value, known)}; known: {', '.join(known)}")
 
 
 def highest(pool: Selection, scores: Mapping[str, Tensor], wanted: int) -> Selection:

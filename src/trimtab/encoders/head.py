@@ -12,10 +12,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..errors import InputError
 
-HEADS = ("default", "linear", "cls")
 POOLINGS = {"linear": "mean", "cls": "cls"}  # of our own heads: the mean of a text's token states, or its first one
-PAIRS = ("together", "apart")  # a pair as one text with a separator, or as two texts whose vectors the head compares
-AUTO = "auto"  # a head, or a form of pairs, that is to be chosen
 _FAR = 4.0  # times their deviation that the mean of the labels may be from 0 where a head has no bias
 _NOISE = 1e-6  # what answers may differ by, in their unit, for no other reason than rounding
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -26,6 +26,7 @@ from torch.nn import functional
 from ..errors import InputError, first_line
 from . import frozen, norms, running
 from .bucketed import bucketed_logits, warn_padded
+from .choices import Compute
 from .dropout import dropout_forward
 from .head import LinearHead, agree, texts_per_row
 from .layout import Layout
@@ -35,8 +36,6 @@ from .positions import position_ids, uncounted
 from .probe import check_training, evaluating, observe, padding_matters, probe_ids
 from .running import Run
 from .whole import WholeLayer, fits, whole_forward
-
-Compute = Literal["auto", "float32", "bfloat16"]  # the arithmetic of the layers; "auto": see `resolved`
 
 _log = logging.getLogger(__name__)
 

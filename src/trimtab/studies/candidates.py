@@ -1,9 +1,8 @@
-"""Budgets, and the methods that fit into one."""
+"""The methods that fit into a budget."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from ..encoders.parts import layers_of
 from ..errors import InputError
 from ..randomness import seeded
 from ..tasks.task import Task
+from .budget import Budget
 from .wording import size
 
 RANKS = (64, 32, 16, 8, 4, 2, 1)  # of LoRA, the largest that fits is a candidate
@@ -34,52 +34,6 @@ _SUBSETS = (
 )  # fmt: skip
 _VALUE_BYTES, _PLACED_BYTES = 4, 8  # float32, and with an int32 position
 _NAME_BYTES, _HEADER_BYTES = 120, 2000  # of a delta: per tensor, and for what it says beside the task's description
-# Bytes in a unit, in lower case: decimal ones as disks count, and binary ones with an i.
-_UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The most that a change may take: elements of the encoder (the head is not counted), or bytes of delta (it is)."""
-
-    elements: int | None = None  # one of the two is set
-    n_bytes: int | None = None
-
-    @classmethod
-    def parse(cls, text: str, n_body: int) -> Budget:
-        """What "5000", "0.05%" (of the encoder's `n_body` elements) or "20 KB" says; raises InputError for anything else."""
-        # Commas and underscores only group digits by three: 0,05% would be 5%, and is refused.
-        found = re.fullmatch(
-            r"\s*(\d+|[1-9]\d{0,2}(?:[,_]\d{3})+|\d*\.\d+)\s*(%|(?:[kmg]i?)?b|bytes?)?\s*", text.lower()
-        )
-        if not found:
-            raise InputError(
-                f"budget {text!r} is not understood: give elements (5000), a share (0.05%) or bytes (20KB)"
-            )
-        number, unit = float(re.sub("[,_]", "", found[1])), found[2] or ""
-        # In most of Europe a point groups digits: 20.000 would be 20 elements.
-        if "." in found[1] and unit in ("", "b", "byte", "bytes"):
-            raise InputError(f"budget {text!r}: elements and bytes are whole numbers; write 20000, or 20,000")
-        if unit in _UNITS:
-            return cls(n_bytes=int(number * _UNITS[unit]))
-        if unit == "%" and set(",_") & set(found[1]):
-            raise InputError(f"budget {text!r}: write a share with a point (0.05%)")
-        if unit == "%" and not 0 < number <= 100:
-            raise InputError(f"budget {text!r}: a share must be above 0% and at most 100%")
-        # Rounded down: a budget is never exceeded, though a small share may come to nothing.
-        elements = int(number * n_body / 100) if unit == "%" else int(number)
-        if elements < 1:
-            raise InputError(f"budget {text!r} is less than one of the encoder's {n_body:,} elements: give more")
-        return cls(elements=elements)
-
-    def __str__(self) -> str:
-        return f"{self.elements:,} elements" if self.n_bytes is None else f"{size(self.n_bytes)} of delta"
-
-    def holds(self, candidate: Candidate) -> bool:
-        """Whether the candidate is within it."""
-        if self.elements is not None:
-            return candidate.elements <= self.elements
-        return candidate.n_bytes <= (self.n_bytes or 0)
 
 
 @dataclass(frozen=True)

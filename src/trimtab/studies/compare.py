@@ -9,14 +9,16 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from ..changes.methods import Method
-from ..changes.notation import method_identity, method_text
-from ..encoders.encoder import Encoder
+from ..changes.notation import method_identity, method_of, method_text, methods_of
+from ..encoders.encoder import Encoder, encoder_of
 from ..encoders.packed import resolved
-from ..errors import InputError
+from ..errors import InputError, suggestion
 from ..files import write_json
 from ..tasks.metrics import given_answers
+from ..tasks.read import tasks_of
 from ..tasks.task import Task
 from ..training.fit import fit
 from ..training.ranks import device, started
@@ -31,10 +33,14 @@ _FORMAT = 2  # of a cell's file; cells of another one are computed again
 
 
 def compare(
-    encoder: Encoder, tasks: Sequence[Task], methods: Sequence[Method], seeds: int | Sequence[int] = 3, *,
-    out: str | Path | None = None, reference: Method | None = None, progress: bool = False, **settings: object,
+    encoder: Encoder | str | Path, tasks: Any, methods: Sequence[Method | str] | Method | str,
+    seeds: int | Sequence[int] = 3,
+    *, out: str | Path | None = None, reference: Method | str | None = None, progress: bool = False, **settings: object,
 ) -> Comparison:  # fmt: skip
     """Fits every method on every task with every seed, and compares them to `reference` (by default the first method).
+
+    Encoder, tasks and methods may be given by name or text, and a lone task or method without a list: `compare("minilm",
+    "reviews.csv", ["full", "layer_norms"])`.
 
     With `out`, each cell is one JSON file there, written whole, so that a study that was stopped or killed goes on and a finished
     one costs nothing; a cell counts for the very encoder, rows, method, seed and settings it was made with. `settings`
@@ -45,8 +51,11 @@ def compare(
     """
     # What is wrong with the study as a whole is refused before the first fit.
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    methods = methods_of(methods)
+    reference = None if reference is None else method_of(reference)
     names = [method_text(method) for method in methods]
     base = _settings(settings)
+    tasks = tasks_of(tasks)
     _check(names, [task.name for task in tasks], numbers)
     if started() > 1:  # each rank would decide for itself which cells are there, and wait for others that are elsewhere
         raise InputError(
@@ -56,10 +65,13 @@ def compare(
     # Methods are compared as texts: a value of a method and its text on the command line are the same one.
     chosen = names[0] if reference is None else method_text(reference)
     if chosen not in names:
-        raise InputError(f"the reference {chosen} is not among the methods: {', '.join(names)}")
+        raise InputError(
+            f"the reference {chosen} is not among the methods{suggestion(chosen, names)}: {', '.join(names)}"
+        )
     for task in tasks:
         if not usable(task.metric):
             raise InputError(f"methods cannot be compared by {task.metric}: choose another main metric (--metric)")
+    encoder = encoder_of(encoder)
     folder = None if out is None else Path(out)
     # Without a folder nothing outlives this process, so any name will do.
     if folder is not None:

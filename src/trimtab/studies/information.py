@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -11,16 +12,18 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..changes.choices import check_measure
 from ..changes.fisher import Fisher, Meter
 from ..changes.methods import LayerNorms, Method
-from ..changes.notation import method_text
+from ..changes.notation import method_of, method_text
 from ..changes.short_training import head_started
-from ..encoders.encoder import Encoder
+from ..encoders.encoder import Encoder, encoder_of
 from ..encoders.packed import Compute, computing, resolved
 from ..errors import InputError, counted
 from ..randomness import generator, seeded, stream_seed
 from ..tasks.batches import Tokens, token_groups, tokenize
 from ..tasks.losses import task_loss
+from ..tasks.read import task_of
 from ..tasks.task import Task
 from ..training.forward import check_ids
 from ..training.head_choice import Form, chosen_form
@@ -34,12 +37,14 @@ HEAD_BATCH = 32  # texts per step while the head is trained
 
 
 def fisher(
-    encoder: Encoder, task: Task, method: Method | None = None, *, examples: int = 1024, estimator: str = "empirical",
+    encoder: Encoder | str | Path, task: Any, method: Method | str | None = None, *, examples: int = 1024,
+    estimator: str = "empirical",
     seed: int = 0, head_steps: int = 0, given: str = "nothing", head: str = "auto", pairs: str = "auto",
     head_start: str = "probe", max_length: int = 256, compute: str = "float32", at_least: int = 0, progress: bool = False,
 ) -> Fisher:  # fmt: skip
     """The diagonal Fisher information of the elements that `method` names (LayerNorms() by default), as float32.
 
+    Each may be given by its name or text.
     `info.values[name]` is the mean over `examples` training rows, drawn by `seed`, of the squared gradient of each row's plain
     loss (no class weights, no label smoothing: see changes/fisher.py), in evaluation mode; `estimator` says which labels.
     The head is one that `fit` could start from with this seed (a linear probe of the rows that are measured, or drawn where
@@ -60,7 +65,10 @@ def fisher(
         compute=compute,
         tokens_per_batch=TOKENS_PER_BATCH,
     )
-    method = method or LayerNorms()
+    check_measure(estimator, given)
+    method = LayerNorms() if method is None else method_of(method)
+    task = task_of(task)
+    encoder = encoder_of(encoder)
     # Labels that are drawn or summed over need none in the data.
     rows = _rows(task, examples, seed, labelled=estimator == "empirical" or head_steps > 0)
     labelled = all(label is not None for label in (task.train.labels[i] for i in rows))
@@ -101,7 +109,7 @@ def fisher(
         "encoder": encoder.name, "revision": encoder.revision, "encoder_sha256": encoder.sha256, "task": task.name,
         "method": method_text(method), "head": form.head, "pairs": form.pairs, "head_start": head_start,
         "head_steps": head_steps, "given": given, "seed": seed,
-        "max_length": max_length, "compute": compute,
+        "max_length": min(max_length, encoder.max_length), "compute": compute,
     }  # fmt: skip
     return meter.result(rows, notes)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -114,7 +115,7 @@ class Movement:
         return both
 
 
-def movement(run: Trained, encoder: Encoder | str | None = None) -> Movement:
+def movement(run: Trained, encoder: Encoder | str | Path | None = None) -> Movement:
     """The Movement of a run from its encoder; LoRA's is that of the weights it adapts. The encoder defaults to the run's own."""
     delta = delta_of(run)
     base = base_encoder(delta, encoder)

@@ -11,14 +11,16 @@ from typing import Any
 from ..changes.fisher import Fisher
 from ..changes.methods import Full, Method
 from ..changes.notation import method_text, parse_method
-from ..encoders.encoder import Encoder
+from ..encoders.encoder import Encoder, encoder_of
 from ..encoders.parts import NORM_KINDS, parts_of
 from ..errors import InputError, counted
 from ..tasks.holdout import hold_out, limited
+from ..tasks.read import task_of
 from ..tasks.survey import FEW
 from ..tasks.task import Task
 from ..training.recipe import Recipe, Settings, settings_from
-from .candidates import Budget, candidates
+from .budget import Budget
+from .candidates import candidates
 from .compare import compare
 from .comparison_page import doubts
 from .information import fisher
@@ -55,11 +57,12 @@ class Recommendation:
 
 
 def recommend(
-    encoder: Encoder, task: Task, budget: str, *, rows: int = 2000, seeds: int = 3, out: str | Path | None = None,
+    encoder: Encoder | str | Path, task: Any, budget: str, *, rows: int = 2000, seeds: int = 3, out: str | Path | None = None,
     progress: bool = False, **settings: Any,
 ) -> Recommendation:  # fmt: skip
     """Proposes what to train within `budget`: "5000" elements of the encoder, "0.05%" of them, or "20KB" of delta.
 
+    Encoder and task may be given by name.
     Of each kind of method the largest that fits is trained on at most `rows` training rows and judged on half as many others; the
     validation rows are not looked at. All candidates are tried with one seed, the best three with `seeds`. `out` keeps the
     trials, so that a stopped recommendation goes on. `settings` are the fields of Settings. Raises InputError for a budget
@@ -70,6 +73,7 @@ def recommend(
     if "seed" in settings:
         raise InputError("recommend tries seeds 0, 1, ...: say how many (seeds=3) and not which")
     chosen = settings_from(settings)
+    task, encoder = task_of(task), encoder_of(encoder)
     width = encoder.config.hidden_size
     n_body = sum(p.count for p in parts_of(encoder.with_head(task, head=chosen.head)).values() if not p.is_head)
     limit = Budget.parse(budget, n_body)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from ..errors import InputError, shortened
+from ..errors import InputError, shortened, suggestion
 from .table import Table
 from .tables import has_column
 
@@ -140,12 +139,9 @@ def _refuse_repeated(table: Table, names: Sequence[str]) -> None:
 
 def missing_column(table: Table, name: str, wanted: str) -> InputError:
     """The InputError for a column the table lacks: what it has, the closest name, and how to choose."""
-    # compared in lower case: "Text" for "text" is the most common slip
-    lowered = {column.lower(): column for column in table.columns}
-    close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    guess = f" Did you mean {lowered[close[0]]!r}?" if close else ""
+    guess = suggestion(name, table.columns, shown=repr)
     has = shortened([repr(column[:40]) for column in table.columns], limit=20)
     header = (
         " (from its first line, which must name the columns; --no-header if it does not)" if table.has_header else ""
     )
-    return InputError(f"{table.place} has no column {name!r}; it has {has}{header}.{guess} Name {wanted}.")
+    return InputError(f"{table.place} has no column {name!r}{guess}; it has {has}{header}. Name {wanted}.")

@@ -85,9 +85,9 @@ def _load(source: str, path: str, config: str | None) -> Any:
             return datasets.load_dataset(path, config)
     except Exception as error:  # the network, the hub, the id or the files: whichever it is, no rows can be had
         reason = f"the hub cannot be reached ({first_line(out_of_reach)})" if out_of_reach else first_line(error)
-        guess = closest_names(Path(source)) or "Check the spelling and the network, or give the path of a local copy."
         raise InputError(
-            f"there is no file or folder {source!r}, and loading it as a hub data set failed: {reason}. {guess}"
+            f"there is no file or folder {source!r}{closest_names(Path(source))}, and loading it as a hub data set failed: "
+            f"{reason}. Check the spelling and the network, or give the path of a local copy."
         ) from error
 
 

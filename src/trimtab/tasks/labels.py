@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..errors import InputError
+from ..errors import InputError, suggestion
 from .raw import RawRows
 from .task import Kind, Label, Task
 from .words import (
@@ -81,6 +81,8 @@ class Coding:
     def _unknown(self, raw: RawRows, unknown: Mapping[int, str]) -> InputError:
         """The InputError for labels (by row) that are no class."""
         place, words, known = raw.at(list(unknown)), in_quotes(unknown.values()), in_quotes(self.index, limit=10)
+        if len({*unknown.values()}) == 1:
+            words += suggestion(next(iter(unknown.values())), map(str, self.index), shown=repr)
         # Learned classes grow with the training rows, declared ones do not.
         if self.declared:
             return InputError(

@@ -6,21 +6,24 @@ The tests compare them with scikit-learn's.
 
 # Shapes: N rows, C classes.
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..correlation import pearson, ranks, spearman
-from ..errors import InputError
-from .losses import TaskLoss
+from ..errors import InputError, suggestion
 from .task import Task
 from .words import plainly
+
+# Not before logits are scored: rows are read, and their errors told, without waiting for it.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,10 @@ def metric_names(kind: str) -> tuple[str, ...]:
 def check_metric(name: str, kind: str) -> str:
     """`name`, where it is a metric of `kind`; raises InputError otherwise."""
     if name not in _NAMES[kind]:
-        raise InputError(f"unknown metric {name!r} for a {kind} task; known: {', '.join(_NAMES[kind])}")
+        raise InputError(
+            f"unknown metric {name!r} for a {kind} task{suggestion(name, _NAMES[kind])} (--metric); known: "
+            f"{', '.join(_NAMES[kind])}"
+        )
     return name
 
 
@@ -136,6 +142,8 @@ def scores(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """
     if len(labels) == 0:
         raise ValueError("no rows to score")
+    from .losses import TaskLoss
+
     # The same loss for every run of a task, so that losses of differently weighted trainings can be compared.
     found = {"loss": float(TaskLoss(task.kind)(logits.float(), labels))}
     likely, truth = probabilities(task.kind, logits).numpy(), labels.numpy()
@@ -154,7 +162,7 @@ def confusion(task: Task, logits: Tensor, labels: Tensor) -> list[list[int]] | N
         return None
     n = len(task.classes)
     # Each pair of true and predicted class is one number in base n.
-    return torch.bincount(labels * n + logits.argmax(-1), minlength=n * n).view(n, n).tolist()
+    return (labels * n + logits.argmax(-1)).bincount(minlength=n * n).view(n, n).tolist()
 
 
 def per_class(task: Task, logits: Tensor, labels: Tensor) -> list[dict[str, Any]]:
@@ -191,7 +199,7 @@ class _Counts:
     asked: NDArray
 
     @classmethod
-    def of(cls, truth: NDArray, predicted: NDArray, n_classes: int) -> "_Counts":
+    def of(cls, truth: NDArray, predicted: NDArray, n_classes: int) -> _Counts:
         """From class numbers (N,), or from classes as 0 and 1 (N, C)."""
         if truth.ndim == 2:
             truth, predicted = truth.astype(np.int64), predicted.astype(np.int64)
@@ -225,7 +233,7 @@ class _Counts:
         precision, recall, f1 = (float(each[present].mean()) for each in (self.precision, self.recall, self.f1))
         return precision, recall, f1
 
-    def total(self) -> "_Counts":
+    def total(self) -> _Counts:
         """Of all classes together, as if they were one: three (1,) arrays."""
         return _Counts(*(each.sum(keepdims=True) for each in (self.right, self.answered, self.asked)))
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, suggestion
 from .columns import Columns, choose_columns, choose_text_columns, columns_like
 from .doubts import class_notes, exclusive_note, mark_notes
 from .holdout import hold_out
@@ -110,6 +110,16 @@ def read(
     )
 
 
+def task_of(given: Any) -> Task:
+    """`given`, where it is a Task, or the one that `read` finds in it: a name, or a table in memory."""
+    return given if isinstance(given, Task) else read(given)
+
+
+def tasks_of(given: Any) -> list[Task]:
+    """Several Tasks, each of what `task_of` takes; one that is given alone is a list of one."""
+    return [task_of(each) for each in (given if isinstance(given, list | tuple) else [given])]
+
+
 def _encoded_splits(
     raw: dict[str, RawRows], wanted: Kind | None, declared: Declared, said_kind: Kind | None, reading: Reading
 ) -> tuple[dict[str, Rows], Coding, Reading, list[str]]:
@@ -142,9 +152,10 @@ def _with_positive(reading: Reading, coding: Coding, train: Rows) -> tuple[Readi
     if reading.positive is not None:
         if not is_binary or reading.positive not in coding.classes:
             known = in_quotes(coding.classes) or "none: it is a regression"
+            guess = suggestion(reading.positive, coding.classes, shown=repr)
             raise InputError(
-                f"positive={reading.positive!r} (--positive) is one of the two classes of a single_label task, and the classes "
-                f"of this {coding.kind} task are {known}; an empty one takes that of a recipe away"
+                f"positive={reading.positive!r}{guess} (--positive) is one of the two classes of a single_label task, and the "
+                f"classes of this {coding.kind} task are {known}; an empty one takes that of a recipe away"
             )
         return reading, []
     counts = (
@@ -279,7 +290,7 @@ def _columns_like(
 def _checked_kind(kind: str | None) -> Kind | None:
     """`kind`, where it is one; raises InputError otherwise."""
     if kind is not None and kind not in KINDS:
-        raise InputError(f"unknown kind {kind!r} (--kind); known kinds: {', '.join(KINDS)}")
+        raise InputError(f"unknown kind {kind!r}{suggestion(kind, KINDS)} (--kind); known kinds: {', '.join(KINDS)}")
     return kind  # type: ignore[return-value]
 
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, suggestion
+
+_COMMON = ("utf-8", "utf-16", "latin-1", "cp1252", "gb18030", "shift_jis", "euc_kr")  # encodings of text files
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def _checked_encoding(name: str) -> str:
         "\n".encode(name)  # "base64" is a codec too, and no encoding of text
     except (LookupError, ValueError):
         raise InputError(
-            f"unknown encoding {name!r} (--encoding); common ones are utf-8, utf-16, latin-1, cp1252 (Windows), gb18030, "
-            "shift_jis and euc_kr"
+            f"unknown encoding {name!r}{suggestion(name, _COMMON)} (--encoding); common ones are {', '.join(_COMMON)} (cp1252: "
+            "Windows)"
         ) from None
     return "utf-8" if codecs.lookup(name).name == "utf-8-sig" else name  # a mark is dropped in any case
 

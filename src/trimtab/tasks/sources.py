@@ -9,11 +9,10 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, shortened
+from ..errors import InputError, shortened, suggestion
 from .helpdesk import CLASSES, tickets
 from .labels import UNDECLARED, Declared
 from .reading import AS_WRITTEN, Reading
@@ -179,15 +178,14 @@ def path_not_found(source: str, path: Path) -> InputError:
     if path.is_dir():
         return InputError(f"{source} is a folder, and a file is needed here. Give the path of a file in it.")
     folder = "" if path.parent.is_dir() else f" (there is no folder {path.parent})"
-    return InputError(f"file not found: {source}{folder}. {closest_names(path) or 'Check the path.'}")
+    return InputError(f"file not found: {source}{closest_names(path)}{folder}. Check the path.")
 
 
 def closest_names(path: Path) -> str:
-    """The names beside `path` that come closest to it, and the embedded task's, as a question; "" if none is close."""
+    """The names beside `path`, and the embedded task's, that come closest to it, as `suggestion` gives them."""
     # A folder that does not exist has no entries, and the embedded task is close to a slip such as helpdsk.
     beside = {entry.name: str(path.parent / entry.name) for entry in path.parent.glob("*")} | {"helpdesk": "helpdesk"}
-    close = get_close_matches(path.name, beside, n=3, cutoff=0.6)
-    return f"Did you mean {' or '.join(beside[name] for name in close)}?" if close else ""
+    return suggestion(path.name, beside, n=3, shown=beside.__getitem__)
 
 
 def _stem(file: Path) -> str:

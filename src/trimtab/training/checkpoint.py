@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import replacing
+from .folder import CHECKPOINT
 
-CHECKPOINT = "checkpoint.safetensors"
 _HASHED = {  # fields of an identity that say nothing to a person
     "data": "other training or validation rows", "encoder": "other weights", "configuration": "another config.json",
 }  # fmt: skip

@@ -1,24 +1,29 @@
 """A run in a form that other programs load."""
 
+from __future__ import annotations
+
 import copy
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from ..changes.delta import Delta
-from ..encoders.encoder import Encoder, quiet
-from ..errors import InputError
+from ..changes.delta_header import header_of
+from ..encoders.places import find_base
+from ..errors import InputError, suggestion
 from ..files import check_name, part_of, unwritable
 from .folder import MERGED
-from .use import base_encoder, check_plain, merge
+
+# Not before the run and the place are known to be right: it takes seconds to import.
+if TYPE_CHECKING:
+    from ..encoders.encoder import Encoder
 
 FORMS = (MERGED,)  # what `to` may be
 
 
 def export(
-    run: str | Path, to: str = "merged", out: str | Path | None = None, encoder: Encoder | str | None = None
+    run: str | Path, to: str = "merged", out: str | Path | None = None, encoder: Encoder | str | Path | None = None
 ) -> Path:
     """Writes the run in `run` as a plain Hugging Face folder and returns it (default: RUN/merged).
 
@@ -27,16 +32,23 @@ def export(
     run's, and a place that cannot be written.
     """
     if to not in FORMS:
-        raise InputError(f"cannot export to {to!r}; known forms: {', '.join(FORMS)}")
-    # Refused before the encoder is loaded, which takes seconds.
-    delta = Delta.load(run)
-    check_plain(delta)
+        raise InputError(f"cannot export to {to!r}; known forms: {', '.join(FORMS)}{suggestion(to, FORMS)}")
+    # Refused before torch is imported and the encoder is loaded, which takes seconds.
+    described = header_of(run)
+    check_plain(described["head"], described.get("pairs", "together"))
     folder = Path(out) if out is not None else Path(run) / to
     check_name(folder)
     # Never written into: files of two models would be mixed.
     if _exists(folder):
         raise InputError(f"{folder} exists: choose another --out, or remove it first")
-    base = base_encoder(delta, encoder)
+    wanted = find_base(described["base"], encoder) if encoder is None or isinstance(encoder, str | Path) else encoder
+
+    from ..changes.delta import Delta
+    from ..encoders.encoder import quiet
+    from .use import base_encoder, merge
+
+    delta = Delta.load(run)
+    base = base_encoder(delta, wanted)
     # Beside its place, so that the last step is a rename within one file system: all of the folder or none.
     temporary = part_of(folder)
     try:
@@ -52,6 +64,20 @@ def export(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def check_plain(head: str, pairs: str) -> None:
+    """Raises InputError where no class of transformers can have such a head, on such pairs."""
+    if pairs == "apart":
+        raise InputError(
+            "the run reads the texts of a pair apart, which no Hugging Face class does: fit with --pairs together --head default "
+            "to merge"
+        )
+    if head not in ("default", "cls"):
+        raise InputError(
+            "the run's head is a linear map on the mean of the token states, which no Hugging Face class has: fit with --head "
+            "default to merge"
+        )
 
 
 def _exists(folder: Path) -> bool:

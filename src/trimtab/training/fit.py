@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ..changes.methods import Method, trial_of
-from ..encoders.encoder import Encoder
+from ..changes.notation import method_of
+from ..encoders.encoder import Encoder, encoder_of
 from ..encoders.packed import Compute, restore
 from ..errors import InputError
 from ..randomness import forked
 from ..tasks.holdout import limited
 from ..tasks.metrics import improves
-from ..tasks.task import Task
+from ..tasks.read import task_of
 from .checkpoint import Progress, chosen_in, load_checkpoint, save_checkpoint
 from .display import Display
 from .folder import RECIPE, check_folder, gone_if_empty, taking_place
@@ -35,11 +36,14 @@ CHECKPOINT_SECONDS = 60.0  # a killed run loses at most about this much work
 
 @on_own_stream
 def fit(
-    encoder: Encoder, task: Task, method: Method, *, out: str | Path | None = None, resume: bool = False,
+    encoder: Encoder | str | Path, task: Any, method: Method | str = "layer_norms", *,
+    out: str | Path | None = None, resume: bool = False,
     overwrite: bool = False, progress: bool = False, **settings: object,
 ) -> Run:  # fmt: skip
     """Trains what `method` chooses of `encoder` on `task` and returns the Run, with the values of the best validation.
 
+    Each may be given by its name or text: `fit("minilm", "reviews.csv", "lora:rank=8")`. How a table is to be read is said to
+    `read`, whose Task is then given here.
     `settings` are the fields of Settings. With `out`, the run folder is written there (delta, recipe, history, scores) and
     checkpoints make `resume` possible after any interruption; a run that is overwritten is deleted when the new one is
     whole, and lies in `.replaced` until then. Ctrl-C stops after the current step and keeps the best so far; before the
@@ -49,8 +53,8 @@ def fit(
     started = time.perf_counter()
     # First, so that a misspelt setting is refused before anything is loaded.
     chosen = settings_from(settings)
-    if isinstance(method, type) or not hasattr(method, "attach"):
-        raise InputError(f"{method!r} is no method: give one such as trimtab.LayerNorms() or trimtab.Lora(rank=8)")
+    method, task = method_of(method), task_of(task)
+    encoder = encoder_of(encoder)
     # The caller's random streams are left as they were, whatever is drawn in here; those of this rank's own GPU among them.
     with joined() as ranks, forked():
         folder = None

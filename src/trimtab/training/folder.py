@@ -7,13 +7,13 @@ from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 
-from ..changes.delta import READABLE, TENSORS
+from ..changes.delta_header import READABLE, TENSORS
 from ..errors import InputError
 from ..files import check_name, check_writable, part_pattern, unwritable
-from .checkpoint import CHECKPOINT
 
 # The files of a run beside its delta and checkpoint; PAGE is written by studies/report.py.
 RECIPE, HISTORY, SCORES, CARD, PAGE = "recipe.toml", "history.jsonl", "scores.json", "README.md", "report.html"
+CHECKPOINT = "checkpoint.safetensors"  # of training/checkpoint.py
 MERGED = "merged"  # where training/export.py writes without another place
 _FILES = (TENSORS, READABLE, SCORES, HISTORY, CARD, PAGE, RECIPE, CHECKPOINT)  # what is moved and deleted; no others
 _OLDER = ".replaced"  # the finished run that is being replaced, in the folder

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..encoders.choices import AUTO
 from ..encoders.encoder import Encoder
-from ..encoders.head import AUTO
 from ..encoders.packed import Compute, prepare, restore
 from ..errors import InputError
 from ..tasks.batches import Tokens

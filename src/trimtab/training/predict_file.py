@@ -1,26 +1,31 @@
 """Answer a file row by row into another file, in bounded memory: columns and row order kept, answers added."""
 
+from __future__ import annotations
+
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..errors import InputError
 from ..files import replacing
-from ..tasks.answers import Answer
-from ..tasks.read import read_rows
+from ..tasks.read import PredictionRows, read_rows
 from ..tasks.reading import AS_WRITTEN, Reading
 from ..tasks.table import Row
 from ..tasks.tables import open_table
 from ..tasks.task import Rows, Task
-from ..tasks.unknown_tokens import Unknown
 from .row_files import check_ending, row_writer
-from .use import Predictor
+
+# Not before the first answer: files are looked at, and slips told, without waiting for torch.
+if TYPE_CHECKING:
+    from ..tasks.answers import Answer
+    from ..tasks.unknown_tokens import Unknown
+    from .use import Predictor
 
 CHUNK_ROWS = 4096  # held in memory at once; within a chunk, texts of similar length run together
 REASON = "not_predicted"  # the column that says why a row has no answer
@@ -70,17 +75,41 @@ def predict_file(
     missing column, an unknown ending, an output column that the file already has, one file as both, and a file that is at `to`
     already, unless it holds answers and `overwrite` is true.
     """
+    found = open_rows(predictor.task, source, to, columns, reading=reading, overwrite=overwrite)
+    return predict_rows(predictor, found, source, to, progress=progress)
+
+
+def open_rows(
+    task: Task,
+    source: Path,
+    to: Path,
+    columns: str | Sequence[str] | None = None,
+    *,
+    reading: Reading = AS_WRITTEN,
+    overwrite: bool = False,
+) -> PredictionRows:
+    """The rows that `predict_file` would answer with a run of `task`; raises InputError as it does, without a model."""
     check_ending(to)
     # Or the answers would take the place of the rows, and the file could not be answered again.
     if to.resolve() == source.resolve():
         raise InputError(f"{to} is the file to be answered. Name another file for the answers (--out).")
-    added = answer_columns(predictor.task)
+    added = answer_columns(task)
     _check_free(to, [*added][:1], overwrite)
-    found = read_rows(source, columns or None, reading, preferred=predictor.task.text_columns, option="--columns")
+    found = read_rows(source, columns or None, reading, preferred=task.text_columns, option="--columns")
     # Checked before anything is computed: an hour of answers should not end in a name clash.
     clash = [name for name in added if name in found.table.columns]
     if clash:
         raise InputError(f"{source} already has the column {clash[0]!r}: rename it, so that nothing is overwritten")
+    return found
+
+
+def predict_rows(
+    predictor: Predictor, found: PredictionRows, source: Path, to: Path, *, progress: bool = False
+) -> Counts:
+    """Writes the rows `found` of `source` to `to` with the answers added, as `predict_file` says."""
+    from ..tasks.unknown_tokens import Unknown
+
+    added = answer_columns(predictor.task)
     count = n_empty = n_cut = 0
     unknown = Unknown(0, 0, 0, 0)
     # Written under another name and moved into place: a file that is there is whole.
@@ -147,6 +176,8 @@ def _answers(predictor: Predictor, rows: list[ReadRow]) -> tuple[list[Answer | N
 
     Raises InputError where the rows have more or fewer texts than those of the run's task.
     """
+    from ..tasks.unknown_tokens import Unknown
+
     # All rows of a file have as many texts as the first one.
     n_texts = len(predictor.task.text_columns)
     if len(rows[0][1]) != n_texts:

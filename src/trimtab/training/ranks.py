@@ -119,8 +119,3 @@ def device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-
-
-def is_first() -> bool:
-    """Whether this process is the one that talks to the person, asked before or without joining."""
-    return os.environ.get("RANK", "0") == "0"

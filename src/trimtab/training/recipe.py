@@ -1,25 +1,25 @@
 """Recipe: everything needed to repeat a run, as a dataclass and as TOML."""
 
 import dataclasses
-import difflib
 import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import tomli_w
 
-from ..changes.methods import Method, defaults_of
-from ..encoders.checkpoint_head import HEAD_STARTS
-from ..encoders.head import AUTO, HEADS, PAIRS
-from ..encoders.packed import Compute
-from ..errors import InputError
+from ..encoders.choices import AUTO, COMPUTES, HEAD_STARTS, HEADS, PAIRS, USUAL_LENGTH
+from ..errors import InputError, suggestion
 from ..files import absolute, write_text
 from ..tasks.reading import Reading
 from ..tasks.task import Task
+
+# Not at once: settings are checked, and slips told, without waiting for torch.
+if TYPE_CHECKING:
+    from ..changes.methods import Method
 
 MIN_STEPS = 150  # from the linear probe on, more bring nothing on few rows (benchmarks/head)
 FEW_STEPS, MOST_FASTER = 450, 3.0  # with fewer steps the rates of vectors rise, to so many times at most
@@ -39,7 +39,7 @@ class Settings:
     weight_decay: float = 0.01  # AdamW, on matrices only
     warmup: float = 0.06  # share of the steps over which the rate rises from 0; then it falls linearly to 0
     clip: float = 1.0  # most that the norm of all gradients together may be
-    max_length: int = 256  # tokens per text
+    max_length: int = USUAL_LENGTH  # tokens per text
     seed: int = 0
     head: str = (
         "auto"  # "default", "linear" (mean of the token states), "cls" (the first one), or "auto": see head_choice.py
@@ -78,7 +78,8 @@ class Settings:
             ("pairs", (AUTO, *PAIRS)),
         ):
             if getattr(self, name) not in known:
-                raise InputError(f"{name}={getattr(self, name)} must be one of {', '.join(known)}")
+                value = getattr(self, name)
+                raise InputError(f"{name}={value} must be one of {', '.join(known)}{suggestion(value, known)}")
         if self.head == "default" and self.pairs == "apart":
             raise InputError("pairs=apart needs a head of our own: head=linear or cls")
         for name in ("lr", "head_lr", "clip"):
@@ -91,7 +92,7 @@ class Settings:
         """`cache_gb` in bytes; without an end where that is infinite."""
         return int(min(self.cache_gb * 1e9, 2**62))
 
-    def for_method(self, method: Method, n_rows: int, width: int) -> "Settings":
+    def for_method(self, method: "Method", n_rows: int, width: int) -> "Settings":
         """These settings with the method's defaults for an encoder of `width` where they leave the choice to it.
 
         Few rows are visited more often: the epochs are the method's own, or as many as make MIN_STEPS steps. AdamW goes about as
@@ -99,6 +100,8 @@ class Settings:
         their rate times FEW_STEPS / steps, at most MOST_FASTER, and the head's times its square, up to the rate of a random head
         (benchmarks/head, benchmarks/demo).
         """
+        from ..changes.methods import defaults_of
+
         defaults = defaults_of(method).for_width(width)
         per_epoch = math.ceil(max(1, n_rows) / self.batch_size)
         enough = math.ceil(MIN_STEPS / per_epoch)
@@ -116,7 +119,6 @@ class Settings:
 
 _PLACES = ("task", "validation", "encoder")  # fields of a recipe that may name a file or a folder
 _METHOD_FILE = re.compile(r"(?<=selection:file=)[^,+()]+")  # in the text of a method
-COMPUTES = get_args(Compute)
 _FROM_PROBE = (
     0.1  # times a method's head rate: one that is a linear probe, or has been trained, has little left to learn
 )
@@ -218,8 +220,7 @@ def _checked(values: Mapping[str, Any], of: type, where: str) -> dict[str, Any]:
     checked = {}
     for name, value in values.items():
         if name not in hints or name == "settings":
-            close = difflib.get_close_matches(name, hints, n=1)
-            raise InputError(f"{where}: unknown setting {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
+            raise InputError(f"{where}: unknown setting {name!r}{_meant(name, of, hints)}")
         kinds = tuple(kind for kind in (get_args(hints[name]) or (hints[name],)) if isinstance(kind, type))
         if get_origin(hints[name]) is tuple:
             several = isinstance(value, list | tuple)
@@ -230,6 +231,14 @@ def _checked(values: Mapping[str, Any], of: type, where: str) -> dict[str, Any]:
             raise InputError(f"{where}: {name}={value!r} must be {' or '.join(kind.__name__ for kind in kinds)}")
         checked[name] = value
     return checked
+
+
+def _meant(name: str, of: type, known: Mapping[str, Any]) -> str:
+    """What an unknown setting may have been meant for, to add to the error."""
+    own = {each.name for each in dataclasses.fields(Recipe)} - {"settings"}
+    if of is Settings and name in own - {"encoder", "task", "method"}:
+        return f": it says how a table is read. Give it to trimtab.read(..., {name}=...), or write it above [settings]"
+    return suggestion(name, [each for each in known if each != "settings"])
 
 
 def _with_files(method: str, place_of: Callable[[str], str]) -> str:

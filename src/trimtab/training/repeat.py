@@ -4,14 +4,18 @@ import hashlib
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..changes.notation import parse_method
-from ..encoders.encoder import load
+from ..changes.choices import check_names
+from ..encoders.places import find_place
 from ..errors import InputError
 from ..tasks.read import read
-from .fit import fit
+from .folder import check_folder
 from .recipe import Recipe
-from .run import Run
+
+# Not before all else is known to be right: it takes seconds to import.
+if TYPE_CHECKING:
+    from .run import Run
 
 _LONGEST = 200  # bytes of a folder's name
 
@@ -23,7 +27,7 @@ def fit_recipe(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
-) -> Run:
+) -> "Run":
     """The Run that `recipe` describes, in the folder `out` (default: runs/TASK-METHOD).
 
     Held-out validation rows do not depend on the recipe's seed, so that runs with several seeds are judged on the same.
@@ -31,8 +35,8 @@ def fit_recipe(
     """
     if not recipe.task:
         raise InputError('the recipe names no task: add a line like task = "reviews.csv"')
-    method = parse_method(recipe.method)  # first, because it fails fastest
-    # Before the encoder is loaded, so that a bad row is found without waiting for the weights.
+    # What is wrong with names, rows or places is found before torch is imported and the weights are loaded.
+    check_names(recipe.method)
     task = read(
         recipe.task,
         text=recipe.text[0] if len(recipe.text) == 1 else recipe.text or None,  # one name may stand for two, as "a,b"
@@ -44,7 +48,14 @@ def fit_recipe(
         seed=recipe.split_seed,
     )
     folder = out or Path("runs") / folder_name(task.name, recipe.method)
-    encoder = load(recipe.encoder, recipe.revision)
+    check_folder(folder, resume=resume, overwrite=overwrite, probe=False)
+    place = find_place(recipe.encoder, recipe.revision)
+
+    from ..changes.notation import parse_method
+    from ..encoders.encoder import load
+    from .fit import fit
+
+    method, encoder = parse_method(recipe.method), load(place)
     # Some may still be None: the fit fills in the method's defaults, which depend on the encoder and the rows.
     settings = asdict(recipe.settings)
     return fit(encoder, task, method, out=folder, resume=resume, overwrite=overwrite, progress=progress, **settings)

@@ -20,8 +20,8 @@ from ..tasks.mistakes import hardest_mistakes
 from ..tasks.survey import survey
 from ..version import VERSION
 from .card import model_card
-from .checkpoint import CHECKPOINT, Progress
-from .folder import CARD, HISTORY, SCORES
+from .checkpoint import Progress
+from .folder import CARD, CHECKPOINT, HISTORY, SCORES
 from .held import peak_bytes
 from .notes import plain_notes
 from .recipe import Recipe

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..changes.methods import Method, trial_of
 from ..changes.selection import Selection
-from ..encoders.encoder import Encoder
+from ..encoders.encoder import Encoder, limit_note
 from ..encoders.packed import Compute, computing, prepare, resolved
 from ..errors import InputError, counted, shortened
 from ..tasks.batches import Tokens
@@ -58,7 +58,8 @@ def set_up(
         form = chosen_form(encoder, task, loss, settings, compute)
     form = ranks.agreed(form)
     settings = replace(settings, head=form.head, pairs=form.pairs)
-    max_length = min(settings.max_length, encoder.max_length)
+    asked = settings.max_length
+    max_length = min(asked, encoder.max_length)
     (train, _, train_lines, unknown), (validation, validation_rows, validation_lines, _) = (
         _read(encoder, task, split, max_length, settings) for split in ("train", "validation")
     )
@@ -99,7 +100,8 @@ def set_up(
     bench = Workbench(
         encoder, task, method, settings, model, selection, optimizer, loss,
         train, validation, validation_rows, max_length, compute, memory, ranks, private, choosing_seconds, form, solves, start,
-        token_lines=lowered_note(encoder.tokenizer) + train_lines + validation_lines, unknown_share=unknown,
+        token_lines=limit_note(encoder, asked) + lowered_note(encoder.tokenizer) + train_lines + validation_lines,
+        unknown_share=unknown,
     )  # fmt: skip
     bench.memory = replace(memory, mapped=bench.prefix_bytes())
     return bench

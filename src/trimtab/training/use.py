@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,25 +9,24 @@ import torch
 from torch import Tensor
 
 from ..changes.delta import Delta
+from ..changes.delta_header import header_of
 from ..changes.family_head import in_family_head
-from ..encoders.encoder import Encoder, load
+from ..encoders.encoder import Encoder, encoder_of, load
 from ..encoders.head import HeadShape
 from ..encoders.packed import prepare
+from ..encoders.places import Place, find_base
 from ..errors import InputError
 from ..tasks.answers import Answer, answers
 from ..tasks.batches import Tokens, Truncation, tokenize
 from ..tasks.metrics import scores
 from ..tasks.raw import is_blank
-from ..tasks.read import read, read_like
-from ..tasks.sources import PATH_LIKE
-from ..tasks.survey import rows_in
-from ..tasks.task import EMPTY, Rows, Task
+from ..tasks.task import Rows, Task
 from ..tasks.unknown_tokens import Unknown, empty_rows, unknown_tokens
 from ..threads import threads_for
-from .folder import RECIPE
+from .chosen_rows import ChosenRows, choose_rows, seen_note
+from .export import check_plain
 from .forward import all_logits, check_ids
 from .ranks import device
-from .recipe import Recipe
 from .run import Run
 
 _TOKENS = {"cpu": 4096, "cuda": 65_536}  # in one forward pass: bounds memory, and keeps a GPU busy
@@ -42,22 +40,25 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
 
 def delta_of(run: Trained) -> Delta:
     """The Delta of a run, wherever it is; raises InputError where a folder has none, or a damaged one."""
-    return run.delta if isinstance(run, Run) else run if isinstance(run, Delta) else Delta.load(run)
+    if isinstance(run, str | Path):
+        return Delta.load(run)
+    if isinstance(run, Run | Delta):
+        return run.delta if isinstance(run, Run) else run
+    raise InputError(f"{type(run).__name__} is no run: give what trimtab.fit returns, or the folder of a finished run")
 
 
-def base_encoder(delta: Delta, encoder: Encoder | str | None = None) -> Encoder:
+def base_encoder(delta: Delta, encoder: Encoder | Place | str | Path | None = None) -> Encoder:
     """`encoder`, loaded where it is a name; by default the encoder that `delta` names.
 
     Whether it is the delta's base is checked when the delta is attached. Raises InputError where it cannot be loaded.
     """
-    if isinstance(encoder, Encoder):
-        return encoder
-    if encoder:
-        return load(encoder)
+    if encoder is not None and not isinstance(encoder, str):
+        return encoder_of(encoder)
     try:
-        # An absolute path for a folder: a run may be used from anywhere, but its encoder may have moved.
-        return load(delta.base["place"], delta.base["revision"])
+        return load(find_base(delta.base, encoder))
     except InputError as error:
+        if encoder or "--encoder FOLDER" in str(error):
+            raise
         raise InputError(f"{error} (the encoder of this run; --encoder FOLDER says where it is now)") from error
 
 
@@ -78,7 +79,7 @@ class Answered(NamedTuple):
 class Predictor:
     """A delta on its encoder, ready to answer: loaded once, used for any number of calls."""
 
-    def __init__(self, run: Trained, encoder: Encoder | str | None = None):
+    def __init__(self, run: Trained, encoder: Encoder | Place | str | Path | None = None):
         """`encoder` is an Encoder or the name of one; it defaults to the one the delta names.
 
         Raises InputError where the run or the encoder cannot be read, or where they do not belong together.
@@ -134,7 +135,7 @@ class Predictor:
 
 
 def predict(
-    run: Trained | Predictor, texts: Sequence[str | tuple[str, str]], encoder: Encoder | str | None = None
+    run: Trained | Predictor, texts: Sequence[str | tuple[str, str]], encoder: Encoder | str | Path | None = None
 ) -> list[Answer]:
     """One Answer for each text, or pair of texts for a pair task; raises InputError when the shapes do not match."""
     predictor = run if isinstance(run, Predictor) else Predictor(run, encoder)
@@ -179,7 +180,7 @@ def _check_list(texts: Any) -> None:
 
 
 def evaluate(
-    run: Trained, task: Any = None, split: str | None = None, encoder: Encoder | str | None = None,
+    run: Trained, task: Any = None, split: str | None = None, encoder: Encoder | str | Path | None = None,
     *, text: str | None = None, label: str | None = None, **reading: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """{"split", "rows", "scores", "positive", "notes"} of `run` on a split of `task`: a Task, what `read` takes, or its own task.
@@ -189,64 +190,32 @@ def evaluate(
     labels are written are the run's own by default. Raises InputError when the task or the split does not fit the run, and when
     the run's own data has changed, so that rows it was trained on would be scored.
     """
-    if task is None and (text is not None or label is not None):
-        raise InputError("text and label name columns of another task: name its file too (trimtab evaluate RUN FILE)")
-    predictor = Predictor(run, encoder)
-    is_own = task is None
-    if not isinstance(task, Task):
-        task = _read_for(_where_it_lies(predictor.task, run), task, text, label, reading)
-    # Logits mean nothing for other classes, or for the same ones in another order.
-    if _shape(task) != _shape(predictor.task):
-        changed = f"the data in {task.source} has changed since the run: it" if is_own else f"task {task.name!r}"
-        raise InputError(f"{changed} has another kind, other classes or another number of texts than the run's task")
-    chosen = split or next((name for name in ("test", "validation") if _labelled(task, name)), "test")
-    if not _labelled(task, chosen):
-        why = "".join(f"; {note}" for note in task.notes)
-        wanted = f"labelled {chosen} rows" if split else "labelled test or validation rows"
-        raise InputError(
-            f"task {task.name!r} has no {wanted}; it has: {', '.join(task.splits)}{why}. Name another split (--split), or the "
-            "column of the labels (--label)."
-        )
-    # Held-out rows are drawn from all rows for training, so that rows added since move the draw.
-    rows = task.splits[chosen]
-    trained_beside = predictor.delta.task["validation_sha256"]  # the rows that the run was not trained on
-    if is_own and chosen == "validation" and rows.sha256() != trained_beside:
-        raise InputError(
-            f"the rows of {task.source} have changed since the run, so that other rows are held out now, some of which it may "
-            "have been trained on: name a file of rows that it has not seen (trimtab evaluate RUN FILE)"
-        )
-    found, cut = predictor.scored(rows)
-    notes = [*task.notes, *([cut.line(chosen, predictor.delta.max_length)] if cut.rows_cut else [])]
-    trained_on = task.train if is_own else _train_rows_at_hand(_where_it_lies(predictor.task, run), trained_beside)
-    if n_seen := rows_in(rows, trained_on):
-        notes.append(
-            f"{chosen}: {n_seen:,} of {len(rows):,} rows have a text that is in the run's own training split too, so that the "
-            "scores are too good"
-        )
+    is_place = isinstance(run, str | Path)
+    folder = Path(run) if is_place else run.folder if isinstance(run, Run) else None
+    described = header_of(run)["task"] if is_place else delta_of(run).task
+    chosen = choose_rows(described, folder, task, split, text=text, label=label, **reading)
+    return score_rows(Predictor(run, encoder), chosen)
+
+
+def score_rows(predictor: Predictor, chosen: ChosenRows) -> dict[str, Any]:
+    """What `evaluate` returns, of rows that were chosen for the task of `predictor`."""
+    found, cut = predictor.scored(chosen.rows)
+    notes = [*chosen.notes, *([cut.line(chosen.split, predictor.delta.max_length)] if cut.rows_cut else [])]
+    notes += seen_note(chosen)
     return {
-        "split": chosen, "rows": len(rows), "scores": found, "positive": predictor.task.positive, "notes": notes
+        "split": chosen.split, "rows": len(chosen.rows), "scores": found, "positive": predictor.task.positive, "notes": notes
     }  # fmt: skip
 
 
-def _train_rows_at_hand(trained: Task, validation_sha256: str) -> Rows:
-    """The run's training split, read again where its source lies on this machine and is what it was; else no rows."""
-    if not trained.source or not _lies_here(trained.source):
-        return EMPTY
-    try:
-        task = _read_for(trained, None, None, None, {})
-    except InputError:  # it has become another table since
-        return EMPTY
-    return task.train if task.validation.sha256() == validation_sha256 else EMPTY
-
-
-def merge(encoder: Encoder, run: Trained) -> Any:
+def merge(encoder: Encoder | str | Path, run: Trained) -> Any:
     """A plain Hugging Face model: `encoder` with the run's delta applied.
 
     A linear map on the first token is written into the family's own head. Raises InputError for a head that has no place there:
     on the mean of the token states, or of pairs apart.
     """
     delta = delta_of(run)
-    check_plain(delta)
+    check_plain(delta.head, delta.pairs)
+    encoder = encoder_of(encoder)
     model = delta.merged(encoder)
     if delta.head == "default":
         return model
@@ -257,71 +226,3 @@ def merge(encoder: Encoder, run: Trained) -> Any:
             "--head default to merge"
         )
     return own
-
-
-def check_plain(delta: Delta) -> None:
-    """Raises InputError where no class of transformers can have the delta's head."""
-    if delta.pairs == "apart":
-        raise InputError(
-            "the run reads the texts of a pair apart, which no Hugging Face class does: fit with --pairs together --head default "
-            "to merge"
-        )
-    if delta.head not in ("default", "cls"):
-        raise InputError(
-            "the run's head is a linear map on the mean of the token states, which no Hugging Face class has: fit with --head "
-            "default to merge"
-        )
-
-
-def _labelled(task: Task, split: str) -> bool:
-    """Whether the task has such rows, every one of them with a label."""
-    rows = task.splits.get(split)
-    return rows is not None and len(rows) > 0 and all(label is not None for label in rows.labels)
-
-
-def _shape(task: Task) -> tuple[str, tuple[str, ...], int]:
-    """What two tasks must share for one's model to answer the other."""
-    return task.kind, task.classes, len(task.text_columns)
-
-
-def _lies_here(source: str) -> bool:
-    """Whether there is a file or folder of that name, which may begin with ~ as in `find_source`."""
-    try:
-        return Path(source).expanduser().exists()
-    except (OSError, RuntimeError):  # a folder that may not be entered, or a user who is not there
-        return False
-
-
-def _where_it_lies(trained: Task, run: Trained) -> Task:
-    """The run's task with the places of its recipe where those that it has itself are not to be found from here."""
-    folder = run.folder if isinstance(run, Run) else None if isinstance(run, Delta) else Path(run)
-    if folder is None or _lies_here(trained.source) or not (folder / RECIPE).is_file():
-        return trained
-    recipe = Recipe.load(folder / RECIPE)
-    return replace(trained, source=recipe.task, reading=trained.reading.changed(validation=recipe.validation))
-
-
-def _read_for(trained: Task, source: Any, text: str | None, label: str | None, reading: Mapping[str, Any]) -> Task:
-    """The run's own task read again, or another source read with the run's classes.
-
-    Raises InputError as `read` does, and where the file of the run's own task is gone.
-    """
-    if source is not None:
-        return read_like(trained, source, text=text, label=label, **reading)
-    if not trained.source:
-        raise InputError("the run's own data was a table in memory: name the file, or give the table, to score")
-    if PATH_LIKE.search(trained.source) and not _lies_here(trained.source):  # and not the name of a data set
-        raise InputError(
-            f"the run's own data {trained.source} is not to be found from {Path.cwd()}: name the file to score "
-            "(trimtab evaluate RUN FILE)"
-        )
-    return read(
-        trained.source,
-        text=trained.text_columns,
-        label=trained.label_column,
-        kind=trained.kind,
-        metric=trained.metric,
-        **vars(trained.reading.changed(**reading)),
-        validation_share=trained.validation_share,
-        seed=trained.split_seed,
-    )

@@ -1,0 +1,58 @@
+"""The file of a delta as it lies on disk: its name, format and header, read without torch, so that a slip is told at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ..encoders.folder_kinds import no_run
+from ..errors import InputError, suggestion
+
+FORMAT = 4  # of the tensor file, as `Delta.save` writes it
+READ = (3, FORMAT)  # what `Delta.load` reads; 3 knew no pairs apart
+TENSORS, READABLE = "delta.safetensors", "delta.json"  # in a run's folder
+
+
+def header_of(folder: str | Path) -> dict[str, Any]:
+    """What the delta in `folder` says of itself; raises InputError when there is none, or it is damaged or of another format."""
+    path = Path(folder) / TENSORS
+    try:
+        path.open("rb").close()  # safetensors says of a file that it may not read that there is none
+    except (FileNotFoundError, NotADirectoryError):
+        if what := no_run(Path(folder)):
+            raise InputError(f"{folder} {what}") from None
+        there = f"{TENSORS} is missing (an unfinished run?)" if Path(folder).is_dir() else "there is no such folder"
+        raise InputError(
+            f"no delta in {folder}: {there}{_alike(Path(folder))}. Give a finished run's folder."
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        with safe_open(path, "np") as file:
+            described = json.loads((file.metadata() or {})["trimtab"])
+        written_in = described["format"]
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise damaged(path, error) from error
+    if written_in not in READ:
+        raise InputError(
+            f"{path} has delta format {written_in}; this version reads {' and '.join(map(str, READ))}: use the version that "
+            "wrote it"
+        )
+    return described
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """The InputError for a file that cannot be read as a delta."""
+    return InputError(f"{path} is damaged or not a delta ({error}): copy it again or fit again")
+
+
+def _alike(folder: Path) -> str:
+    """A question: the runs that lie where `folder` would, whose names are much like it."""
+    try:
+        runs = {found.parent.name: str(found.parent) for found in folder.parent.glob(f"*/{TENSORS}")}
+    except OSError:  # a folder that may not be entered
+        return ""
+    return suggestion(folder.name, runs, shown=runs.__getitem__)

@@ -1,0 +1,231 @@
+"""Subcommands that measure an encoder's elements: before training by their information, after it by how far they moved."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .options import (
+    NOTHING,
+    EncoderName,
+    EncoderOption,
+    Json,
+    Kind,
+    Label,
+    Reading,
+    RunFolder,
+    TaskNames,
+    Text,
+    check_ending,
+    print_json,
+    reads_tables,
+    say,
+    share_machine,
+)
+
+if TYPE_CHECKING:
+    from ..changes.selection import Selection
+
+
+@reads_tables()
+def fisher(
+    encoder: EncoderName,
+    tasks: TaskNames,
+    text: Text = None,
+    label: Label = None,
+    kind: Kind = None,
+    reading: Reading = NOTHING,
+    # What is measured, and how.
+    within: Annotated[
+        str, typer.Option(help="The elements to measure, as a method; full is all of them.")
+    ] = "layer_norms",
+    estimator: Annotated[str, typer.Option(help="empirical, sampled or exact.")] = "empirical",
+    examples: Annotated[int, typer.Option(help="Training rows to measure on.")] = 1024,
+    head_steps: Annotated[int, typer.Option(help="Steps of training the head alone before measuring.")] = 0,
+    given: Annotated[
+        str, typer.Option(help="nothing, or head: only what the head could not have had itself (norms and biases).")
+    ] = "nothing",
+    seed: Annotated[int, typer.Option()] = 0,
+    max_length: Annotated[int, typer.Option(help="Tokens per text; longer ones are cut.")] = 256,
+    compute: Annotated[str, typer.Option(help="float32, or auto: faster, and right to about 1%.")] = "float32",
+    # Several tasks, and what is kept of the outcome.
+    is_global: Annotated[bool, typer.Option("--global", help="Average over tasks, each with one vote.")] = False,
+    share: Annotated[float | None, typer.Option(help="Of the elements, for --save-selection.")] = None,
+    count: Annotated[int | None, typer.Option(help="Of elements, for --save-selection.")] = None,
+    save_selection: Annotated[
+        Path | None, typer.Option(help="Where to write the top elements; fit takes them as selection:file=PATH.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Default: runs/TASK-fisher.safetensors, the heat map beside it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how much a task's answers depend on each element of an encoder."""
+    from ..changes.choices import check_measure, check_names
+    from ..encoders.places import find_place
+    from ..files import check_writable
+    from ..tasks.read import read
+    from ..training.recipe import settings_from
+    from ..training.repeat import folder_name
+
+    _check_averaging(tasks, is_global)
+    _check_kept(save_selection, share, count)
+    check_ending(out, "--out", ".safetensors")
+    check_ending(save_selection, "--save-selection", ".safetensors")
+    check_names(within)
+    check_measure(estimator, given)
+    settings_from({"max_length": max_length, "compute": compute, "seed": seed})
+    # All tasks are read before the first is measured, so that a bad row in the last one is found at once.
+    read_tasks = [read(name, text=text, label=label, kind=kind, **reading) for name in tasks]
+    say(*(note for task in read_tasks for note in task.notes))
+    name = folder_name("global" if is_global else read_tasks[0].name, "fisher")
+    out = out or _unused(Path("runs") / f"{name}.safetensors")
+    plot = _picture_beside(out)
+    if save_selection is not None and save_selection.resolve() == out.resolve():
+        raise InputError(f"--out and --save-selection both name {out}: give each a file of its own")
+    for path, option, key in ((out, "--out", "fisher"), (save_selection, "--save-selection", "selection")):
+        if path is not None:
+            _check_ours(path, option, key)
+            check_writable(path.parent, option)
+    place = find_place(encoder)
+    # Not before names, options and rows are known to be right: torch takes seconds.
+    from ..changes.fisher import cost_note, mean_of
+    from ..changes.notation import parse_method
+    from ..encoders.encoder import limit_note, load
+    from ..studies.heatmap import draw_heat_map, means_by_place
+    from ..studies.information import advice
+    from ..studies.information import fisher as measure
+    from ..terminal import information_tables
+
+    method, loaded, infos = parse_method(within), load(place), []
+    share_machine()
+    say(*limit_note(loaded, max_length))
+    # One after another: what is kept of each is one number per element, not its model. All are measured alike: only then can
+    # they be averaged.
+    for task in read_tasks:
+        say(*cost_note(estimator, task.kind, len(task.classes), min(examples, len(task.train))))
+        info = measure(
+            loaded, task, method, examples=examples, estimator=estimator, seed=seed, head_steps=head_steps, given=given,
+            max_length=max_length, compute=compute, at_least=count or 0, progress=True,
+        )  # fmt: skip
+        # At once, and not after the last task: an unstable ranking is a reason to stop and measure on more rows.
+        say(f"{info.notes['task']}: {advice(info)}")
+        infos.append(info)
+    # A mean has no task of its own in its notes, hence the title beside it.
+    found, title = (mean_of(infos), f"{len(tasks)} tasks") if is_global else (infos[0], infos[0].notes["task"])
+    if not as_json:
+        information_tables(found)
+    found.save(out)
+    # The file is there before the picture is drawn: it is what took the time.
+    heading = f"Fisher information ({found.measure}): {title} on {encoder}"
+    # The mean and not the sum: kinds differ a thousandfold in how many elements they have.
+    draw_heat_map(*means_by_place(found.parts, found.sums()), heading, "mean per element", plot)
+    say(f"written to {out}; heat map: {plot}")
+    # `rows` counts training rows and `stability` is a rank correlation, each with one number per task.
+    answer = {
+        "tasks": tasks, "estimator": estimator, "given": given, "rows": [len(info.rows) for info in infos],
+        "stability": [info.stability for info in infos], "by_kind": found.by("kind"), "by_layer": found.by("layer"),
+        "out": str(out), "plot": str(plot),
+    }  # fmt: skip
+    if save_selection is not None:
+        answer |= _saved(found.top(share, count), save_selection)
+    print_json(answer, as_json)
+
+
+def _check_averaging(tasks: list[str], is_global: bool) -> None:
+    """Raises InputError unless a mean over tasks is asked for: several tasks could as well mean one answer for each."""
+    if (len(tasks) > 1) != is_global:
+        raise InputError("--global averages over two tasks or more, and several tasks need --global")
+
+
+def _check_kept(save_selection: Path | None, share: float | None, count: int | None) -> None:
+    """Raises InputError where it is not said, or cannot be, how much of the measured is kept."""
+    from ..changes.choices import check_size
+
+    if save_selection is not None and (share is None) == (count is None):
+        raise InputError("--save-selection needs --share or --count, to know how many elements to keep")
+    if save_selection is None and (share is not None or count is not None):
+        raise InputError("--share and --count say how much --save-selection keeps: name a file with it")
+    check_size("fisher", count, share)  # before hours of measuring
+
+
+def _unused(place: Path) -> Path:
+    """The default `place`, which nothing may be at: only what is named is replaced."""
+    if place.exists():
+        raise InputError(f"{place} is there already: name it to have it replaced, or another place (--out)")
+    return place
+
+
+def _picture_beside(out: Path) -> Path:
+    """Where the heat map of a measurement goes; raises InputError where something is there that is no older picture of it."""
+    plot = out.with_name(f"{out.stem}-heatmap.png")  # a picture of the file's own name may be somebody's
+    return plot if out.exists() else _unused(plot)
+
+
+def movement(
+    run: RunFolder,
+    # This option hides the subcommand of its name, which is not called in here.
+    fisher: Annotated[
+        Path | None, typer.Option(help="Information measured before training (trimtab fisher): was this foreseen?")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Default: RUN/movement.png.")] = None,
+    encoder: EncoderOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show how far training moved each kind and layer of the encoder."""
+    from ..changes.delta_header import header_of
+    from ..encoders.places import find_base
+
+    check_ending(plot, "--plot", ".png", ".svg", ".pdf")
+    if fisher is not None and not fisher.is_file():
+        raise InputError(
+            f"no Fisher information in {fisher}: there is no such file. Name what trimtab fisher has written."
+        )
+    place = find_base(header_of(run)["base"], encoder)
+    from ..changes.fisher import Fisher
+    from ..encoders.encoder import load
+    from ..studies.heatmap import draw_heat_map, means_by_place
+    from ..studies.movement import movement as movement_of
+    from ..terminal import foreseen_table, movement_tables
+
+    # No rows are read: the delta is compared with the pretrained values, which it was trained from.
+    found = movement_of(run, load(place))
+    seen = None if fisher is None else found.foreseen_by(Fisher.load(fisher))
+    if not as_json:
+        movement_tables(found)
+        if seen is not None:
+            foreseen_table(seen)
+    # The picture is drawn in any case, --json or not.
+    heading = f"Movement: {found.notes['task']}, {found.notes['method']}"
+    places = means_by_place(found.parts, found.sums())
+    picture = draw_heat_map(*places, heading, "mean absolute change", plot or Path(run) / "movement.png")
+    say(f"heat map: {picture}")
+    answer = {"by_kind": found.by("kind"), "by_layer": found.by("layer"), "plot": str(picture)}
+    # `foreseen` is there only where information was given to judge.
+    print_json(answer | ({} if seen is None else {"foreseen": seen}), as_json)
+
+
+def _check_ours(path: Path, option: str, key: str) -> None:
+    """Raises InputError where `path` holds something that does not say `key` of itself, such as weights: it would be lost."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, framework="np") as file:
+            ours = key in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        ours = False
+    if not ours:
+        raise InputError(f"{option} {path}: this file holds something else, which would be lost: choose another name")
+
+
+def _saved(chosen: "Selection", path: Path) -> dict[str, Any]:
+    """What --json adds about the selection, now written to `path`; raises InputError where that cannot be written."""
+    chosen.save(path)
+    say(
+        f"{chosen.count:,} elements written to {path}: fit takes them as --method {shlex.quote(f'selection:file={path}')}"
+    )
+    return {"selection": str(path), "selected": chosen.count}

@@ -63,7 +63,7 @@ def fit(
     head: HeadKind = None,
     head_start: HeadStart = None,
     pairs: Pairs = None,
-    class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
+    class_weights: Annotated[str | None, typer.Option(help="none, balanced, or fraud=10,legit=1.")] = None,
     label_smoothing: Annotated[float | None, typer.Option()] = None,
     dropout: Annotated[float | None, typer.Option(help="Default: the encoder's own.")] = None,
     eval_steps: Annotated[int | None, typer.Option(help="Validate every N steps; default: every epoch.")] = None,

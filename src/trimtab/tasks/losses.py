@@ -1,5 +1,6 @@
 """The loss of each task kind, row by row, so that a batch may be split and still mean the same."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,7 +50,8 @@ class TaskLoss:
 def task_loss(task: Task, class_weights: str = "none", label_smoothing: float = 0.0) -> TaskLoss:
     """The TaskLoss of `task`; "balanced" weights each class by rows / (classes * rows of the class), from the train split.
 
-    For multi_label, "balanced" weights present classes by absent / present rows. Raises InputError for regression.
+    For multi_label, "balanced" weights present classes by absent / present rows. "fraud=10,legit=1" names weights of one's own.
+    Raises InputError for regression, and for weights that are none.
     """
     if task.kind == "regression" and (class_weights != "none" or label_smoothing):
         raise InputError("class weights and label smoothing need classes; this task is a regression")
@@ -64,8 +66,33 @@ def task_loss(task: Task, class_weights: str = "none", label_smoothing: float = 
             present = labels.sum(0).clamp(min=1)
             weights = (len(labels) - present).clamp(min=1) / present
     elif class_weights != "none":
-        raise InputError(f"class weights must be none or balanced, not {class_weights!r}")
+        weights = _named_weights(class_weights, task.classes)
     return TaskLoss(task.kind, weights, label_smoothing, task.spread**2)
+
+
+def _named_weights(text: str, classes: tuple[str, ...]) -> Tensor:
+    """Weights (C,) as "fraud=10,legit=1" names them, 1 for every other class; raises InputError for what is no weight."""
+    weights = torch.ones(len(classes))
+    seen = set()
+    for part in text.split(","):
+        name, equals, number = (each.strip() for each in part.rpartition("="))
+        if not equals:
+            raise InputError(
+                f"class weights must be none or balanced, or a weight for each class named (fraud=10,legit=1), not {text!r}"
+            )
+        if name not in classes:
+            raise InputError(f"class weights: there is no class {name!r}; the classes are {', '.join(classes[:20])}")
+        if name in seen:
+            raise InputError(f"class weights: {name!r} is named twice; give each class one weight")
+        seen.add(name)
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not 0 < weight < math.inf:
+            raise InputError(f"class weights: {name}={number} must be a number above 0 and finite")
+        weights[classes.index(name)] = weight
+    return weights
 
 
 def label_tensor(task: Task, rows: Rows) -> Tensor:

@@ -48,7 +48,7 @@ class Settings:
     # brings is kept where it answers the same classes, and with "checkpoint" in any case; not with "random".
     head_start: str = "probe"
     pairs: str = "auto"  # of pair tasks: "together", "apart", or "auto": the better cross-validated probe
-    class_weights: str = "none"  # "none" or "balanced"
+    class_weights: str = "none"  # "none", "balanced", or by name: "fraud=10,legit=1"; others weigh 1
     label_smoothing: float = 0.0
     dropout: float | None = None  # rate in the encoder and the head; None: the encoder's own
     eval_steps: int | None = None  # validate every so many steps; None: once an epoch
@@ -210,7 +210,13 @@ class Recipe:
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
-    """The Settings with these values; raises InputError for an unknown name or an ill-typed value."""
+    """The Settings with these values; raises InputError for an unknown name or an ill-typed value.
+
+    Class weights may be a dict of weights by class.
+    """
+    weights = values.get("class_weights")
+    if isinstance(weights, Mapping):
+        values = {**values, "class_weights": ",".join(f"{name}={weight}" for name, weight in weights.items()) or "none"}
     return Settings(**_checked(values, Settings, "settings"))
 
 

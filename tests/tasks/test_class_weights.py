@@ -1,0 +1,40 @@
+"""Class weights of one's own: the loss and the linear probe honour them, and what is no weight is refused."""
+
+import pytest
+import torch
+
+from trimtab.errors import InputError
+from trimtab.tasks.losses import TaskLoss, _named_weights
+from trimtab.training.linear_probe import _Logistic
+from trimtab.training.recipe import settings_from
+
+
+def test_named_classes_have_their_weight_and_others_one() -> None:
+    assert _named_weights("c=10, a=0.5", ("a", "b", "c")).tolist() == [0.5, 1.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fair", "none or balanced"), ("d=2", "no class 'd'"), ("a=0", "above 0"), ("a=-1", "above 0"),
+        ("a=nan", "above 0"), ("a=inf", "above 0"), ("a=x", "above 0"), ("a=1,a=2", "twice"),
+    ],
+)  # fmt: skip
+def test_what_is_no_weight_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _named_weights(text, ("a", "b"))
+
+
+def test_a_dict_is_the_text() -> None:
+    assert settings_from({"class_weights": {"fraud": 10, "legit": 1.5}}).class_weights == "fraud=10,legit=1.5"
+
+
+def test_the_probe_with_a_weight_is_the_probe_of_rows_repeated() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    labels = (x[:, 0] + torch.randn(60, generator=generator, dtype=torch.float64) > 0.5).long()
+    strengths = torch.full((2,), 0.1, dtype=torch.float64)
+    weighted = _Logistic(x, labels, TaskLoss("single_label", torch.tensor([1.0, 3.0])), 2, True)
+    rows = torch.arange(60).repeat_interleave(1 + 2 * labels)
+    repeated = _Logistic(x[rows], labels[rows], TaskLoss("single_label"), 2, True)
+    torch.testing.assert_close(weighted.solved(strengths)[0], repeated.solved(strengths)[0], atol=1e-4, rtol=1e-3)

@@ -28,6 +28,7 @@ from trimtab.studies.information import fisher
 from trimtab.tasks.task import Rows
 from trimtab.training import fit as fit_module
 from trimtab.training import run as run_module
+from trimtab.training import workbench
 from trimtab.training.checkpoint import CHECKPOINT
 from trimtab.training.fit import fit
 from trimtab.training.recipe import Settings
@@ -272,6 +273,19 @@ def test_of_equal_scores_the_one_with_the_lowest_loss_is_kept_and_patience_sees_
     assert [each["accuracy"] for each in scores] == [1.0] * 5, "it stopped while the loss was falling"
     assert run.details["best_step"] == run.details["steps"]
     assert run.scores["loss"] == pytest.approx(min(each["loss"] for each in scores), abs=1e-6)
+
+
+def test_few_validation_rows_judge_a_step_by_its_loss(encoder, monkeypatch):
+    task = make_task(n_train=48, n_validation=8)
+    settings = {"epochs": 6, "lr": 3e-3, "batch_size": 16, "eval_steps": 1}
+    run = fit(encoder, task, Full(), **settings)
+    assert run.details["judged_by"] == "loss"
+    lowest = min(run.history, key=lambda entry: entry["validation_loss"])
+    assert run.details["best_step"] == lowest["step"]
+    assert run.details["interval"]["rows"] == 8
+    assert run.details["interval"]["low"] < run.scores["accuracy"] or run.scores["accuracy"] == 0
+    monkeypatch.setattr(workbench, "FEW_VALIDATION_ROWS", 8)
+    assert fit(encoder, task, Full(), **settings).details["judged_by"] == "accuracy"
 
 
 def test_a_run_killed_after_its_patience_was_lost_stops_there(encoder, tmp_path, monkeypatch):

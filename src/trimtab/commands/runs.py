@@ -91,7 +91,7 @@ def fit(
     from dataclasses import fields
 
     # None of these imports torch: what is wrong with names, options or rows is told before that is waited for.
-    from ..tasks.metrics import figure, named
+    from ..tasks.metrics import figure, interval_text, named
     from ..training.folder import holds_run
     from ..training.recipe import Recipe, Settings
     from ..training.repeat import fit_recipe
@@ -127,6 +127,7 @@ def fit(
         return  # under torchrun one process writes and talks
     assert run.folder is not None
     from ..studies.report import report
+    from ..studies.usage import use_lines
 
     # The page is drawn from the files that were written, like that of any other run.
     page = report(run.folder)
@@ -134,13 +135,15 @@ def fit(
     metric_name, details = run.details["metric"], run.details
     said = named(metric_name, details["task"]["positive"])
     before, after = run.baseline[metric_name], run.scores[metric_name]
-    say(f"validation {said}: {figure(before)} with {details['start']}, {figure(after)} after training")
+    sure = interval_text(details["interval"])
+    say(f"validation {said}: {figure(before)} with {details['start']}, {figure(after)} after training ({sure})")
     for note in run.notes:
         say(note)
     say(
         f"{run.delta.count_body:,} elements of the encoder ({details['share']:.3%}) and {run.delta.count_head:,} of the head "
         f"trained in {run.seconds:.0f} s; the delta takes {details['delta_bytes']:,} bytes in {run.folder}; page: {page}"
     )
+    say(*use_lines(run.folder, details["task"]["text_columns"]))
     # The delta of an interrupted run is whole and can be used; its checkpoint is kept beside it.
     if run.stopped == "interrupted":
         say("to go on: the same command with --resume")
@@ -176,7 +179,7 @@ def evaluate(
     """Score a run on a task's test (or validation) rows."""
     from ..changes.delta_header import header_of
     from ..encoders.places import find_base
-    from ..tasks.metrics import figure, named
+    from ..tasks.metrics import figure, interval_text, named
     from ..training.chosen_rows import choose_rows
 
     # Without TASK the run's own data are read again, and refused where they have changed.
@@ -192,9 +195,11 @@ def evaluate(
         say(note)
     if not as_json:
         print(f"{found['split']}, {counted(found['rows'], 'row')}")
+        main = found["interval"]["metric"]
         names = {name: named(name, found["positive"]) for name in found["scores"]}
         for name, value in found["scores"].items():
-            print(f"  {names[name]:<{max(map(len, names.values()))}}  {figure(value)}")
+            sure = f"  ({interval_text(found['interval'])})" if name == main else ""
+            print(f"  {names[name]:<{max(map(len, names.values()))}}  {figure(value)}{sure}")
     print_json(found, as_json)
 
 

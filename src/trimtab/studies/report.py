@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import write_text
+from ..tasks.metrics import interval_text
 from . import wording
 from .charts import Chart, Line, Mark, Point, line_chart
 from .run_folder import RunFolder, read_run_folder
 from .tables import MANY, class_counts, confusion_grid, often_confused, trained_grid, trained_sums, weakest
+from .usage import commands
 from .wording import answer, count, score, score_name
 
 # For annotations alone: Jinja2 is imported when a page is made.
@@ -81,7 +82,8 @@ def page_contents(folder: RunFolder) -> dict[str, Any]:
         "mistakes": [mistake(entry, scores["task"]["text_columns"]) for entry in scores["mistakes"]],
         "first_mistakes": FIRST_MISTAKES,
         "settings": [(name, wording.setting(value)) for name, value in scores["settings"].items()],
-        "commands": list(commands(folder)),
+        "commands": list(commands(folder.path, scores["task"]["text_columns"])),
+        "interval": interval_text(scores["interval"]) if scores.get("interval") else None,
     }
 
 
@@ -198,20 +200,3 @@ def excerpt(text: str, limit: int = EXCERPT) -> str:
     words = cut.rsplit(maxsplit=1)[0]  # without the last word, which may be cut in half
     # A text without spaces, as in Chinese or in a long address, is cut where the limit falls.
     return (words if len(words) > limit // 2 else cut).rstrip() + "…"
-
-
-def commands(folder: RunFolder) -> Iterator[tuple[str, str]]:
-    """(what it does, the command) for using the run from a shell; a pair of texts has no command for one text."""
-    # Quoted: a folder may have spaces in its name, and commands are there to be copied.
-    run = shlex.quote(shown(folder.path))
-    if len(folder.scores["task"]["text_columns"]) == 1:
-        yield "Answer for one text", f'trimtab predict {run} --text "..."'
-    yield "Answer for every row of a file", f"trimtab predict {run} --file new.csv --out scored.csv"
-    yield "Score the run again, or on another task", f"trimtab evaluate {run}"
-
-
-def shown(path: Path) -> str:
-    """`path` as one would type it here: relative where it lies below the current folder."""
-    # A path that lies elsewhere stays as it was given, and is not turned into a row of ../.
-    absolute = path.resolve()
-    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..correlation import pearson, ranks, spearman
-from ..errors import InputError, suggestion
+from ..errors import InputError, counted, suggestion
 from .task import Task
 from .words import plainly
 
@@ -333,6 +333,12 @@ def _regression(values: NDArray, truth: NDArray) -> dict[str, float]:
         "mean_absolute_error": float(np.abs(predicted - truth).mean()),
         "mean_squared_error": float(((predicted - truth) ** 2).mean()),
     }
+
+
+def interval_text(interval: Mapping[str, Any]) -> str:
+    """The 95% confidence interval of a score in words, with how many rows it is of."""
+    low, high = ("without end" if interval[end] is None else figure(interval[end]) for end in ("low", "high"))
+    return f"95% interval {low} to {high}, {counted(interval['rows'], 'row')}"
 
 
 def figure(value: float) -> str:

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from .workbench import Workbench
 
 
+TIMED_STEPS = 8  # from whose seconds those of the rest are told
+
+
+def duration(seconds: float) -> str:
+    """In the unit that a person would take: "40 s", "6 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 class Display:
     """Draws on stderr when `shown`; otherwise does nothing.
 
@@ -45,6 +55,8 @@ class Display:
         self._training: TaskID | None = None
         # What the last validation and the last steps came to, to be shown until the next.
         self._score, self._loss = "", 0.0
+        self.validation_seconds = 0.0  # the last one took
+        self._timed: tuple[int, float] | None = None  # a step of this sitting, and the seconds of all steps until then
 
     def __enter__(self) -> Display:
         """The bar is not there yet: `announce` starts it, below its lines."""
@@ -83,6 +95,16 @@ class Display:
             f"{method_text(bench.method)} trains {body:,} elements of the encoder ({bench.selection.share:.3%}) "
             f"and {head:,} of the head, {how}"
         )
+        if not bench.solves:
+            lines.append(
+                f"{counted(bench.settings.epochs or 0, 'epoch')} of {counted(bench.steps_per_epoch, 'step')}, with "
+                f"{counted(bench.n_validations, 'validation')}"
+            )
+        if bench.judged_by != bench.task.metric:
+            lines.append(
+                f"{counted(len(bench.validation), 'validation row')} are too few to tell steps apart by {bench.task.metric}: the "
+                "best step is that of the lowest validation loss (--validation FILE|SHARE for more rows)"
+            )
         lines.append(bench.memory.line())
         # Where it begins. The score before training can take long, and nothing moves on the screen meanwhile.
         if state.step:
@@ -117,6 +139,7 @@ class Display:
         """Moves the bar: loss since the last validation, last score, training rows per second."""
         if state.loss_rows:  # none right after a validation: the last mean stays
             self._loss = state.loss_sum / state.loss_rows
+        self._time(state)
         # Over all sittings, and without the time for validation and checkpoints.
         rate = state.rows / max(1e-9, state.step_seconds)
         if self._training is None:
@@ -125,6 +148,22 @@ class Display:
         self._bar.update(
             self._training, completed=state.step, facts=f"loss {figure(self._loss)}  {self._score}  {rate:.0f} texts/s"
         )
+
+    def _time(self, state: checkpoint.Progress) -> None:
+        """Says once how long the rest will take, from the first steps of this sitting but the two that warm up."""
+        assert self._bench is not None
+        if self._timed is None:
+            self._timed = (state.step + 1, 0.0)
+        first, seconds = self._timed
+        if state.step == first:
+            self._timed = (first, state.step_seconds)
+        left = self._bench.total_steps - state.step
+        if state.step != first + TIMED_STEPS or left < TIMED_STEPS:
+            return
+        each = (state.step_seconds - seconds) / TIMED_STEPS
+        judged = sum(map(self._bench.validation_due, range(state.step + 1, self._bench.total_steps + 1)))
+        took = left * each + judged * self.validation_seconds
+        self._say([f"about {duration(took)} to go: {each:.2g} s a step, {self.validation_seconds:.2g} s a validation"])
 
     def validated(self, state: checkpoint.Progress) -> None:
         """Prints one line per validation."""
@@ -138,7 +177,8 @@ class Display:
             loss = figure(entry["validation_loss"])
             text = f"before training ({self._bench.start_named}): {self._score}, validation loss {loss}"
         else:
-            best = "  (best so far)" if state.best_step == state.step else ""
+            by = ", by its loss" if self._bench.judged_by != metric else ""
+            best = f"  (best so far{by})" if state.best_step == state.step else ""
             text = (
                 f"epoch {entry['epoch']:.2f}, step {entry['step']}: {self._score}, training loss {figure(entry['train_loss'])}, "
                 f"validation loss {figure(entry['validation_loss'])}{best}"

@@ -165,8 +165,9 @@ class _Sitting:
         A start that is a linear probe is as good a model as any; one that was drawn is kept only until the first validation
         after it.
         """
-        bench, state = self.bench, self.state
+        bench, state, began = self.bench, self.state, time.perf_counter()
         scores, logits = bench.validate()
+        self.display.validation_seconds = time.perf_counter() - began
         # One line of history.jsonl; `lr` is the body's, of the step that was just taken, and losses are means over rows.
         entry = {
             "step": state.step,
@@ -177,7 +178,7 @@ class _Sitting:
             "lr": bench.rate(max(0, state.step - 1)) * bench.optimizer.lr,
             "seconds": self.seconds(),
         }
-        metric = bench.task.metric
+        metric = bench.judged_by
         # Better than all before, in the direction of the metric: losses fall, most scores rise; of ties the lowest loss.
         earlier = [e["scores"] for e in state.history if e["step"] > 0 or bench.starts_trained]
         if all(improves(metric, scores, each) for each in earlier):

@@ -13,15 +13,18 @@ _RISE = 1.05  # a validation loss this many times its lowest counts as risen: sm
 
 def plain_notes(
     state: Progress, stopped: str | None, task: Task, logits: Tensor, labels: Tensor, total_steps: int, unknown: float = 0.0,
-    *, from_probe: bool = False,
+    *, from_probe: bool = False, judged_by: str | None = None,
 ) -> list[str]:  # fmt: skip
     """Sentences on answers that are all alike, scores that fell, overfitting, scores still rising, and why training stopped.
 
     `stopped` is "early", "interrupted" or None, as in Run; `logits` (N, C) are the answers to the validation rows and
     `labels` what they should be; `unknown` is the share of unknown tokens among those of the training rows.
+    `judged_by` is what the best step was chosen by, where that is not the task's metric.
     The history of `state` begins with the score before training.
     """
     metric, said = task.metric, named(task.metric, task.positive)
+    if judged_by is not None and judged_by != metric:
+        metric, said = judged_by, "validation loss"
     found = [
         _constant(task, logits, labels, unknown), _worse(state, metric, said, from_probe), _overfitting(state),
         _still_rising(state, metric, said, total_steps), _why_stopped(state, stopped, total_steps),

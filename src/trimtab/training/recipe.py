@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MIN_STEPS = 150  # from the linear probe on, more bring nothing on few rows (benchmarks/head)
 FEW_STEPS, MOST_FASTER = 450, 3.0  # with fewer steps the rates of vectors rise, to so many times at most
 MOST_EPOCHS = 8  # that few rows are visited to come to MIN_STEPS
+FEW_VALIDATION_ROWS = 200  # an accuracy of fewer rows has a standard error above 3.5 points
 SHORT_STEPS = 800  # a run of so many steps at most has no more than
 MOST_VALIDATIONS = 5  # behind its start: eight found no better step (benchmarks/head)
 

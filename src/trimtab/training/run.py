@@ -1,6 +1,7 @@
 """Run: what came of a fit, and what is written of it."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -17,7 +18,9 @@ from ..errors import InputError
 from ..files import write_json, write_text
 from ..tasks.metrics import METRICS, confusion, metric_names, per_class
 from ..tasks.mistakes import hardest_mistakes
+from ..tasks.score_interval import LEVEL, score_interval
 from ..tasks.survey import survey
+from ..tasks.task import Task
 from ..version import VERSION
 from .card import model_card
 from .checkpoint import Progress
@@ -115,6 +118,13 @@ def finished_run(
     return run
 
 
+def interval_of(task: Task, logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """The 95% confidence interval of the main score, as scores.json and `evaluate` give it; None: no end on that side."""
+    low, high = score_interval(task, logits, labels)
+    ends = {"low": low if math.isfinite(low) else None, "high": high if math.isfinite(high) else None}
+    return {"metric": task.metric, "level": LEVEL, "rows": len(labels), **ends}
+
+
 def _details(
     bench: Workbench, state: Progress, name: str, stopped: str | None, scores: dict[str, float], logits: Tensor
 ) -> dict[str, Any]:
@@ -141,6 +151,8 @@ def _details(
         "metrics": {metric: asdict(METRICS[metric]) for metric in metric_names(task.kind)},
         "split": "validation",
         "scores": scores,
+        "interval": interval_of(task, logits, labels),
+        "judged_by": bench.judged_by,  # what the best step was chosen by
         "baseline": state.history[0]["scores"],
         "start": bench.start_named,  # what the baseline is of
         "elements": {"body": selection.body.count, "head": selection.head.count},
@@ -158,7 +170,8 @@ def _details(
         "stopped": stopped,
         "head": bench.form.reason,
         "notes": plain_notes(
-            state, stopped, task, logits, labels, bench.total_steps, bench.unknown_share, from_probe=bench.starts_trained
+            state, stopped, task, logits, labels, bench.total_steps, bench.unknown_share, from_probe=bench.starts_trained,
+            judged_by=bench.judged_by,
         ),
         "settings": asdict(bench.settings) | {"compute": bench.compute, "tokens_per_batch": bench.memory.tokens},
         "versions": {"trimtab": VERSION} | {package: version(package) for package in ("torch", "transformers")},

@@ -27,7 +27,7 @@ from .chosen_rows import ChosenRows, choose_rows, seen_note
 from .export import check_plain
 from .forward import all_logits, check_ids
 from .ranks import device
-from .run import Run
+from .run import Run, interval_of
 
 _TOKENS = {"cpu": 4096, "cuda": 65_536}  # in one forward pass: bounds memory, and keeps a GPU busy
 Trained = Run | Delta | str | Path  # a Run, a Delta, or the folder of a run
@@ -107,11 +107,16 @@ class Predictor:
             unknown_tokens(tokens, rows, self.encoder.tokenizer), empty_rows(tokens, rows, self.encoder.tokenizer),
         )  # fmt: skip
 
-    def scored(self, rows: Rows) -> tuple[dict[str, float], Truncation]:
-        """Every metric of the task on labelled rows, and what was cut from them."""
+    def scored(self, rows: Rows) -> tuple[dict[str, float], dict[str, Any], Truncation]:
+        """Every metric of the task on labelled rows, the interval of the main one, and what was cut from the rows."""
         tokens = self._tokens(rows, labelled=True)
         assert tokens.labels is not None
-        return scores(self.task, self._logits(tokens), tokens.labels), tokens.truncation
+        logits = self._logits(tokens)
+        return (
+            scores(self.task, logits, tokens.labels),
+            interval_of(self.task, logits, tokens.labels),
+            tokens.truncation,
+        )
 
     def _tokens(self, rows: Rows, *, labelled: bool) -> Tokens:
         """As training cut them."""
@@ -199,11 +204,12 @@ def evaluate(
 
 def score_rows(predictor: Predictor, chosen: ChosenRows) -> dict[str, Any]:
     """What `evaluate` returns, of rows that were chosen for the task of `predictor`."""
-    found, cut = predictor.scored(chosen.rows)
+    found, interval, cut = predictor.scored(chosen.rows)
     notes = [*chosen.notes, *([cut.line(chosen.split, predictor.delta.max_length)] if cut.rows_cut else [])]
     notes += seen_note(chosen)
     return {
-        "split": chosen.split, "rows": len(chosen.rows), "scores": found, "positive": predictor.task.positive, "notes": notes
+        "split": chosen.split, "rows": len(chosen.rows), "scores": found, "interval": interval,
+        "positive": predictor.task.positive, "notes": notes,
     }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from .memory import Memory
 from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
 from .ranks import Ranks, device
-from .recipe import DECIDE_NOTHING, MOST_VALIDATIONS, SHORT_STEPS, Settings
+from .recipe import DECIDE_NOTHING, FEW_VALIDATION_ROWS, MOST_VALIDATIONS, SHORT_STEPS, Settings
 from .recorded import RecordedPasses, on_own_stream
 
 
@@ -98,6 +98,14 @@ class Workbench:
     def starts_trained(self) -> bool:
         """Whether the model before the first step is one that somebody may want: the linear probe, or the checkpoint's head."""
         return (self.start is not None or self.model.head_kept) and not self.solves
+
+    @property
+    def judged_by(self) -> str:
+        """The score that says which step is the best: the main metric, or the loss where there are FEW_VALIDATION_ROWS.
+
+        A share of few rows has few values, and one row that falls to the right side by chance decides; the loss sees all of them.
+        """
+        return "loss" if len(self.validation) < FEW_VALIDATION_ROWS else self.task.metric
 
     @property
     def start_named(self) -> str:
@@ -213,6 +221,11 @@ class Workbench:
         if self.settings.eval_steps is None and self.total_steps <= SHORT_STEPS:
             every = max(every, -(-self.total_steps // MOST_VALIDATIONS))
         return step % every == 0 or step == self.total_steps
+
+    @property
+    def n_validations(self) -> int:
+        """How often a whole run validates behind its start."""
+        return sum(map(self.validation_due, range(1, self.total_steps + 1)))
 
     def rate(self, step: int) -> float:
         """The share of the peak learning rate at `step`."""

@@ -1,0 +1,45 @@
+"""How far a score of so many rows may be from that of all rows: 95% confidence intervals."""
+
+import math
+
+import numpy as np
+from torch import Tensor
+
+from .metrics import METRICS, given_answers, scores
+from .task import Task
+
+LEVEL, _Z = 0.95, 1.959964
+_RESAMPLES = 200  # of the rows
+
+
+def score_interval(task: Task, logits: Tensor, labels: Tensor, seed: int = 0) -> tuple[float, float]:
+    """(low, high) around the task's main metric, for logits (N, C) and labels as `scores` takes them.
+
+    Accuracy has Wilson's interval (Wilson 1927), other metrics the percentiles of a bootstrap over rows (Efron 1979). Where every
+    resample has one score, as where all rows are right, it has the room that Wilson leaves to a share of 1: eight right rows of
+    eight are no proof of 1.0. Nothing of training again, or of a choice made on these rows, is in it.
+    """
+    metric = METRICS[task.metric]
+    if task.metric == "accuracy":
+        right = given_answers(task.kind, logits) == labels.numpy()
+        return wilson(int((right if right.ndim == 1 else right.all(-1)).sum()), len(labels))
+    draw, found = np.random.default_rng(seed), []
+    for _ in range(_RESAMPLES):
+        at = draw.integers(0, len(labels), len(labels))
+        found.append(scores(task, logits[at], labels[at])[task.metric])
+    drawn = np.asarray(found)[np.isfinite(found)]
+    if len(drawn) < _RESAMPLES / 2:  # undefined on most resamples: anything may be true
+        return -math.inf if metric.low is None else metric.low, math.inf if metric.high is None else metric.high
+    low, high = (float(np.quantile(drawn, q)) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    if low == high and metric.low is not None and metric.high is not None:
+        room = 1.0 - wilson(len(labels), len(labels))[0]
+        return max(metric.low, low - room), min(metric.high, high + room)
+    return low, high
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of the share `hits` / `n`."""
+    share, z2 = hits / n, _Z**2
+    middle, width = share + z2 / (2 * n), _Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
+    low, high = (middle - width) / (1 + z2 / n), (middle + width) / (1 + z2 / n)
+    return (0.0 if hits == 0 else low), (1.0 if hits == n else high)  # rounding apart, these are the ends

@@ -110,6 +110,12 @@ def test_a_budget_below_the_head_is_refused(encoder: Any) -> None:
         candidates(encoder, make_task(), Budget(n_bytes=500))
 
 
+def test_candidates_are_sized_with_the_head_that_is_asked_for(encoder: Any) -> None:
+    """This checkpoint brings no head, which "checkpoint" refuses as a fit does."""
+    with pytest.raises(InputError, match="head"):
+        candidates(encoder, make_task(), Budget(elements=10**6), "default", "checkpoint")
+
+
 def test_trials_are_cut_from_the_training_rows(encoder: Any) -> None:
     task = make_task(n_train=90, n_validation=8)
     trial = trial_task(task, rows=40)

@@ -246,3 +246,21 @@ def test_the_positive_class_is_the_tasks(draw: np.random.Generator) -> None:
     assert mirrored.mean == pytest.approx(
         f1_score(labels, answers, pos_label=0) - f1_score(labels, 1 - answers, pos_label=0)
     )
+
+
+def test_an_interval_ends_where_scores_cannot_differ_by_more() -> None:
+    """Two seeds leave one degree of freedom, whose interval is wider than any accuracy."""
+    labels = np.arange(40) % 2
+    right, wrong, half = labels, 1 - labels, np.zeros(40, int)
+    found = difference("accuracy", labels, [right, half], [wrong, half], 2)
+    assert found.is_cut
+    assert found.interval() == (-1.0, 1.0)
+    over = over_tasks([found, found])
+    assert over.most == 1.0
+    assert over.interval()[1] <= 1.0
+    matthews = difference("matthews", labels, [right, half], [wrong, half], 2)
+    assert matthews.most == 2.0
+    assert matthews.interval()[1] <= 2.0
+    errors = difference("mean_absolute_error", labels * 1.0, [right * 1.0, half * 1.0], [wrong * 1.0, half * 1.0], 0)
+    assert not errors.is_cut
+    assert errors.interval()[1] > 1.0

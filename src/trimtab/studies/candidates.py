@@ -45,13 +45,15 @@ class Candidate:
     n_bytes: int  # head included
 
 
-def candidates(encoder: Encoder, task: Task, budget: Budget, head: str = "default") -> list[Candidate]:
+def candidates(
+    encoder: Encoder, task: Task, budget: Budget, head: str = "default", head_start: str = "probe"
+) -> list[Candidate]:
     """Of each kind of method the largest within the budget, the head alone among them.
 
     Raises InputError where the delta of the head alone is larger than the budget.
     """
     with seeded(0, "method"):  # LoRA and random subsets draw
-        return _candidates(_Sizes(encoder, task, head), budget, head)
+        return _candidates(_Sizes(encoder, task, head, head_start), budget, head)
 
 
 def _candidates(sizes: _Sizes, budget: Budget, head: str) -> list[Candidate]:
@@ -73,9 +75,9 @@ def _candidates(sizes: _Sizes, budget: Budget, head: str) -> list[Candidate]:
 class _Sizes:
     """How large methods are on one encoder and task."""
 
-    def __init__(self, encoder: Encoder, task: Task, head: str):
+    def __init__(self, encoder: Encoder, task: Task, head: str, head_start: str):
         """Keeps one model for all methods that leave it as it is."""
-        self._fresh = lambda: encoder.with_head(task, head=head)
+        self._fresh = lambda: encoder.with_head(task, head=head, start=head_start)
         self.model: Any = self._fresh()
         # Class names may be long, or many.
         self._described = len(json.dumps(task.description(), ensure_ascii=False).encode())

@@ -83,7 +83,7 @@ def compare(
         for seed, task, method in todo:
             cell, was_there = _cell(folder, encoder, task, method, replace(base, seed=seed), display)
             cells.append(cell)
-            display.finished(cell, was_there)
+            display.finished(cell, was_there, task.positive)
     return summarised(encoder.name, list(tasks), names, numbers, chosen, cells)
 
 

@@ -85,6 +85,9 @@ def how_judged(comparison: Comparison) -> str:
         f"Intervals (95%) come from a paired bootstrap over rows, {spread}; p values are corrected (Holm): those over the tasks "
         "for their number, and those task by task for theirs.",
     ]
+    judged = [*comparison.overall, *(s for each in comparison.by_task.values() for s in each)]
+    if any(s.difference is not None and s.difference.is_cut for s in judged):
+        sentences.append("Intervals end where scores cannot differ by more: with so few seeds they would go beyond.")
     if comparison.higher_is_better is None:
         sentences.append("Scores of these tasks have unlike directions or units, so nothing is tested over the tasks.")
     sentences += [

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..tasks.metrics import named
 from .wording import duration, score
 
 if TYPE_CHECKING:
@@ -49,15 +50,16 @@ class StudyDisplay:
         self._started = time.perf_counter()
         self._bar.update(self._row, description=f"{task}, {method}, seed {seed}")
 
-    def finished(self, cell: Cell, was_there: bool) -> None:
-        """A cell is done, now or in an earlier sitting."""
+    def finished(self, cell: Cell, was_there: bool, positive: str | None = None) -> None:
+        """A cell is done, now or in an earlier sitting; `positive` is the class that precision, recall and F1 are of."""
         self._done += 1
         self._todo[cell.method] -= 1
         if not was_there:
             self._seconds.setdefault(cell.method, []).append(time.perf_counter() - self._started)
             # Before and after, so that a method that learns nothing is seen at once.
             what = f"refused: {cell.refused}" if cell.refused else (
-                f"{cell.metric} {score(cell.baseline[cell.metric])} -> {score(cell.score)} in {duration(cell.seconds)}"
+                f"{named(cell.metric, positive)} {score(cell.baseline[cell.metric])} -> {score(cell.score)} "
+                f"in {duration(cell.seconds)}"
             )  # fmt: skip
             # Not as markup: brackets in a message are brackets.
             self._console.print(f"{cell.task}, {cell.method}, seed {cell.seed}: {what}", markup=False, soft_wrap=True)

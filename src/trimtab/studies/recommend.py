@@ -75,7 +75,9 @@ def recommend(
     chosen = settings_from(settings)
     task, encoder = task_of(task), encoder_of(encoder)
     width = encoder.config.hidden_size
-    n_body = sum(p.count for p in parts_of(encoder.with_head(task, head=chosen.head)).values() if not p.is_head)
+    model = encoder.with_head(task, head=chosen.head, start=chosen.head_start)
+    n_body = sum(part.count for part in parts_of(model).values() if not part.is_head)
+    del model  # as large as the encoder
     limit = Budget.parse(budget, n_body)
     # One trial for all: candidates are tried, and the information is measured, on the same rows.
     task = (
@@ -83,11 +85,11 @@ def recommend(
     )  # as the fit that is proposed will be
     trial = trial_task(task, rows)
     settings = {name: value for name, value in settings.items() if name != "train_limit"}
-    methods = [candidate.method for candidate in candidates(encoder, task, limit, chosen.head)]
+    methods = [candidate.method for candidate in candidates(encoder, task, limit, chosen.head, chosen.head_start)]
     # For the reasons alone: what is best is decided by fits.
     info = fisher(
-        encoder, trial, Full(), examples=EXAMPLES, head=chosen.head, max_length=chosen.max_length, compute="auto",
-        progress=progress,
+        encoder, trial, Full(), examples=EXAMPLES, head=chosen.head, head_start=chosen.head_start,
+        max_length=chosen.max_length, compute="auto", progress=progress,
     )  # fmt: skip
     # A folder in any case: the second round finds the cells of the first one's seed there.
     with ExitStack() as stack:

@@ -31,6 +31,7 @@ class Difference:
     row_variance: float  # of the mean, from which rows were drawn; infinite where there are fewer than LEAST_ROWS
     seed_variance: float  # of the mean, from training again; 0 where there is one seed
     seed_freedom: float  # degrees of freedom of `seed_variance`: seeds - 1 for one task
+    most: float = math.inf  # the largest difference that the range of the scores allows
 
     @property
     def p(self) -> float:
@@ -38,7 +39,19 @@ class Difference:
         return self._beyond(abs(self.mean))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The confidence interval of the mean."""
+        """The confidence interval of the mean, cut where scores cannot differ by more: few seeds would allow anything."""
+        low, high = self._uncut(level)
+        # Infinite ends say that there are too few rows, and stay.
+        return (low, high) if low == -math.inf else (max(low, -self.most), min(high, self.most))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the range of the scores ends the interval of 95%."""
+        low, high = self._uncut(0.95)
+        return math.isfinite(low) and max(-low, high) > self.most
+
+    def _uncut(self, level: float) -> tuple[float, float]:
+        """The interval as if scores had no range."""
         from scipy.optimize import brentq
 
         if self.row_variance == math.inf:
@@ -92,7 +105,9 @@ def difference(
     methods and all seeds; what training again would change comes on top, as the variance over seeds, because rows alone
     would call two runs of one method different.
     """
-    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
+    known = METRICS[metric]
+    sign = 1.0 if known.higher_is_better else -1.0
+    most = math.inf if known.low is None or known.high is None else known.high - known.low
     pairs = list(zip(ours, theirs, strict=True))
 
     def better_by(a: NDArray, b: NDArray, weights: NDArray) -> NDArray:
@@ -108,7 +123,7 @@ def difference(
     by_seed = float(np.var(observed, ddof=1)) / n if n > 1 else 0.0
     # Of so few rows a resample knows nothing: where they all say the same, it would be certain.
     by_row = math.inf if len(labels) < LEAST_ROWS else float(np.var(resampled, ddof=1))
-    return Difference(float(np.mean(observed)), by_row, by_seed, n - 1)
+    return Difference(float(np.mean(observed)), by_row, by_seed, n - 1, most)
 
 
 def _resamples(n_rows: int, seed: int) -> Iterator[NDArray]:
@@ -125,7 +140,8 @@ def over_tasks(differences: Sequence[Difference]) -> Difference:
     rows, seeds = (sum(getattr(d, part) for d in differences) / n**2 for part in ("row_variance", "seed_variance"))
     squares = sum((d.seed_variance / n**2) ** 2 / max(1.0, d.seed_freedom) for d in differences)
     freedom = seeds**2 / squares if squares else 0.0
-    return Difference(float(np.mean([d.mean for d in differences])), rows, seeds, freedom)
+    most = sum(d.most for d in differences) / n
+    return Difference(float(np.mean([d.mean for d in differences])), rows, seeds, freedom, most)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

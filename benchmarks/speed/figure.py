@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trimtab.files import replacing
 
 CONTESTANTS = {"trimtab": "#0b6e4f", "expert": "#8a8d91", "trainer": "#c4c7cb"}
@@ -21,7 +19,8 @@ def draw(works: dict[str, Any], scaling: dict[str, Any], to: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 0.7 * len(works) + 4.5), layout="constrained")
-    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=[0.7 * len(works) + 1.5, 3]))
+    parts: Any = figure.subfigures(2, 1, height_ratios=[0.7 * len(works) + 1.5, 3])
+    above, below = parts
     _bars(above.subplots(), works)
     for axes, (label, names) in zip(below.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         _growth(axes, label, {name: scaling[name] for name in names})

@@ -37,12 +37,14 @@ TOKENS_PER_BATCH = 4096
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--machine", default="bfloat16", help="the name of its figures in results.json")
     parser.add_argument("--cell", nargs=3, metavar=("TASK", "METHOD", "WAY"))
     options = parser.parse_args()
     if options.cell:
         print(json.dumps(cell(options.data, *options.cell)))
         return
-    results: dict[str, Any] = {}
+    path = HERE / "results.json"
+    kept, results = json.loads(path.read_text()) if path.is_file() else {}, dict[str, Any]()
     for task in ("sst2", "imdb"):
         for method in METHODS:
             found = {way: in_process(options.data, task, method, way) for way in ("loop", "float32", "auto")}
@@ -51,7 +53,7 @@ def main() -> None:
                 found[way]["times_faster"] = seconds / found[way]["seconds_per_row"]
             results[f"{task} {method}"] = found
             print(task, method, json.dumps(found), flush=True)
-            write_json(HERE / "results.json", results)
+            write_json(path, kept | {options.machine: results})
 
 
 def in_process(data: Path, *names: str) -> dict[str, Any]:

@@ -3,10 +3,11 @@
     python benchmarks/layernorm_paper/run.py --data ../shared/data           (resumes; days on a CPU)
     python benchmarks/layernorm_paper/run.py --data ../shared/data --part methods --seeds 1
     python benchmarks/layernorm_paper/run.py --data ../shared/data --workers 16   (several processes, on a GPU)
-    python benchmarks/layernorm_paper/run.py --data ../shared/data --summary (tables from the cells there are)
+    python benchmarks/layernorm_paper/run.py --data ../shared/data --summary   (results.md and front.svg from the cells there are)
+    python benchmarks/layernorm_paper/run.py --data ../shared/data --pack [FOLDER]   (adds the cells of another machine)
 
-Run it from the root of the repository. Fits are cells under benchmarks/layernorm_paper/cells/; what was measured on each task
-is one file under measured/, the global subsets are under selections/.
+Run it from the root of the repository. cells.parquet holds every finished fit and measurement; they are unpacked into cells/,
+measured/ and so on, where the study goes on, and packed again when it ends, by --pack and by --summary.
 
 Two things to know of the scores. Default rates were searched on validation rows of sst2, stsb and cola
 (benchmarks/rates/run.py), which are among the tasks here; the rates of subsets follow from those of what they are
@@ -24,8 +25,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import numpy as np
 import torch
+from archive import FILE, HEADS, pack, unpack
 from plan import (
     CELLS,
     CONFIRMED,
@@ -40,10 +41,10 @@ from plan import (
     MAX_LENGTH,
     PARTS,
     RELATED,
-    SHUFFLED,
     TRIALS,
     methods_of,
     named_methods,
+    runs,
     seeds_of,
     selection_path,
 )
@@ -52,7 +53,6 @@ from tables import summarise
 from trimtab.changes.fisher import Fisher, mean_of
 from trimtab.changes.methods import Full, LayerNorms
 from trimtab.changes.notation import parse_method
-from trimtab.changes.selection import Selection
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.files import write_json
 from trimtab.studies.compare import compare
@@ -85,12 +85,25 @@ def main() -> None:
         "--most-seconds", type=float, default=float("inf"), help="stop after so long, with several workers"
     )
     parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--head", choices=HEADS, help="with --summary: only the fits with this head")
+    parser.add_argument("--pack", type=Path, nargs="?", const=CELLS, metavar="FOLDER")
     options = parser.parse_args()
+    if options.pack or options.summary:
+        print(f"{pack(options.pack)} new files in {FILE.name}")
+        if options.summary:
+            tasks = {name: read(options.data / name) for name in options.task or LIMITS}
+            summarise(tasks, list(range(options.seeds)), [options.head] if options.head else HEADS[::-1])
+        return
+    unpack()
+    compute(options)
+    pack()
+
+
+def compute(options: argparse.Namespace) -> None:
+    """All that was asked for and is not there yet."""
     encoder, tasks = load(options.encoder), {name: read(options.data / name) for name in options.task or LIMITS}
     seeds, parts = list(range(options.seeds)), options.part or PARTS
-    if options.summary:
-        summarise(encoder, tasks, seeds)
-    elif options.workers > 1:
+    if options.workers > 1:
         run_side_by_side(options, list(tasks), seeds, parts)
     else:
         if "global" in parts:
@@ -111,8 +124,8 @@ def main() -> None:
 
 
 def wanted(methods: Sequence[str], only: Sequence[str] | None) -> list[str]:
-    """Those of `methods` that were asked for, in the order of the plan; all where nothing was."""
-    return [method for method in methods if not only or method in only]
+    """Those of `methods` that were asked for, in the order of the plan; all where nothing was. Retired ones are left out."""
+    return [method for method in methods if runs(method) and (not only or method in only)]
 
 
 def run_side_by_side(options: argparse.Namespace, tasks: list[str], seeds: list[int], parts: Sequence[str]) -> None:
@@ -159,7 +172,7 @@ def _work(job: tuple[str, str, str, int]) -> None:
         if what == "prepare":
             prepare(encoder, name, task, each)
         else:
-            run(encoder, name, task, [each] if what == "cell" else named_methods(each, name), seed)
+            run(encoder, name, task, [each] if what == "cell" else wanted(named_methods(each, name), None), seed)
     except Exception:
         traceback.print_exc()
 
@@ -169,7 +182,7 @@ def prepare(encoder: Encoder, name: str, task: Task, part: str) -> None:
     if part == "measured":
         measure(encoder, name, task)
     elif part == "beyond":
-        look_given_head(encoder, name, task)
+        choose_lowest(encoder, name, task)
     elif part == "chosen":
         look_at_choices(encoder, name, task)
     elif part == "recommended":
@@ -243,38 +256,16 @@ def choose_globally(encoder: Encoder, tasks: dict[str, Task]) -> None:
         others.top(share=GLOBAL_SHARE).save(selection_path(name, GLOBAL))
 
 
-def look_given_head(encoder: Encoder, name: str, task: Task) -> None:
-    """What the head leaves of LayerNorm's information, layer by layer; and two controls, as selections.
+def choose_lowest(encoder: Encoder, name: str, task: Task) -> None:
+    """A control, as a selection: the tenth of LayerNorm with the least information.
 
-    One takes as many elements of each norm as information given the head does, but which of them is drawn: it asks whether it is
-    the elements that matter, or how many of them each norm has. The other is the tenth with the least information.
+    (given_head/ and the control `shuffled` are of an earlier version, which could take the head out of the information.)
     """
-    path, control, lowest = (
-        HERE / "given_head" / f"{name}.json", selection_path(name, SHUFFLED), selection_path(name, LOWEST)
-    )  # fmt: skip
-    if path.is_file() and control.is_file() and lowest.is_file():
-        return
-    seen = limited(task, LIMITS[name], seed=0)
-    plain, left = (
-        fisher(encoder, seen, LayerNorms(), examples=EXAMPLES, given=given, max_length=MAX_LENGTH)
-        for given in ("nothing", "head")
-    )
-    (plain.within.body - plain.top(share=0.9)).save(lowest)
-    chosen = left.top(share=0.1)
-    if not control.is_file():
-        draw = np.random.default_rng(0)
-        drawn = {
-            each: np.sort(
-                draw.choice(left.parts[each].count, left.parts[each].count if at is None else len(at), replace=False)
-            )
-            for each, at in chosen.elements.items()
-        }
-        Selection(left.parts, drawn).save(control)
-    sums = [sum(value for value, _ in info.sums().values()) for info in (plain, left)]
-    same = (chosen & plain.top(share=0.1)).count / chosen.count
-    result = {"left": sums[1] / sums[0], "same_top_tenth": same}
-    by_layer = {"plain": plain.by("layer"), "given_head": left.by("layer")}
-    write_json(path, {"rows": EXAMPLES} | result | {"by_layer": by_layer})
+    lowest = selection_path(name, LOWEST)
+    if not lowest.is_file():
+        seen = limited(task, LIMITS[name], seed=0)
+        info = fisher(encoder, seen, LayerNorms(), examples=EXAMPLES, max_length=MAX_LENGTH)
+        (info.within.body - info.top(share=0.9)).save(lowest)
 
 
 def look_at_choices(encoder: Encoder, name: str, task: Task) -> None:

@@ -1,15 +1,15 @@
-"""Tables and pages of the study, from the cells and measurements there are; nothing is computed."""
+"""results.md and front.svg of the study, from what is packed; nothing is computed, and no method's text is read as a method."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 from typing import Any
 
+from archive import Packed, packed
+from front import draw
 from plan import (
     BEYOND,
     BLIND,
-    CELLS,
     CONFIRMED,
     COUNT,
     EVERYWHERE,
@@ -17,9 +17,7 @@ from plan import (
     GLOBAL,
     GLOBAL_SHARE,
     HERE,
-    LIMITS,
     LOWEST,
-    MAX_LENGTH,
     METHODS,
     PARTS,
     PARTS_OF_NORMS,
@@ -29,68 +27,115 @@ from plan import (
     SUBSETS,
     VECTORS,
     methods_of,
-    named_methods,
     seeds_of,
-    selection_path,
+    selection_method,
 )
 
-from trimtab.changes.notation import parse_method
-from trimtab.encoders.encoder import Encoder
-from trimtab.files import write_json, write_text
-from trimtab.studies.compare import finished_cells
+from trimtab.files import write_text
 from trimtab.studies.comparison_page import markdown
-from trimtab.studies.summary import Comparison, summarised
+from trimtab.studies.summary import Cell, Comparison, summarised
 from trimtab.tasks.task import Task
 
-PAGES = (
-    "methods",
-    "subsets",
-    "everywhere",
-    "beyond",
-)  # questions that get a page; the others compare two or three methods
 METRICS_SHORT = {"accuracy": "acc.", "matthews": "MCC", "pearson": "r", "f1": "F1"}
-FRONT = (*METHODS[:-1], RANK_ONE, *CONFIRMED[::-1], METHODS[-1])  # the methods of README's table
+FRONT = (*METHODS[:-1], RANK_ONE, *CONFIRMED[::-1], METHODS[-1])  # the methods of the first table
 SECONDS = "Seconds are of a GPU that 15 fits shared, and some of slower processors: do not compare them."
+TITLES = {
+    "new": "Fits whose head starts as the linear probe of the frozen features",
+    "old": "Fits with the head of before 2026-11-30",
+}
+QUESTIONS = {  # title -> methods, the one that others are compared to, and the part whose seeds it is of
+    "methods": (METHODS, "full"),
+    "parts": (("layer_norms", *PARTS_OF_NORMS), "layer_norms"),
+    "subsets": (("layer_norms", *SUBSETS), "layer_norms"),
+    "global": (
+        ("layer_norms", GLOBAL, f"fisher_top:share={GLOBAL_SHARE}", f"random:share={GLOBAL_SHARE},within=layer_norms"),
+        "layer_norms",
+    ),
+    "everywhere": (("layer_norms", f"random:count={COUNT}", *EVERYWHERE), "layer_norms"),
+    "beyond": (
+        ("fisher_top:share=0.1", "random:share=0.1,within=layer_norms", SHUFFLED, LOWEST, *BEYOND), "fisher_top:share=0.1",
+    ),
+    "blind": (BLIND, BLIND[0]),
+    "confirmed": (CONFIRMED, CONFIRMED[-1]),
+    "vectors": (("layer_norms", "biases", *VECTORS), VECTORS[1]),
+} | {
+    f"share {each}": ((f"random:share={each},within=layer_norms", f"fisher_top:share={each}"),
+                      f"random:share={each},within=layer_norms")
+    for each in SHARES
+}  # fmt: skip
+Cells = Mapping[tuple[str, str, int], Cell]  # by task, method and seed
 
 
-def summarise(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> None:
-    """Writes a table, a page and a JSON per question, from the cells there are."""
-    share, random_share = f"fisher_top:share={GLOBAL_SHARE}", f"random:share={GLOBAL_SHARE},within=layer_norms"
-    questions = {
-        "methods": (METHODS, "full"),
-        "parts": (("layer_norms", *PARTS_OF_NORMS), "layer_norms"),
-        "subsets": (("layer_norms", *SUBSETS), "layer_norms"),
-        "global": (("layer_norms", GLOBAL, share, random_share), "layer_norms"),
-        "everywhere": (("layer_norms", f"random:count={COUNT}", *EVERYWHERE), "layer_norms"),
-        "beyond": (
-            ("fisher_top:share=0.1", "random:share=0.1,within=layer_norms", SHUFFLED, LOWEST, *BEYOND), "fisher_top:share=0.1",
-        ),
-        "blind": (BLIND, BLIND[0]),
-        "confirmed": (CONFIRMED, CONFIRMED[-1]),
-        "vectors": (("layer_norms", "biases", *VECTORS), VECTORS[1]),
-    } | {
-        f"share_{each}": ((f"random:share={each},within=layer_norms", f"fisher_top:share={each}"),
-                          f"random:share={each},within=layer_norms")
-        for each in SHARES
-    }  # fmt: skip
-    for question, (methods, reference) in questions.items():
-        found = comparison(encoder, tasks, methods, seeds_of(question, seeds), reference)
-        if found is not None:
-            write_json(HERE / f"{question}.json", found.as_json())
-            write_text(HERE / f"{question}.md", f"{SECONDS}\n\n{markdown(found)}")
-            if question in PAGES:
-                found.report(HERE / f"{question}.html")
-    of_front = comparison(encoder, tasks, FRONT, seeds, "full")
-    if of_front is not None:
-        write_text(HERE / "table.md", pivot(of_front))
-    write_text(HERE / "so_far.md", so_far(encoder, tasks, seeds))
-    table = judged(encoder, tasks, seeds)
-    if table is not None:
-        write_text(HERE / "recommended.md", table)
-    measured = {path.stem: json.loads(path.read_text()) for path in sorted((HERE / "measured").glob("*.json"))}
-    if measured:
-        write_json(HERE / "measured.json", measured)
-        write_text(HERE / "measured.md", measured_table(measured))
+def summarise(tasks: dict[str, Task], seeds: list[int], heads: Sequence[str]) -> None:
+    """Writes results.md, a part for each head and in it a section for each question, and front.svg."""
+    rows, lines, drawn = packed(), ["# The claims of arXiv 2403.20284, tried on minilm", "", SECONDS, ""], {}
+    for head in heads:
+        of_head = [row for row in rows if row.head == head]
+        cells = cells_of(of_head)
+        front = comparison(tasks, cells, FRONT, seeds, "full")
+        if front is not None:
+            drawn[head] = front
+        lines += [f"# {TITLES[head]}", "", *sections(tasks, cells, of_head, seeds, front)]
+    write_text(HERE / "results.md", "\n".join(lines).rstrip() + "\n")
+    draw({head: found for head, found in drawn.items() if len(found.tasks) == len(tasks)}, HERE / "front.svg")
+
+
+def cells_of(rows: Sequence[Packed]) -> Cells:
+    """The cells among `rows`, of several of one task, method and seed the last; selections are called what tables call them."""
+    found: dict[tuple[str, str, int], Cell] = {}
+    for row in rows:
+        if row.folder == "cells":
+            fields = {name: value for name, value in row.content.items() if name not in ("format", "identity")}
+            cell = Cell(**fields)
+            named = {
+                selection_method(cell.task, what): what for what in (each for part in FILES.values() for each in part)
+            }
+            cell = replace(cell, method=named.get(cell.method, cell.method))
+            found[cell.task, cell.method, cell.seed] = cell
+    return found
+
+
+def sections(
+    tasks: dict[str, Task], cells: Cells, rows: Sequence[Packed], seeds: list[int], front: Comparison | None
+) -> list[str]:
+    """The lines of all questions that can be answered for one head."""
+    texts = {"the front": None if front is None else pivot(front)}
+    for question, (methods, reference) in QUESTIONS.items():
+        found = comparison(tasks, cells, methods, seeds_of(question, seeds), reference)
+        texts[question] = None if found is None else markdown(found)
+    texts["recommended"] = judged(tasks, cells, rows, seeds)
+    texts["measured"] = measured_table(measurements(rows, "measured"))
+    texts["given head"] = given_head_table(measurements(rows, "given_head"))
+    texts["chosen"] = chosen_table(measurements(rows, "chosen"))
+    texts["all cells"] = so_far(tasks, cells, seeds)
+    return [line for title, text in texts.items() if text for line in (f"## {title}", "", text)]
+
+
+def measurements(rows: Sequence[Packed], folder: str) -> dict[str, Any]:
+    """Task -> what was measured on it."""
+    found = {row.path.partition("/")[2].removesuffix(".json"): row.content for row in rows if row.folder == folder}
+    return dict(sorted(found.items()))
+
+
+def comparison(
+    tasks: dict[str, Task], cells: Cells, methods: Sequence[str], seeds: Sequence[int], reference: str
+) -> Comparison | None:
+    """The Comparison of the methods that some task has all seeds of, on the tasks that have all of them; of fewer seeds where
+    there is none; None where nothing can be compared to the reference."""
+    for n in range(len(seeds), 0, -1):
+        whole = {
+            name: {method for method in methods if all((name, method, seed) in cells for seed in seeds[:n])}
+            for name in tasks
+        }
+        there = [method for method in methods if any(method in of_task for of_task in whole.values())]
+        done = [task for name, task in tasks.items() if whole[name].issuperset(there)]
+        if done and reference in there and len(there) > 1:
+            names = {task.name for task in done}
+            chosen = [
+                cell for key, cell in cells.items() if key[0] in names and key[1] in there and key[2] in seeds[:n]
+            ]
+            return summarised("minilm", done, there, list(seeds[:n]), reference, chosen)
+    return None
 
 
 def pivot(found: Comparison) -> str:
@@ -104,78 +149,50 @@ def pivot(found: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def so_far(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str:
+def so_far(tasks: dict[str, Task], cells: Cells, seeds: list[int]) -> str:
     """A table of every cell there is: methods by tasks, the mean score and how many seeds it is of."""
     files = [what for part in FILES.values() for what in part]
-    every = dict.fromkeys([method for part in PARTS for method in methods_of(part)] + files)
     lines = ["Mean score (seeds).", "", f"| method | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|"]
-    for method in every:
+    for method in dict.fromkeys([method for part in PARTS for method in methods_of(part)] + files):
         entries = []
-        for name, task in tasks.items():
-            path = selection_path(name, method) if method in files else None
-            if path is not None and not path.is_file():
-                entries.append("")
-                continue
-            chosen = [parse_method(method if path is None else f"selection:file={path}")]
-            found = finished_cells(CELLS, encoder, task, chosen, seeds, train_limit=LIMITS[name], max_length=MAX_LENGTH)
-            scores = [cell.score for cell in found if cell.score is not None]
+        for name in tasks:
+            scores = [cells[name, method, seed].score for seed in seeds if (name, method, seed) in cells]
             entries.append(f"{mean(scores):.3f} ({len(scores)})" if scores else "")
         if any(entries):
             lines.append(f"| {method} | {' | '.join(entries)} |")
     return "\n".join(lines) + "\n"
 
 
-def comparison(
-    encoder: Encoder, tasks: dict[str, Task], methods: tuple[str, ...], seeds: Sequence[int], reference: str
-) -> Comparison | None:
-    """The Comparison on the tasks whose cells are all there, or None."""
-    done, cells = [], []
-    for name, task in tasks.items():
-        files = {what: selection_path(name, what) for what in (GLOBAL, SHUFFLED, LOWEST) if what in methods}
-        if not all(path.is_file() for path in files.values()):
-            continue
-        # The name of a file's selection is another one for each task; in the tables it has one.
-        named = {f"selection:file={path}": what for what, path in files.items()}
-        chosen = [parse_method(f"selection:file={files[each]}" if each in files else each) for each in methods]
-        found = finished_cells(CELLS, encoder, task, chosen, seeds, train_limit=LIMITS[name], max_length=MAX_LENGTH)
-        if len(found) == len(methods) * len(seeds):
-            done.append(task)
-            cells += [replace(cell, method=named.get(cell.method, cell.method)) for cell in found]
-    return summarised("minilm", done, list(methods), list(seeds), reference, cells) if done else None
-
-
-def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | None:
+def judged(tasks: dict[str, Task], cells: Cells, rows: Sequence[Packed], seeds: list[int]) -> str | None:
     """A table: what was recommended for each task against the best and the rest within the same budget, by the study's cells."""
     lines = [
         "| task | recommended | its score | LayerNorms | random subset | best within the budget |",
         "|---|---|---|---|---|---|",
     ]
     within = ("layer_norms", f"random:count={COUNT}", *EVERYWHERE, *VECTORS, "head")
-    behind: dict[str, list[float]] = {
-        "recommended": [],
-        "layer_norms": [],
-        RANK_ONE: [],
-    }  # what always taking one would be
-    for name, task in tasks.items():
-        proposed = named_methods("recommended", name)
-        chosen = [parse_method(method) for method in dict.fromkeys([*proposed, *within])]
-        cells = finished_cells(CELLS, encoder, task, chosen, seeds, train_limit=LIMITS[name], max_length=MAX_LENGTH)
-        by_seed: dict[str, list[float]] = {}
-        for cell in cells:
-            if cell.score is not None:
-                by_seed.setdefault(cell.method, []).append(cell.score)
+    # Behind the best: what was recommended, and what always taking one of the others would be.
+    behind: dict[str, list[float]] = {"recommended": [], "layer_norms": [], RANK_ONE: []}
+    proposals = measurements(rows, "recommended")
+    for name in tasks:
+        if name not in proposals:
+            continue
+        proposed = proposals[name]["method"]
         # Means of other seeds are not compared: methods that are not finished are left out.
-        scores = {method: mean(found) for method, found in by_seed.items() if len(found) == len(seeds)}
-        if not proposed or not scores:
+        scores = {
+            method: mean(cells[name, method, seed].score for seed in seeds)
+            for method in dict.fromkeys([proposed, *within])
+            if all((name, method, seed) in cells for seed in seeds)
+        }
+        if not scores:
             continue
         best = max(scores, key=lambda method: scores[method])
-        its_own = format(scores[proposed[0]], ".3f") if proposed[0] in scores else "not measured"
+        its_own = format(scores[proposed], ".3f") if proposed in scores else "not measured"
         plain = [format(scores[method], ".3f") if method in scores else "-" for method in within[:2]]
-        lines.append(f"| {name} | {proposed[0]} | {its_own} | {' | '.join(plain)} | {best} {scores[best]:.3f} |")
-        if proposed[0] not in scores:
+        lines.append(f"| {name} | {proposed} | {its_own} | {' | '.join(plain)} | {best} {scores[best]:.3f} |")
+        if proposed not in scores:
             continue
         for taken, gaps in behind.items():
-            gaps.append(scores[best] - scores[proposed[0] if taken == "recommended" else taken])
+            gaps.append(scores[best] - scores[proposed if taken == "recommended" else taken])
     if not behind["recommended"]:
         return None
     sentence = ", ".join(f"{taken} {mean(gaps):.4f}" for taken, gaps in behind.items())
@@ -183,8 +200,10 @@ def judged(encoder: Encoder, tasks: dict[str, Task], seeds: list[int]) -> str | 
     return "\n".join(lines) + f"\n\nOn average over {n} tasks behind the best within the budget: {sentence}.\n"
 
 
-def measured_table(measured: dict[str, Any]) -> str:
+def measured_table(measured: dict[str, Any]) -> str | None:
     """Movement and information by kind, against the mean element of the body, averaged over tasks; then what foresaw what."""
+    if not measured:
+        return None
     tasks = list(measured.values())
     label = next(iter(tasks[0]["information"]))
     kinds = [kind for kind in tasks[0]["movement"]["by_kind"] if kind != "head"]
@@ -228,3 +247,38 @@ def relative(by_kind: dict[str, Any], kind: str) -> float:
     body = [entry for name, entry in by_kind.items() if name != "head"]
     of_all = sum(e["mean"] * e["elements"] for e in body) / sum(e["elements"] for e in body)
     return by_kind[kind]["mean"] / of_all
+
+
+def given_head_table(found: dict[str, Any]) -> str | None:
+    """What is left of LayerNorm's information when that is taken out which the head could have had itself."""
+    if not found:
+        return None
+    layers = list(next(iter(found.values()))["by_layer"]["plain"])
+    lines = [
+        "| task | information left given the head | its tenth shared with the plain one's | share of the plain information in "
+        f"layer {', '.join(layers)} (-1: the embeddings' norm) | given the head |",
+        "|---|---|---|---|---|",
+    ]
+    for task, each in found.items():
+        shares = [[f"{of[layer]['share']:.2f}" for layer in layers] for of in each["by_layer"].values()]
+        cells = (f"{each['left']:.1%}", f"{each['same_top_tenth']:.1%}", *map(" ".join, shares))
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def chosen_table(found: dict[str, Any]) -> str | None:
+    """Where in LayerNorm the tenth lies that each way to choose takes (seed 0), and how much of it another way takes too."""
+    if not found:
+        return None
+    layers = list(next(iter(next(iter(found.values())).values()))["layer"])
+    lines = [
+        f"| task | tenth | elements | share of it in layer {', '.join(layers)} (-1: embeddings) | biases | shared with |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, of_task in found.items():
+        for method, each in of_task.items():
+            shared = ", ".join(f"{other} {share:.1%}" for other, share in each["shared_with"].items())
+            shares = " ".join(f"{each['layer'].get(layer, 0):.2f}" for layer in layers)
+            cells = (task, method, f"{each['elements']:,}", shares, f"{each['role'].get('bias', 0):.1%}", shared)
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

@@ -7,10 +7,11 @@ For the head alone, at 30 epochs: its rate. For every other method, at 5 epochs:
 were too high for more rows of a harder task (LoRA fell to a constant answer on CoLA), so in the end the best rate and those
 below it are tried on all of CoLA, with the head at 0.01, and the best mean over the three tasks decides; of rates that are as
 good to 0.001 the lowest is taken. Each cell is one
-file under cells/, so the search resumes; the summary is results.json.
+line of cells.jsonl.gz, so the search resumes; the summary is results.md.
 """
 
 import argparse
+import gzip
 import json
 import os
 from pathlib import Path
@@ -20,12 +21,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting thr
 
 from trimtab.changes.notation import parse_method
 from trimtab.encoders.encoder import Encoder, load
-from trimtab.files import write_json
+from trimtab.files import write_text
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
 
 HERE = Path(__file__).parent
+CELLS = HERE / "cells.jsonl.gz"
 LIMITS = {"sst2": 2500, "stsb": 1500}
 LAST_TASK = "cola"  # all of its rows
 TIE = 0.001
@@ -88,15 +90,15 @@ def main() -> None:
             f"by_lr_on_{LAST_TASK}": on_last, "by_lr_over_three": over_three, "decided_lr": lowest,
         }  # fmt: skip
         if not options.only:
-            write_json(HERE / "results.json", {"rows": LIMITS, "methods": summary})
+            write_text(HERE / "results.md", table(summary))
         print(method, summary[method], flush=True)
 
 
 def cell(name: str, encoder: Encoder, task: Task, method: str, **settings: Any) -> dict[str, Any]:
-    """The result of fitting `method` on `task`, computed now or read from cells/`name`.json."""
-    path = HERE / "cells" / f"{name}.json"
-    if path.is_file():
-        return json.loads(path.read_text())
+    """The result of fitting `method` on `task`, computed now or read from the cells under `name`."""
+    there = cells().get(name)
+    if there is not None:
+        return there
     run = fit(encoder, task, parse_method(method), **settings)
     result = {
         "task": task.name, "method": method, "settings": settings, "metric": task.metric, "scores": run.scores,
@@ -104,10 +106,45 @@ def cell(name: str, encoder: Encoder, task: Task, method: str, **settings: Any) 
         "elements": run.details["elements"], "share": run.details["share"], "seconds": run.seconds,
         "examples_per_second": run.examples_per_second, "rates": {k: run.details["settings"][k] for k in ("lr", "head_lr")},
     }  # fmt: skip
-    write_json(path, result)
+    # Behind the others, as a part of its own: several processes can add to one file.
+    with CELLS.open("ab") as file:
+        file.write(gzip.compress((json.dumps({"name": name} | result) + "\n").encode()))
     main_score = f"{task.metric} {run.baseline[task.metric]:.4f} -> {run.scores[task.metric]:.4f}"
     print(f"{name}: {main_score} in {run.seconds:.0f} s ({run.examples_per_second:.0f} texts/s)", flush=True)
     return result
+
+
+def cells() -> dict[str, dict[str, Any]]:
+    """Name -> cell, of all there are."""
+    if not CELLS.is_file():
+        return {}
+    with gzip.open(CELLS, "rt", encoding="utf-8") as lines:
+        return {cell.pop("name"): cell for cell in map(json.loads, lines)}
+
+
+def table(summary: dict[str, Any]) -> str:
+    """A line for each method: the mean score of every rate that was tried, and what was decided."""
+    columns = (
+        "method",
+        "by rate",
+        "by rate of the head",
+        "by epochs",
+        f"by rate on {LAST_TASK}",
+        "over three tasks",
+        "decided",
+    )
+    lines = [
+        f"Main scores on validation rows: the mean over {' and '.join(LIMITS)}, then {LAST_TASK}.", "",
+        f"| {' | '.join(columns)} |", "|---" * len(columns) + "|",
+    ]  # fmt: skip
+    for method, found in summary.items():
+        tried = [
+            ", ".join(f"{rate:g}: {score:.4f}" for rate, score in found.get(key, {}).items())
+            for key in ("by_lr", "by_head_lr", "by_epochs", f"by_lr_on_{LAST_TASK}", "by_lr_over_three")
+        ]
+        decided = f"head {found['head_lr']:g}" if "lr" not in found else f"{found['decided_lr']:g}"
+        lines.append(f"| {method} | {' | '.join(tried)} | {decided} |")
+    return "\n".join(lines) + "\n"
 
 
 def best(scores: dict[float, float]) -> float:

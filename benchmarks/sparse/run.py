@@ -85,6 +85,7 @@ def slope(elements: list[int], sizes: list[int]) -> float:
 
 
 def plot(result: dict[str, Any]) -> None:
+    import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
@@ -98,7 +99,8 @@ def plot(result: dict[str, Any]) -> None:
     axes = figure.axes[0]
     axes.set_ylabel("MB")
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(HERE / "sparse.svg")
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sparse"}):
+        figure.savefig(HERE / "sparse.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """After how many visits of the training rows the prefix cache has paid for itself, by the layers it holds.
 
-    python benchmarks/speed/break_even.py              (a few minutes; writes break_even.json)
+    python benchmarks/speed/break_even.py              (a few minutes; kept in measurements.json)
 
 minilm on 512 texts of 128 random words: the seconds that computing and writing the states of the first frozen layers takes,
 and those of an epoch with and without them. The quotient is the break-even in visits; below 1 the cache would pay even if it were
@@ -10,20 +10,18 @@ read only once, which cannot be, because without it nothing is computed ahead of
 import os
 import tempfile
 import time
-from pathlib import Path
 
 os.environ["TRIMTAB_CACHE"] = tempfile.mkdtemp()  # before trimtab: a cache of our own, empty
 
+from kept import keep
 from scaling import make_task
 
 from trimtab.changes.methods import Head, LastLayers, Method
 from trimtab.encoders.encoder import load
-from trimtab.files import write_json
 from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
 
-HERE = Path(__file__).parent
 ROWS, TOKENS = 512, 128
 
 
@@ -34,7 +32,7 @@ def main() -> None:
     for method in (*(LastLayers(k) for k in (5, 4, 3, 2, 1)), Head()):
         result[repr(method)] = measured(set_up(encoder, task, method, Settings(epochs=3, max_length=TOKENS)), method)
         print(method, result[repr(method)], flush=True)
-    write_json(HERE / "break_even.json", {"rows": ROWS, "tokens": TOKENS, "methods": result})
+    keep("break_even", {"rows": ROWS, "tokens": TOKENS, "methods": result})
 
 
 def measured(bench: Workbench, method: Method) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Does torch.compile pay for itself within a run? LayerNorm tuning on sst2 in four ways, with the time that compiling takes.
 
-    python benchmarks/speed/compiled.py --data ../shared/data       (minutes; needs a C++ compiler; writes compiled.json)
+    python benchmarks/speed/compiled.py --data ../shared/data       (minutes; needs a C++ compiler; kept in measurements.json)
 
 Hugging Face's padded forward in bfloat16 autocast, as it is and compiled for varying shapes; our packed forward, as it is and
 compiled. All take the same steps of 32 sentences, one contestant after another.
@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kept import keep
 from torch.nn import functional
 
 from trimtab.changes.methods import LayerNorms
 from trimtab.encoders.encoder import load
 from trimtab.encoders.packed import forward, pack, prepare
 from trimtab.encoders.padded import padded_logits
-from trimtab.files import write_json
 from trimtab.tasks.batches import shuffled_batches
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
 from trimtab.tasks.tokenised import tokenized
 
-HERE = Path(__file__).parent
 BATCH_SIZE, MAX_LENGTH = 32, 256
 FIRST, STEPS = 24, 40  # steps while shapes are still new, and steps that are timed
 Logits = Callable[[Any, list, Any], torch.Tensor]
@@ -48,7 +47,7 @@ def main() -> None:
         print(name, result[name], flush=True)
     for kind in ("padded", "packed"):
         result[f"{kind}: steps until compiling has paid"] = break_even(result[kind], result[f"{kind}, compiled"])
-    write_json(HERE / "compiled.json", result)
+    keep("compiled", result)
 
 
 def seconds_of(model: Any, tokens: Any, *, is_packed: bool, is_compiled: bool) -> dict[str, Any]:

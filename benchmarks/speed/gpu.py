@@ -3,12 +3,12 @@
     python benchmarks/speed/gpu.py --out DIR          (needs CUDA; writes DIR/gpu.json)
     python benchmarks/speed/gpu.py --small --out DIR  (any machine: a tiny encoder and few steps, to try the script)
 
-Texts are made of random words whose numbers follow the token lengths of sst2, mrpc and imdb (lengths.json: 50 quantiles of
-each, cut at 256). Trainer runs in bfloat16, with batches of similar lengths, fused AdamW and workers that load data; its first
-steps, which warm up, are not counted. Ours is timed in its first epoch, in which kernels are loaded and most passes recorded as
-CUDA graphs, and in its last one, in which some shapes of batches may still be new (more `--epochs` leave fewer). The share of the
-card's rate is FLOPs of the products that training must do, over the time, over the rate of a large bfloat16 product measured in
-the same run.
+Texts are made of random words whose numbers follow the token lengths of sst2, mrpc and imdb (lengths in measurements.json:
+50 quantiles of each, cut at 256). Trainer runs in bfloat16, with batches of similar lengths, fused AdamW and workers that load
+data; its first steps, which warm up, are not counted. Ours is timed in its first epoch, in which kernels are loaded and most
+passes recorded as CUDA graphs, and in its last one, in which some shapes of batches may still be new (more `--epochs` leave
+fewer). The share of the card's rate is FLOPs of the products that training must do, over the time, over the rate of a large
+bfloat16 product measured in the same run.
 """
 
 import argparse
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "src"))  # runs from a checko
 
 import numpy as np
 import torch
+from kept import kept
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForSequenceClassification,
@@ -45,7 +46,7 @@ from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
 
-LENGTHS = json.loads((Path(__file__).parent / "lengths.json").read_text())
+LENGTHS = kept("lengths")
 ENCODERS = {
     "bert-base": {},
     "bert-large": {

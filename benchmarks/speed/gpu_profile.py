@@ -1,6 +1,6 @@
 """Where the time of a training step goes on a GPU: steps as they are and replayed, then the kernels of four replayed steps.
 
-    python benchmarks/speed/gpu_profile.py          (needs CUDA; prints what is kept in gpu/profile.txt)
+    python benchmarks/speed/gpu_profile.py          (needs CUDA; prints what is kept as gpu_profile)
 
 LayerNorms of a random-weight BERT-base, batches of 32 random texts with the lengths of imdb and sst2, 24 steps an epoch.
 """

@@ -1,6 +1,6 @@
 """What handing memory back within steps costs: steps of LayerNorms, and the peak, by when freed blocks go back to the system.
 
-    python benchmarks/speed/handing_back.py --data ../shared/data     (minutes; writes handing_back.json)
+    python benchmarks/speed/handing_back.py --data ../shared/data     (minutes; kept in measurements.json)
 
 "in use" hands back above a tenth more than what is in use for training, "now" as a fit does, which allows passes on long texts
 their freed blocks too, "never" not at all. One process after the other, `--rounds` of each in turn; the figures are medians.
@@ -14,11 +14,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+
+from kept import keep, kept
 
 from trimtab.changes.methods import LayerNorms
 from trimtab.encoders.encoder import load
-from trimtab.files import write_json
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
 from trimtab.training.held import Tidy, peak_bytes
@@ -40,8 +40,7 @@ def main() -> None:
     if options.cell:
         print(json.dumps(measured(options.data, *options.cell)))
         return
-    path = Path(__file__).parent / "handing_back.json"
-    results: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    results = kept("handing_back")
     for task in options.task or STEPS:
         rounds: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for _ in range(options.rounds):
@@ -55,7 +54,7 @@ def main() -> None:
         }
         for way, found in results[task].items():
             print(task, way, {key: value for key, value in found.items() if key != "rounds"}, flush=True)
-        write_json(path, results)
+        keep("handing_back", results)
 
 
 def measured(data: Path, name: str, way: str) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The memory that a fit is said to take before it, beside the peak that is measured after it.
 
-    OMP_NUM_THREADS=1 python benchmarks/speed/memory_estimates.py --data DATA    (some minutes; writes memory_estimates.json)
+    OMP_NUM_THREADS=1 python benchmarks/speed/memory_estimates.py --data DATA    (some minutes; kept in measurements.json)
 
 minilm, one epoch on a few hundred rows, each fit in a process of its own: long texts and short ones, pairs, and methods that keep
 much for backward or next to nothing. Longer fits keep more freed blocks (benchmarks/demo/memory.json).
@@ -14,10 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from trimtab.files import write_json
+from kept import keep
+
 from trimtab.tasks.read import read
 
-HERE = Path(__file__).parent
 WORKS = (  # task, method, rows
     ("sst2", "layer_norms", 800),
     ("sst2", "lora", 800),
@@ -40,7 +40,7 @@ def main() -> None:
             fits.append({"task": task, "method": method, "rows": rows} | measured(Path(folder), method))
         print(fits[-1], flush=True)
     shares = [fit["estimate_over_peak"] for fit in fits]
-    write_json(HERE / "memory_estimates.json", {"fits": fits, "lowest": min(shares), "highest": max(shares)})
+    keep("memory_estimates", {"fits": fits, "lowest": min(shares), "highest": max(shares)})
 
 
 def write_rows(source: Path, folder: Path, rows: int) -> None:

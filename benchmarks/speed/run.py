@@ -1,8 +1,8 @@
 """trimtab against peft + Trainer: seconds of whole fits, peaks of memory, scores over seeds, distance from the floor.
 
     python benchmarks/speed/run.py --data ../shared/data       (hours; resumes; one work after another, contestants in turn)
-    python benchmarks/speed/run.py --summary                   (results.json, table.md and speed.svg from the cells)
-    python benchmarks/speed/run.py --out benchmarks/speed/float32 --only layer_norms_sst2        (those of another processor)
+    python benchmarks/speed/run.py --summary                   (results.md and figure.svg from measurements.json)
+    python benchmarks/speed/run.py --machine float32 --only layer_norms_sst2        (cells of another processor)
 
 Contestants of one work and seed run directly after one another, each in a process of its own with an empty cache, so that
 their ratio is taken on one state of a shared machine.
@@ -17,13 +17,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+from figure import draw
+from kept import keep, kept
 from works import WORKS
 
-from trimtab.files import write_json, write_text
+from trimtab.files import write_text
 
 HERE = Path(__file__).parent
 CONTESTANTS = ("trimtab", "trainer", "expert")
 SEEDS = (0, 1, 2)
+MACHINES = ("bfloat16", "float32", "amx", "imdb_scores")  # docs/speed.md says what they are
 
 
 def main() -> None:
@@ -31,23 +34,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--only", choices=WORKS, action="append")
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
-    parser.add_argument("--out", type=Path, default=HERE, help="where cells/, results.json, table.md and speed.svg go")
+    parser.add_argument("--machine", default=MACHINES[0], help="whose cells they are, in measurements.json")
     parser.add_argument("--summary", action="store_true")
     options = parser.parse_args()
     if not options.summary:
         for seed in SEEDS[: options.seeds]:
             for work in options.only or WORKS:
                 for who in CONTESTANTS[:1] if WORKS[work].method == "predict" else CONTESTANTS:
-                    run_cell(work, who, seed, options.data, options.out / "cells")
-    summarise(options.out)
+                    run_cell(work, who, seed, options.data, options.machine)
+    summarise()
 
 
-def run_cell(work: str, who: str, seed: int, data: Path, cells: Path) -> None:
-    """Runs a cell in its own process, unless its file is there."""
-    path = cells / f"{work}-{who}-{seed}.json"
-    if path.is_file():
+def run_cell(work: str, who: str, seed: int, data: Path, machine: str) -> None:
+    """Runs a cell in its own process, unless it is there."""
+    name = f"{work}-{who}-{seed}"
+    if name in kept("cells").get(machine, {}):
         return
-    cells.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
         str(HERE / "cell.py"),
@@ -64,23 +66,25 @@ def run_cell(work: str, who: str, seed: int, data: Path, cells: Path) -> None:
         environment = os.environ | {"TRIMTAB_CACHE": cache, "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
-    write_json(path, result)
-    print(f"{path.stem}: {result['seconds']:.1f} s, peak {result['peak_memory_bytes'] / 1e6:,.0f} MB", flush=True)
+    cells = kept("cells")
+    keep("cells", cells | {machine: cells.get(machine, {}) | {name: result}})
+    print(f"{name}: {result['seconds']:.1f} s, peak {result['peak_memory_bytes'] / 1e6:,.0f} MB", flush=True)
 
 
-def summarise(out: Path) -> None:
-    """Writes results.json, table.md and speed.svg from the cells there are."""
-    results = {name: found for name in WORKS if (found := summary_of(name, out / "cells"))}
-    write_json(out / "results.json", results)
-    write_text(out / "table.md", table(results))
-    if results:
-        plot(results, out / "speed.svg")
+def summarise() -> None:
+    """Writes results.md, a table for each machine, and figure.svg."""
+    lines, results = [], {}
+    for machine, cells in kept("cells").items():
+        results[machine] = {name: found for name in WORKS if (found := summary_of(name, cells))}
+        lines += [f"## {machine}", "", table(results[machine])]
+    write_text(HERE / "results.md", "\n".join(["# Whole fits", "", *lines]).rstrip() + "\n")
+    draw(results[MACHINES[0]], kept("scaling"), HERE / "figure.svg")
 
 
-def summary_of(name: str, folder: Path) -> dict | None:
+def summary_of(name: str, kept_cells: dict) -> dict | None:
     """Medians over seeds of the seconds and of the ratios, which are taken seed by seed."""
     cells = {
-        who: [json.loads(p.read_text()) for p in sorted(folder.glob(f"{name}-{who}-?.json"))] for who in CONTESTANTS
+        who: [kept_cells[key] for seed in SEEDS if (key := f"{name}-{who}-{seed}") in kept_cells] for who in CONTESTANTS
     }
     if not cells["trimtab"]:
         return None
@@ -145,29 +149,6 @@ def table(results: dict) -> str:
         cells.append(", ".join(f"{peak:,.0f}" for peak in peaks) or "-")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def plot(results: dict, path: Path) -> None:
-    """A picture at `path`: seconds of every contestant, and the floor, on a logarithmic axis."""
-    from matplotlib import pyplot
-
-    names = list(results)
-    figure, axes = pyplot.subplots(figsize=(9, 0.7 * len(names) + 1.5), layout="constrained")
-    colours = {"trimtab": "#0b6e4f", "expert": "#8a8d91", "trainer": "#c4c7cb"}
-    for shift, (who, colour) in zip((-0.27, 0.0, 0.27), colours.items(), strict=True):
-        at = [i for i, name in enumerate(names) if who in results[name]["seconds"]]
-        seconds = [results[names[i]]["seconds"][who] for i in at]
-        bars = axes.barh([i + shift for i in at], seconds, height=0.25, color=colour, label=who)
-        axes.bar_label(bars, [f"{s:,.0f}" for s in seconds], padding=3, fontsize=8)
-    floors = [(i, results[name]["floor_seconds"]) for i, name in enumerate(names) if "floor_seconds" in results[name]]
-    axes.scatter([s for _, s in floors], [i - 0.27 for i, _ in floors], marker="|", s=160, color="black", label="floor")
-    axes.set_xscale("log")
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlabel("seconds of the whole fit (median over seeds)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    figure.savefig(path)
 
 
 if __name__ == "__main__":

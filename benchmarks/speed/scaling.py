@@ -1,6 +1,6 @@
-"""How the cost of training grows with rows, tokens per text and trained layers: times, a plot, and the exponents.
+"""How the cost of training grows with rows, tokens per text and trained layers: times and the exponents.
 
-    python benchmarks/speed/scaling.py                 (writes scaling.json and scaling.svg)
+    python benchmarks/speed/scaling.py                 (kept in measurements.json; run.py --summary draws it)
 
 Texts are random words of one length each; a point is the time of the optimizer steps of one epoch, with minilm and
 LayerNorm trained (last_layers:k=... for the trained layers, without and with the prefix cache). The exponent is the slope
@@ -10,18 +10,16 @@ of the logarithms.
 import argparse
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
+from kept import keep
 
 from trimtab.changes.methods import LastLayers, LayerNorms, Method
 from trimtab.encoders.encoder import Encoder, load
-from trimtab.files import write_json
 from trimtab.tasks.task import Rows, Task
 from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 
-HERE = Path(__file__).parent
 ROWS = (1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000)  # of 16 tokens
 TOKENS = (32, 64, 128, 256, 512)  # of 256 texts
 LAYERS = (1, 2, 3, 4, 5, 6)  # of 512 texts of 64 tokens
@@ -43,8 +41,7 @@ def main() -> None:
     result = {
         name: {"seconds": points, "exponent": slope(points)} for name, points in found.items()
     }  # of layers it is not a power, because what lies below is run as well
-    write_json(HERE / "scaling.json", result)
-    plot(result)
+    keep("scaling", result)
     for name, points in result.items():
         print(f"{name}: exponent {points['exponent']:.2f}", {k: round(v, 2) for k, v in points["seconds"].items()})
 
@@ -77,33 +74,6 @@ def make_task(encoder: Encoder, rows: int, tokens: int) -> Task:
 def slope(points: dict[int, float]) -> float:
     """Of log seconds over log size, by least squares."""
     return float(np.polyfit(np.log(list(points)), np.log(list(points.values())), 1)[0])
-
-
-def plot(result: dict) -> None:
-    """scaling.svg: one panel for rows, tokens and layers."""
-    from matplotlib import pyplot
-    from matplotlib.ticker import NullFormatter
-
-    figure, panels = pyplot.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    for axes, names in zip(panels, (["rows"], ["tokens"], ["layers", "layers, prefix cached"]), strict=True):
-        for name, colour in zip(names, ("#0b6e4f", "#c47f17"), strict=False):
-            points, label = result[name]["seconds"], f"{name}: exponent {result[name]['exponent']:.2f}"
-            axes.plot(list(points), list(points.values()), "o-", color=colour, label=label)
-        if names != ["layers", "layers, prefix cached"]:
-            axes.set_xscale("log", base=2)
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(NullFormatter())
-            axes.set_xticks(
-                list(result[names[0]]["seconds"]), [f"{n:,}" for n in result[names[0]]["seconds"]], fontsize=7
-            )
-        axes.set_xlabel(
-            {"rows": "rows of 16 tokens", "tokens": "tokens per text, 256 texts"}.get(names[0], "last layers trained")
-        )
-        axes.set_ylabel("seconds per epoch")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
-    figure.savefig(HERE / "scaling.svg")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long until something happens: --help, import, and the first training step of `trimtab fit minilm sst2`.
 
-    python benchmarks/speed/startup.py --data ../shared/data        (writes startup.json; each the best of five processes)
+    python benchmarks/speed/startup.py --data ../shared/data        (kept in measurements.json; each the best of five processes)
 
 Seconds are those of whole processes; beside them are `python -c pass` and `import transformers` on the same machine.
 """
@@ -13,9 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from trimtab.files import write_json
+from kept import keep
 
-HERE = Path(__file__).parent
 TRIES = 5
 FIRST_STEP = """
 import sys
@@ -47,7 +46,7 @@ def main() -> None:
             "trimtab --help": best(["-m", "trimtab", "--help"]),
             "first step of fit minilm sst2": best(["-c", FIRST_STEP.format(task=task, out=out)]),
         }
-    write_json(HERE / "startup.json", {"seconds": found, "tries": TRIES})
+    keep("startup", {"seconds": found, "tries": TRIES})
     for name, seconds in found.items():
         print(f"{name}: {seconds:.2f} s")
 

@@ -1,6 +1,6 @@
 """Where the time of a training step goes, and how much of it the loop waits for data.
 
-    python benchmarks/speed/where_time_goes.py --data ../shared/data       (a minute; writes where_time_goes.json)
+    python benchmarks/speed/where_time_goes.py --data ../shared/data       (a minute; kept in measurements.json)
 
 minilm with LayerNorm trained. Preparing data is timed around the calls that shuffle, group, take and pack rows, without a
 profiler; the rest is split by torch's profiler into kinds of operations, as shares of the time inside operations.
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kept import keep
 from torch.profiler import ProfilerActivity, profile
 
 from trimtab.changes.methods import LayerNorms
 from trimtab.encoders.encoder import load
-from trimtab.files import write_json
 from trimtab.tasks import batches
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
@@ -26,7 +26,6 @@ from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
 
-HERE = Path(__file__).parent
 STEPS = {"sst2": 60, "imdb": 8}
 KINDS = {  # the first whose names contain a piece of an operation's name
     "products of the layers": ("mkldnn", "addmm", "linear", "aten::mm"),
@@ -47,7 +46,7 @@ def main() -> None:
         bench = set_up(load("minilm"), task, LayerNorms(), Settings(epochs=1, max_length=256))
         result[name] = {"steps": steps} | waiting(bench, steps) | {"operations": operations(bench, steps)}
         print(name, result[name], flush=True)
-    write_json(HERE / "where_time_goes.json", {"threads": torch.get_num_threads(), "tasks": result})
+    keep("where_time_goes", {"threads": torch.get_num_threads(), "tasks": result})
 
 
 def waiting(bench: Workbench, steps: int) -> dict[str, float]:

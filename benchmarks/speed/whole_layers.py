@@ -1,6 +1,6 @@
 """What it saves to run a layer in one step of the graph: training steps either way, by turns, on the same batches.
 
-    python benchmarks/speed/whole_layers.py --data ../shared/data        (minutes; writes whole_layers.json)
+    python benchmarks/speed/whole_layers.py --data ../shared/data        (minutes; kept in measurements.json)
 
 minilm with LayerNorm trained on batches of 32 texts of sst2, as they are and cut to their first four tokens. A shared
 machine's speed changes from second to second, so both ways take every step, one directly behind the other, and the ratio
@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kept import keep
 
 from trimtab.changes.methods import LayerNorms
 from trimtab.encoders import packed
 from trimtab.encoders.encoder import load
-from trimtab.files import write_json
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
 from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
-
-HERE = Path(__file__).parent
 
 
 def main() -> None:
@@ -47,7 +45,7 @@ def main() -> None:
     }
     result = {"compute": ways["whole"].compute, "threads": torch.get_num_threads(), "texts": result}
     print(result)
-    write_json(HERE / "whole_layers.json", result)
+    keep("whole_layers", result)
 
 
 def cut(bench: Workbench, length: int) -> Workbench:

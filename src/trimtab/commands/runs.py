@@ -65,6 +65,12 @@ def fit(
     pairs: Pairs = None,
     class_weights: Annotated[str | None, typer.Option(help="none, balanced, or fraud=10,legit=1.")] = None,
     label_smoothing: Annotated[float | None, typer.Option()] = None,
+    threshold: Annotated[
+        str | None, typer.Option(help="Of multi_label: probability from which a class is given, or auto; default 0.5.")
+    ] = None,
+    at_least_one: Annotated[
+        bool | None, typer.Option("--at-least-one/--no-at-least-one", help="Of multi_label: no row without a class.")
+    ] = None,
     dropout: Annotated[float | None, typer.Option(help="Default: the encoder's own.")] = None,
     eval_steps: Annotated[int | None, typer.Option(help="Validate every N steps; default: every epoch.")] = None,
     patience: Annotated[
@@ -270,11 +276,15 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a run in a form that other programs load."""
+    from ..changes.delta_header import header_of
+    from ..tasks.task import Task
     from ..training.export import export as export_run
 
     # What is wrong with `to`, the run or `out` is told there before torch is imported.
     folder = export_run(run, to, out, encoder)
     say(f"written to {folder}")
+    if line := Task.from_description(header_of(run)["task"]).answering.line():
+        say(f"{line} The folder does not know of it: apply it to the probabilities of its answers")
     print_json({"out": str(folder)}, as_json)
 
 

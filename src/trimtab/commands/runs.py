@@ -63,7 +63,7 @@ def fit(
     head: HeadKind = None,
     head_start: HeadStart = None,
     pairs: Pairs = None,
-    class_weights: Annotated[str | None, typer.Option(help="none, balanced, or fraud=10,legit=1.")] = None,
+    class_weights: Annotated[list[str] | None, typer.Option(help="none, balanced, or fraud=10,legit=1.")] = None,
     label_smoothing: Annotated[float | None, typer.Option()] = None,
     threshold: Annotated[
         str | None, typer.Option(help="Of multi_label: probability from which a class is given, or auto; default 0.5.")
@@ -113,6 +113,7 @@ def fit(
     columns = None if text is None else (text,)  # "a,b" is a pair, or one column of that name: the reader will know
     # A KeyError here means a setting that has no option above.
     settings = {field.name: given[field.name] for field in fields(Settings)}
+    settings["class_weights"] = ",".join(class_weights) if class_weights else None  # repeated, it names more classes
     settings["tokens_per_batch"] = _token_count(tokens_per_batch)
     recipe = base.changed(
         task=task, text=columns, label=label, kind=kind, metric=metric, method=method,

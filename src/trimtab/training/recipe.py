@@ -1,6 +1,8 @@
 """Recipe: everything needed to repeat a run, as a dataclass and as TOML."""
 
+import csv
 import dataclasses
+import io
 import math
 import re
 import tomllib
@@ -227,7 +229,9 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     """
     weights = values.get("class_weights")
     if isinstance(weights, Mapping):
-        values = {**values, "class_weights": ",".join(f"{name}={weight}" for name, weight in weights.items()) or "none"}
+        line = io.StringIO()  # quoted as in CSV, where a name holds a comma
+        csv.writer(line, lineterminator="").writerow([f"{name}={weight}" for name, weight in weights.items()])
+        values = {**values, "class_weights": line.getvalue() or "none"}
     return Settings(**_checked(values, Settings, "settings"))
 
 

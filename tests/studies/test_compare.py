@@ -394,7 +394,7 @@ def test_long_names_of_methods_may_break_at_commas(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e6])
 def test_answers_are_kept_in_the_unit_of_the_labels(unit: float) -> None:
     values = unit * torch.tensor([[0.123456789], [-1.0], [2.5]])
-    found = given_answers("regression", values)
+    found = given_answers(make_task("regression"), values)
     assert np.array_equal(found.astype(np.float32), values[:, 0].numpy())
 
 

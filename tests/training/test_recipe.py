@@ -67,11 +67,25 @@ def test_whole_numbers_pass_for_rates(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "epochs"), [(100_000, 5), (1280, 5), (1000, 7), (640, 10), (3, 10)]
-)  # 200 steps of 32 rows, 10 epochs at most
+    ("n_rows", "epochs"), [(100_000, 5), (960, 5), (800, 6), (640, 8), (3, 8)]
+)  # 150 steps of 32 rows, 8 epochs at most
 def test_few_rows_are_visited_more_often(n_rows, epochs):
     assert Settings().for_method(LayerNorms(), n_rows, 384).epochs == epochs
     assert Settings(epochs=2).for_method(LayerNorms(), n_rows, 384).epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "times"), [(100_000, 1.0), (2880, 1.0), (1920, 1.5), (960, 3.0), (32, 3.0)]
+)  # 450 steps of 32 rows in 5 epochs; three times at most
+def test_vectors_go_faster_where_steps_are_few(n_rows, times):
+    usual = LayerNorms.defaults
+    few = Settings(epochs=5).for_method(LayerNorms(), n_rows, 384)
+    assert few.lr == pytest.approx(usual.lr * times)
+    assert few.head_lr == pytest.approx(usual.head_lr * min(1, 0.1 * times**2), rel=0.05)
+    # Matrices do not, nor what starts from a head that was drawn, nor what the user says.
+    assert Settings(epochs=5).for_method(Full(), n_rows, 384).lr == Full.defaults.lr
+    assert Settings(epochs=5, head_start="random").for_method(LayerNorms(), n_rows, 384).lr == usual.lr
+    assert Settings(epochs=5, lr=0.1).for_method(LayerNorms(), n_rows, 384).lr == 0.1
 
 
 def test_the_rate_of_matrices_falls_with_the_width():

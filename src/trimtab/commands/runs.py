@@ -63,8 +63,14 @@ def fit(
     head: HeadKind = None,
     head_start: HeadStart = None,
     pairs: Pairs = None,
-    class_weights: Annotated[str | None, typer.Option(help="none, balanced, or fraud=10,legit=1.")] = None,
+    class_weights: Annotated[list[str] | None, typer.Option(help="none, balanced, or fraud=10,legit=1.")] = None,
     label_smoothing: Annotated[float | None, typer.Option()] = None,
+    threshold: Annotated[
+        str | None, typer.Option(help="Of multi_label: probability from which a class is given, or auto; default 0.5.")
+    ] = None,
+    at_least_one: Annotated[
+        bool | None, typer.Option("--at-least-one/--no-at-least-one", help="Of multi_label: no row without a class.")
+    ] = None,
     dropout: Annotated[float | None, typer.Option(help="Default: the encoder's own.")] = None,
     eval_steps: Annotated[int | None, typer.Option(help="Validate every N steps; default: every epoch.")] = None,
     patience: Annotated[
@@ -107,6 +113,7 @@ def fit(
     columns = None if text is None else (text,)  # "a,b" is a pair, or one column of that name: the reader will know
     # A KeyError here means a setting that has no option above.
     settings = {field.name: given[field.name] for field in fields(Settings)}
+    settings["class_weights"] = ",".join(class_weights) if class_weights else None  # repeated, it names more classes
     settings["tokens_per_batch"] = _token_count(tokens_per_batch)
     recipe = base.changed(
         task=task, text=columns, label=label, kind=kind, metric=metric, method=method,
@@ -275,11 +282,15 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a run in a form that other programs load."""
+    from ..changes.delta_header import header_of
+    from ..tasks.task import Task
     from ..training.export import export as export_run
 
     # What is wrong with `to`, the run or `out` is told there before torch is imported.
     folder = export_run(run, to, out, encoder)
     say(f"written to {folder}")
+    if line := Task.from_description(header_of(run)["task"]).answering.line():
+        say(f"{line} The folder does not know of it: apply it to the probabilities of its answers")
     print_json({"out": str(folder)}, as_json)
 
 

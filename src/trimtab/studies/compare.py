@@ -22,7 +22,7 @@ from ..tasks.read import tasks_of
 from ..tasks.task import Task
 from ..training.fit import fit
 from ..training.ranks import device, started
-from ..training.recipe import DECIDE_NOTHING, Settings, settings_from
+from ..training.recipe import Settings, settings_from
 from ..training.run import Run
 from .progress import StudyDisplay
 from .statistics import usable
@@ -158,12 +158,13 @@ def _warm_up(encoder: Encoder, task: Task) -> None:
 def _finished(run: Run, task: Task, method: str, seed: int) -> Cell:
     """The cell of a finished run; its delta is saved once to see how large it is."""
     assert run.logits is not None  # every fit validates
+    answers = given_answers(Task.from_description(run.delta.task), run.logits)  # at the run's own threshold
     with tempfile.TemporaryDirectory() as folder:
         n_bytes = run.delta.save(folder).stat().st_size
     return Cell(
         task.name, method, seed, task.metric, run.scores, run.baseline, run.details["elements"], run.details["share"],
         run.seconds + run.details["cached_seconds"], run.examples_per_second, run.peak_memory_bytes, n_bytes,
-        run.details["settings"], given_answers(task.kind, run.logits).tolist(), run.details["choosing_seconds"],
+        run.details["settings"], answers.tolist(), run.details["choosing_seconds"],
     )  # fmt: skip
 
 
@@ -180,10 +181,8 @@ def _identity(encoder: Encoder, task: Task, method: Method, settings: Settings) 
     """A hash of all that decides a cell, the method's own rates and epochs included; rows count, not where they came from."""
     # Settings that the method's defaults fill are hashed as filled: a new default makes new cells.
     n_rows = min(len(task.train), settings.train_limit or len(task.train))
-    resolved = asdict(settings.for_method(method, n_rows, encoder.config.hidden_size))
-    # Bounds on memory and disk: a cell counts whatever they were.
-    for name in DECIDE_NOTHING:
-        del resolved[name]
+    # Not bounds on memory and disk: a cell counts whatever they were.
+    resolved = settings.for_method(method, n_rows, encoder.config.hidden_size).deciding()
     # Names too, which stand in the cell: the same rows under another name are another task.
     parts = (
         _FORMAT, encoder.sha256, encoder.config_sha256, *(encoder.behaviour[name] for name in _OF_TOKENIZER),

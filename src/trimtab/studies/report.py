@@ -152,7 +152,8 @@ def metric_chart(folder: RunFolder) -> Chart:
     limits = folder.scores["metrics"].get(metric, {"low": None, "high": None})
     values = [entry["scores"][metric] for entry in folder.history]
     line = Line(folder.scores["split"], "blue", curve(folder.history, values))
-    reached = score(folder.scores["scores"][metric])
+    # Of the line itself: a threshold that is chosen at the end changes the score of the same step.
+    reached = score(next((entry["scores"][metric] for entry in folder.history if entry["step"] == best), None))
     summary = f"{name} over {len(values)} evaluations; best {reached} at step {count(best)}"
     mark = Mark(best, f"best: {reached}")
     ends = (limits["low"], limits["high"])

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .metrics import probabilities
+from .metrics import decided, probabilities
 from .task import Task
 
 
@@ -27,17 +27,17 @@ class Answer:
 
 
 def answers(task: Task, logits: Tensor) -> list[Answer]:
-    """One Answer for each row of logits (N, C); a class is present in a multi_label row from a probability of 0.5."""
-    likely = probabilities(task.kind, logits).tolist()
+    """One Answer for each row of logits (N, C); which classes are present in a multi_label row, the task says."""
+    likely = probabilities(task.kind, logits)
     if task.kind == "regression":
-        return [Answer(value=row[0]) for row in likely]
-    return [_answer(task, row) for row in likely]
+        return [Answer(value=row[0]) for row in likely.tolist()]
+    given = decided(task, likely.numpy()).tolist()
+    return [_answer(task, *row) for row in zip(likely.tolist(), given, strict=True)]
 
 
-def _answer(task: Task, likely: list[float]) -> Answer:
-    """The Answer for one row's probabilities, which are in the order of the classes."""
+def _answer(task: Task, likely: list[float], given: int | list[int]) -> Answer:
+    """The Answer for one row's probabilities, in the order of the classes, and what `decided` makes of them."""
     by_class = dict(zip(task.classes, likely, strict=True))
-    if task.kind == "multi_label":
-        return Answer(tuple(name for name, p in by_class.items() if p >= 0.5), by_class)
-    # Of equally likely classes, max takes the first in class order.
-    return Answer(max(by_class, key=by_class.__getitem__), by_class)
+    if isinstance(given, list):
+        return Answer(tuple(name for name, has in zip(task.classes, given, strict=True) if has), by_class)
+    return Answer(task.classes[given], by_class)

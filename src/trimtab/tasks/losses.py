@@ -1,5 +1,7 @@
 """The loss of each task kind, row by row, so that a batch may be split and still mean the same."""
 
+import csv
+import io
 import math
 from dataclasses import dataclass, replace
 
@@ -71,10 +73,13 @@ def task_loss(task: Task, class_weights: str = "none", label_smoothing: float = 
 
 
 def _named_weights(text: str, classes: tuple[str, ...]) -> Tensor:
-    """Weights (C,) as "fraud=10,legit=1" names them, 1 for every other class; raises InputError for what is no weight."""
+    """Weights (C,) as "fraud=10,legit=1" names them, 1 for every other class; raises InputError for what is no weight.
+
+    A name with a comma is written as in CSV: `"a, b"=10`.
+    """
     weights = torch.ones(len(classes))
     seen = set()
-    for part in text.split(","):
+    for part in next(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True), [""]):
         name, equals, number = (each.strip() for each in part.rpartition("="))
         if not equals:
             raise InputError(

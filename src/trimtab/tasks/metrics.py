@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..correlation import pearson, ranks, spearman
 from ..errors import InputError, counted, suggestion
+from .answering import USUAL, Answering
 from .task import Task
 from .words import plainly
 
@@ -151,7 +152,10 @@ def scores(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
         found |= _regression(likely, truth)
     else:
         positive = task.positive_index
-        found |= _single_label(likely, truth, positive) if task.kind == "single_label" else _multi_label(likely, truth)
+        if task.kind == "single_label":
+            found |= _single_label(likely, truth, positive)
+        else:
+            found |= _multi_label(likely, truth, task.answering)
         found |= _ranking(_class_scores(task.kind, logits), truth, positive)
     return {name: float(found[name]) for name in _NAMES[task.kind]}
 
@@ -169,25 +173,25 @@ def per_class(task: Task, logits: Tensor, labels: Tensor) -> list[dict[str, Any]
     """Precision, recall, F1 and rows of each class; empty for regression."""
     if task.kind == "regression":
         return []
-    counts = _Counts.of(labels.numpy(), decided(task.kind, probabilities(task.kind, logits).numpy()), len(task.classes))
+    counts = _Counts.of(labels.numpy(), decided(task, probabilities(task.kind, logits).numpy()), len(task.classes))
     # Of all classes, those that do not occur included: a table of them has a line for each.
     columns = (counts.precision, counts.recall, counts.f1, counts.asked)
     rows = zip(task.classes, *(column.tolist() for column in columns), strict=True)
     return [{"class": c, "precision": p, "recall": r, "f1": f, "rows": n} for c, p, r, f, n in rows]
 
 
-def decided(kind: str, likely: NDArray) -> NDArray:
+def decided(task: Task, likely: NDArray) -> NDArray:
     """The class of each row (N,), or for multi_label 1 for each class it is given (N, C)."""
-    return likely.argmax(-1) if kind == "single_label" else (likely >= 0.5).astype(np.int64)
+    return likely.argmax(-1) if task.kind == "single_label" else task.answering.given(likely)
 
 
-def given_answers(kind: str, logits: Tensor) -> NDArray:
+def given_answers(task: Task, logits: Tensor) -> NDArray:
     """What is answered, from logits (N, C): class numbers (N,), classes as 0 and 1 (N, C), or values (N,)."""
-    likely = probabilities(kind, logits).numpy()
-    if kind == "regression":
+    likely = probabilities(task.kind, logits).numpy()
+    if task.kind == "regression":
         # Nine significant digits are all that float32 holds, in whatever unit labels are; float64 would write seventeen.
         return np.array([float(f"{value:.9g}") for value in likely[:, 0]])
-    return decided(kind, likely)
+    return decided(task, likely)
 
 
 @dataclass(frozen=True)
@@ -250,7 +254,7 @@ class _Counts:
 
 def _single_label(likely: NDArray, truth: NDArray, positive: int | None) -> dict[str, float]:
     """All metrics but the loss and those of the ranking, of probabilities (N, C) and class numbers (N,)."""
-    predicted, n_classes = decided("single_label", likely), likely.shape[1]
+    predicted, n_classes = likely.argmax(-1), likely.shape[1]
     counts = _Counts.of(truth, predicted, n_classes)
     precision, recall, f1 = macro = counts.macro()
     # As GLUE's F1 (mrpc, qqp), where the positive class is the second one.
@@ -267,10 +271,10 @@ def _single_label(likely: NDArray, truth: NDArray, positive: int | None) -> dict
     }
 
 
-def _multi_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
+def _multi_label(likely: NDArray, truth: NDArray, answering: Answering) -> dict[str, float]:
     """All metrics but the loss and those of the ranking, of probabilities (N, C) and classes as 0 and 1 (N, C)."""
-    # Each class of each row is a decision of its own, at a probability of one half.
-    predicted, n_classes = decided("multi_label", likely), likely.shape[1]
+    # Each class of each row is a decision of its own.
+    predicted, n_classes = answering.given(likely), likely.shape[1]
     counts = _Counts.of(truth, predicted, n_classes)
     precision, recall, f1 = counts.macro()
     return {
@@ -280,8 +284,10 @@ def _multi_label(likely: NDArray, truth: NDArray) -> dict[str, float]:
         "f1": f1,
         "f1_macro": f1,
         "f1_micro": float(counts.total().f1[0]),
-        # How sure each decision is, whichever way it goes.
-        "calibration_error": calibration_error(np.maximum(likely, 1 - likely).ravel(), (predicted == truth).ravel()),
+        # How sure each probability is, whichever way it goes; what is answered at another threshold does not change that.
+        "calibration_error": calibration_error(
+            np.maximum(likely, 1 - likely).ravel(), (USUAL.given(likely) == truth).ravel()
+        ),
     }
 
 

@@ -21,7 +21,7 @@ def score_interval(task: Task, logits: Tensor, labels: Tensor, seed: int = 0) ->
     """
     metric = METRICS[task.metric]
     if task.metric == "accuracy":
-        right = given_answers(task.kind, logits) == labels.numpy()
+        right = given_answers(task, logits) == labels.numpy()
         return wilson(int((right if right.ndim == 1 else right.all(-1)).sum()), len(labels))
     draw, found = np.random.default_rng(seed), []
     for _ in range(_RESAMPLES):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ..errors import InputError
+from .answering import USUAL, Answering
 from .reading import AS_WRITTEN, Reading
 
 # One class a row, any number of classes a row, or a number.
@@ -85,6 +86,7 @@ class Task:
     reading: Reading = AS_WRITTEN  # how the rows were read; reading again must do the same
     validation_share: float = 0.1  # of the training rows held out where there is no validation split, and
     split_seed: int = 0  # the seed they were drawn with; reading again must do the same
+    answering: Answering = USUAL  # which classes a multi_label row is given
     notes: tuple[str, ...] = ()  # what the reader did to the rows, in plain words
 
     @property
@@ -140,6 +142,8 @@ class Task:
 
     def description(self) -> dict[str, Any]:
         """All but the rows, as JSON values: what a delta carries."""
+        # Older versions pass over what they do not know.
+        answering = asdict(self.answering) if self.kind == "multi_label" else {}
         return {
             "name": self.name,
             "kind": self.kind,
@@ -150,6 +154,7 @@ class Task:
             "source": self.source,
             **self.reading.as_json(),
             "positive": self.positive,  # said also where it was not chosen
+            **answering,
             "validation_share": self.validation_share,
             "split_seed": self.split_seed,
             "validation_sha256": self.validation.sha256(),  # tells later whether the data has changed
@@ -168,4 +173,7 @@ class Task:
         if values["kind"] not in KINDS:
             raise InputError(f"unknown task kind {values['kind']!r}; known kinds: {', '.join(KINDS)}")
         reading = Reading.from_json(description)
-        return cls(**values, classes=tuple(classes), text_columns=tuple(text_columns), reading=reading)
+        return cls(
+            **values, classes=tuple(classes), text_columns=tuple(text_columns), reading=reading,
+            answering=Answering.from_json(description),
+        )  # fmt: skip

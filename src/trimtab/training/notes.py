@@ -37,7 +37,7 @@ def _constant(task: Task, logits: Tensor, labels: Tensor, unknown: float) -> str
     # Rows that are all of one class cannot tell a constant from a model.
     if len(labels.unique(dim=0)) < 2:
         return None
-    given = given_answers(task.kind, logits)
+    given = given_answers(task, logits)
     if (given != given[0]).any():
         return None
     first = given[0]

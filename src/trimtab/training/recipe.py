@@ -1,6 +1,8 @@
 """Recipe: everything needed to repeat a run, as a dataclass and as TOML."""
 
+import csv
 import dataclasses
+import io
 import math
 import re
 import tomllib
@@ -14,6 +16,7 @@ import tomli_w
 from ..encoders.choices import AUTO, COMPUTES, HEAD_STARTS, HEADS, PAIRS, USUAL_LENGTH
 from ..errors import InputError, suggestion
 from ..files import absolute, write_text
+from ..tasks.answering import checked_threshold
 from ..tasks.reading import Reading
 from ..tasks.task import Task
 
@@ -51,6 +54,9 @@ class Settings:
     pairs: str = "auto"  # of pair tasks: "together", "apart", or "auto": the better cross-validated probe
     class_weights: str = "none"  # "none", "balanced", or by name: "fraud=10,legit=1"; others weigh 1
     label_smoothing: float = 0.0
+    # Of multi_label tasks: the probability from which on a class is given, or "auto", chosen on the validation rows; None: 0.5.
+    threshold: float | str | None = None
+    at_least_one: bool = False  # give a row of such a task its most probable class where none reaches the threshold
     dropout: float | None = None  # rate in the encoder and the head; None: the encoder's own
     eval_steps: int | None = None  # validate every so many steps; None: once an epoch
     patience: int | None = (
@@ -64,6 +70,7 @@ class Settings:
     compute: str = "auto"  # of frozen matrices: "float32", "bfloat16", or "auto", the faster here
 
     def __post_init__(self):
+        object.__setattr__(self, "threshold", checked_threshold(self.threshold))  # a command line brings a text
         for name, lowest in _LOWEST.items():
             value = getattr(self, name)
             if value is not None and not value >= lowest:
@@ -87,6 +94,12 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name}={value} must be above 0 and finite")
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide what comes of a fit, by name; younger ones only where given, as older files lack them."""
+        younger = {"threshold": None, "at_least_one": False}
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if k not in DECIDE_NOTHING and not (k in younger and v == younger[k])}
 
     @property
     def cache_bytes(self) -> int:
@@ -217,7 +230,9 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     """
     weights = values.get("class_weights")
     if isinstance(weights, Mapping):
-        values = {**values, "class_weights": ",".join(f"{name}={weight}" for name, weight in weights.items()) or "none"}
+        line = io.StringIO()  # quoted as in CSV, where a name holds a comma
+        csv.writer(line, lineterminator="").writerow([f"{name}={weight}" for name, weight in weights.items()])
+        values = {**values, "class_weights": line.getvalue() or "none"}
     return Settings(**_checked(values, Settings, "settings"))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..changes.choices import check_names
 from ..encoders.places import find_place
 from ..errors import InputError
+from ..tasks.answering import answering_for
 from ..tasks.read import read
 from .folder import check_folder
 from .recipe import Recipe
@@ -47,6 +48,7 @@ def fit_recipe(
         validation_share=recipe.validation_share,
         seed=recipe.split_seed,
     )
+    answering_for(task.kind, recipe.settings.threshold, recipe.settings.at_least_one)
     folder = out or Path("runs") / folder_name(task.name, recipe.method)
     check_folder(folder, resume=resume, overwrite=overwrite, probe=False)
     place = find_place(recipe.encoder, recipe.revision)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from ..changes.selection import Selection
 from ..encoders.parts import grid, layers_of
 from ..errors import InputError
 from ..files import write_json, write_text
-from ..tasks.metrics import METRICS, confusion, metric_names, per_class
+from ..tasks.answering import AUTO
+from ..tasks.metrics import METRICS, confusion, metric_names, per_class, probabilities
 from ..tasks.mistakes import hardest_mistakes
 from ..tasks.score_interval import LEVEL, score_interval
 from ..tasks.survey import survey
 from ..tasks.task import Task
+from ..tasks.threshold import chosen_answering
 from ..version import VERSION
 from .card import model_card
 from .checkpoint import Progress
@@ -85,14 +87,16 @@ def finished_run(
     """
     # After --resume of a run whose best validation lies in an earlier sitting, its logits are not there. No rank has them then,
     # and all of them compute a share.
-    scores, logits = bench.validate() if logits is None else (bench.scores(logits), logits)
+    logits = bench.validate()[1] if logits is None else logits
+    said = _answering(bench, logits)
+    scores = bench.scores(logits)
     name = folder.resolve().name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
     delta = Delta.extract(
         bench.model, bench.selection, bench.encoder, bench.task.description(), bench.method,
         head=bench.settings.head, pairs=bench.settings.pairs, max_length=bench.max_length,
         notes={"metric": bench.task.metric, "validation": scores, "trimtab": VERSION, "head": bench.form.reason},
     )  # fmt: skip
-    details = _details(bench, state, name, stopped, scores, logits)
+    details = _details(bench, state, name, stopped, scores, logits, said)
     if folder is not None and bench.ranks.is_first:
         # The delta first and scores.json last: a folder with scores is a folder whose delta was read back and found right.
         delta.save(folder)
@@ -125,9 +129,31 @@ def interval_of(task: Task, logits: Tensor, labels: Tensor) -> dict[str, Any]:
     return {"metric": task.metric, "level": LEVEL, "rows": len(labels), **ends}
 
 
+def _answering(bench: Workbench, logits: Tensor) -> list[str]:
+    """What is to be said of the classes that a row is given; the task's threshold is chosen here where the settings ask for it.
+
+    `logits` (N, C) are those of the validation rows at the best step, the only place where it is chosen.
+    """
+    task, labels = bench.task, bench.validation.labels
+    assert labels is not None
+    reasons = []
+    if bench.settings.threshold == AUTO:
+        likely = probabilities(task.kind, logits).numpy()
+        chosen = chosen_answering(task.metric, likely, labels.numpy(), task.answering, bench.settings.seed)
+        bench.task, reasons = replace(task, answering=chosen.answering), [chosen.reason]
+    without = sum(not present for present in task.train.labels)
+    if task.answering.at_least_one and without:
+        reasons.append(
+            f"{without:,} of {len(task.train):,} training rows have no class; with at least one for each row, all such rows are "
+            "answered wrongly (--no-at-least-one)."
+        )
+    return [line for line in (*reasons, bench.task.answering.line()) if line]
+
+
 def _details(
-    bench: Workbench, state: Progress, name: str, stopped: str | None, scores: dict[str, float], logits: Tensor
-) -> dict[str, Any]:
+    bench: Workbench, state: Progress, name: str, stopped: str | None, scores: dict[str, float], logits: Tensor,
+    said: list[str],
+) -> dict[str, Any]:  # fmt: skip
     """Everything that scores.json says, for the report page and for other programs."""
     task, encoder, selection = bench.task, bench.encoder, bench.selection
     labels = bench.validation.labels
@@ -169,7 +195,7 @@ def _details(
         "steps": state.step,
         "stopped": stopped,
         "head": bench.form.reason,
-        "notes": plain_notes(
+        "notes": said + plain_notes(
             state, stopped, task, logits, labels, bench.total_steps, bench.unknown_share, from_probe=bench.starts_trained,
             judged_by=bench.judged_by,
         ),

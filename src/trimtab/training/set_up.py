@@ -12,6 +12,7 @@ from ..changes.selection import Selection
 from ..encoders.encoder import Encoder, limit_note
 from ..encoders.packed import Compute, computing, prepare, resolved
 from ..errors import InputError, counted, shortened
+from ..tasks.answering import answering_for
 from ..tasks.batches import Tokens
 from ..tasks.holdout import limited
 from ..tasks.losses import task_loss
@@ -47,6 +48,7 @@ def set_up(
     # What is there before the model counts as the process's own, so that the estimate adds up to what is seen.
     process, private = resident_bytes(), private_bytes()
     _check_rows(task)
+    task = replace(task, answering=answering_for(task.kind, settings.threshold, settings.at_least_one))
     if settings.train_limit is not None:
         task = limited(task, settings.train_limit, settings.seed)
     # After the limit, because few rows get more epochs.

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from .memory import Memory
 from .optimizer import SelectedAdamW, linear_rate
 from .prefix import Prefix, computed
 from .ranks import Ranks, device
-from .recipe import DECIDE_NOTHING, FEW_VALIDATION_ROWS, MOST_VALIDATIONS, SHORT_STEPS, Settings
+from .recipe import FEW_VALIDATION_ROWS, MOST_VALIDATIONS, SHORT_STEPS, Settings
 from .recorded import RecordedPasses, on_own_stream
 
 
@@ -361,5 +361,4 @@ class Workbench:
         }  # fmt: skip
         if self.task.positive_index == 0:  # only of the first: or checkpoints of older versions would be none
             named["positive"] = self.task.positive
-        decided = {name: value for name, value in asdict(self.settings).items() if name not in DECIDE_NOTHING}
-        return json.dumps(named | decided)
+        return json.dumps(named | self.settings.deciding())

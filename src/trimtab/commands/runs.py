@@ -80,6 +80,9 @@ def fit(
     ] = None,
     compute: Compute = None,
     reading: Reading = NOTHING,
+    start_from: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Begin at the values of this run, on more rows.")
+    ] = None,
     # What to do with a run that is there already.
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
@@ -91,6 +94,7 @@ def fit(
     from dataclasses import fields
 
     # None of these imports torch: what is wrong with names, options or rows is told before that is waited for.
+    from ..changes.delta_header import header_of
     from ..tasks.metrics import figure, named
     from ..training.folder import holds_run
     from ..training.recipe import Recipe, Settings
@@ -108,8 +112,10 @@ def fit(
     # A KeyError here means a setting that has no option above.
     settings = {field.name: given[field.name] for field in fields(Settings)}
     settings["tokens_per_batch"] = _token_count(tokens_per_batch)
+    if start_from and method is None and not is_recipe:
+        method = header_of(start_from)["method"]  # which must be the same
     recipe = base.changed(
-        task=task, text=columns, label=label, kind=kind, metric=metric, method=method,
+        task=task, start_from=start_from, text=columns, label=label, kind=kind, metric=metric, method=method,
         **reading, **settings,
     )  # fmt: skip
     if is_recipe and resume and out is None and holds_run(Path(encoder).parent):

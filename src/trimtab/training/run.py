@@ -62,7 +62,7 @@ def recipe_of(bench: Workbench) -> Recipe:
     task, encoder = bench.task, bench.encoder
     return Recipe.of_task(
         task, encoder=encoder.place, revision=encoder.revision, method=method_text(bench.method),
-        settings=bench.settings,
+        start_from=bench.begun and bench.begun.place, settings=bench.settings,
     )  # fmt: skip
 
 
@@ -143,6 +143,7 @@ def _details(
         "scores": scores,
         "baseline": state.history[0]["scores"],
         "start": bench.start_named,  # what the baseline is of
+        "start_from": bench.begun and bench.begun.as_json(),
         "elements": {"body": selection.body.count, "head": selection.head.count},
         "share": selection.share,
         "seconds": 0.0,  # set when all is saved
@@ -158,7 +159,8 @@ def _details(
         "stopped": stopped,
         "head": bench.form.reason,
         "notes": plain_notes(
-            state, stopped, task, logits, labels, bench.total_steps, bench.unknown_share, from_probe=bench.starts_trained
+            state, stopped, task, logits, labels, bench.total_steps, bench.unknown_share, from_probe=bench.starts_trained,
+            from_run=bench.begun is not None,
         ),
         "settings": asdict(bench.settings) | {"compute": bench.compute, "tokens_per_batch": bench.memory.tokens},
         "versions": {"trimtab": VERSION} | {package: version(package) for package in ("torch", "transformers")},

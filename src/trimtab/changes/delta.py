@@ -82,7 +82,7 @@ class Delta:
 
     def attach(self, encoder: Encoder) -> Any:
         """A new model on `encoder` with this delta applied; raises InputError when `encoder` is not the delta's base."""
-        self._check_base(encoder)
+        self.check_base(encoder)
         outputs = HeadShape(kind=self.task["kind"], classes=tuple(self.task["classes"]))
         model = encoder.with_head(outputs, head=self.head, pairs=self.pairs)
         for lora in self.loras:
@@ -129,11 +129,8 @@ class Delta:
         Raises InputError where `folder` cannot be written to.
         """
         folder = Path(folder)
-        tensors = dict(self.values) | {_AT + name: at for name, at in self.positions.items()}
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}  # safetensors takes no others
-        # Over names, shapes and bytes: a flipped bit or a lost tensor is found at loading, not in the answers.
-        described = self._described()
-        described["sha256"] = _hash(described, tensors)
+        tensors = self._tensors()
+        described = self._described() | {"sha256": self.sha256}
         with replacing(folder / TENSORS) as temporary:
             save_file(tensors, temporary, metadata={"trimtab": json.dumps(described, ensure_ascii=False)})
         write_json(folder / READABLE, described)
@@ -159,12 +156,22 @@ class Delta:
         positions = {name[1:]: tensor for name, tensor in tensors.items() if name.startswith(_AT)}
         return cls(**described, values=values, positions=positions)
 
+    @property
+    def sha256(self) -> str:
+        """Of the description, names, shapes and bytes: a flipped bit or a lost tensor is found at loading, not in the answers."""
+        return _hash(self._described(), self._tensors())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Values and positions, under the names and in the form in which they are saved."""
+        tensors = dict(self.values) | {_AT + name: at for name, at in self.positions.items()}
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}  # safetensors takes no others
+
     def _named_by(self) -> str:
         """What to say where a parameter is not found: another version of transformers may call it otherwise; or nothing."""
         then, now = self.base.get("transformers"), version("transformers")
         return "" if then in (None, now) else f": its names are those of transformers {then}, and this is {now}"
 
-    def _check_base(self, encoder: Encoder) -> None:
+    def check_base(self, encoder: Encoder) -> None:
         """Raises InputError unless `encoder` is the one that the delta was trained on, and would answer as it did."""
         # Weights first: with others, a difference in the rest says nothing more.
         if encoder.sha256 != self.base["sha256"]:

@@ -86,6 +86,9 @@ def fit(
     ] = None,
     compute: Compute = None,
     reading: Reading = NOTHING,
+    start_from: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Begin at the values of this run, on more rows.")
+    ] = None,
     # What to do with a run that is there already.
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
@@ -97,6 +100,7 @@ def fit(
     from dataclasses import fields
 
     # None of these imports torch: what is wrong with names, options or rows is told before that is waited for.
+    from ..changes.delta_header import header_of
     from ..tasks.metrics import figure, interval_text, named
     from ..training.folder import holds_run
     from ..training.recipe import Recipe, Settings
@@ -115,8 +119,10 @@ def fit(
     settings = {field.name: given[field.name] for field in fields(Settings)}
     settings["class_weights"] = ",".join(class_weights) if class_weights else None  # repeated, it names more classes
     settings["tokens_per_batch"] = _token_count(tokens_per_batch)
+    if start_from and method is None and not is_recipe:
+        method = header_of(start_from)["method"]  # which must be the same
     recipe = base.changed(
-        task=task, text=columns, label=label, kind=kind, metric=metric, method=method,
+        task=task, start_from=start_from, text=columns, label=label, kind=kind, metric=metric, method=method,
         **reading, **settings,
     )  # fmt: skip
     if is_recipe and resume and out is None and holds_run(Path(encoder).parent):

@@ -78,6 +78,11 @@ def seen_note(chosen: ChosenRows) -> list[str]:
     ]
 
 
+def train_rows_of(described: Mapping[str, Any], folder: Path | None) -> Rows:
+    """The training split of a run of the task `described`, in `folder` where it lies in one; none where it is not at hand."""
+    return _train_rows_at_hand(_where_it_lies(Task.from_description(described), folder), described["validation_sha256"])
+
+
 def _train_rows_at_hand(trained: Task, validation_sha256: str) -> Rows:
     """The run's training split, read again where its source lies on this machine and is what it was; else no rows."""
     if not trained.source or not _lies_here(trained.source):

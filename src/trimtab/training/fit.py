@@ -29,6 +29,7 @@ from .recipe import settings_from
 from .recorded import on_own_stream
 from .run import Run, finished_run, recipe_of, write_history
 from .set_up import set_up
+from .start_from import found_start
 from .workbench import Workbench
 
 CHECKPOINT_SECONDS = 60.0  # a killed run loses at most about this much work
@@ -36,14 +37,15 @@ CHECKPOINT_SECONDS = 60.0  # a killed run loses at most about this much work
 
 @on_own_stream
 def fit(
-    encoder: Encoder | str | Path, task: Any, method: Method | str = "layer_norms", *,
+    encoder: Encoder | str | Path, task: Any, method: Method | str | None = None, *, start_from: Any = None,
     out: str | Path | None = None, resume: bool = False,
     overwrite: bool = False, progress: bool = False, **settings: object,
 ) -> Run:  # fmt: skip
     """Trains what `method` chooses of `encoder` on `task` and returns the Run, with the values of the best validation.
 
     Each may be given by its name or text: `fit("minilm", "reviews.csv", "lora:rank=8")`. How a table is to be read is said to
-    `read`, whose Task is then given here.
+    `read`, whose Task is then given here. Without a method it is layer_norms, or that of `start_from`: a run (its folder, the
+    Run or its Delta) whose values training begins at.
     `settings` are the fields of Settings. With `out`, the run folder is written there (delta, recipe, history, scores) and
     checkpoints make `resume` possible after any interruption; a run that is overwritten is deleted when the new one is
     whole, and lies in `.replaced` until then. Ctrl-C stops after the current step and keeps the best so far; before the
@@ -53,6 +55,9 @@ def fit(
     started = time.perf_counter()
     # First, so that a misspelt setting is refused before anything is loaded.
     chosen = settings_from(settings)
+    begun = None if start_from is None else found_start(start_from)
+    if method is None:
+        method = "layer_norms" if begun is None else begun.delta.method
     method, task = method_of(method), task_of(task)
     encoder = encoder_of(encoder)
     # The caller's random streams are left as they were, whatever is drawn in here; those of this rank's own GPU among them.
@@ -69,8 +74,8 @@ def fit(
             began_with = None
             if resume and folder is not None and trial_of(method):
                 began_with = ranks.agreed(chosen_in(folder) if ranks.is_first else None)
-            display.describe(limited(task, chosen.train_limit, chosen.seed), None if began_with else method)
-            bench = set_up(encoder, task, method, chosen, ranks, began_with)
+            display.describe(limited(task, chosen.train_limit, chosen.seed), None if began_with or begun else method)
+            bench = set_up(encoder, task, method, chosen, ranks, began_with, begun)
             sitting = _sit_down(bench, folder, resume, display, started)
             if written is not None:
                 stack.enter_context(taking_place(written, resume=resume, overwrite=overwrite))

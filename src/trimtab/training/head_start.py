@@ -63,6 +63,20 @@ def started(
     return probe
 
 
+def probe_of(
+    model: Any, tokens: Tokens, loss: TaskLoss, compute: Compute, settings: Settings, ranks: Ranks
+) -> Probe | None:
+    """The linear probe of the rows on what `model` as it is makes of them; None where its head has none.
+
+    Nothing is kept: its layers may be other than the encoder's.
+    """
+    with _frozen_and_prepared(model, compute):
+        probe, _ = probed(model, tokens, loss, settings.tokens_per_batch or MOST_TOKENS, ranks=ranks)
+    if device().type == "cpu":
+        give_back()
+    return probe
+
+
 def has_probe(model: Any, train: Tokens, loss: TaskLoss, compute: Compute) -> bool:
     """Whether the head of `model` is of a kind that a linear probe can be put into, as a few rows show."""
     with _frozen_and_prepared(model, compute):

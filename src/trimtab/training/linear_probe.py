@@ -107,18 +107,25 @@ def can_start(model: Any) -> bool:
 
 @torch.no_grad()
 def write_probe(model: Any, probe: Probe) -> None:
-    """Puts the probe into the head's last map, in place, and scales the rate of its weight to the features.
+    """Puts the probe into the head's last map, in place, and scales the rate of its weight to the features."""
+    scale_rate(model, probe)
+    found = last_map(model)
+    assert found is not None
+    _, last = found
+    last.weight.copy_(probe.weight)
+    if last.bias is not None:
+        last.bias.copy_(probe.bias)
+
+
+def scale_rate(model: Any, probe: Probe) -> None:
+    """Scales the rate of the weight of the head's last map to the features that the probe is of.
 
     AdamW moves every weight by about its rate, whatever the gradient: features that are many or large would be moved too far.
     """
     found = last_map(model)
     assert found is not None
-    path, last = found
-    name = f"{path}.weight"
+    name = f"{found[0]}.weight"
     model.rate_factors[name] = model.units.get(name, 1.0) * (_REACH / probe.reach if probe.reach else 1.0)
-    last.weight.copy_(probe.weight)
-    if last.bias is not None:
-        last.bias.copy_(probe.bias)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ _RISE = 1.05  # a validation loss this many times its lowest counts as risen: sm
 
 def plain_notes(
     state: Progress, stopped: str | None, task: Task, logits: Tensor, labels: Tensor, total_steps: int, unknown: float = 0.0,
-    *, from_probe: bool = False, judged_by: str | None = None,
+    *, from_probe: bool = False, from_run: bool = False, judged_by: str | None = None,
 ) -> list[str]:  # fmt: skip
     """Sentences on answers that are all alike, scores that fell, overfitting, scores still rising, and why training stopped.
 
@@ -26,7 +26,7 @@ def plain_notes(
     if judged_by is not None and judged_by != metric:
         metric, said = judged_by, "validation loss"
     found = [
-        _constant(task, logits, labels, unknown), _worse(state, metric, said, from_probe), _overfitting(state),
+        _constant(task, logits, labels, unknown), _worse(state, metric, said, from_probe, from_run), _overfitting(state),
         _still_rising(state, metric, said, total_steps), _why_stopped(state, stopped, total_steps),
     ]  # fmt: skip
     return [note for note in found if note]
@@ -59,8 +59,15 @@ def _constant(task: Task, logits: Tensor, labels: Tensor, unknown: float) -> str
     )
 
 
-def _worse(state: Progress, metric: str, said: str, from_probe: bool) -> str | None:
+def _worse(state: Progress, metric: str, said: str, from_probe: bool, from_run: bool) -> str | None:
     """What to do where the score before training is better than every one after it; None otherwise."""
+    if from_run:
+        kept = len(state.history) > 1 and state.best_step == 0
+        return (
+            f"No step is better than the run it starts from, by {said} and then loss: its values are kept."
+            if kept
+            else None
+        )
     before, *after = [entry["scores"][metric] for entry in state.history]
     if not after or not all(METRICS[metric].better(before, score) for score in after):
         return None

@@ -131,7 +131,7 @@ class Settings:
         return dataclasses.replace(self, **known)
 
 
-_PLACES = ("task", "validation", "encoder")  # fields of a recipe that may name a file or a folder
+_PLACES = ("task", "validation", "encoder", "start_from")  # fields of a recipe that may name a file or a folder
 _METHOD_FILE = re.compile(r"(?<=selection:file=)[^,+()]+")  # in the text of a method
 _FROM_PROBE = (
     0.1  # times a method's head rate: one that is a linear probe, or has been trained, has little left to learn
@@ -168,6 +168,7 @@ class Recipe:
     positive: str | None = None
     validation_share: float = 0.1  # of the training rows held out where there is no validation split
     split_seed: int = 0  # that they are drawn with, whatever the seed of the run
+    start_from: str | None = None  # the folder of a run, whose values training begins at
     settings: Settings = field(default_factory=Settings)
 
     @classmethod

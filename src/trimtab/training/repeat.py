@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..changes.choices import check_names
+from ..changes.delta_header import header_of
 from ..encoders.places import find_place
 from ..errors import InputError
 from ..tasks.answering import answering_for
@@ -51,6 +52,8 @@ def fit_recipe(
     answering_for(task.kind, recipe.settings.threshold, recipe.settings.at_least_one)
     folder = out or Path("runs") / folder_name(task.name, recipe.method)
     check_folder(folder, resume=resume, overwrite=overwrite, probe=False)
+    if recipe.start_from:
+        header_of(recipe.start_from)
     place = find_place(recipe.encoder, recipe.revision)
 
     from ..changes.notation import parse_method
@@ -60,7 +63,10 @@ def fit_recipe(
     method, encoder = parse_method(recipe.method), load(place)
     # Some may still be None: the fit fills in the method's defaults, which depend on the encoder and the rows.
     settings = asdict(recipe.settings)
-    return fit(encoder, task, method, out=folder, resume=resume, overwrite=overwrite, progress=progress, **settings)
+    return fit(
+        encoder, task, method, start_from=recipe.start_from, out=folder, resume=resume, overwrite=overwrite, progress=progress,
+        **settings,
+    )  # fmt: skip
 
 
 def folder_name(task: str, method: str) -> str:

@@ -67,7 +67,7 @@ def recipe_of(bench: Workbench) -> Recipe:
     task, encoder = bench.task, bench.encoder
     return Recipe.of_task(
         task, encoder=encoder.place, revision=encoder.revision, method=method_text(bench.method),
-        settings=bench.settings,
+        start_from=bench.begun and bench.begun.place, settings=bench.settings,
     )  # fmt: skip
 
 
@@ -181,6 +181,7 @@ def _details(
         "judged_by": bench.judged_by,  # what the best step was chosen by
         "baseline": state.history[0]["scores"],
         "start": bench.start_named,  # what the baseline is of
+        "start_from": bench.begun and bench.begun.as_json(),
         "elements": {"body": selection.body.count, "head": selection.head.count},
         "share": selection.share,
         "seconds": 0.0,  # set when all is saved
@@ -198,6 +199,7 @@ def _details(
         "notes": said + plain_notes(
             state, stopped, task, logits, labels, bench.total_steps, bench.unknown_share, from_probe=bench.starts_trained,
             judged_by=bench.judged_by,
+            from_run=bench.begun is not None,
         ),
         "settings": asdict(bench.settings) | {"compute": bench.compute, "tokens_per_batch": bench.memory.tokens},
         "versions": {"trimtab": VERSION} | {package: version(package) for package in ("torch", "transformers")},

@@ -15,7 +15,7 @@ from ..errors import InputError, counted, shortened
 from ..tasks.answering import answering_for
 from ..tasks.batches import Tokens
 from ..tasks.holdout import limited
-from ..tasks.losses import task_loss
+from ..tasks.losses import TaskLoss, task_loss
 from ..tasks.task import Rows, Task
 from ..tasks.tokenised import tokenized
 from ..tasks.unknown_tokens import empty_rows, lowered_note, unknown_tokens
@@ -30,15 +30,18 @@ from .optimizer import SelectedAdamW
 from .ranks import ALONE, Ranks, device
 from .recipe import Settings
 from .recorded import on_own_stream
+from .start_from import Start
 from .workbench import Workbench
 
 
 @on_own_stream
 def set_up(
     encoder: Encoder, task: Task, method: Method, settings: Settings, ranks: Ranks = ALONE,
-    began_with: Mapping[str, np.ndarray | None] | None = None,
+    began_with: Mapping[str, np.ndarray | None] | None = None, begun: Start | None = None,
 ) -> Workbench:  # fmt: skip
     """The Workbench of a run; `began_with` are the elements of one that goes on, which the method need not choose again.
+
+    `begun` is the run that it starts from.
 
     Raises InputError when the parts do not fit together.
     """
@@ -56,16 +59,16 @@ def set_up(
     loss = task_loss(task, settings.class_weights, settings.label_smoothing).to(device())
     # Timed, and so perhaps not the same on every rank.
     compute = ranks.agreed(resolved(cast(Compute, settings.compute), device()))
-    with ranks.first_alone():  # what it computes is then in the cache
-        form = chosen_form(encoder, task, loss, settings, compute)
-    form = ranks.agreed(form)
+    if begun is not None:
+        began_with = begun.elements
+    form = _form(encoder, task, method, settings, loss, compute, ranks, begun)
     settings = replace(settings, head=form.head, pairs=form.pairs)
     asked = settings.max_length
     max_length = min(asked, encoder.max_length)
     (train, _, train_lines, unknown), (validation, validation_rows, validation_lines, _) = (
         _read(encoder, task, split, max_length, settings) for split in ("train", "validation")
     )
-    model, form = _with_head(encoder, task, settings, form)
+    model, form = _with_head(encoder, task, settings, form, begun)
     for tokens in (train, validation):
         check_ids(model, tokens)
     start = None
@@ -82,18 +85,18 @@ def set_up(
     choosing_seconds = time.perf_counter() - began
     # A choice that was measured may differ in an element between two machines, and gradients are added up by position.
     selection = Selection(selection.parts, ranks.agreed(dict(selection.elements)))
-    solves = False
-    if start is None and probes:
-        solves = is_last_map(model, selection) and has_probe(model, train, loss, compute)
-        if not solves:
-            start = started(encoder, model, train, loss, compute, settings, ranks)
+    solves = start is None and probes and is_last_map(model, selection) and has_probe(model, train, loss, compute)
+    if begun is not None:
+        begun.write_into(model, task, train, loss, compute, settings, ranks)
+    elif start is None and probes and not solves:
+        start = started(encoder, model, train, loss, compute, settings, ranks)
     assert settings.lr is not None
     assert settings.head_lr is not None
     # It sets requires_grad, which tells the engine what is frozen; hence before `prepare`.
     optimizer = SelectedAdamW(model, selection, settings.lr, settings.head_lr, settings.weight_decay)
     model.eval()
     prepare(model, compute=compute)  # after the optimizer has decided what is frozen
-    if solves:
+    if solves and begun is None:
         assert train.labels is not None
         write_constant(model, train.labels, loss)
     memory = estimated(model, optimizer, train, settings.tokens_per_batch, process)
@@ -102,8 +105,9 @@ def set_up(
     bench = Workbench(
         encoder, task, method, settings, model, selection, optimizer, loss,
         train, validation, validation_rows, max_length, compute, memory, ranks, private, choosing_seconds, form, solves, start,
-        token_lines=limit_note(encoder, asked) + lowered_note(encoder.tokenizer) + train_lines + validation_lines,
-        unknown_share=unknown,
+        token_lines=limit_note(encoder, asked) + lowered_note(encoder.tokenizer) + train_lines + validation_lines
+        + (begun.lines(task, settings) if begun else []),
+        unknown_share=unknown, begun=begun,
     )  # fmt: skip
     bench.memory = replace(memory, mapped=bench.prefix_bytes())
     return bench
@@ -134,12 +138,25 @@ def _read(
     return tokens, rows, lines + unknown.lines(split), unknown.share
 
 
-def _with_head(encoder: Encoder, task: Task, settings: Settings, form: Form) -> tuple[Any, Form]:
+def _form(
+    encoder: Encoder, task: Task, method: Method, settings: Settings, loss: TaskLoss, compute: Compute, ranks: Ranks,
+    begun: Start | None,
+) -> Form:  # fmt: skip
+    """The head and the form of pairs: as the settings say, as suits the rows, or those of the run that this one starts from."""
+    if begun is not None:
+        return begun.form(encoder, task, method, settings)
+    with ranks.first_alone():  # what it computes is then in the cache
+        form = chosen_form(encoder, task, loss, settings, compute)
+    return ranks.agreed(form)
+
+
+def _with_head(encoder: Encoder, task: Task, settings: Settings, form: Form, begun: Start | None) -> tuple[Any, Form]:
     """The model with its head on its device, and the form with what is to be said of the head that the checkpoint brings."""
     model = encoder.with_head(
         task, settings.seed, settings.head, settings.dropout, settings.pairs, settings.head_start
     ).to(device())
-    return model, replace(form, reason=f"{form.reason}; {model.head_note}") if model.head_note else form
+    said = model.head_note if begun is None else ""  # whose head takes its place
+    return model, replace(form, reason=f"{form.reason}; {said}") if said else form
 
 
 _WANTED = {

@@ -36,6 +36,7 @@ from .prefix import Prefix, computed
 from .ranks import Ranks, device
 from .recipe import FEW_VALIDATION_ROWS, MOST_VALIDATIONS, SHORT_STEPS, Settings
 from .recorded import RecordedPasses, on_own_stream
+from .start_from import NAMED, Start
 
 
 @dataclass(eq=False)
@@ -66,6 +67,7 @@ class Workbench:
     )
     token_lines: list[str] = field(default_factory=list)  # sentences on unknown tokens, and on rows that hold none
     unknown_share: float = 0.0  # of the tokens of the training rows
+    begun: Start | None = None  # the run that it starts from
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
     # Steps whose losses nobody has read: the number of each, its groups' sums of losses and the gradient's norm, its rows.
     _unread: list[tuple[int, Tensor, int]] = field(default_factory=list)
@@ -96,8 +98,8 @@ class Workbench:
 
     @property
     def starts_trained(self) -> bool:
-        """Whether the model before the first step is one that somebody may want: the linear probe, or the checkpoint's head."""
-        return (self.start is not None or self.model.head_kept) and not self.solves
+        """Whether the model before the first step is one that somebody may want: a run's, a probe, or the checkpoint's head."""
+        return self.begun is not None or ((self.start is not None or self.model.head_kept) and not self.solves)
 
     @property
     def judged_by(self) -> str:
@@ -110,6 +112,8 @@ class Workbench:
     @property
     def start_named(self) -> str:
         """What the scores before training are those of, in words."""
+        if self.begun is not None:
+            return NAMED
         if self.solves:
             return "one answer for all rows"
         return "an untrained head" if self.start is None else "a linear probe of the frozen encoder"
@@ -361,4 +365,6 @@ class Workbench:
         }  # fmt: skip
         if self.task.positive_index == 0:  # only of the first: or checkpoints of older versions would be none
             named["positive"] = self.task.positive
+        if self.begun is not None:
+            named["start_from"] = self.begun.delta.sha256
         return json.dumps(named | self.settings.deciding())

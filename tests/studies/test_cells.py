@@ -1,12 +1,14 @@
 """The cells of a study: which of them count again, which are fitted anew, and that they survive a kill."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -272,3 +274,39 @@ def test_killed_twice_it_goes_on_to_the_same_table(
     ]
     assert [c.answers for c in again.cells] == [c.answers for c in expected.cells]
     assert not list(out.glob(".*part"))
+
+
+def test_two_studies_in_one_folder_share_its_fits(
+    encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each cell is fitted once, whichever of two that run at the same time comes to it first, and both have all of them."""
+    fit, fitted = module.fit, []
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        fitted.append((args[2], settings["seed"]))
+        return fit(*args, **settings)
+
+    monkeypatch.setattr(module, "fit", counted)
+    methods = [trimtab.LayerNorms(), trimtab.Head(), trimtab.Biases()]
+
+    def study() -> Any:
+        return module.compare(encoder, [make_task()], methods, seeds=2, out=tmp_path, epochs=1)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = (each.result() for each in [pool.submit(study), pool.submit(study)])
+    assert len(fitted) == len(set(fitted)) == 6
+    assert [cell.scores for cell in one.cells] == [cell.scores for cell in other.cells]
+    assert len(list(tmp_path.glob("*.json"))) == 6
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_a_study_says_how_many_fits_it_is_and_how_many_are_there(
+    encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"out": tmp_path, "epochs": 1, "progress": True}
+    module.compare(encoder, [make_task()], [trimtab.Head()], seeds=1, **given)
+    assert "1 fit (1 method, 1 task, 1 seed)\n" in capsys.readouterr().err
+    module.compare(encoder, [make_task()], [trimtab.Head(), trimtab.LayerNorms()], seeds=2, **given)
+    err = capsys.readouterr().err
+    assert "4 fits (2 methods, 1 task, 2 seeds), of which 1 are there already" in err
+    assert re.search(r"seed 0: .* in .*; about .* left", err)

@@ -11,6 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from ..changes.methods import Method
 from ..changes.notation import method_identity, method_of, method_text, methods_of
 from ..encoders.encoder import Encoder, encoder_of
@@ -78,13 +80,23 @@ def compare(
         _check_identities(methods)
     # One seed of everything before the next: a study that is stopped early can be read already.
     todo = [(seed, task, method) for seed in numbers for task in tasks for method in methods]
-    cells = []
+    cells: dict[int, Cell] = {}
     with StudyDisplay(progress, [method_text(method) for _, _, method in todo]) as display:
-        for seed, task, method in todo:
-            cell, was_there = _cell(folder, encoder, task, method, replace(base, seed=seed), display)
-            cells.append(cell)
-            display.finished(cell, was_there, task.positive)
-    return summarised(encoder.name, list(tasks), names, numbers, chosen, cells)
+        there = 0 if folder is None else sum(
+            _read(*_place(folder, encoder, task, method, replace(base, seed=seed))) is not None
+            for seed, task, method in todo
+        )  # fmt: skip
+        display.announce(len(methods), len(tasks), len(numbers), there)
+        # What another process is computing is left to it, and waited for when all else is done.
+        for waits in (False, True):
+            for number, (seed, task, method) in enumerate(todo):
+                if number in cells:
+                    continue
+                found = _cell(folder, encoder, task, method, replace(base, seed=seed), display, waits=waits)
+                if found is not None:
+                    cells[number] = found[0]
+                    display.finished(*found, task.positive)
+    return summarised(encoder.name, list(tasks), names, numbers, chosen, [cells[n] for n in range(len(todo))])
 
 
 def finished_cells(
@@ -118,15 +130,41 @@ def _settings(given: dict[str, object]) -> Settings:
 
 
 def _cell(
-    folder: Path | None, encoder: Encoder, task: Task, method: Method, settings: Settings, display: StudyDisplay
-) -> tuple[Cell, bool]:
-    """The cell, and whether it was there already."""
-    name, seed = method_text(method), settings.seed
+    folder: Path | None, encoder: Encoder, task: Task, method: Method, settings: Settings, display: StudyDisplay,
+    *, waits: bool,
+) -> tuple[Cell, bool] | None:  # fmt: skip
+    """The cell, and whether it was there already; None where another process is computing it, unless it `waits` for that."""
     # Without a folder no cell is looked for, and its identity, a hash of all texts, is not formed.
-    place = None if folder is None else _place(folder, encoder, task, method, settings)
-    found = None if place is None else _read(*place)
+    if folder is None:
+        return _fitted(encoder, task, method, settings, display), False
+    path, identity = _place(folder, encoder, task, method, settings)
+    found = _read(path, identity)
     if found is not None:
         return found, True
+    folder.mkdir(parents=True, exist_ok=True)
+    # The system lets go of it when its process ends, in whatever way.
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=-1 if waits else 0)
+    except Timeout:
+        return None
+    try:
+        found = _read(path, identity)  # while this process waited
+        if found is not None:
+            return found, True
+        cell = _fitted(encoder, task, method, settings, display)
+        # A refused one is not written: what stood in the way may be gone next time (peft is installed, a file is there).
+        if not cell.refused:
+            write_json(path, {"format": _FORMAT, "identity": identity} | asdict(cell))
+        return cell, False
+    finally:
+        path.with_suffix(".lock").unlink(missing_ok=True)
+        lock.release()
+
+
+def _fitted(encoder: Encoder, task: Task, method: Method, settings: Settings, display: StudyDisplay) -> Cell:
+    """The cell of a new fit; a refused one where the method refuses the encoder or the task."""
+    name, seed = method_text(method), settings.seed
     display.starts(task.name, name, seed)
     try:
         _warm_up(encoder, task)
@@ -137,11 +175,8 @@ def _cell(
         if run.stopped == "interrupted":
             raise KeyboardInterrupt
     except InputError as error:
-        # Not written: what stood in the way may be gone next time (peft is installed, a file is there).
-        return Cell(task.name, name, seed, task.metric, refused=str(error)), False
-    if place is not None:
-        write_json(place[0], {"format": _FORMAT, "identity": place[1]} | asdict(cell))
-    return cell, False
+        return Cell(task.name, name, seed, task.metric, refused=str(error))
+    return cell
 
 
 _WARM: set[str] = set()  # hashes of the encoders that this process has loaded once

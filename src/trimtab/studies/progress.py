@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..errors import counted
 from ..tasks.metrics import named
 from .wording import duration, score
 
@@ -45,6 +46,13 @@ class StudyDisplay:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
 
+    def announce(self, methods: int, tasks: int, seeds: int, there: int) -> None:
+        """Says how many fits a study of so many methods, tasks and seeds is, and how many of them are there already."""
+        every = methods * tasks * seeds
+        counts = f"{counted(methods, 'method')}, {counted(tasks, 'task')}, {counted(seeds, 'seed')}"
+        done = f", of which {there} are there already" if there else ""
+        self._console.print(f"{counted(every, 'fit')} ({counts}){done}", markup=False, soft_wrap=True)
+
     def starts(self, task: str, method: str, seed: int) -> None:
         """A cell is being computed."""
         self._started = time.perf_counter()
@@ -62,7 +70,11 @@ class StudyDisplay:
                 f"in {duration(cell.seconds)}"
             )  # fmt: skip
             # Not as markup: brackets in a message are brackets.
-            self._console.print(f"{cell.task}, {cell.method}, seed {cell.seed}: {what}", markup=False, soft_wrap=True)
+            left = (
+                self._left() if self._done in (1, 2, 5) or self._done % 10 == 0 else ""
+            )  # the bar has it all the time
+            line = f"{cell.task}, {cell.method}, seed {cell.seed}: {what}{left and f'; {left}'}"
+            self._console.print(line, markup=False, soft_wrap=True)
         self._bar.update(self._row, completed=self._done, left=self._left())
 
     def _left(self) -> str:

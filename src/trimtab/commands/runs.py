@@ -89,6 +89,9 @@ def fit(
     start_from: Annotated[
         str | None, typer.Option(metavar="RUN", help="Begin at the values of this run, on more rows.")
     ] = None,
+    more_epochs: Annotated[
+        int | None, typer.Option(min=1, help="fit RUN --more-epochs N: a finished run goes on, by its own recipe.")
+    ] = None,
     # What to do with a run that is there already.
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
@@ -100,15 +103,15 @@ def fit(
     from dataclasses import fields
 
     # None of these imports torch: what is wrong with names, options or rows is told before that is waited for.
-    from ..changes.delta_header import header_of
     from ..tasks.metrics import figure, interval_text, named
     from ..training.folder import holds_run
     from ..training.recipe import Recipe, Settings
     from ..training.repeat import fit_recipe
 
+    _check_more(given)
     # A recipe names its encoder and task itself; a task beside it takes the place of its own.
     is_recipe = encoder.endswith(".toml")
-    if not is_recipe and task is None:
+    if not is_recipe and task is None and more_epochs is None:
         raise InputError(
             "give an encoder and a task (trimtab fit minilm helpdesk), or a recipe (trimtab fit mine.toml)"
         )
@@ -119,8 +122,7 @@ def fit(
     settings = {field.name: given[field.name] for field in fields(Settings)}
     settings["class_weights"] = ",".join(class_weights) if class_weights else None  # repeated, it names more classes
     settings["tokens_per_batch"] = _token_count(tokens_per_batch)
-    if start_from and method is None and not is_recipe:
-        method = header_of(start_from)["method"]  # which must be the same
+    method = _method_of(start_from, method, is_recipe)
     recipe = base.changed(
         task=task, start_from=start_from, text=columns, label=label, kind=kind, metric=metric, method=method,
         **reading, **settings,
@@ -128,10 +130,13 @@ def fit(
     if is_recipe and resume and out is None and holds_run(Path(encoder).parent):
         out = Path(encoder).parent  # the recipe of a run lies in its folder; one written by hand lies anywhere
     if is_first():
-        say(f"reading {recipe.task}")
-    share_machine()
+        say(f"reading {recipe.task}" if more_epochs is None else f"going on with the run in {encoder}")
     try:
-        run = fit_recipe(recipe, out, resume=resume, overwrite=overwrite, progress=True)
+        if more_epochs is not None:
+            run = _gone_on(encoder, more_epochs, out, resume, overwrite)
+        else:
+            share_machine()
+            run = fit_recipe(recipe, out, resume=resume, overwrite=overwrite, progress=True)
     # Before the first step, or at the second Ctrl-C; the first one ends the run below, with its best values.
     except KeyboardInterrupt:
         say("stopped at once; if there is a checkpoint, the same command with --resume goes on from it")
@@ -163,6 +168,40 @@ def fit(
     print_json(run.as_json(), as_json)
     if run.stopped == "interrupted":
         raise typer.Exit(INTERRUPTED)  # or a script would go on as if the run were whole
+
+
+def _method_of(start_from: str | None, method: str | None, is_recipe: bool) -> str | None:
+    """`method`, or that of the run to start from where neither it nor a recipe is given."""
+    from ..changes.delta_header import header_of
+
+    return header_of(start_from)["method"] if start_from and method is None and not is_recipe else method
+
+
+def _gone_on(run: str, epochs: int, out: Path | None, resume: bool, overwrite: bool) -> Any:
+    """The finished run `run` after so many more epochs; raises InputError as `more_epochs` does."""
+    from ..changes.delta_header import header_of
+
+    header_of(run)  # before torch is imported
+    from ..training.more_epochs import more_epochs
+
+    share_machine()
+    return more_epochs(run, epochs, out, resume=resume, overwrite=overwrite, progress=True)
+
+
+def _check_more(given: dict[str, Any]) -> None:
+    """Raises InputError for options beside --more-epochs that the run's own recipe decides."""
+    if given["more_epochs"] is None:
+        return
+    kept = ("encoder", "more_epochs", "out", "resume", "overwrite", "as_json")
+    others = [name for name, value in given.items() if name not in kept and value not in (None, False, {})]
+    if others:
+        named = ", ".join(
+            "TASK" if name == "task" else "--" + name.replace("_", "-") if name != "reading" else "options of the table"
+            for name in others
+        )
+        raise InputError(
+            f"--more-epochs goes on with a run by its own recipe: leave out {named} (--start-from RUN begins a new run at it)"
+        )
 
 
 def _token_count(text: str | None) -> int | None:

@@ -16,6 +16,7 @@ from ..changes.methods import Method, trial_of
 from ..changes.notation import method_of
 from ..encoders.encoder import Encoder, encoder_of
 from ..encoders.packed import Compute, restore
+from ..encoders.places import Place
 from ..errors import InputError
 from ..randomness import forked
 from ..tasks.holdout import limited
@@ -37,7 +38,7 @@ CHECKPOINT_SECONDS = 60.0  # a killed run loses at most about this much work
 
 @on_own_stream
 def fit(
-    encoder: Encoder | str | Path, task: Any, method: Method | str | None = None, *, start_from: Any = None,
+    encoder: Encoder | str | Path | Place, task: Any, method: Method | str | None = None, *, start_from: Any = None,
     out: str | Path | None = None, resume: bool = False,
     overwrite: bool = False, progress: bool = False, **settings: object,
 ) -> Run:  # fmt: skip

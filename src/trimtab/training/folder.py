@@ -186,6 +186,11 @@ def _move(names: Sequence[str], source: Path, to: Path) -> None:
         (source / name).replace(to / name)
 
 
+def move_run(source: Path, to: Path) -> None:
+    """Moves the files of the run in `source` into `to`, the delta last: with it the run is whole."""
+    _move(_present(source)[::-1], source, to)
+
+
 def _forget_parts(folder: Path) -> None:
     """Deletes what a killed process had half written of the files of a run; nobody else writes them, as the lock says."""
     for name in _FILES:

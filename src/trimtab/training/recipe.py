@@ -169,6 +169,7 @@ class Recipe:
     validation_share: float = 0.1  # of the training rows held out where there is no validation split
     split_seed: int = 0  # that they are drawn with, whatever the seed of the run
     start_from: str | None = None  # the folder of a run, whose values training begins at
+    more_epochs: tuple[int, ...] = ()  # that the finished run went on for, each time from its best values
     settings: Settings = field(default_factory=Settings)
 
     @classmethod
@@ -247,7 +248,8 @@ def _checked(values: Mapping[str, Any], of: type, where: str) -> dict[str, Any]:
         kinds = tuple(kind for kind in (get_args(hints[name]) or (hints[name],)) if isinstance(kind, type))
         if get_origin(hints[name]) is tuple:
             several = isinstance(value, list | tuple)
-            value, kinds = tuple(map(str, value)) if several else value if name == "text" else (str(value),), (tuple,)
+            item = get_args(hints[name])[0]
+            value, kinds = tuple(map(item, value)) if several else value if name == "text" else (item(value),), (tuple,)
         if float in kinds and type(value) is int:
             value = float(value)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

@@ -59,14 +59,19 @@ def fit_recipe(
     from ..changes.notation import parse_method
     from ..encoders.encoder import load
     from .fit import fit
+    from .more_epochs import more_epochs
 
     method, encoder = parse_method(recipe.method), load(place)
     # Some may still be None: the fit fills in the method's defaults, which depend on the encoder and the rows.
     settings = asdict(recipe.settings)
-    return fit(
+    run = fit(
         encoder, task, method, start_from=recipe.start_from, out=folder, resume=resume, overwrite=overwrite, progress=progress,
         **settings,
     )  # fmt: skip
+    for epochs in recipe.more_epochs:
+        if run.stopped != "interrupted":
+            run = more_epochs(folder, epochs, progress=progress)
+    return run
 
 
 def folder_name(task: str, method: str) -> str:

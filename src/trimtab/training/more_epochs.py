@@ -1,0 +1,118 @@
+"""More epochs for a finished run: it starts from itself, with its own recipe and rows, and its record shows both parts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ..changes.delta_header import header_of
+from ..encoders.places import find_base
+from ..errors import InputError
+from ..files import write_json, write_text
+from ..tasks.read import read
+from .card import model_card
+from .fit import fit
+from .folder import CARD, CHECKPOINT, HISTORY, RECIPE, SCORES, check_folder, move_run, taking_place
+from .recipe import Recipe
+from .run import Run, write_history
+
+_MAKING = ".more"  # in the run's folder: the run of the added epochs, until it takes the place of the other
+
+
+def more_epochs(
+    run: str | Path, epochs: int, out: str | Path | None = None,
+    *, resume: bool = False, overwrite: bool = False, progress: bool = False,
+) -> Run:  # fmt: skip
+    """The Run in the folder `run` after so many more epochs, in its place in one move, or in `out`.
+
+    Where no new step is better, the values stay. An interrupted one lies in `run`/.more (or in `out`), to be resumed. Raises
+    InputError where the run is not finished, or its rows or its encoder are not what they were.
+    """
+    folder, described = Path(run), header_of(run)
+    if (folder / CHECKPOINT).exists():
+        raise InputError(f"the run in {folder} is unfinished: go on with it first (--resume)")
+    if out is None:
+        check_folder(folder, resume=False, overwrite=True, probe=False)
+    earlier, history = _record(folder)
+    if earlier["steps"] == 1 and earlier["method"] == "head":
+        raise InputError(f"the run in {folder} is a linear probe, which is solved for: more epochs change nothing")
+    recipe = Recipe.load(folder / RECIPE)
+    if not recipe.task:
+        raise InputError(
+            f"the rows of the run in {folder} were a table in memory: fit on them with start_from={str(folder)!r}"
+        )
+    task = read(
+        recipe.task, text=recipe.text, label=recipe.label, kind=recipe.kind, metric=recipe.metric, **vars(recipe.reading),
+        validation_share=recipe.validation_share, seed=recipe.split_seed,
+    )  # fmt: skip
+    if task.validation.sha256() != described["task"]["validation_sha256"]:
+        raise InputError(
+            f"the rows of {recipe.task} have changed since the run: give them as a new table (--start-from {folder})"
+        )
+    target = folder / _MAKING if out is None else Path(out)
+    made = fit(
+        find_base(described["base"]), task, recipe.method,
+        start_from=folder, out=target, resume=resume, overwrite=overwrite, progress=progress,
+        **asdict(replace(recipe.settings, epochs=epochs)),
+    )  # fmt: skip
+    if made.stopped == "interrupted":
+        return made
+    name = folder.resolve().name if out is None else target.resolve().name
+    joined = _joined(made, earlier, history, name)
+    write_history(target, joined.history)
+    write_json(target / SCORES, dict(joined.details))
+    write_text(target / CARD, model_card(joined.details, joined.delta))
+    if out is not None:
+        return replace(joined, folder=target)
+    replace(recipe, more_epochs=(*recipe.more_epochs, epochs)).save(target / RECIPE)
+    with taking_place(folder, overwrite=True):
+        move_run(target, folder)
+    shutil.rmtree(target, ignore_errors=True)
+    return replace(joined, folder=folder)
+
+
+def _record(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What scores.json and history.jsonl of a run say; raises InputError where they cannot be read."""
+    try:
+        lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
+        return json.loads((folder / SCORES).read_text(encoding="utf-8")), [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read the record of the run in {folder} ({error}): fit with --start-from instead"
+        ) from error
+
+
+def _joined(made: Run, earlier: Mapping[str, Any], history: list[dict[str, Any]], name: str) -> Run:
+    """`made` with the run before it as its first part: steps, epochs and seconds count on, the baseline is the earlier one's."""
+    last = history[-1]
+    # The score before the added epochs is that of the values that were kept, which the history has already.
+    added = [
+        entry
+        | {
+            "step": entry["step"] + earlier["steps"],
+            "epoch": entry["epoch"] + last["epoch"],
+            "seconds": entry["seconds"] + earlier["seconds"],
+        }
+        for entry in made.history[1:]
+    ]
+    best = made.details["best_step"]
+    details = dict(made.details) | {
+        "run": name,
+        "baseline": earlier["baseline"],
+        "start": earlier["start"],
+        "best_step": best + earlier["steps"] if best else earlier["best_step"],
+        "steps": made.details["steps"] + earlier["steps"],
+        "seconds": made.seconds + earlier["seconds"],
+    }
+    return replace(
+        made,
+        name=name,
+        baseline=earlier["baseline"],
+        history=[*history, *added],
+        seconds=details["seconds"],
+        details=details,
+    )

@@ -252,7 +252,7 @@ def test_commands_name_the_run_as_one_would_type_it_here(tmp_path: Path, monkeyp
     run = write_run(tmp_path / "my runs", "five_classes")
     monkeypatch.chdir(tmp_path)
     text = rendered(run).text
-    assert "trimtab predict 'my runs/five_classes' --text \"...\"" in text
+    assert "trimtab predict 'my runs/five_classes' --text '...'" in text
     assert "trimtab evaluate 'my runs/five_classes'" in text
 
 

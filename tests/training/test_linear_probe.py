@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from small import make_task
 
 from trimtab.changes.delta import Delta
-from trimtab.changes.methods import Head, LayerNorms, Lora
+from trimtab.changes.methods import Full, Head, LayerNorms, Lora
 from trimtab.tasks.losses import TaskLoss
 from trimtab.training.fit import fit
 from trimtab.training.linear_probe import _Logistic, _Ridge, fitted_probe, head_inputs
@@ -181,8 +181,8 @@ def test_a_drawn_head_is_one_option_away(encoder) -> None:
     drawn = encoder.with_head(task, seed=2, head="linear").classifier.weight
     assert torch.equal(bench.model.classifier.weight, drawn)
     assert bench.optimizer.head_lr == LayerNorms.defaults.head_lr
-    begun = set_up(encoder, task, LayerNorms(), Settings(head="linear", seed=2))
-    assert begun.optimizer.head_lr == pytest.approx(LayerNorms.defaults.head_lr / 10)
+    begun = set_up(encoder, task, Full(), Settings(head="linear", seed=2))
+    assert begun.optimizer.head_lr == pytest.approx(Full.defaults.head_lr / 10)
 
 
 def test_the_rate_of_the_last_map_goes_with_what_its_features_reach(encoder) -> None:

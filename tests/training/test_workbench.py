@@ -183,7 +183,7 @@ def test_what_chooses_nothing_is_refused(encoder):
         fit(encoder, make_task(n_train=16, n_validation=4), Nothing(), epochs=1)
 
 
-@pytest.mark.parametrize("method", ["layer_norms", None, LayerNorms])
+@pytest.mark.parametrize("method", [3, LayerNorms])
 def test_what_is_no_method_is_refused_first(method, encoder):
     with pytest.raises(InputError, match=r"is no method: give one such as trimtab\.LayerNorms\(\)"):
         fit(encoder, make_task(n_train=16, n_validation=4), method, epochs=1)

@@ -154,7 +154,7 @@ def test_regression_shows_pairs_and_numbers_and_no_classes(tmp_path: Path) -> No
     assert "before: undefined" in page.text
     assert "sentence1" in page.text
     assert "sentence2" in page.text
-    assert "--text" not in page.text  # one text is not enough for a pair
+    assert "--text '...' --text-pair '...'" in page.text  # one text is not enough for a pair
 
 
 def test_texts_and_names_cannot_become_markup(tmp_path: Path) -> None:

@@ -130,3 +130,10 @@ def test_a_fit_goes_on_from_the_head_that_answers_its_classes(classifier: Callab
     assert other.start is not None, "a new head starts as a linear probe"
     run = fit(encoder, task, Full(), epochs=1)
     assert torch.equal(run.delta.attach(encoder).classifier.weight, run.delta.values["classifier.weight"])
+
+
+def test_the_score_before_training_is_named_as_that_of_the_checkpoints_head(classifier: Callable[..., Encoder]) -> None:
+    encoder, settings = classifier("fish", "cat", "dog"), Settings(head="default")
+    assert set_up(encoder, make_task(), LayerNorms(), settings).start_named == "the checkpoint's own head"
+    new = set_up(encoder, make_task(), LayerNorms(), replace(settings, head_start="random"))
+    assert new.start_named == "an untrained head"

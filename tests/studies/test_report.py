@@ -375,3 +375,27 @@ def test_a_calibration_error_is_not_called_worse_than_that_of_a_head_that_knows_
     }
     assert wording.better(scores, "accuracy") is True
     assert wording.better(scores, "calibration_error") is None
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("a linear probe of the frozen encoder", "rose from 0.224 (a linear probe of the frozen encoder) to 0.863."),
+        ("one answer for all rows", "reached 0.863."),
+        (None, "rose from 0.224 to 0.863."),
+    ],
+)
+def test_the_score_beside_the_result_is_named(tmp_path: Path, start: str | None, said: str) -> None:
+    page = rendered(write_run(tmp_path, "five_classes", start=start))
+    assert f"Accuracy on tickets {said}" in page.text
+    assert f"{start or 'before'}: 0.224" in page.text
+
+
+def test_the_interval_stands_beside_the_score_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    interval = {"metric": "accuracy", "level": 0.95, "rows": 1004, "low": 0.84, "high": 0.88}
+    assert (
+        "95% interval 0.840 to 0.880, 1,004 rows"
+        in rendered(write_run(tmp_path / "a", "five_classes", interval=interval)).text
+    )
+    with pytest.raises(InputError, match="interval"):
+        report(write_run(tmp_path / "b", "five_classes", interval=3))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
+from trimtab.tasks.metrics import interval_text, metric_names, scores
 from trimtab.tasks.score_interval import score_interval, wilson
 from trimtab.tasks.task import Rows, Task
 
@@ -61,3 +62,27 @@ def test_a_score_that_no_resample_moves_is_not_sure_for_that():
     truth = torch.full((6,), 2.0)
     low, high = score_interval(task_of("regression", "pearson"), torch.linspace(0, 1, 6)[:, None], truth)
     assert (low, high) == pytest.approx((wilson(6, 6)[0] - 1, 1 - wilson(6, 6)[0]))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_an_error_that_no_resample_moves_says_nothing_of_other_rows(n: int):
+    logits = torch.full((n, 1), 0.25)  # off by the same in every row
+    low, high = score_interval(task_of("regression", "mean_absolute_error"), logits, torch.zeros(n))
+    assert (low, high) == (0.0, float("inf"))
+    said = interval_text({"low": low, "high": None, "rows": n})
+    assert said == f"nothing is known of its interval from {n} row{'s' if n > 1 else ''}"
+
+
+@pytest.mark.parametrize("kind", ["single_label", "multi_label", "regression"])
+def test_a_metric_alone_is_what_it_is_among_all(kind: str):
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 1 if kind == "regression" else 2, generator=draw)
+    labels = {
+        "single_label": lambda: torch.randint(0, 2, (40,), generator=draw),
+        "multi_label": lambda: torch.randint(0, 2, (40, 2), generator=draw).float(),
+        "regression": lambda: torch.randn(40, generator=draw),
+    }[kind]()
+    task = task_of(kind, "loss")
+    every = scores(task, logits, labels)
+    assert tuple(every) == metric_names(kind)
+    assert {name: scores(task, logits, labels, only=name)[name] for name in every} == every

@@ -467,7 +467,8 @@ def test_run_folder_holds_what_the_design_says(encoder, tmp_path):
     assert scores["elements"] == {"body": run.delta.count_body, "head": run.delta.count_head}
     assert scores["delta_bytes"] == (tmp_path / "delta.safetensors").stat().st_size
     assert set(run.as_json()) == {
-        "run", "scores", "baseline", "elements", "share", "seconds", "examples_per_second", "peak_memory_bytes", "delta_bytes",
+        "run", "scores", "interval", "baseline", "start", "elements", "share", "seconds", "examples_per_second",
+        "peak_memory_bytes", "delta_bytes",
         "steps", "best_step", "stopped",
     }  # fmt: skip
 

@@ -94,5 +94,9 @@ def test_a_probe_that_no_step_beat_is_no_failure_of_training() -> None:
         for step, score in enumerate([0.5, 0.4])
     ]
     state = Progress(step=1, best_step=0, history=history)
-    (note,) = plain_notes(state, None, TASK, VARIED, LABELS, 1, from_probe=True)
-    assert note.startswith("No step has a better accuracy than the linear probe")
+    (note,) = plain_notes(state, None, TASK, VARIED, LABELS, 1, start="a linear probe of the frozen encoder")
+    assert note.startswith("No step has a better accuracy than a linear probe of the frozen encoder")
+    assert "`--method head` finds it" in note
+    (note,) = plain_notes(state, None, TASK, VARIED, LABELS, 1, start="the checkpoint's own head")
+    assert note.startswith("No step has a better accuracy than the checkpoint's own head")
+    assert "--method head" not in note

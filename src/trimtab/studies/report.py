@@ -83,7 +83,7 @@ def page_contents(folder: RunFolder) -> dict[str, Any]:
         "first_mistakes": FIRST_MISTAKES,
         "settings": [(name, wording.setting(value)) for name, value in scores["settings"].items()],
         "commands": list(commands(folder.path, scores["task"]["text_columns"])),
-        "interval": interval_text(scores["interval"]) if scores.get("interval") else None,
+        "interval": interval_text(scores["interval"]) if scores["interval"] else None,
     }
 
 

@@ -58,7 +58,11 @@ SCORES = {
     "metric": str,  # the main one, by which the best step was chosen
     "split": str,  # the one that was scored
     "scores": {str: SCORE},  # at the best step
+    # 95% of the main score; null (older runs) where there is none, and an end that is null is without limit.
+    "interval": ({"low": (float, None), "high": (float, None), "rows": int}, None),
+    "judged_by": (str, None),  # the score by which the best step was chosen; null (older runs): the main one
     "baseline": {str: SCORE},  # before training, of the same names
+    "start": (str, None),  # what the baseline is of, in words; null in older runs
     "metrics": {str: {"higher_is_better": bool, "low": (float, None), "high": (float, None)}},  # null: no end
     "elements": {"body": int, "head": int},  # trained
     "share": float,  # of the body

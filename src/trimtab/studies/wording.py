@@ -6,6 +6,7 @@ from typing import Any
 
 from ..tasks.metrics import METRICS, figure, named
 from ..tasks.task import Task, positive_class
+from ..tasks.words import ONE_ANSWER
 
 # The words of this file stand in sentences and tables alike: plain text, escaped where it meets HTML.
 ACRONYMS = {"auc", "f1", "mae", "map", "mse", "rmse", "roc"}  # parts of metrics' names that stand in capitals
@@ -143,11 +144,12 @@ def headline(scores: Mapping[str, Any]) -> str:
     subject = f"{metric[:1].upper()}{metric[1:]} on {scores['task']['name']}"
     if not defined(after):
         return f"{subject} is {UNDEFINED} after training."
-    if not defined(before):
+    if not defined(before) or scores.get("start") == ONE_ANSWER:  # chance is nothing to have risen from
         return f"{subject} reached {score(after)}."
+    of = f" ({scores['start']})" if scores.get("start") else ""
     if before == after:
-        return f"{subject} stayed at {score(after)}."
-    return f"{subject} {'rose' if after > before else 'fell'} from {score(before)} to {score(after)}."
+        return f"{subject} stayed at {score(after)}{of}."
+    return f"{subject} {'rose' if after > before else 'fell'} from {score(before)}{of} to {score(after)}."
 
 
 def price(scores: Mapping[str, Any]) -> str:

@@ -131,8 +131,8 @@ def probabilities(kind: str, logits: Tensor) -> Tensor:
     return {"single_label": lambda: logits.softmax(-1), "multi_label": logits.sigmoid}.get(kind, lambda: logits)()
 
 
-def scores(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Every metric of the task's kind, for logits (N, C) and labels as `label_tensor` makes them.
+def scores(task: Task, logits: Tensor, labels: Tensor, only: str | None = None) -> dict[str, float]:
+    """Every metric of the task's kind, or `only` one, for logits (N, C) and labels as `label_tensor` makes them.
 
     With two classes precision, recall, F1 and average precision are those of `task.positive`; with more they are macro averages
     over the classes that occur among the labels or the answers (ROC AUC and average precision: each class against the rest,
@@ -145,19 +145,21 @@ def scores(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
         raise ValueError("no rows to score")
     from .losses import TaskLoss
 
+    wanted = _NAMES[task.kind] if only is None else (only,)
+    found, truth, positive = {}, labels.numpy(), task.positive_index
     # The same loss for every run of a task, so that losses of differently weighted trainings can be compared.
-    found = {"loss": float(TaskLoss(task.kind)(logits.float(), labels))}
-    likely, truth = probabilities(task.kind, logits).numpy(), labels.numpy()
-    if task.kind == "regression":
-        found |= _regression(likely, truth)
-    else:
-        positive = task.positive_index
-        if task.kind == "single_label":
-            found |= _single_label(likely, truth, positive)
-        else:
-            found |= _multi_label(likely, truth, task.answering)
+    if "loss" in wanted:
+        found["loss"] = float(TaskLoss(task.kind)(logits.float(), labels))
+    if not {*wanted} <= {"loss", *_RANKING}:
+        likely = probabilities(task.kind, logits).numpy()
+        found |= {
+            "single_label": lambda: _single_label(likely, truth, positive),
+            "multi_label": lambda: _multi_label(likely, truth, task.answering),
+            "regression": lambda: _regression(likely, truth),
+        }[task.kind]()
+    if not {*wanted}.isdisjoint(_RANKING):  # sorts all rows once a class
         found |= _ranking(_class_scores(task.kind, logits), truth, positive)
-    return {name: float(found[name]) for name in _NAMES[task.kind]}
+    return {name: float(found[name]) for name in wanted}
 
 
 def confusion(task: Task, logits: Tensor, labels: Tensor) -> list[list[int]] | None:
@@ -343,8 +345,10 @@ def _regression(values: NDArray, truth: NDArray) -> dict[str, float]:
 
 def interval_text(interval: Mapping[str, Any]) -> str:
     """The 95% confidence interval of a score in words, with how many rows it is of."""
-    low, high = ("without end" if interval[end] is None else figure(interval[end]) for end in ("low", "high"))
-    return f"95% interval {low} to {high}, {counted(interval['rows'], 'row')}"
+    low, high, rows = interval["low"], interval["high"], counted(interval["rows"], "row")
+    if low is None or high is None:
+        return f"nothing is known of its interval from {rows}"
+    return f"95% interval {figure(low)} to {figure(high)}, {rows}"
 
 
 def figure(value: float) -> str:

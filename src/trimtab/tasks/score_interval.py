@@ -17,7 +17,8 @@ def score_interval(task: Task, logits: Tensor, labels: Tensor, seed: int = 0) ->
 
     Accuracy has Wilson's interval (Wilson 1927), other metrics the percentiles of a bootstrap over rows (Efron 1979). Where every
     resample has one score, as where all rows are right, it has the room that Wilson leaves to a share of 1: eight right rows of
-    eight are no proof of 1.0. Nothing of training again, or of a choice made on these rows, is in it.
+    eight are no proof of 1.0. An error has no such room, and one that no resample moves may be any. Nothing of training again, or
+    of a choice made on these rows, is in it.
     """
     metric = METRICS[task.metric]
     if task.metric == "accuracy":
@@ -26,12 +27,15 @@ def score_interval(task: Task, logits: Tensor, labels: Tensor, seed: int = 0) ->
     draw, found = np.random.default_rng(seed), []
     for _ in range(_RESAMPLES):
         at = draw.integers(0, len(labels), len(labels))
-        found.append(scores(task, logits[at], labels[at])[task.metric])
+        found.append(scores(task, logits[at], labels[at], only=task.metric)[task.metric])
     drawn = np.asarray(found)[np.isfinite(found)]
+    ends = -math.inf if metric.low is None else metric.low, math.inf if metric.high is None else metric.high
     if len(drawn) < _RESAMPLES / 2:  # undefined on most resamples: anything may be true
-        return -math.inf if metric.low is None else metric.low, math.inf if metric.high is None else metric.high
+        return ends
     low, high = (float(np.quantile(drawn, q)) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    if low == high and metric.low is not None and metric.high is not None:
+    if low == high:
+        if metric.low is None or metric.high is None:
+            return ends
         room = 1.0 - wilson(len(labels), len(labels))[0]
         return max(metric.low, low - room), min(metric.high, high + room)
     return low, high

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from .workbench import Workbench
 
 
-TIMED_STEPS = 8  # from whose seconds those of the rest are told
+TIMED_STEPS = 8  # from whose seconds those of the rest are told; fewer where they take longer than
+TIMED_SECONDS = 10.0
+_LEAST_SECONDS = 5.0  # to go, of which it is worth to be told
 
 
 def duration(seconds: float) -> str:
@@ -55,8 +57,9 @@ class Display:
         self._training: TaskID | None = None
         # What the last validation and the last steps came to, to be shown until the next.
         self._score, self._loss = "", 0.0
-        self.validation_seconds = 0.0  # the last one took
+        self.validation_seconds: float | None = None  # the last one took; None before the first of this sitting
         self._timed: tuple[int, float] | None = None  # a step of this sitting, and the seconds of all steps until then
+        self._told = False  # how long it will take
 
     def __enter__(self) -> Display:
         """The bar is not there yet: `announce` starts it, below its lines."""
@@ -100,7 +103,7 @@ class Display:
                 f"{counted(bench.settings.epochs or 0, 'epoch')} of {counted(bench.steps_per_epoch, 'step')}, with "
                 f"{counted(bench.n_validations, 'validation')}"
             )
-        if bench.judged_by != bench.task.metric:
+        if bench.judged_by != bench.task.metric and not bench.solves:  # which has one step
             lines.append(
                 f"{counted(len(bench.validation), 'validation row')} are too few to tell steps apart by {bench.task.metric}: the "
                 "best step is that of the lowest validation loss (--validation FILE|SHARE for more rows)"
@@ -150,20 +153,31 @@ class Display:
         )
 
     def _time(self, state: checkpoint.Progress) -> None:
-        """Says once how long the rest will take, from the first steps of this sitting but the two that warm up."""
-        assert self._bench is not None
-        if self._timed is None:
-            self._timed = (state.step + 1, 0.0)
-        first, seconds = self._timed
-        if state.step == first:
-            self._timed = (first, state.step_seconds)
-        left = self._bench.total_steps - state.step
-        if state.step != first + TIMED_STEPS or left < TIMED_STEPS:
+        """Says once how long the rest will take, from the first steps of this sitting but the one that warms up."""
+        if self._told or state.step == 0:  # as the score before training is shown
             return
-        each = (state.step_seconds - seconds) / TIMED_STEPS
-        judged = sum(map(self._bench.validation_due, range(state.step + 1, self._bench.total_steps + 1)))
-        took = left * each + judged * self.validation_seconds
-        self._say([f"about {duration(took)} to go: {each:.2g} s a step, {self.validation_seconds:.2g} s a validation"])
+        if self._timed is None:
+            self._timed = (state.step, state.step_seconds)
+        first, before = self._timed
+        steps, seconds = state.step - first, state.step_seconds - before
+        if steps >= TIMED_STEPS or (steps > 0 and seconds >= TIMED_SECONDS):
+            self._told = True
+            self._say(self._to_go(state.step, seconds / steps))
+
+    def _to_go(self, step: int, each: float) -> list[str]:
+        """How long it takes from `step` on, with `each` seconds a step; nothing where that is soon."""
+        assert self._bench is not None
+        total = self._bench.total_steps
+        validations = sum(
+            map(self._bench.validation_due, range(step, total + 1))
+        )  # the one behind this step is to come
+        took, one = (total - step) * each, self.validation_seconds
+        if one is None:  # a resumed run has not validated yet
+            return [f"about {duration(took)} to go, and {counted(validations, 'validation')}: {each:.2g} s a step"]
+        took += validations * one
+        if took < _LEAST_SECONDS:
+            return []
+        return [f"about {duration(took)} to go: {each:.2g} s a step, {one:.2g} s a validation"]
 
     def validated(self, state: checkpoint.Progress) -> None:
         """Prints one line per validation."""

@@ -13,12 +13,13 @@ _RISE = 1.05  # a validation loss this many times its lowest counts as risen: sm
 
 def plain_notes(
     state: Progress, stopped: str | None, task: Task, logits: Tensor, labels: Tensor, total_steps: int, unknown: float = 0.0,
-    *, from_probe: bool = False, from_run: bool = False, judged_by: str | None = None,
+    *, start: str | None = None, from_run: bool = False, judged_by: str | None = None,
 ) -> list[str]:  # fmt: skip
     """Sentences on answers that are all alike, scores that fell, overfitting, scores still rising, and why training stopped.
 
     `stopped` is "early", "interrupted" or None, as in Run; `logits` (N, C) are the answers to the validation rows and
     `labels` what they should be; `unknown` is the share of unknown tokens among those of the training rows.
+    `start` names a beginning that is as good a model as any.
     `judged_by` is what the best step was chosen by, where that is not the task's metric.
     The history of `state` begins with the score before training.
     """
@@ -26,7 +27,7 @@ def plain_notes(
     if judged_by is not None and judged_by != metric:
         metric, said = judged_by, "validation loss"
     found = [
-        _constant(task, logits, labels, unknown), _worse(state, metric, said, from_probe, from_run), _overfitting(state),
+        _constant(task, logits, labels, unknown), _worse(state, metric, said, start, from_run), _overfitting(state),
         _still_rising(state, metric, said, total_steps), _why_stopped(state, stopped, total_steps),
     ]  # fmt: skip
     return [note for note in found if note]
@@ -59,7 +60,7 @@ def _constant(task: Task, logits: Tensor, labels: Tensor, unknown: float) -> str
     )
 
 
-def _worse(state: Progress, metric: str, said: str, from_probe: bool, from_run: bool) -> str | None:
+def _worse(state: Progress, metric: str, said: str, start: str | None, from_run: bool) -> str | None:
     """What to do where the score before training is better than every one after it; None otherwise."""
     if from_run:
         kept = len(state.history) > 1 and state.best_step == 0
@@ -71,10 +72,11 @@ def _worse(state: Progress, metric: str, said: str, from_probe: bool, from_run: 
     before, *after = [entry["scores"][metric] for entry in state.history]
     if not after or not all(METRICS[metric].better(before, score) for score in after):
         return None
-    if from_probe:
+    if start is not None:
+        probe = "`--method head` finds it in seconds; " if "probe" in start else ""
         return (
-            f"No step has a better {said} than the linear probe of the frozen encoder that training begins at, which is kept. "
-            "`--method head` finds it in seconds; a lower rate (--lr), another method or more rows may bring more."
+            f"No step has a better {said} than {start}, at which training begins and which is kept: {probe}a lower rate (--lr), "
+            "another method or more rows may bring more."
         )
     return (
         f"Training made the {said} worse than it was before. Look at the labels, and at what the rows of a class share; try a "

@@ -56,8 +56,8 @@ class Run:
     def as_json(self) -> dict[str, Any]:
         """What `trimtab fit --json` prints."""
         keys = (
-            "run", "scores", "baseline", "elements", "share", "seconds", "examples_per_second", "peak_memory_bytes",
-            "delta_bytes", "steps", "best_step", "stopped",
+            "run", "scores", "interval", "baseline", "start", "elements", "share", "seconds", "examples_per_second",
+            "peak_memory_bytes", "delta_bytes", "steps", "best_step", "stopped",
         )  # fmt: skip
         return {key: self.details[key] for key in keys}
 
@@ -197,7 +197,8 @@ def _details(
         "stopped": stopped,
         "head": bench.form.reason,
         "notes": said + plain_notes(
-            state, stopped, task, logits, labels, bench.total_steps, bench.unknown_share, from_probe=bench.starts_trained,
+            state, stopped, task, logits, labels, bench.total_steps, bench.unknown_share,
+            start=bench.start_named if bench.starts_trained else None,
             judged_by=bench.judged_by,
             from_run=bench.begun is not None,
         ),

@@ -25,6 +25,7 @@ from ..tasks.batches import Tokens, shuffled_batches, token_groups
 from ..tasks.losses import TaskLoss
 from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
+from ..tasks.words import ONE_ANSWER
 from .forward import all_logits, batch_logits
 from .head_choice import Form
 from .head_start import named_states, probed
@@ -115,8 +116,10 @@ class Workbench:
         if self.begun is not None:
             return NAMED
         if self.solves:
-            return "one answer for all rows"
-        return "an untrained head" if self.start is None else "a linear probe of the frozen encoder"
+            return ONE_ANSWER
+        if self.start is not None:
+            return "a linear probe of the frozen encoder"
+        return "the checkpoint's own head" if self.model.head_kept else "an untrained head"
 
     @property
     def total_steps(self) -> int:

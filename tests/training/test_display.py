@@ -1,0 +1,50 @@
+"""What is said of the time that a fit takes."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from trimtab.training.checkpoint import Progress
+from trimtab.training.display import Display
+
+
+def told(
+    capsys: pytest.CaptureFixture[str], total: int, every: int, each: float, begun: int = 0, **seen: Any
+) -> list[str]:
+    """The lines on how long it takes, of a run of `total` steps from step `begun` on, validated after every `every` steps."""
+    bench: Any = SimpleNamespace(total_steps=total, validation_due=lambda step: step % every == 0 or step == total)
+    display, state = Display(True), Progress(step=begun, step_seconds=begun * each)
+    display._bench = bench
+    display.validation_seconds = seen.get("validation_seconds")
+    if not begun:
+        display.stepped(state)  # as behind the score before training
+    while state.step < total:
+        state.step += 1
+        state.step_seconds += each
+        for _ in range(2 if bench.validation_due(state.step) else 1):  # behind a validation once more
+            display.stepped(state)
+    return [line for line in capsys.readouterr().err.splitlines() if "to go" in line]
+
+
+@pytest.mark.parametrize("every", [1, 9, 10, 27])
+def test_it_is_told_once_how_long_the_rest_takes(capsys: pytest.CaptureFixture[str], every: int) -> None:
+    (line,) = told(capsys, 27, every, 1.0, validation_seconds=3.0)
+    left = 18 + 3 * sum(step % every == 0 or step == 27 for step in range(9, 28))
+    assert line == f"about {left} s to go: 1 s a step, 3 s a validation"
+
+
+def test_few_slow_steps_are_timed_by_fewer(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = told(capsys, 6, 6, 60.0, validation_seconds=30.0)
+    assert (
+        line == "about 4 min to go: 60 s a step, 30 s a validation"
+    )  # behind the second step: 4 more, and a validation
+
+
+def test_what_is_over_soon_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys, 12, 12, 0.1, validation_seconds=0.1) == []
+
+
+def test_a_resumed_run_counts_validations_whose_seconds_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = told(capsys, 120, 20, 1.0, begun=40)
+    assert line == "about 71 s to go, and 4 validations: 1 s a step"

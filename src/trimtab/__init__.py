@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .tasks.task import Task
     from .training.export import export
     from .training.fit import fit
+    from .training.more_epochs import more_epochs
     from .training.recipe import Recipe, Settings
     from .training.run import Run
     from .training.use import Predictor, evaluate, merge, predict
@@ -69,6 +70,7 @@ _HOMES = {
     "tasks.task": ("Task",),
     "training.export": ("export",),
     "training.fit": ("fit",),
+    "training.more_epochs": ("more_epochs",),
     "training.recipe": ("Recipe", "Settings"),
     "training.run": ("Run",),
     "training.use": ("Predictor", "evaluate", "merge", "predict"),

@@ -1,16 +1,22 @@
 """A finished run that goes on: in its place, with both parts in its record, and never worse."""
 
 import json
+import signal
 import tomllib
+from contextlib import contextmanager
 
 import pytest
 import torch
 from small import ANIMALS, make_task
 
+import trimtab.training.more_epochs as module
+from trimtab.changes.delta import Delta
 from trimtab.errors import InputError
 from trimtab.tasks.read import read
+from trimtab.training import folder
 from trimtab.training.fit import fit
 from trimtab.training.more_epochs import more_epochs
+from trimtab.training.workbench import Workbench
 
 SETTINGS = {"epochs": 1, "batch_size": 8, "lr": 5e-3, "compute": "float32"}
 
@@ -65,3 +71,97 @@ def test_other_options_beside_it_are_refused(command):
     code, _, err = command("fit", "runs/x", "--more-epochs", 2, "--lr", 1e-3)
     assert code == 2
     assert "leave out --lr" in err
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextmanager
+def interrupted_before(step):
+    """Ctrl-C is pressed in front of optimizer step `step` (from 0)."""
+    train_step = Workbench.train_step
+
+    def step_after_interrupt(bench, number):
+        if number == step:
+            signal.raise_signal(signal.SIGINT)
+        return train_step(bench, number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workbench, "train_step", step_after_interrupt)
+        yield
+
+
+def killed(*_):
+    raise Killed
+
+
+@pytest.mark.parametrize("moved", range(7))
+def test_a_kill_while_the_new_part_takes_its_place_leaves_the_old_run(encoder, table, tmp_path, monkeypatch, moved):
+    """As a killed process leaves it: nothing is cleaned up. The next try finds the old run and comes to the end."""
+    first = fit(encoder, read(table), out=tmp_path / "run", **SETTINGS)
+    other = fit(encoder, read(table), out=tmp_path / "other", **SETTINGS | {"seed": 1})
+    run, other_folder = tmp_path / "run", tmp_path / "other"
+
+    def some(source, to):
+        folder._move(folder._present(source)[::-1][:moved], source, to)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_clear", lambda folder: None)
+        patch.setattr(folder, "_put_back", lambda folder: None)
+        with pytest.raises(Killed), folder.taking_place(run, overwrite=True):
+            some(other_folder, run)
+    (run / ".begun").touch()
+    whole = not (other_folder / "delta.safetensors").exists()
+    assert whole == (moved == 6)
+    folder.settle(run)
+    assert Delta.load(run).sha256 == (other if whole else first).delta.sha256
+    assert not (run / ".begun").exists()
+    assert not (run / ".replaced").exists()
+    assert (run / "scores.json").exists()
+    assert len(more_epochs(run, 1).history) == 3
+
+
+def test_a_kill_before_the_new_part_takes_its_place_needs_no_more_than_another_try(
+    encoder, table, tmp_path, monkeypatch
+):
+    first = fit(encoder, read(table), out=tmp_path / "run", **SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_history", killed)
+        with pytest.raises(Killed):
+            more_epochs(tmp_path / "run", 1)
+    assert (tmp_path / "run/.more/delta.safetensors").exists()
+    assert Delta.load(tmp_path / "run").sha256 == first.delta.sha256
+    more = more_epochs(tmp_path / "run", 1, resume=True)
+    assert [entry["epoch"] for entry in more.history] == [0, 1, 2]
+    assert not (tmp_path / "run/.more").exists()
+
+
+def test_an_interrupted_one_is_resumed_and_the_run_is_left_until_then(encoder, table, tmp_path):
+    first = fit(encoder, read(table), out=tmp_path / "run", **SETTINGS)
+    fit(encoder, read(table), out=tmp_path / "whole", **SETTINGS)
+    with interrupted_before(3):
+        stopped = more_epochs(tmp_path / "run", 2)
+    assert (stopped.stopped, stopped.folder) == ("interrupted", tmp_path / "run/.more")
+    assert Delta.load(tmp_path / "run").sha256 == first.delta.sha256
+    with pytest.raises(InputError, match="--resume goes on with it"):
+        more_epochs(tmp_path / "run", 2)
+    more, whole = more_epochs(tmp_path / "run", 2, resume=True), more_epochs(tmp_path / "whole", 2)
+    assert more.delta.sha256 == whole.delta.sha256
+    assert [entry["step"] for entry in more.history] == [0, 5, 10, 15]
+
+
+def test_nothing_never_takes_the_place_of_a_run(encoder, table, tmp_path):
+    first = fit(encoder, read(table), out=tmp_path / "run", **SETTINGS)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="has gone"), folder.taking_place(tmp_path / "run", overwrite=True):
+        folder.move_run(tmp_path / "none", tmp_path / "run")
+    assert Delta.load(tmp_path / "run").sha256 == first.delta.sha256
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="without torchrun"):
+        more_epochs(tmp_path, 1)

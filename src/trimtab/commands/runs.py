@@ -180,12 +180,17 @@ def _method_of(start_from: str | None, method: str | None, is_recipe: bool) -> s
 def _gone_on(run: str, epochs: int, out: Path | None, resume: bool, overwrite: bool) -> Any:
     """The finished run `run` after so many more epochs; raises InputError as `more_epochs` does."""
     from ..changes.delta_header import header_of
+    from ..training.folder import settle
 
+    settle(Path(run))
     header_of(run)  # before torch is imported
     from ..training.more_epochs import more_epochs
 
     share_machine()
-    return more_epochs(run, epochs, out, resume=resume, overwrite=overwrite, progress=True)
+    made = more_epochs(run, epochs, out, resume=resume, overwrite=overwrite, progress=True)
+    if made.stopped == "interrupted":
+        say(f"the run in {run} is as it was; what follows is said of the added epochs, in {made.folder}")
+    return made
 
 
 def _check_more(given: dict[str, Any]) -> None:

@@ -114,6 +114,25 @@ def taking_place(folder: Path, *, resume: bool = False, overwrite: bool = False)
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def settle(folder: Path) -> None:
+    """Where a process was killed while a finished run took an older one's place, puts the older one back unless the new one is
+    whole; raises InputError where another process makes a run there."""
+    aside = folder / _OLDER
+    # With a checkpoint it is an interrupted run, which --resume goes on with.
+    if not aside.exists() or (folder / CHECKPOINT).exists():
+        return
+    with _claimed(folder) as broken_off:
+        # scores.json and the delta are the last of a run, in whichever order.
+        whole = (folder / TENSORS).exists() and (folder / SCORES).exists()
+        older = (aside / TENSORS).exists()
+        if broken_off and not (older and whole):
+            if older:
+                _clear(folder)
+            _put_back(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+        (folder / _BEGUN).unlink(missing_ok=True)
+
+
 @contextmanager
 def _claimed(folder: Path) -> Iterator[bool]:
     """Holds the lock on the mark of `folder`; yields whether it was there already, as a run that was broken off leaves it."""
@@ -187,7 +206,12 @@ def _move(names: Sequence[str], source: Path, to: Path) -> None:
 
 
 def move_run(source: Path, to: Path) -> None:
-    """Moves the files of the run in `source` into `to`, the delta last: with it the run is whole."""
+    """Moves the files of the run in `source` into `to`, the delta last: with it the run is whole.
+
+    Raises InputError where there is none any more, so that nothing never takes the place of a run.
+    """
+    if not (source / TENSORS).exists():
+        raise InputError(f"the run in {source} has gone, perhaps by another process; that in {to} is as it was")
     _move(_present(source)[::-1], source, to)
 
 

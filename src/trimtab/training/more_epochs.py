@@ -9,14 +9,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..changes.delta_header import header_of
+from ..changes.delta_header import TENSORS, header_of
 from ..encoders.places import find_base
 from ..errors import InputError
 from ..files import write_json, write_text
 from ..tasks.read import read
 from .card import model_card
 from .fit import fit
-from .folder import CARD, CHECKPOINT, HISTORY, RECIPE, SCORES, check_folder, move_run, taking_place
+from .folder import CARD, CHECKPOINT, HISTORY, RECIPE, SCORES, check_folder, move_run, settle, taking_place
+from .ranks import started
 from .recipe import Recipe
 from .run import Run, write_history
 
@@ -29,10 +30,15 @@ def more_epochs(
 ) -> Run:  # fmt: skip
     """The Run in the folder `run` after so many more epochs, in its place in one move, or in `out`.
 
-    Where no new step is better, the values stay. An interrupted one lies in `run`/.more (or in `out`), to be resumed. Raises
-    InputError where the run is not finished, or its rows or its encoder are not what they were.
+    Where no new step is better, the values stay. An interrupted one lies in `run`/.more (or in `out`), to be resumed, and the
+    run is as it was. Raises InputError where the run is not finished, its rows or its encoder are not what they were, or
+    torchrun has started several processes.
     """
-    folder, described = Path(run), header_of(run)
+    if started() > 1:  # each would move the run
+        raise InputError("more epochs are trained by one process: start it without torchrun")
+    folder = Path(run)
+    settle(folder)
+    described = header_of(run)
     if (folder / CHECKPOINT).exists():
         raise InputError(f"the run in {folder} is unfinished: go on with it first (--resume)")
     if out is None:
@@ -54,6 +60,9 @@ def more_epochs(
             f"the rows of {recipe.task} have changed since the run: give them as a new table (--start-from {folder})"
         )
     target = folder / _MAKING if out is None else Path(out)
+    # Trained, but killed before it took the run's place: its record may be half joined, so it is made anew.
+    if out is None and (target / TENSORS).exists() and not (target / CHECKPOINT).exists():
+        resume, overwrite = False, True
     made = fit(
         find_base(described["base"]), task, recipe.method,
         start_from=folder, out=target, resume=resume, overwrite=overwrite, progress=progress,

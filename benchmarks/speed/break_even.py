@@ -18,7 +18,7 @@ from scaling import make_task
 
 from trimtab.changes.methods import Head, LastLayers, Method
 from trimtab.encoders.encoder import load
-from trimtab.training.recipe import Settings
+from trimtab.results.recipe import Settings
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
 

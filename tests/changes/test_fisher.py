@@ -16,8 +16,8 @@ from torch.nn import functional
 from trimtab.changes.fisher import ESTIMATORS, Fisher, Meter, cost_note, factors, mean_of, stability_of
 from trimtab.changes.methods import Biases, Full, Head, LayerNorms, Lora, Random
 from trimtab.changes.selection import Selection
-from trimtab.encoders.padded import padded_logits
-from trimtab.encoders.parts import Part, parts_of
+from trimtab.encoders.parameter_kinds import Part, parts_of
+from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.tasks.batches import Tokens
 

@@ -13,8 +13,8 @@ from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.given_head import residuals
 from trimtab.changes.methods import Biases, Full, LayerNorms
 from trimtab.changes.notation import method_text, parse_method
-from trimtab.encoders.padded import padded_logits
-from trimtab.encoders.parts import parts_of
+from trimtab.encoders.parameter_kinds import parts_of
+from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.tasks.batches import Tokens
 

@@ -13,8 +13,8 @@ import torch
 import trimtab
 from trimtab.changes.delta import Delta
 from trimtab.encoders.encoder import load
-from trimtab.encoders.padded import padded_logits
-from trimtab.training.recipe import Recipe
+from trimtab.engine.padded import padded_logits
+from trimtab.results.recipe import Recipe
 
 OLD = Path(__file__).parent.parent / "fixtures" / "format3"
 EXPECTED = json.loads((OLD / "expected.json").read_text())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trimtab.changes.ranking import highest, scores_at, top_of
 from trimtab.changes.selection import Selection
-from trimtab.encoders.parts import Part
+from trimtab.encoders.parameter_kinds import Part
 from trimtab.errors import InputError
 
 SHAPES = {"a": (4, 3), "b": (6,), "c": (2, 5)}

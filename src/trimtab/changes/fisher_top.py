@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..encoders.observed import pieces
-from ..encoders.parts import parts_of
+from ..encoders.parameter_kinds import parts_of
+from ..engine.per_example_rows import pieces
 from ..errors import InputError
 from .choices import check_measure
 from .fisher import Meter

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..encoders.parts import parts_of
+from ..encoders.parameter_kinds import parts_of
 from ..errors import InputError
 from .by_text import ByText, Segments, Watched, bias_gradients, norm_gradients
 from .selection import Selection

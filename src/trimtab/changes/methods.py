@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ..encoders.parts import EMBEDDINGS, KINDS, NORM_KINDS, Part, layers_of, parts_of
+from ..encoders.parameter_kinds import EMBEDDINGS, KINDS, NORM_KINDS, Part, layers_of, parts_of
 from ..errors import InputError, suggestion
 from .selection import Selection, check_size, wanted_count
 

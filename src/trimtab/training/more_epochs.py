@@ -16,7 +16,7 @@ from ..files import write_json, write_text
 from ..results.model_card import model_card
 from ..results.recipe import Recipe
 from ..results.run_folder import CARD, CHECKPOINT, HISTORY, RECIPE, SCORES, check_folder, move_run, settle, taking_place
-from ..tasks.read import read
+from ..tasks.read import read_again
 from .fit import fit
 from .ranks import started
 from .run import Run, write_history
@@ -51,10 +51,7 @@ def more_epochs(
         raise InputError(
             f"the rows of the run in {folder} were a table in memory: fit on them with start_from={str(folder)!r}"
         )
-    task = read(
-        recipe.task, text=recipe.text, label=recipe.label, kind=recipe.kind, metric=recipe.metric, **vars(recipe.reading),
-        validation_share=recipe.validation_share, seed=recipe.split_seed,
-    )  # fmt: skip
+    task = read_again(recipe)
     if task.validation.sha256() != described["task"]["validation_sha256"]:
         raise InputError(
             f"the rows of {recipe.task} have changed since the run: give them as a new table (--start-from {folder})"

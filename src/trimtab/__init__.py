@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from .changes.selection import Selection
     from .encoders.encoder import Encoder, load
     from .errors import InputError
-    from .exports.merged import export
-    from .inference.predictor import Predictor, evaluate, merge, predict
+    from .exports.merged import export, merge
+    from .inference.evaluate import evaluate
+    from .inference.predictor import Predictor, predict
     from .pages.run_page import report
     from .results.comparison import Comparison
     from .results.recipe import Recipe, Settings
@@ -68,12 +69,13 @@ _HOMES = {
     "results.comparison": ("Comparison",),
     "tasks.read": ("read",),
     "tasks.task": ("Task",),
-    "exports.merged": ("export",),
+    "exports.merged": ("export", "merge"),
     "training.fit": ("fit",),
     "training.more_epochs": ("more_epochs",),
     "results.recipe": ("Recipe", "Settings"),
     "training.run": ("Run",),
-    "inference.predictor": ("Predictor", "evaluate", "merge", "predict"),
+    "inference.evaluate": ("evaluate",),
+    "inference.predictor": ("Predictor", "predict"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -11,8 +11,9 @@ from small import ANIMALS, first_animal, sentences, write_csv
 
 from trimtab.changes.methods import Head
 from trimtab.errors import InputError
+from trimtab.inference.evaluate import evaluate
 from trimtab.inference.predict_file import predict_file
-from trimtab.inference.predictor import Predictor, evaluate, predict
+from trimtab.inference.predictor import Predictor, predict
 from trimtab.results.recipe import Recipe
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task

@@ -23,9 +23,11 @@ class Answering:
 
     def given(self, likely: NDArray) -> NDArray:
         """1 for each class that is given and 0 for others, (N, C), from probabilities (N, C)."""
-        given = (likely >= self.threshold).astype("int64")
+        import numpy as np
+
+        given = (likely >= self.threshold).astype(np.int64)
         if self.at_least_one:
-            (without,) = (~given.any(-1)).nonzero()
+            without = np.flatnonzero(~given.any(-1))
             given[without, likely[without].argmax(-1)] = 1
         return given
 

@@ -148,14 +148,14 @@ def _picture_beside(out: Path) -> Path:
 
 def _check_ours(path: Path, option: str, key: str) -> None:
     """Raises InputError where `path` holds something that does not say `key` of itself, such as weights: it would be lost."""
-    from safetensors import SafetensorError, safe_open
+    from ..files import BAD_TENSORS, open_tensors
 
     if not path.exists():
         return
     try:
-        with safe_open(path, framework="np") as file:
-            ours = key in (file.metadata() or {})
-    except (OSError, SafetensorError):
+        with open_tensors(path) as file:
+            ours = key in file.header
+    except (OSError, *BAD_TENSORS):
         ours = False
     if not ours:
         raise InputError(f"{option} {path}: this file holds something else, which would be lost: choose another name")

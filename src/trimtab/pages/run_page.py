@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..files import write_text
 from ..results import formatting
 from ..results.formatting import answer, count, score, score_name
-from ..results.run_files import RunFolder, read_run_folder
+from ..results.record import RunFolder, read_run_folder
 from ..tasks.metrics import interval_text
 from .charts import Chart, Line, Mark, Point, line_chart
 from .tables import MANY, class_counts, confusion_grid, often_confused, trained_grid, trained_sums, weakest

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..randomness import forked
 from ..results.checkpoint import Progress, chosen_in, load_checkpoint, save_checkpoint
 from ..results.recipe import settings_from
+from ..results.record import write_history
 from ..results.run_folder import RECIPE, check_folder, gone_if_empty, taking_place
 from ..tasks.holdout import limited
 from ..tasks.metrics import improves
@@ -28,7 +29,7 @@ from ..tasks.read import task_of
 from .cuda_graphs import on_own_stream
 from .display import Display
 from .ranks import joined
-from .run import Run, finished_run, recipe_of, write_history
+from .run import Run, finished_run, recipe_of
 from .set_up import set_up
 from .start_from import found_start
 from .workbench import Workbench

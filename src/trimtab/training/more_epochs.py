@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -12,14 +11,14 @@ from typing import Any
 from ..changes.delta_header import TENSORS, header_of
 from ..encoders.places import find_base
 from ..errors import InputError
-from ..files import write_json, write_text
 from ..results.model_card import model_card
 from ..results.recipe import Recipe
-from ..results.run_folder import CARD, CHECKPOINT, HISTORY, RECIPE, SCORES, check_folder, move_run, settle, taking_place
+from ..results.record import read_run_folder, write_record
+from ..results.run_folder import CHECKPOINT, RECIPE, check_folder, move_run, settle, taking_place
 from ..tasks.read import read_again
 from .fit import fit
 from .ranks import started
-from .run import Run, write_history
+from .run import Run
 
 _MAKING = ".more"  # in the run's folder: the run of the added epochs, until it takes the place of the other
 
@@ -69,9 +68,7 @@ def more_epochs(
         return made
     name = folder.resolve().name if out is None else target.resolve().name
     joined = _joined(made, earlier, history, name)
-    write_history(target, joined.history)
-    write_json(target / SCORES, dict(joined.details))
-    write_text(target / CARD, model_card(joined.details, joined.delta))
+    write_record(target, joined.details, joined.history, model_card(joined.details, joined.delta))
     if out is not None:
         return replace(joined, folder=target)
     replace(recipe, more_epochs=(*recipe.more_epochs, epochs)).save(target / RECIPE)
@@ -84,12 +81,12 @@ def more_epochs(
 def _record(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What scores.json and history.jsonl of a run say; raises InputError where they cannot be read."""
     try:
-        lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
-        return json.loads((folder / SCORES).read_text(encoding="utf-8")), [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
+        found = read_run_folder(folder)
+    except InputError as error:
         raise InputError(
             f"cannot read the record of the run in {folder} ({error}): fit with --start-from instead"
         ) from error
+    return found.scores, found.history
 
 
 def _joined(made: Run, earlier: Mapping[str, Any], history: list[dict[str, Any]], name: str) -> Run:

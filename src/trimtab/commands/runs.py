@@ -145,8 +145,7 @@ def fit(
     if not is_first():
         return  # under torchrun one process writes and talks
     assert run.folder is not None
-    from ..pages.run_page import report
-    from ..pages.usage import use_lines
+    from ..pages.run_page import report, use_lines
 
     # The page is drawn from the files that were written, like that of any other run.
     page = report(run.folder)

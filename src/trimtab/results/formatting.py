@@ -105,6 +105,24 @@ def answer(value: str | float) -> str:
     return (f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{round(value, 3):,.10g}").replace("-", "−")
 
 
+def tick(value: float, step: float) -> str:
+    """`value` on an axis whose ticks are `step` apart, with the decimals that this needs and no more than a margin holds."""
+    # In thousands, millions or billions where it is long; in powers of ten where it is short of zeros behind the point.
+    scale, unit = next(
+        ((s, u) for s, u in ((1e9, "B"), (1e6, "M"), (1e3, "K")) if abs(value) >= 1e5 and abs(value) >= s), (1, "")
+    )
+    if value == 0 and step < 1e-4:
+        return "0"
+    if abs(value) < 1e-3 and step < 1e-4:
+        digits = math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(step) + 1e-9)
+        return f"{value:.{max(1, digits + 1)}e}".replace("-", "−")
+    # A step is 1, 2, 2.5 or 5 times a power of ten, one less than which is enough for any.
+    decimals = max(0, -math.floor(math.log10(step / scale) + 1e-9)) if step else 0
+    if abs(round(step / scale * 10**decimals) - step / scale * 10**decimals) > 1e-6:
+        decimals += 1
+    return f"{value / scale:,.{decimals}f}{unit}".replace("-", "−")
+
+
 def p_value(p: float | None) -> str:
     """To three decimals, "< 0.001" below; "" where there is none."""
     return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ Colour = Literal["blue", "orange"]
 # Colours that occur nowhere else. matplotlib knows no variables of CSS, so that it draws in these, and the SVG names the page's
 # own in their place, which are light or dark as the reader likes.
 INK, MUTED, RULE, PAPER, BLUE, ORANGE = (f"#01020{i}" for i in range(1, 7))
-_VARIABLES = dict(
-    zip((INK, MUTED, RULE, PAPER, BLUE, ORANGE), ("ink", "muted", "rule", "paper", "blue", "orange"), strict=True)
-)
+_VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper", BLUE: "blue", ORANGE: "orange"}
 COLOURS: Mapping[Colour, str] = {"blue": BLUE, "orange": ORANGE}
 # Lengths of a chart for a page are in units of the view box. At the widths that charts are shown at (330 to 480 pixels) a unit is
 # about a pixel, and so letters are about as large as those of the page.
@@ -31,16 +29,15 @@ WIDTH = 380
 STEPS = [1, 2, 2.5, 5, 10]  # of ticks that count: round numbers
 SMALL = 11  # units: letters of ticks, names and keys
 _UNITS_PER_INCH = 72  # of matplotlib's SVG
-_NO_XML = re.compile(
-    "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
-)  # characters that no XML document can hold
+# Characters that no XML document can hold.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def style(settings: Mapping[str, Any] | None = None) -> Iterator[None]:
     """A block, or a decorated function, in which matplotlib has the settings of this package and none of the user's.
 
-    Somebody's matplotlibrc may ask for LaTeX, say, which takes text for formulas. Behind the block all is as before.
+    `settings`: rcParams that differ from those of other charts. Somebody's matplotlibrc may ask for LaTeX, say, which takes text for formulas. Behind the block all is as before.
     """
     import matplotlib as mpl
 
@@ -51,8 +48,7 @@ def style() -> Iterator[None]:
                 "font.family": ["DejaVu Sans"],  # comes with matplotlib: places are the same on every machine
                 "text.parse_math": False,  # a name with two $ is a name
                 "svg.fonttype": "none",  # text stays text
-                "axes.spines.top": False,
-                "axes.spines.right": False,
+                **(settings or {}),
             }
         )
         # A font that lacks somebody's letters says so once for each of them; a page takes the reader's fonts anyway.
@@ -65,14 +61,13 @@ def writable(text: str) -> str:
     return _NO_XML.sub("?", text)
 
 
-def canvas(height: float, **options: str) -> Figure:
+def canvas(height: float, **options: Any) -> Figure:
     """An empty figure of WIDTH by `height` units."""
     from matplotlib.figure import Figure
 
+    # So is a unit a pixel and a point, whatever matplotlib counts in.
     size = (WIDTH / _UNITS_PER_INCH, height / _UNITS_PER_INCH)
-    figure = Figure(
-        figsize=size, dpi=_UNITS_PER_INCH, **options
-    )  # a unit is a pixel and a point, whatever matplotlib counts in
+    figure = Figure(figsize=size, dpi=_UNITS_PER_INCH, **options)
     figure.patch.set_visible(False)
     return figure
 
@@ -80,6 +75,7 @@ def canvas(height: float, **options: str) -> Figure:
 def dress(axes: Axes) -> None:
     """Gives axes the colours and the letters of the page."""
     axes.patch.set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.tick_params(which="both", color=MUTED, labelcolor=MUTED, labelsize=SMALL)
 

@@ -42,7 +42,7 @@ def means_by_place(
         return list(layers.values()), kinds, total / count
 
 
-@style()
+@style({"text.parse_math": True})  # powers of ten beside the colours are formulas; names are not
 def draw_heat_map(layers: list[str], kinds: list[str], values: Any, title: str, unit: str, to: Path) -> Path:
     """Draws `values` (layers, kinds) on a logarithmic scale and writes the picture; the ending of `to` is its format.
 
@@ -58,7 +58,7 @@ def draw_heat_map(layers: list[str], kinds: list[str], values: Any, title: str, 
     # Over all of the page, on several lines where it is long: some 11 letters an inch. matplotlib's own wrapping would cut words
     # that are longer than a line.
     lines = textwrap.fill(writable(title), int(11 * figure.get_figwidth()))
-    figure.suptitle(lines, fontsize=10)
+    figure.suptitle(lines, fontsize=10, parse_math=False)
     if (values > 0).any():
         _draw(figure, axes, layers, kinds, values, unit)
     else:
@@ -90,6 +90,12 @@ def _draw(figure: Figure, axes: Axes, layers: list[str], kinds: list[str], value
         if np.isfinite(values[i, j]):
             # Viridis is dark below: white letters up to six tenths of the logarithmic range, black ones above.
             dark = values[i, j] < lowest * (highest / lowest) ** 0.6
-            axes.text(j, i, f"{values[i, j]:.0e}".replace("e-0", "e-"), ha="center", va="center", fontsize=7,
+            axes.text(j, i, _one_digit(values[i, j]), ha="center", va="center", fontsize=7,
                       color="white" if dark else "black")  # fmt: skip
     figure.colorbar(image, label=unit)
+
+
+def _one_digit(value: float) -> str:
+    """A number of any size in a narrow cell: 3, 2e-5, 4e3."""
+    digit, exponent = f"{value:.0e}".split("e")
+    return digit if int(exponent) == 0 else f"{digit}e{int(exponent)}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..results.formatting import defined, tick
+from ..results.formatting import tick
 from .charts import (
     COLOURS,
     INK,
@@ -29,6 +29,7 @@ from .charts import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 # Units of the view box. The same plotting area for all charts, so that charts side by side share their axes' places.
 HEIGHT = 240
@@ -46,6 +47,11 @@ class Point:
     y: float | None
     title: str
 
+    @property
+    def value(self) -> float:
+        """y, or NaN where it is not drawn."""
+        return self.y if self.y is not None and math.isfinite(self.y) else math.nan
+
 
 @dataclass(frozen=True)
 class Line:
@@ -58,7 +64,7 @@ class Line:
     @property
     def drawn(self) -> list[Point]:
         """The points that can be drawn."""
-        return [point for point in self.points if defined(point.y)]
+        return [point for point in self.points if not math.isnan(point.value)]
 
 
 @dataclass(frozen=True)
@@ -78,10 +84,8 @@ class LineChart:
     summary: str  # one sentence for those who cannot see the drawing
     lines: Sequence[Line]  # the last is drawn on top
     mark: Mark | None = None  # the best evaluation, say
-    limits: tuple[float | None, float | None] = (
-        None,
-        None,
-    )  # the lowest and highest value that y can take, where there are such
+    # The lowest and the highest value that y can take, where there are such.
+    limits: tuple[float | None, float | None] = (None, None)
 
     def svg(self) -> str:
         """The chart as an SVG element for HTML; the title is the page's to write."""
@@ -113,7 +117,7 @@ class LineChart:
 
         # An axis without values still needs two ends, or nothing could be drawn.
         xs = [point.x for line in self.lines for point in line.points] or [0.0]
-        ys = [point.y or 0.0 for line in self.lines for point in line.drawn] or [0.0]
+        ys = [point.value for line in self.lines for point in line.drawn] or [0.0]
         low, high = min(xs), max(*xs, min(xs) + 1)
         # x counts things, so no tick lies between whole numbers.
         places = [x for x in MaxNLocator(5, integer=True, steps=STEPS).tick_values(low, high) if low <= x <= high]
@@ -138,30 +142,24 @@ class LineChart:
         side = "left" if part < 0.25 else "right" if part > 0.75 else "center"
         axes.annotate(writable(mark.label), (mark.x, 1), xycoords=above, xytext=(0, 8), textcoords="offset points",
                       ha=side, color=INK, fontsize=SMALL)  # fmt: skip
-        at = [point.y for line in self.lines for point in line.drawn if point.x == mark.x]
+        at = [point.value for line in self.lines for point in line.drawn if point.x == mark.x]
         axes.plot([mark.x] * len(at), at, linestyle="", marker="o", markersize=12, markerfacecolor="none",
                   markeredgecolor=INK, markeredgewidth=1.5, clip_on=False, zorder=4)  # fmt: skip
 
 
-def _draw(axes: Axes, line: Line, gid: str) -> object:
+def _draw(axes: Axes, line: Line, gid: str) -> Line2D:
     """Draws a line, broken where a value is missing, and returns what stands for it in the key."""
     colour, marker = COLOURS[line.colour], _MARKERS[line.colour]
-    dots = {
-        "marker": marker,
-        "markersize": 7,
-        "markerfacecolor": colour,
-        "markeredgecolor": PAPER,
-        "markeredgewidth": 1.5,
-    }
+    dots: dict[str, Any] = {"marker": marker, "markersize": 7, "markerfacecolor": colour, "markeredgecolor": PAPER}
     (drawn,) = axes.plot(
         [point.x for point in line.points],
-        [point.y if defined(point.y) else math.nan for point in line.points],
+        [point.value for point in line.points],
         label=writable(line.name), color=colour, linewidth=2, linestyle=_DASHES[line.colour], clip_on=False, zorder=3,
-        solid_joinstyle="round", **(dots if len(line.points) <= MANY else {}),
+        markeredgewidth=1.5, solid_joinstyle="round", **(dots if len(line.points) <= MANY else {}),
     )  # fmt: skip
     # Wider than the dots, which are hard to hit.
     size = 16 if len(line.points) <= MANY else 8
-    answer_the_pointer(axes, gid, [(point.x, point.y or 0.0) for point in line.drawn], size)
+    answer_the_pointer(axes, gid, [(point.x, point.value) for point in line.drawn], size)
     return drawn
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..results.comparison import Comparison, Summary
@@ -32,18 +32,12 @@ _EXACTLY: dict[str, Callable[[float], str]] = {  # where those are alike
     "seconds": lambda value: f"{value:,.8g} s",
     "delta_bytes": lambda value: f"{value:,.0f} bytes",
 }
-_SAID: dict[str, Callable[[Any], str]] = {
-    "elements": count,
-    "seconds": duration,
-    "delta_bytes": size,
-}  # under the pointer
+_SAID: dict[str, Callable[[Any], str]] = {"elements": count, "seconds": duration, "delta_bytes": size}  # by the tips
 _MOST_TICKS, _MOST_DECADES = 10, 6  # on the axis of a cost
-HEIGHT = 270  # units of the view box
-_NAMES, _LINE, _DOT = (
-    10,
-    11,
-    4,
-)  # units: letters of names, what a line of them takes, and the room around the middle of a point
+# Units of the view box.
+HEIGHT = 270
+_NAMES, _LINE = 10, 11  # letters of names, and what a line of them takes
+_DOT = 4  # the room around the middle of a point
 
 
 def drawing(comparison: Comparison, cost: str) -> str:
@@ -88,7 +82,7 @@ def chart(comparison: Comparison, cost: str) -> Figure:
     _mark_costs(axes, cost)
     # Last, as names are set by where the points have come to lie.
     crowded = len(places) > MOST_NAMES
-    named = {method for method in places if not crowded or method in front or method == comparison.reference}
+    named = [method for method in places if not crowded or method in front or method == comparison.reference]
     _label(figure, axes, places, spreads, named)
     return figure
 
@@ -120,7 +114,7 @@ def _label(
     axes: Axes,
     places: Mapping[str, tuple[float, float]],
     spreads: Mapping[str, float],
-    named: Collection[str],
+    named: Sequence[str],
 ) -> None:
     """Writes names beside their points, where they cover no point, no bar and no other name, as far as there is such a place."""
     from matplotlib.transforms import Bbox

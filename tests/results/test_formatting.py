@@ -49,11 +49,17 @@ from trimtab.results import formatting
         (formatting.setting(3e-4), "0.0003"),
         (formatting.setting([0.9, True, None]), "0.9, yes, none"),
         (formatting.plain("macro_f1"), "macro F1"),
+        (formatting.signed_alike(-0.012, -0.03, 0.0), ["−0.012", "−0.030", "+0.000"]),
+        (formatting.signed_alike(-0.0001, 0.0, 0.0002), ["−1.0e−04", "±0", "+2.0e−04"]),
+        (formatting.rough_duration(0.2), "1 s"),
+        (formatting.rough_duration(89), "89 s"),
+        (formatting.rough_duration(360), "6 min"),
+        (formatting.rough_duration(9000), "2.5 h"),
         (formatting.tick(0.25, 0.25), "0.25"),
         (formatting.tick(-1500.0, 500.0), "−1,500"),
         (formatting.tick(2.5e6, 5e5), "2.5M"),
         (formatting.tick(0.0, 1e-9), "0"),
     ],
 )
-def test_numbers_read_as_a_person_would_write_them(made: str, expected: str) -> None:
+def test_numbers_read_as_a_person_would_write_them(made: object, expected: object) -> None:
     assert made == expected

@@ -29,6 +29,11 @@ WIDTH = 380
 STEPS = [1, 2, 2.5, 5, 10]  # of ticks that count: round numbers
 SMALL = 11  # units: letters of ticks, names and keys
 _UNITS_PER_INCH = 72  # of matplotlib's SVG
+_SETTINGS: dict[str, Any] = {  # that differ from matplotlib's own
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib: places are the same on every machine
+    "text.parse_math": False,  # a name with two $ is a name
+    "svg.fonttype": "none",  # text stays text
+}
 # Characters that no XML document can hold.
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -37,20 +42,15 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def style(settings: Mapping[str, Any] | None = None) -> Iterator[None]:
     """A block, or a decorated function, in which matplotlib has the settings of this package and none of the user's.
 
-    `settings`: rcParams that differ from those of other charts. Somebody's matplotlibrc may ask for LaTeX, say, which takes text for formulas. Behind the block all is as before.
+    `settings`: rcParams that differ from those of other charts. Somebody's matplotlibrc may ask for LaTeX, say, which takes text
+    for formulas. Behind the block all is as before.
     """
     import matplotlib as mpl
 
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
-        mpl.rcParams.update(
-            {
-                "font.family": ["DejaVu Sans"],  # comes with matplotlib: places are the same on every machine
-                "text.parse_math": False,  # a name with two $ is a name
-                "svg.fonttype": "none",  # text stays text
-                **(settings or {}),
-            }
-        )
+        mpl.rcParams.update(_SETTINGS)
+        mpl.rcParams.update(settings or {})
         # A font that lacks somebody's letters says so once for each of them; a page takes the reader's fonts anyway.
         warnings.filterwarnings("ignore", message="Glyph")
         yield

@@ -44,6 +44,13 @@ def signed(value: float) -> str:
     return f"+{score(value)}" if value > 0 else score(value) if value < 0 else "±0"
 
 
+def signed_alike(*values: float) -> list[str]:
+    """Differences that stand together, with their signs: in three decimals, but as `signed` where these would leave nothing."""
+    if 0 < max(map(abs, values)) < 0.0005:
+        return [signed(value) for value in values]
+    return [f"{value:+.3f}".replace("-", "−") for value in values]
+
+
 def share(fraction: float) -> str:
     """A fraction in percent, two significant digits below 10%: 0.044%, 7.9%, 43%."""
     percent = 100 * fraction
@@ -73,6 +80,13 @@ def duration(seconds: float) -> str:
     # Rounded before it is divided, or 119.7 s would become 1 min 60 s.
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def rough_duration(seconds: float) -> str:
+    """An estimate in the unit that a person would take: "40 s", "6 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def plain(name: str) -> str:

@@ -15,6 +15,7 @@ from ..changes.fisher_top import FisherTop
 from ..changes.methods import Method, trial_of
 from ..changes.notation import method_text
 from ..errors import counted
+from ..results.formatting import rough_duration, share
 from ..tasks.data_report import survey
 from ..tasks.metrics import figure, named
 
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
 TIMED_STEPS = 8  # from whose seconds those of the rest are told; fewer where they take longer than
 TIMED_SECONDS = 10.0
 _LEAST_SECONDS = 5.0  # to go, of which it is worth to be told
-
-
-def duration(seconds: float) -> str:
-    """In the unit that a person would take: "40 s", "6 min", "2.5 h"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 class Display:
@@ -95,7 +89,7 @@ class Display:
         elif bench.start is not None:
             how += ", the head from a linear probe on"
         lines.append(
-            f"{method_text(bench.method)} trains {body:,} elements of the encoder ({bench.selection.share:.3%}) "
+            f"{method_text(bench.method)} trains {body:,} elements of the encoder ({share(bench.selection.share)}) "
             f"and {head:,} of the head, {how}"
         )
         if not bench.solves:
@@ -173,11 +167,13 @@ class Display:
         )  # the one behind this step is to come
         took, one = (total - step) * each, self.validation_seconds
         if one is None:  # a resumed run has not validated yet
-            return [f"about {duration(took)} to go, and {counted(validations, 'validation')}: {each:.2g} s a step"]
+            return [
+                f"about {rough_duration(took)} to go, and {counted(validations, 'validation')}: {each:.2g} s a step"
+            ]
         took += validations * one
         if took < _LEAST_SECONDS:
             return []
-        return [f"about {duration(took)} to go: {each:.2g} s a step, {one:.2g} s a validation"]
+        return [f"about {rough_duration(took)} to go: {each:.2g} s a step, {one:.2g} s a validation"]
 
     def validated(self, state: checkpoint.Progress) -> None:
         """Prints one line per validation."""

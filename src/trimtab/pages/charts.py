@@ -29,7 +29,7 @@ WIDTH = 380
 STEPS = [1, 2, 2.5, 5, 10]  # of ticks that count: round numbers
 SMALL = 11  # units: letters of ticks, names and keys
 _UNITS_PER_INCH = 72  # of matplotlib's SVG
-_SETTINGS: dict[str, Any] = {  # that differ from matplotlib's own
+_SETTINGS: dict[Any, Any] = {  # that differ from matplotlib's own
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: places are the same on every machine
     "text.parse_math": False,  # a name with two $ is a name
     "svg.fonttype": "none",  # text stays text
@@ -39,7 +39,7 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @contextmanager
-def style(settings: Mapping[str, Any] | None = None) -> Iterator[None]:
+def style(settings: dict[Any, Any] | None = None) -> Iterator[None]:
     """A block, or a decorated function, in which matplotlib has the settings of this package and none of the user's.
 
     `settings`: rcParams that differ from those of other charts. Somebody's matplotlibrc may ask for LaTeX, say, which takes text

@@ -46,10 +46,11 @@ cli.main()
 LATE = """
 import os
 from trimtab import cli
-from trimtab.training import fit as module
+from trimtab.training import steps as module
+from trimtab.training.workbench import Workbench
 
-losses = module.Workbench.losses
-module.Workbench.losses = lambda bench, but=None: losses(bench, 0 if but is None else 1)
+losses = Workbench.losses
+Workbench.losses = lambda bench, but=None: losses(bench, 0 if but is None else 1)
 module.CHECKPOINT_SECONDS = 0.0 if os.environ["RANK"] == "0" else 1e9
 cli.main()
 """

@@ -194,6 +194,8 @@ def _details(
         "delta_bytes": 0,  # set when saved
         "best_step": state.best_step,
         "steps": state.step,
+        # Of the order of rows: where more epochs go on.
+        "epochs_done": bench.settings.first_epoch + math.ceil(state.step / bench.steps_per_epoch),
         "stopped": stopped,
         "head": bench.form.reason,
         "notes": said + plain_notes(

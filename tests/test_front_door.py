@@ -14,9 +14,9 @@ import trimtab
 
 ROOT = Path(__file__).parent.parent
 DESIGN = {
-    "load", "read", "fit", "evaluate", "predict", "merge", "inspect", "export", "report", "fisher", "movement", "compare",
-    "recommend", "Full", "Head", "LastLayers", "Biases", "LayerNorms", "FisherTop", "MovedTop", "Random", "Lora", "Union",
-    "Selection", "Delta", "Recipe", "Task", "Encoder", "Predictor",
+    "load", "read", "fit", "steps", "evaluate", "predict", "merge", "inspect", "export", "report", "fisher", "movement",
+    "compare", "recommend", "Full", "Head", "LastLayers", "Biases", "LayerNorms", "FisherTop", "MovedTop", "Random", "Lora",
+    "Union", "Selection", "Delta", "Recipe", "Task", "Encoder", "Predictor",
 }  # fmt: skip
 
 

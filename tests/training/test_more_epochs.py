@@ -198,6 +198,17 @@ def test_an_interrupted_one_is_resumed_and_the_run_is_left_until_then(encoder, t
     assert [entry["step"] for entry in more.history] == [0, 5, 10, 15]
 
 
+def test_an_interrupted_one_of_an_older_version_goes_on_as_it_began(encoder, table, tmp_path, monkeypatch, orders):
+    """Its order of rows was that of the first epoch again."""
+    fit(encoder, read(table), out=tmp_path / "run", **SETTINGS)
+    with monkeypatch.context() as patch, interrupted_before(3):
+        patch.setattr(module, "_epochs_done", lambda *record: 0)
+        more_epochs(tmp_path / "run", 2)
+    more = more_epochs(tmp_path / "run", 2, resume=True)
+    assert orders == [0, 1]
+    assert more.details["steps"] == 15
+
+
 def test_nothing_never_takes_the_place_of_a_run(encoder, table, tmp_path):
     first = fit(encoder, read(table), out=tmp_path / "run", **SETTINGS)
     (tmp_path / "none").mkdir()

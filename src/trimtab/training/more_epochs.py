@@ -67,7 +67,7 @@ def more_epochs(
     made = fit(
         find_base(described["base"]), task, recipe.method,
         start_from=folder, out=target, resume=resume, overwrite=overwrite, progress=progress,
-        **asdict(replace(recipe.settings, epochs=epochs, first_epoch=_epochs_done(earlier, history))),
+        **asdict(replace(recipe.settings, epochs=epochs, first_epoch=_first_epoch(target, resume, earlier, history))),
     )  # fmt: skip
     if made.stopped == "interrupted":
         return made
@@ -94,6 +94,13 @@ def _record(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise InputError(
             f"cannot read the record of the run in {folder} ({error}): fit with --start-from instead"
         ) from error
+
+
+def _first_epoch(target: Path, resume: bool, earlier: Mapping[str, Any], history: list[dict[str, Any]]) -> int:
+    """Which order of rows the added epochs begin with: the next one, or as those in `target` began that are resumed."""
+    if resume and (target / RECIPE).exists():  # an older version began with the first order again
+        return Recipe.load(target / RECIPE).settings.first_epoch
+    return _epochs_done(earlier, history)
 
 
 def _epochs_done(earlier: Mapping[str, Any], history: list[dict[str, Any]]) -> int:

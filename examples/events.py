@@ -9,8 +9,8 @@ import sys
 
 import trimtab
 
-settings = {"train_limit": int(sys.argv[1])} if sys.argv[1:] else {}  # python examples/events.py [TRAINING_ROWS]
-with trimtab.steps("minilm", "helpdesk", epochs=20, **settings) as steps, open("validations.csv", "w") as file:
+n_rows = int(sys.argv[1]) if sys.argv[1:] else None  # python examples/events.py [TRAINING_ROWS]
+with trimtab.steps("minilm", "helpdesk", epochs=20, train_limit=n_rows) as steps, open("validations.csv", "w") as file:
     for event in steps:
         if isinstance(event, trimtab.Validation):
             csv.writer(file).writerow([event.step, event.seconds, event.loss, event.scores["accuracy"]])

@@ -60,6 +60,9 @@ def fit(
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
     max_length: MaxLength = None,
     seed: Annotated[int | None, typer.Option()] = None,
+    first_epoch: Annotated[
+        int | None, typer.Option(help="Begin the order of rows behind so many epochs, as of the run it starts from.")
+    ] = None,
     head: HeadKind = None,
     head_start: HeadStart = None,
     pairs: Pairs = None,

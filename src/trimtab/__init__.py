@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from .studies.recommend import Recommendation, recommend
     from .tasks.read import read
     from .tasks.task import Task
-    from .training.fit import fit
+    from .training.fit import Steps, fit, steps
     from .training.more_epochs import more_epochs
     from .training.run import Run
+    from .training.steps import Begun, Checkpoint, Finished, Step, Validation, Warned
 
 __version__ = VERSION
 settle_waiting()  # before torch is imported by whichever name needs it
@@ -70,10 +71,11 @@ _HOMES = {
     "tasks.read": ("read",),
     "tasks.task": ("Task",),
     "exports.merged": ("export", "merge"),
-    "training.fit": ("fit",),
+    "training.fit": ("Steps", "fit", "steps"),
     "training.more_epochs": ("more_epochs",),
     "results.recipe": ("Recipe", "Settings"),
     "training.run": ("Run",),
+    "training.steps": ("Begun", "Checkpoint", "Finished", "Step", "Validation", "Warned"),
     "inference.evaluate": ("evaluate",),
     "inference.predictor": ("Predictor", "predict"),
 }  # fmt: skip

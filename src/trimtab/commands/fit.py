@@ -83,8 +83,8 @@ def fit(
 
 def _say_outcome(run: "Run", folder: Path) -> None:
     """Draws the page of the finished run in `folder`, and says what came of it and how it is used."""
-    from ..pages.run_page import report
-    from ..pages.usage import use_lines
+    from ..pages.run_page import report, use_lines
+    from ..results.formatting import share
     from ..tasks.metrics import figure, interval_text, named
 
     # The page is drawn from the files that were written, like that of any other run.
@@ -98,7 +98,7 @@ def _say_outcome(run: "Run", folder: Path) -> None:
     for note in run.notes:
         say(note)
     say(
-        f"{run.delta.count_body:,} elements of the encoder ({details['share']:.3%}) and {run.delta.count_head:,} of the head "
+        f"{run.delta.count_body:,} elements of the encoder ({share(details['share'])}) and {run.delta.count_head:,} of the head "
         f"trained in {run.seconds:.0f} s; the delta takes {details['delta_bytes']:,} bytes in {folder}; page: {page}"
     )
     say(*use_lines(folder, details["task"]["text_columns"]))

@@ -11,7 +11,9 @@ from small import FAMILIES, make_task
 
 from trimtab.changes import delta as delta_module
 from trimtab.changes.delta import TENSORS, Delta
-from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
+from trimtab.changes.lora import Lora
+from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Union
+from trimtab.changes.top import Random
 from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
 

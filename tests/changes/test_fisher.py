@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from trimtab.changes.fisher import ESTIMATORS, Fisher, Meter, cost_note, factors, mean_of, stability_of
-from trimtab.changes.methods import Biases, Full, Head, LayerNorms, Lora, Random
+from trimtab.changes.lora import Lora
+from trimtab.changes.methods import Biases, Full, Head, LayerNorms
 from trimtab.changes.selection import Selection
+from trimtab.changes.top import Random
 from trimtab.encoders.padded import padded_logits
 from trimtab.encoders.parts import Part, parts_of
 from trimtab.errors import InputError

@@ -7,11 +7,11 @@ from small import FAMILIES, N_LAYERS, make_encoder_folder, make_task
 from torch import nn
 
 from trimtab.changes.delta import Delta
-from trimtab.changes.fisher_top import Chosen, FisherTop
-from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
-from trimtab.changes.moved_top import MovedTop
-from trimtab.changes.notation import parse_method
+from trimtab.changes.lora import Lora
+from trimtab.changes.method_text import parse_method
+from trimtab.changes.methods import Biases, Chosen, Full, Head, LastLayers, LayerNorms, Union
 from trimtab.changes.selection import Selection
+from trimtab.changes.top import FisherTop, MovedTop, Random
 from trimtab.encoders.encoder import load
 from trimtab.encoders.head import TWO_CLASSES
 from trimtab.encoders.parts import parts_of, plain_name

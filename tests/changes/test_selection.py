@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from trimtab.changes.fisher_top import Chosen
+from trimtab.changes.methods import Chosen
 from trimtab.changes.selection import Selection
 from trimtab.encoders.parts import Part
 from trimtab.errors import InputError

@@ -11,10 +11,10 @@ from small import make_task
 
 import trimtab
 from trimtab.changes.fisher import Fisher
-from trimtab.changes.methods import Biases, Head, LastLayers, LayerNorms, Random
-from trimtab.changes.moved_top import MovedTop
-from trimtab.changes.notation import method_text
+from trimtab.changes.method_text import method_text
+from trimtab.changes.methods import Biases, Head, LastLayers, LayerNorms
 from trimtab.changes.selection import Selection
+from trimtab.changes.top import MovedTop, Random
 from trimtab.encoders.parts import Part
 from trimtab.errors import InputError
 from trimtab.studies import recommend as module

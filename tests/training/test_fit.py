@@ -15,10 +15,10 @@ from dying import Killed, dying_before
 from small import FAMILIES, make_task
 
 from trimtab.changes.delta import Delta
-from trimtab.changes.fisher_top import FisherTop
-from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
-from trimtab.changes.moved_top import MovedTop
-from trimtab.changes.notation import parse_method
+from trimtab.changes.lora import Lora
+from trimtab.changes.method_text import parse_method
+from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Union
+from trimtab.changes.top import FisherTop, MovedTop, Random
 from trimtab.encoders import frozen
 from trimtab.encoders.encoder import load
 from trimtab.encoders.packed import computing

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..changes.contract import Method, trial_of
 from ..changes.fisher import cost_note
-from ..changes.fisher_top import FisherTop
-from ..changes.methods import Method, trial_of
-from ..changes.notation import method_text
+from ..changes.method_text import method_text
+from ..changes.scores.fisher import FisherInformation
 from ..errors import counted
 from ..tasks.metrics import figure, named
 from ..tasks.survey import survey
@@ -76,9 +76,10 @@ class Display:
         self._say(survey(task).lines())
         if method is not None and (trial := trial_of(method)):
             self._say([f"first {method_text(method)} chooses, by {trial}"])
-            if isinstance(method, FisherTop):
-                rows = min(method.examples, len(task.train))
-                self._say(cost_note(method.estimator, task.kind, len(task.classes), rows))
+            score = getattr(method, "score", None)
+            if isinstance(score, FisherInformation):
+                rows = min(score.examples, len(task.train))
+                self._say(cost_note(score.estimator, task.kind, len(task.classes), rows))
 
     def announce(self, bench: Workbench, state: checkpoint.Progress, resume: bool) -> None:
         """Says what will be trained, what truncation cuts and whether it goes on from a checkpoint; starts the bar."""

@@ -12,8 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..changes.methods import Method, trial_of
-from ..changes.notation import method_of
+from ..changes.contract import Method, trial_of
+from ..changes.method_text import method_of
 from ..encoders.encoder import Encoder, encoder_of
 from ..encoders.packed import Compute, restore
 from ..encoders.places import Place

@@ -9,10 +9,10 @@ from measuring import AT, measured, model_of, tokens_of, two_batches
 from small import make_task
 
 from trimtab.changes.fisher import Meter
-from trimtab.changes.fisher_top import Chosen, FisherTop
-from trimtab.changes.methods import Biases, Head, LayerNorms, Random
-from trimtab.changes.notation import method_text, parse_method
-from trimtab.changes.short_training import head_started
+from trimtab.changes.method_text import method_text, parse_method
+from trimtab.changes.methods import Biases, Chosen, Head, LayerNorms
+from trimtab.changes.top import FisherTop, Random
+from trimtab.changes.trial_training import head_started
 from trimtab.encoders.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.tasks.losses import task_loss

@@ -6,14 +6,13 @@ import pytest
 import torch
 from small import make_task
 from torch.nn import functional
+from trimtab.changes.ranking import highest, top_of
 
 import trimtab
-from trimtab.changes import short_training
-from trimtab.changes.fisher_top import FisherTop
-from trimtab.changes.methods import Biases, LayerNorms, Random
-from trimtab.changes.moved_top import MovedTop
-from trimtab.changes.notation import method_text, parse_method
-from trimtab.changes.ranking import highest, top_of
+from trimtab.changes import trial_training
+from trimtab.changes.method_text import method_text, parse_method
+from trimtab.changes.methods import Biases, LayerNorms
+from trimtab.changes.top import FisherTop, MovedTop, Random
 from trimtab.encoders.observed import Texts
 from trimtab.encoders.padded import padded_logits
 from trimtab.encoders.parts import parts_of
@@ -69,7 +68,7 @@ def by_hand(model: Any, batches: list[Any], method: Any, clip: float) -> dict[st
 
 @pytest.mark.parametrize("by", ["distance", "gain"])
 def test_the_elements_that_did_most(by: str, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_training, "CLIP", 0.05)
+    monkeypatch.setattr(trial_training, "CLIP", 0.05)
     task, batches = make_task(), batches_of(encoder)
     expected = by_hand(encoder.with_head(task, 0), batches, LayerNorms(), 0.05)[by]
     model = encoder.with_head(task, 0)
@@ -83,7 +82,7 @@ def test_the_elements_that_did_most(by: str, encoder: Any, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("options", [{"per": "layer"}, {"per": "parameter"}, {"granularity": "vector"}], ids=str)
 def test_the_elements_that_did_most_in_groups(options: Any, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_training, "CLIP", 0.05)
+    monkeypatch.setattr(trial_training, "CLIP", 0.05)
     task, batches = make_task(), batches_of(encoder)
     model, pool = encoder.with_head(task, 0), LayerNorms().attach(encoder.with_head(task, 0))
     gain = by_hand(encoder.with_head(task, 0), batches, LayerNorms(), 0.05)["gain"]

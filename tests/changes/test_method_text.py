@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab.changes.fisher_top import Chosen, FisherTop
-from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
-from trimtab.changes.notation import method_identity, method_text, parse_method
+from trimtab.changes.lora import Lora
+from trimtab.changes.method_text import method_identity, method_text, parse_method
+from trimtab.changes.methods import Biases, Chosen, Full, Head, LastLayers, LayerNorms, Union
+from trimtab.changes.top import FisherTop, Random
 from trimtab.errors import InputError
 
 chosen = st.one_of(

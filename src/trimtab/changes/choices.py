@@ -84,7 +84,7 @@ def _parsed_one(text: str) -> Parsed:
     for key, value in _pairs(name, rest):
         if key in _REMOVED_FROM.get(name, ()):
             raise InputError(
-                f"{name}:{key}={value} was removed: {REMOVED[key]} (docs/findings.md); commit {_LAST_WITH_THEM} is the last that has it"
+                f"{name}:{key}={value} was removed: {REMOVED[key]} (docs/findings.md); commit {_LAST_WITH_THEM} still has it"
             )
         if key not in types:
             raise InputError(

@@ -75,8 +75,8 @@ class Method(Protocol):
     `add` puts into `model`, in place, what the method brings along (LoRA's matrices), and says what that was. `select` returns
     a non-empty Selection of the model as it then is; where the choice depends on data it looks at `trial`, and where it is
     random it draws from torch's global generator. A user's class may have `select` alone, or as in older versions
-    `attach(model, batches, loss) -> Selection`. Attributes that it may have: `defaults` (how it is best trained), `trial` (what it
-    measures before it selects, in words), and `adds` (the name of what it adds).
+    `attach(model, batches, loss) -> Selection`. Attributes that it may have: `defaults` (how it is best trained), `trial` (what
+    it measures before it selects, in words), and `adds` (the name of what it adds).
     """
 
     def add(self, model: nn.Module) -> Additions: ...
@@ -99,7 +99,8 @@ class Choosing:
 
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         """Both in one, for a training loop of one's own: what of `model` may change, once all is added to it."""
-        return chosen(self, model, Trial(batches, loss, getattr(loss, "kind", None)))[0]
+        added = self.add(model).parameters
+        return self.select(model, Trial(batches, loss, getattr(loss, "kind", None), added=added))
 
 
 def chosen(method: Any, model: nn.Module, trial: Trial = NO_TRIAL) -> tuple[Selection, Additions]:
@@ -131,9 +132,9 @@ class _Adapted:
         """Raises InputError where `attach` adds modules: a delta could not make them again."""
         if not hasattr(self.own, "attach"):
             return self.own.select(model, trial)
-        before = {name for name, _ in model.named_parameters()}
+        before = {id(parameter) for parameter in model.parameters()}  # by object: what is wrapped has another name
         selection = self.own.attach(model, trial.batches, trial.loss)
-        new = sorted({name for name, _ in model.named_parameters()} - before)
+        new = [name for name, parameter in model.named_parameters() if id(parameter) not in before]
         if new:
             raise InputError(
                 f"{type(self.own).__name__}.attach adds {new[0]} to the model: a method that adds modules does so in "

@@ -110,6 +110,7 @@ def _last_layers(model: Any) -> tuple[Method, ...]:
 
 def _subsets(sizes: _Sizes, chooser: Top, budget: Budget) -> Iterator[Candidate | None]:
     """Ever smaller subsets of what `chooser` chooses within, until one fits; none where all of it fits."""
+    assert chooser.within is not None
     whole = sizes.of(chooser.within)
     if whole is None or budget.holds(whole):
         return

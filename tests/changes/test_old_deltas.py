@@ -1,7 +1,7 @@
 """Runs of delta formats 3 and 4: they load and predict as they did.
 
-tests/fixtures/format3 holds a small BERT, three runs on it of before heads started as probes, and what their models answered then to
-a few texts; format4 four runs on the same BERT, three of them by methods whose options are gone.
+tests/fixtures/format3 holds a small BERT, three runs on it of before heads started as probes, and what their models answered to
+a few texts then; format4 four runs on the same BERT, three of them by methods whose options are gone.
 """
 
 import dataclasses

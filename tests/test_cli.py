@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from small import ANIMALS, first_animal, sentences, write_csv
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from trimtab.training.recipe import Recipe
-from trimtab.training.repeat import folder_name
-from trimtab.training.use import Predictor
+from trimtab.inference.predictor import Predictor
+from trimtab.results.recipe import Recipe
+from trimtab.training.fit_recipe import folder_name
 from trimtab.training.workbench import Workbench
 
 
@@ -677,7 +677,7 @@ def test_all_tasks_are_read_and_places_tried_before_anything_is_measured(
     def measured(*arguments, **options):
         pytest.fail("it was measured")
 
-    monkeypatch.setattr("trimtab.studies.information.fisher", measured)
+    monkeypatch.setattr("trimtab.studies.measure_fisher.fisher", measured)
     missing = tmp_path / "missing.csv"
     code, _, said = command("fisher", encoder.folder, table, missing, *ODD, "--global")
     assert (code, "missing.csv" in said) == (2, True), said

@@ -58,7 +58,7 @@ def test_neither_a_measurement_nor_a_score_loads_scipys_statistics() -> None:
     """They take half a second, which a user would wait for in every fit of a regression and every measurement."""
     code = (
         "import sys, numpy as np, torch; from trimtab.changes.fisher import stability_of; "
-        "from trimtab.changes.selection import Selection; from trimtab.encoders.parts import Part; "
+        "from trimtab.changes.selection import Selection; from trimtab.encoders.parameter_kinds import Part; "
         "from trimtab.tasks.metrics import _regression; "
         "within = Selection({'w': Part(0, 'query', 'weight', 50)}, {'w': None}); "
         "stability_of(within, {'w': torch.rand(2, 50)}); _regression(np.ones((3, 1)), np.arange(3.0)); "

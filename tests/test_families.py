@@ -10,9 +10,9 @@ from trimtab.changes.inspect import inspect
 from trimtab.changes.methods import Full
 from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
-from trimtab.training.export import export
+from trimtab.exports.merged import export
+from trimtab.inference.predictor import predict
 from trimtab.training.fit import fit
-from trimtab.training.use import predict
 
 NOT_SMALL = {  # cannot be made small by the sizes that families share, or need more than transformers
     "cohere_compass_text", "gemma3", "layoutlmv2", "modernvbert", "qwen3_5", "t5gemma", "t5gemma2", "ultravbert",

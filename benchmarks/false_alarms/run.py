@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import ttest_rel
 
 from trimtab.files import write_json
-from trimtab.studies.statistics import Difference, difference, holm
+from trimtab.results.statistics import Difference, difference, holm
 
 HERE = Path(__file__).parent
 TRIALS, STUDIES = 400, 100

@@ -22,8 +22,8 @@ from torch.nn import functional
 from trimtab.changes.fisher import Meter
 from trimtab.changes.methods import Full, LayerNorms
 from trimtab.encoders.encoder import load
-from trimtab.encoders.packed import Compute
-from trimtab.encoders.padded import padded_logits
+from trimtab.engine.packed import Compute
+from trimtab.engine.padded import padded_logits
 from trimtab.files import write_json
 from trimtab.tasks.batches import Tokens, token_groups, tokenize
 from trimtab.tasks.read import read

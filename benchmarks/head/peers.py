@@ -80,9 +80,9 @@ def regression(options: argparse.Namespace, name: str, size: int, draw: int) -> 
 
     from trimtab.changes.methods import Head
     from trimtab.encoders.encoder import load
+    from trimtab.results.recipe import Settings
     from trimtab.tasks.metrics import scores
     from trimtab.training.linear_probe import head_inputs
-    from trimtab.training.recipe import Settings
     from trimtab.training.set_up import set_up
 
     task = _task(options.data / name)

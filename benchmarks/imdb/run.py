@@ -15,15 +15,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from trimtab.changes.lora import Lora
 from trimtab.encoders.encoder import Encoder, load
-from trimtab.encoders.packed import prepare
+from trimtab.engine.packed import prepare
 from trimtab.files import write_json
+from trimtab.inference.predictor import evaluate, tokens_at_once
 from trimtab.tasks.batches import tokenize
 from trimtab.tasks.metrics import scores
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
-from trimtab.training.forward import all_logits
-from trimtab.training.use import evaluate, tokens_at_once
+from trimtab.training.logits import all_logits
 
 HERE = Path(__file__).parent
 MAX_LENGTH = 256

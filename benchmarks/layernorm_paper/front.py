@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trimtab.files import replacing
-from trimtab.studies.summary import Comparison
+from trimtab.results.comparison import Comparison
 
 COLOURS = {"old": "#8a8d91", "new": "#0b6e4f"}
 LEAST = 100  # on the axis of elements, where a head alone stands, which has none

@@ -55,15 +55,15 @@ from trimtab.changes.method_text import parse_method
 from trimtab.changes.methods import Full, LayerNorms
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.files import write_json
+from trimtab.results.recipe import Settings
 from trimtab.studies.compare import compare
-from trimtab.studies.information import fisher
+from trimtab.studies.measure_fisher import fisher
 from trimtab.studies.movement import movement
 from trimtab.studies.recommend import recommend
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
-from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 
 PREPARED = ("recommended", "measured", "beyond", "chosen")  # parts that need something of each task before their cells

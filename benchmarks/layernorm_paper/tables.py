@@ -32,8 +32,8 @@ from plan import (
 )
 
 from trimtab.files import write_text
-from trimtab.studies.comparison_page import markdown
-from trimtab.studies.summary import Cell, Comparison, summarised
+from trimtab.pages.comparison_page import markdown
+from trimtab.results.comparison import Cell, Comparison, summarised
 from trimtab.tasks.task import Task
 
 METRICS_SHORT = {"accuracy": "acc.", "matthews": "MCC", "pearson": "r", "f1": "F1"}

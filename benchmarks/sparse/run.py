@@ -23,10 +23,10 @@ from trimtab.changes.methods import Full
 from trimtab.changes.top import Random
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.files import write_json
+from trimtab.results.checkpoint import CHECKPOINT, Progress, save_checkpoint
+from trimtab.results.recipe import Settings
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
-from trimtab.training.checkpoint import CHECKPOINT, Progress, save_checkpoint
-from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 
 HERE = Path(__file__).parent

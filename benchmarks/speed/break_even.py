@@ -19,7 +19,7 @@ from scaling import make_task
 from trimtab.changes.contract import Method
 from trimtab.changes.methods import Head, LastLayers
 from trimtab.encoders.encoder import load
-from trimtab.training.recipe import Settings
+from trimtab.results.recipe import Settings
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
 

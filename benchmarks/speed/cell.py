@@ -14,9 +14,9 @@ import torch
 from works import VALIDATION_ROWS, WORKS
 
 from trimtab.encoders.encoder import load
+from trimtab.process_memory import peak_bytes, resident_bytes
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
-from trimtab.training.held import peak_bytes, resident_bytes
 
 WHO = ("trimtab", "trainer", "expert")
 
@@ -59,7 +59,7 @@ def predicted(encoder: Any, task: Any, rows: int) -> dict[str, Any]:
     """Ours and the pipeline in one process, because both must answer with the same weights."""
     import peers
 
-    from trimtab.training.use import merge
+    from trimtab.inference.predictor import merge
 
     texts = task.splits["test"].take(range(rows))
     mine = ours.run_prediction(encoder, task, texts)

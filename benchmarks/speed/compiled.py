@@ -19,12 +19,12 @@ from torch.nn import functional
 
 from trimtab.changes.methods import LayerNorms
 from trimtab.encoders.encoder import load
-from trimtab.encoders.packed import forward, pack, prepare
-from trimtab.encoders.padded import padded_logits
+from trimtab.engine.packed import forward, pack, prepare
+from trimtab.engine.padded import padded_logits
 from trimtab.tasks.batches import shuffled_batches
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
-from trimtab.tasks.tokenised import tokenized
+from trimtab.tasks.token_cache import tokenized
 
 BATCH_SIZE, MAX_LENGTH = 32, 256
 FIRST, STEPS = 24, 40  # steps while shapes are still new, and steps that are timed

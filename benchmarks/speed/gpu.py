@@ -39,10 +39,10 @@ from transformers import (
 
 from trimtab.changes.method_text import parse_method
 from trimtab.encoders.encoder import load
-from trimtab.encoders.parts import layers_of
+from trimtab.encoders.parameter_kinds import layers_of
 from trimtab.files import write_json
+from trimtab.results.recipe import Settings
 from trimtab.tasks.task import Rows, Task
-from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
 

@@ -13,7 +13,7 @@ import torch
 
 from trimtab.changes.method_text import parse_method
 from trimtab.encoders.encoder import load
-from trimtab.training.recipe import Settings
+from trimtab.results.recipe import Settings
 from trimtab.training.set_up import set_up
 
 STEPS = 24  # of an epoch

@@ -19,10 +19,10 @@ from kept import keep, kept
 
 from trimtab.changes.methods import LayerNorms
 from trimtab.encoders.encoder import load
+from trimtab.process_memory import Tidy, peak_bytes
+from trimtab.results.recipe import Settings
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
-from trimtab.training.held import Tidy, peak_bytes
-from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
 

@@ -10,11 +10,11 @@ from works import BATCH_SIZE, MAX_LENGTH, Work
 
 from trimtab.changes.method_text import parse_method
 from trimtab.encoders.encoder import Encoder
-from trimtab.encoders.parts import layers_of
+from trimtab.encoders.parameter_kinds import layers_of
+from trimtab.inference.predictor import Predictor
 from trimtab.tasks.task import Rows, Task
 from trimtab.training.fit import fit
 from trimtab.training.set_up import set_up
-from trimtab.training.use import Predictor
 
 
 def run_fit(work: Work, encoder: Encoder, task: Task, seed: int) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def floor(work: Work, encoder: Encoder, task: Task, matmul_flops: float) -> dict
     are trained, and 4 per token of its text and unit of width in attention (8 backward). Layers below the first trained one
     are run once. Validation is `epochs` + 1 passes, of the layers that are not cached.
     """
-    from trimtab.training.recipe import Settings
+    from trimtab.results.recipe import Settings
 
     bench = set_up(encoder, task, parse_method(work.method), Settings(max_length=MAX_LENGTH, epochs=work.epochs))
     layers = layers_of(bench.model)

@@ -20,7 +20,7 @@ from transformers import (
 )
 from works import BATCH_SIZE, MAX_LENGTH, Work
 
-from trimtab.encoders.frozen import bfloat16_pays
+from trimtab.engine.linear import bfloat16_pays
 from trimtab.tasks.task import Rows, Task
 
 

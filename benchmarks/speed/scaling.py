@@ -17,8 +17,8 @@ from kept import keep
 from trimtab.changes.contract import Method
 from trimtab.changes.methods import LastLayers, LayerNorms
 from trimtab.encoders.encoder import Encoder, load
+from trimtab.results.recipe import Settings
 from trimtab.tasks.task import Rows, Task
-from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 
 ROWS = (1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000)  # of 16 tokens

@@ -18,11 +18,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from trimtab.changes.methods import LayerNorms
 from trimtab.encoders.encoder import load
+from trimtab.results.recipe import Settings
 from trimtab.tasks import batches
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
-from trimtab.training import forward, workbench
-from trimtab.training.recipe import Settings
+from trimtab.training import logits, workbench
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
 
@@ -64,7 +64,7 @@ def waiting(bench: Workbench, steps: int) -> dict[str, float]:
         return wrapper
 
     places: list[tuple[Any, str]] = [
-        (workbench, "shuffled_batches"), (workbench, "token_groups"), (forward, "pack"), (batches.Tokens, "take"),
+        (workbench, "shuffled_batches"), (workbench, "token_groups"), (logits, "pack"), (batches.Tokens, "take"),
     ]  # fmt: skip
     before = [getattr(place, name) for place, name in places]
     for step in range(5):

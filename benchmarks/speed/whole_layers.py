@@ -19,11 +19,11 @@ import torch
 from kept import keep
 
 from trimtab.changes.methods import LayerNorms
-from trimtab.encoders import packed
 from trimtab.encoders.encoder import load
+from trimtab.engine import packed
+from trimtab.results.recipe import Settings
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
-from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
 

@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from .changes.top import FisherTop, MovedTop, Random, Top
     from .encoders.encoder import Encoder, load
     from .errors import InputError
-    from .studies.compare import compare
-    from .studies.information import fisher
+    from .exports.merged import export
+    from .inference.predictor import Predictor, evaluate, merge, predict
+    from .pages.run_page import report
+    from .results.comparison import Comparison
+    from .results.recipe import Recipe, Settings
+    from .studies.compare import Study, compare
+    from .studies.measure_fisher import fisher
     from .studies.movement import Movement, movement
     from .studies.recommend import Recommendation, recommend
-    from .studies.report import report
-    from .studies.summary import Comparison
     from .tasks.read import read
     from .tasks.task import Task
-    from .training.export import export
     from .training.fit import fit
     from .training.more_epochs import more_epochs
-    from .training.recipe import Recipe, Settings
     from .training.run import Run
-    from .training.use import Predictor, evaluate, merge, predict
 
 __version__ = VERSION
 settle_waiting()  # before torch is imported by whichever name needs it
@@ -60,20 +60,20 @@ _HOMES = {
     "changes.top": ("FisherTop", "MovedTop", "Random", "Top"),
     "encoders.encoder": ("Encoder", "load"),
     "errors": ("InputError",),
-    "studies.compare": ("compare",),
-    "studies.information": ("fisher",),
+    "studies.compare": ("Study", "compare"),
+    "studies.measure_fisher": ("fisher",),
     "studies.movement": ("Movement", "movement"),
     "studies.recommend": ("Recommendation", "recommend"),
-    "studies.report": ("report",),
-    "studies.summary": ("Comparison",),
+    "pages.run_page": ("report",),
+    "results.comparison": ("Comparison",),
     "tasks.read": ("read",),
     "tasks.task": ("Task",),
-    "training.export": ("export",),
+    "exports.merged": ("export",),
     "training.fit": ("fit",),
     "training.more_epochs": ("more_epochs",),
-    "training.recipe": ("Recipe", "Settings"),
+    "results.recipe": ("Recipe", "Settings"),
     "training.run": ("Run",),
-    "training.use": ("Predictor", "evaluate", "merge", "predict"),
+    "inference.predictor": ("Predictor", "evaluate", "merge", "predict"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from .changes.fisher import Fisher
 from .changes.inspect import Inspection
-from .encoders.parts import KINDS, Part, layer_names
+from .encoders.parameter_kinds import KINDS, Part, layer_names
+from .results.formatting import score, size
 from .studies.movement import Movement
 from .studies.recommend import Recommendation
-from .studies.wording import score, size
 
 
 def inspection_tables(found: Inspection) -> None:

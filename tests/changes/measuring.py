@@ -7,7 +7,7 @@ from small import make_task
 
 from trimtab.changes.fisher import Fisher, Meter
 from trimtab.changes.selection import Selection
-from trimtab.encoders.parts import parts_of
+from trimtab.encoders.parameter_kinds import parts_of
 from trimtab.tasks.batches import Tokens, tokenize
 
 SEED = 5

@@ -18,8 +18,8 @@ from trimtab.changes.lora import Lora
 from trimtab.changes.methods import Biases, Full, Head, LayerNorms
 from trimtab.changes.selection import Selection
 from trimtab.changes.top import Random
-from trimtab.encoders.padded import padded_logits
-from trimtab.encoders.parts import Part, parts_of
+from trimtab.encoders.parameter_kinds import Part, parts_of
+from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.tasks.batches import Tokens
 

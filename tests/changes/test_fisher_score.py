@@ -13,7 +13,7 @@ from trimtab.changes.method_text import method_text, parse_method
 from trimtab.changes.methods import Biases, Chosen, Head, LayerNorms
 from trimtab.changes.top import FisherTop, Random
 from trimtab.changes.trial_training import head_started
-from trimtab.encoders.padded import padded_logits
+from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.tasks.losses import task_loss
 
@@ -21,7 +21,7 @@ from trimtab.tasks.losses import task_loss
 @pytest.fixture
 def float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The arithmetic of a measurement, whatever pays on this machine."""
-    monkeypatch.setattr("trimtab.encoders.frozen.bfloat16_pays", lambda device: False)
+    monkeypatch.setattr("trimtab.engine.linear.bfloat16_pays", lambda device: False)
 
 
 MEASURE, TOP = ("estimator",), ("share", "count")  # what the options are passed on to

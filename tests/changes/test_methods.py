@@ -17,10 +17,10 @@ from trimtab.changes.methods import Biases, Chosen, Full, Head, LastLayers, Laye
 from trimtab.changes.selection import Selection
 from trimtab.changes.top import FisherTop, MovedTop, Random
 from trimtab.encoders.encoder import load
-from trimtab.encoders.head import TWO_CLASSES
-from trimtab.encoders.parts import parts_of, plain_name
+from trimtab.encoders.heads import TWO_CLASSES
+from trimtab.encoders.parameter_kinds import parts_of, plain_name
 from trimtab.errors import InputError
-from trimtab.training.recipe import Settings
+from trimtab.results.recipe import Settings
 from trimtab.training.set_up import set_up
 
 

@@ -13,9 +13,9 @@ from trimtab.changes.contract import Trial
 from trimtab.changes.method_text import method_text, parse_method
 from trimtab.changes.methods import Biases, LayerNorms
 from trimtab.changes.top import FisherTop, MovedTop, Random
-from trimtab.encoders.observed import Texts
-from trimtab.encoders.padded import padded_logits
-from trimtab.encoders.parts import parts_of
+from trimtab.encoders.parameter_kinds import parts_of
+from trimtab.engine.padded import padded_logits
+from trimtab.engine.per_example_rows import Texts
 from trimtab.errors import InputError
 from trimtab.tasks.batches import tokenize
 from trimtab.tasks.losses import task_loss
@@ -30,7 +30,7 @@ def encoder(encoder_of: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trimtab.encoders.frozen.bfloat16_pays", lambda device: False)
+    monkeypatch.setattr("trimtab.engine.linear.bfloat16_pays", lambda device: False)
 
 
 def batches_of(encoder: Any) -> list[Any]:

@@ -16,10 +16,10 @@ import trimtab
 from trimtab.changes.contract import Addition
 from trimtab.changes.delta import Delta
 from trimtab.encoders.encoder import load
-from trimtab.encoders.padded import padded_logits
+from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
-from trimtab.training.recipe import Recipe
-from trimtab.training.repeat import fit_recipe
+from trimtab.results.recipe import Recipe
+from trimtab.training.fit_recipe import fit_recipe
 
 FORMATS = Path(__file__).parent.parent / "fixtures"
 OLD, FORMAT4 = FORMATS / "format3", FORMATS / "format4"

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from trimtab.changes.methods import Chosen
 from trimtab.changes.selection import Selection
-from trimtab.encoders.parts import Part
+from trimtab.encoders.parameter_kinds import Part
 from trimtab.errors import InputError
 
 PARTS = {

@@ -31,7 +31,7 @@ BEFORE = json.loads((FIXTURES / "choices.json").read_text())
 
 @pytest.mark.parametrize("text", BEFORE)
 def test_the_same_seed_chooses_the_same_elements_as_ever(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trimtab.encoders.frozen.bfloat16_pays", lambda device: False)
+    monkeypatch.setattr("trimtab.engine.linear.bfloat16_pays", lambda device: False)
     encoder, task = load(FIXTURES / "format3" / "encoder"), make_task(n_train=24, n_validation=4)
     tokens = tokenize(task, task.train, encoder.tokenizer, 60)
     batches = [tokens.take(range(i, i + 8)) for i in range(0, 24, 8)]

@@ -12,10 +12,10 @@ from transformers import AutoModelForSequenceClassification
 
 from trimtab.changes.methods import Full, LayerNorms
 from trimtab.encoders.encoder import Encoder, load
-from trimtab.encoders.head import HeadShape, last_map
+from trimtab.encoders.heads import HeadShape, last_map
 from trimtab.errors import InputError
+from trimtab.results.recipe import Settings
 from trimtab.training.fit import fit
-from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 
 CLASSES = ("cat", "dog", "fish")

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification
 from trimtab.changes.methods import Full, LayerNorms
 from trimtab.encoders import encoder as module
 from trimtab.encoders.encoder import load
-from trimtab.encoders.head import TWO_CLASSES
+from trimtab.encoders.heads import TWO_CLASSES
 from trimtab.errors import InputError
 from trimtab.training.fit import fit
 

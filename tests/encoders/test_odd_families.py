@@ -12,12 +12,12 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from trimtab.changes.methods import LastLayers, LayerNorms
 from trimtab.encoders.encoder import Encoder, load
-from trimtab.encoders.head import TWO_CLASSES
-from trimtab.encoders.packed import forward, pack, prepare
-from trimtab.encoders.padded import padded_logits
-from trimtab.encoders.parts import parts_of
+from trimtab.encoders.heads import TWO_CLASSES
+from trimtab.encoders.parameter_kinds import parts_of
+from trimtab.engine.packed import forward, pack, prepare
+from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
-from trimtab.studies.information import fisher
+from trimtab.studies.measure_fisher import fisher
 from trimtab.tasks.losses import task_loss
 from trimtab.tasks.task import Task
 from trimtab.training.fit import fit

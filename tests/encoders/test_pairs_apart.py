@@ -12,16 +12,16 @@ from trimtab.changes.delta import Delta
 from trimtab.changes.lora import Lora
 from trimtab.changes.methods import Biases, Full, LastLayers, LayerNorms
 from trimtab.changes.top import FisherTop, MovedTop
-from trimtab.encoders import packed
 from trimtab.encoders.encoder import load
-from trimtab.encoders.head import TWO_CLASSES
-from trimtab.encoders.packed import can_split, forward, forward_from, pack, prepare, states_before
-from trimtab.encoders.padded import padded_logits
-from trimtab.encoders.parts import layers_of
+from trimtab.encoders.heads import TWO_CLASSES
+from trimtab.encoders.parameter_kinds import layers_of
+from trimtab.engine import packed
+from trimtab.engine.packed import can_split, forward, forward_from, pack, prepare, states_before
+from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
-from trimtab.studies.information import fisher
+from trimtab.studies.measure_fisher import fisher
 from trimtab.tasks.batches import tokenize
-from trimtab.tasks.tokenised import tokenized
+from trimtab.tasks.token_cache import tokenized
 from trimtab.training.fit import fit
 
 TASK = make_task(n_train=40, n_validation=20, pairs=True)

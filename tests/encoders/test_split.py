@@ -8,9 +8,9 @@ from small import CONFIGS, FAMILIES
 from test_packed import LENGTHS, PADDED, enlarged, gradients, random_model, random_texts, train_only
 from transformers import AutoModel
 
-from trimtab.encoders.head import LinearHead
-from trimtab.encoders.packed import can_split, forward, forward_from, pack, prepare, states_before
-from trimtab.encoders.parts import layers_of
+from trimtab.encoders.heads import LinearHead
+from trimtab.encoders.parameter_kinds import layers_of
+from trimtab.engine.packed import can_split, forward, forward_from, pack, prepare, states_before
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*cannot run on padding-free batches")
 

@@ -20,11 +20,11 @@ import trimtab
 from trimtab.changes.contract import Defaults
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.errors import InputError
+from trimtab.results.comparison import Comparison
+from trimtab.results.recipe import DECIDE_NOTHING, Settings
 from trimtab.studies import compare as module
 from trimtab.studies.compare import compare, finished_cells
-from trimtab.studies.summary import Comparison
 from trimtab.tasks.task import Rows, Task
-from trimtab.training.recipe import DECIDE_NOTHING, Settings
 
 METHODS = (trimtab.Head(), trimtab.Biases())
 

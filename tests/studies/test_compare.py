@@ -13,12 +13,12 @@ from small import make_task
 
 import trimtab
 from trimtab.errors import InputError
+from trimtab.pages.comparison_page import answer, doubts, how_judged, markdown, write_page
+from trimtab.pages.pareto_chart import COSTS, MOST_NAMES, chart, drawing
+from trimtab.results.comparison import Cell, Comparison, summarised
+from trimtab.results.statistics import Difference, holm
 from trimtab.studies import compare as module
 from trimtab.studies.compare import compare
-from trimtab.studies.comparison_page import answer, doubts, how_judged, markdown
-from trimtab.studies.cost_chart import COSTS, MOST_NAMES, chart, drawing
-from trimtab.studies.statistics import Difference, holm
-from trimtab.studies.summary import Cell, Comparison, summarised
 from trimtab.tasks.losses import label_tensor
 from trimtab.tasks.metrics import given_answers, scores
 from trimtab.tasks.task import Task
@@ -76,7 +76,7 @@ def test_a_method_that_refuses_marks_its_cells(encoder: Any) -> None:
     found = compare(encoder, [make_task()], methods, seeds=1, epochs=1)
     assert [s.method for s in found.overall] == ["layer_norms"]
     assert "does not fit" in found.refused["last_layers:k=9"]
-    assert "last_layers:k=9 was refused" in found.markdown()
+    assert "last_layers:k=9 was refused" in markdown(found)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_where_lower_is_better_the_lowest_error_is_best(tmp_path: Path) -> None:
     assert good.difference is not None
     assert good.difference.mean > 0.2  # positive is better, for an error too
     assert "positive is better" in how_judged(found)
-    page = found.report(tmp_path / "page.html").read_text()
+    page = write_page(found, tmp_path / "page.html").read_text()
     assert "no other method scores better for less (poor, good)" in page
     assert "mean absolute error, lower is better" in page
     assert found.as_json()["higher_is_better"] is False
@@ -182,7 +182,7 @@ def test_scores_of_both_directions_are_ranked_by_task(tmp_path: Path) -> None:
     overall = found.as_json()["overall"]
     assert [entry["mean"] for entry in overall] == [None, None, None]
     assert json.dumps(found.as_json(), allow_nan=False)
-    page = found.report(tmp_path / "page.html").read_text()
+    page = write_page(found, tmp_path / "page.html").read_text()
     assert "mean rank, 1 is best" in page
     assert "the mean over tasks of the rank on each" in page
 
@@ -231,7 +231,7 @@ def test_constant_answers_and_scores_below_the_start_are_said(tmp_path: Path) ->
     ]
     assert doubts(found) == said
     assert all(f"- {each}" in markdown(found) for each in said)
-    assert all(each in found.report(tmp_path / "page.html").read_text() for each in said)
+    assert all(each in write_page(found, tmp_path / "page.html").read_text() for each in said)
 
 
 def test_a_dollar_in_a_name_is_drawn(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_method_counts_where_every_seed_of_it_was_finished() -> None:
         assert [s.method for s in found.by_task["animals 1"]] == [s.method for s in found.overall] == ["full", "poor"]
     assert refused.refused == {"close": "on animals 1 with seed 1: no peft"}
     assert missing.refused == {"close": "on animals 1 with seed 1: there is no such cell"}
-    assert "close was refused: on animals 1 with seed 1: no peft" in refused.markdown()
+    assert "close was refused: on animals 1 with seed 1: no peft" in markdown(refused)
     on_one_task = without(
         lambda c: (
             Cell(*(c.task, c.method, c.seed, c.metric), refused="odd")
@@ -329,14 +329,14 @@ def test_summaries_and_the_three_lines() -> None:
 
 def test_page_and_markdown(tmp_path: Path) -> None:
     found = made_up({"full": 0.9, "<b>odd|name</b>": 0.89})
-    page = found.report(tmp_path / "page.html").read_text()
+    page = write_page(found, tmp_path / "page.html").read_text()
     assert answer(found)[1].replace("<b>", "&lt;b&gt;").replace("</b>", "&lt;/b&gt;") in page
     assert "<b>odd" not in page
     assert page.count("<svg") == 3
     assert 'src="http' not in page
     assert "url(http" not in page
-    tables = found.report(tmp_path / "tables.md").read_text()
-    assert tables == markdown(found) == found.report(tmp_path / "TABLES.MD").read_text()
+    tables = write_page(found, tmp_path / "tables.md").read_text()
+    assert tables == markdown(found) == write_page(found, tmp_path / "TABLES.MD").read_text()
     assert "odd\\|name" in tables
     assert "\\<b>" in tables
     assert "<b>" not in tables.replace("\\<", "")
@@ -381,13 +381,13 @@ def test_where_there_are_many_methods_charts_name_the_front_and_the_reference(co
         assert set(named) == wanted
         assert len(wanted) < count or count <= MOST_NAMES
     assert (">1,000<" in drawing(found, "elements")) == (count == 14)  # a tick, on an axis of less than a decade
-    page = found.report(tmp_path / "page.html").read_text()
+    page = write_page(found, tmp_path / "page.html").read_text()
     assert ("only the reference is named" in page) == (count > MOST_NAMES)
 
 
 def test_long_names_of_methods_may_break_at_commas(tmp_path: Path) -> None:
     long = "moved_top:count=998,by=gain,within=(layer_norms+biases)"
-    page = made_up({"full": 0.9, long: 0.89}).report(tmp_path / "page.html").read_text()
+    page = write_page(made_up({"full": 0.9, long: 0.89}), tmp_path / "page.html").read_text()
     assert "moved_top:count=998,<wbr>by=gain,<wbr>within=(layer_norms+biases)" in page
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from trimtab.results.comparison import Cell
 from trimtab.studies.progress import StudyDisplay
-from trimtab.studies.summary import Cell
 
 
 @pytest.mark.parametrize(

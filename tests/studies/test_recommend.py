@@ -15,14 +15,14 @@ from trimtab.changes.method_text import method_text
 from trimtab.changes.methods import Biases, Head, LastLayers, LayerNorms
 from trimtab.changes.selection import Selection
 from trimtab.changes.top import MovedTop, Random
-from trimtab.encoders.parts import Part
+from trimtab.encoders.parameter_kinds import Part
 from trimtab.errors import InputError
+from trimtab.results.comparison import Cell, Comparison, summarised
+from trimtab.results.recipe import Recipe
 from trimtab.studies import recommend as module
 from trimtab.studies.candidates import Budget, Candidate, candidates
 from trimtab.studies.compare import compare
 from trimtab.studies.recommend import recommend, trial_task, where_information_is
-from trimtab.studies.summary import Cell, Comparison, summarised
-from trimtab.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from trimtab.errors import InputError
+from trimtab.results.recipe import Recipe, Settings, settings_from
 from trimtab.tasks.losses import TaskLoss, _named_weights
 from trimtab.training.linear_probe import _Logistic
-from trimtab.training.recipe import Recipe, Settings, settings_from
 
 
 def test_named_classes_have_their_weight_and_others_one() -> None:

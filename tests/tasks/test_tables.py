@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trimtab.errors import InputError
-from trimtab.tasks.lines import MAX_ROW_BYTES
 from trimtab.tasks.tables import Table, open_table
+from trimtab.tasks.text_files import MAX_ROW_BYTES
 
 Write = Callable[[str, str | bytes], Path]
 TWO_ROWS = [(2, {"text": "good", "label": "yes"}), (3, {"text": "bad", "label": "no"})]

@@ -11,9 +11,9 @@ from small import make_task
 
 from trimtab.errors import InputError
 from trimtab.tasks.answering import AUTO, USUAL, Answering, answering_for, checked_threshold
-from trimtab.tasks.answers import answers
+from trimtab.tasks.hardest_examples import hardest_mistakes
 from trimtab.tasks.metrics import given_answers, per_class, scores
-from trimtab.tasks.mistakes import hardest_mistakes
+from trimtab.tasks.predictions import answers
 from trimtab.tasks.task import Rows, Task
 from trimtab.tasks.threshold import FEW_ROWS, _f1, chosen_answering
 

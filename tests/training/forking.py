@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from trimtab.training.use import Predictor, predict
+from trimtab.inference.predictor import Predictor, predict
 
 MANY = ["the red cat runs", "a blue dog sleeps"] * 100
 

@@ -7,13 +7,13 @@ from small import make_task
 
 from trimtab.encoders.encoder import Encoder
 from trimtab.errors import InputError
-from trimtab.studies.report import report
+from trimtab.inference.predictor import Predictor, evaluate
+from trimtab.pages.run_page import report
+from trimtab.results.recipe import Recipe, Settings
 from trimtab.tasks.answering import USUAL, Answering
 from trimtab.tasks.metrics import scores
 from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
-from trimtab.training.recipe import Recipe, Settings
-from trimtab.training.use import Predictor, evaluate
 
 ASKED = {"epochs": 1, "threshold": 0.2, "at_least_one": True}
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from trimtab.training.checkpoint import Progress
+from trimtab.results.checkpoint import Progress
 from trimtab.training.display import Display
 
 

@@ -21,21 +21,21 @@ from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, 
 from trimtab.changes.scores.fisher import FisherInformation
 from trimtab.changes.scores.movement import Movement
 from trimtab.changes.top import FisherTop, Random, Top
-from trimtab.encoders import frozen
 from trimtab.encoders.encoder import load
-from trimtab.encoders.packed import computing
+from trimtab.engine import linear
+from trimtab.engine.packed import computing
 from trimtab.errors import InputError
 from trimtab.files import write_text
-from trimtab.studies.information import fisher
+from trimtab.inference.predictor import evaluate, predict
+from trimtab.results.checkpoint import CHECKPOINT
+from trimtab.results.recipe import Settings
+from trimtab.studies.measure_fisher import fisher
 from trimtab.tasks.task import Rows
 from trimtab.training import fit as fit_module
 from trimtab.training import run as run_module
 from trimtab.training import workbench
-from trimtab.training.checkpoint import CHECKPOINT
 from trimtab.training.fit import fit
-from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
-from trimtab.training.use import evaluate, predict
 
 METHODS = (
     Full(), Head(), LastLayers(1), Biases(), LayerNorms(), Random(count=300), Random(count=40, within=LayerNorms()),
@@ -128,11 +128,11 @@ def test_every_family_fits_saves_and_loads(family, head, encoder_of, tmp_path):
 def test_a_resumed_run_goes_on_in_the_arithmetic_it_began_with(encoder, tmp_path, monkeypatch):
     """What "auto" measures may change between sittings on a busy machine."""
     task = make_task(n_train=32, n_validation=16)
-    monkeypatch.setattr(frozen, "bfloat16_pays", lambda device: True)
+    monkeypatch.setattr(linear, "bfloat16_pays", lambda device: True)
     whole = fit(encoder, task, LayerNorms(), out=tmp_path / "whole", epochs=2, batch_size=8)
     with dying_before(5):
         fit(encoder, task, LayerNorms(), out=tmp_path / "run", epochs=2, batch_size=8)
-    monkeypatch.setattr(frozen, "bfloat16_pays", lambda device: False)
+    monkeypatch.setattr(linear, "bfloat16_pays", lambda device: False)
     resumed = fit(encoder, task, LayerNorms(), out=tmp_path / "run", epochs=2, batch_size=8, resume=True)
     assert resumed.details["settings"]["compute"] == "bfloat16"
     assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
@@ -150,7 +150,7 @@ def test_a_resumed_run_goes_on_in_the_arithmetic_it_began_with(encoder, tmp_path
 def test_a_resumed_run_trains_the_elements_it_began_with(method, encoder, tmp_path, monkeypatch, capfd):
     """They are not measured again, which takes its time, and in another arithmetic may come to other elements."""
     task = make_task(n_train=32, n_validation=16)
-    monkeypatch.setattr(frozen, "bfloat16_pays", lambda device: True)
+    monkeypatch.setattr(linear, "bfloat16_pays", lambda device: True)
     with dying_before(5):
         fit(encoder, task, method, out=tmp_path / "run", epochs=2, batch_size=8)
     whole = fit(encoder, task, method, epochs=2, batch_size=8)

@@ -13,16 +13,16 @@ from trimtab.changes.contract import Method
 from trimtab.changes.lora import Lora
 from trimtab.changes.methods import Full, LayerNorms
 from trimtab.changes.top import Random
-from trimtab.encoders import attention
-from trimtab.encoders.attention import Call, attend
 from trimtab.encoders.encoder import Encoder
-from trimtab.encoders.fused import fused_norm
-from trimtab.encoders.layout import Layout
-from trimtab.encoders.packed import forward, pack, prepare
-from trimtab.encoders.padded import padded_logits
+from trimtab.engine import attention
+from trimtab.engine.attention import Call, attend
+from trimtab.engine.layout import Layout
+from trimtab.engine.packed import forward, pack, prepare
+from trimtab.engine.padded import padded_logits
+from trimtab.engine.residual_norm_triton import fused_norm
+from trimtab.results.recipe import Settings
+from trimtab.training.cuda_graphs import on_own_stream
 from trimtab.training.fit import fit
-from trimtab.training.recipe import Settings
-from trimtab.training.recorded import on_own_stream
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
 

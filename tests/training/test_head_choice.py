@@ -13,8 +13,8 @@ import trimtab
 from trimtab.changes.delta import Delta
 from trimtab.encoders.encoder import load
 from trimtab.encoders.pooling import stated_pooling
+from trimtab.results.recipe import Recipe
 from trimtab.training.fit import fit
-from trimtab.training.recipe import Recipe
 
 LEGACY = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False}
 

@@ -16,10 +16,10 @@ from small import make_task
 from trimtab.changes.delta import Delta
 from trimtab.changes.lora import Lora
 from trimtab.changes.methods import Full, Head, LayerNorms
+from trimtab.results.recipe import Settings
 from trimtab.tasks.losses import TaskLoss
 from trimtab.training.fit import fit
 from trimtab.training.linear_probe import _Logistic, _Ridge, fitted_probe, head_inputs
-from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
 
 

@@ -12,8 +12,8 @@ from small import ANIMALS, make_task
 import trimtab.training.more_epochs as module
 from trimtab.changes.delta import Delta
 from trimtab.errors import InputError
+from trimtab.results import run_folder
 from trimtab.tasks.read import read
-from trimtab.training import folder
 from trimtab.training.fit import fit
 from trimtab.training.more_epochs import more_epochs
 from trimtab.training.workbench import Workbench
@@ -104,18 +104,18 @@ def test_a_kill_while_the_new_part_takes_its_place_leaves_the_old_run(encoder, t
     run, other_folder = tmp_path / "run", tmp_path / "other"
 
     def some(source, to):
-        folder._move(folder._present(source)[::-1][:moved], source, to)
+        run_folder._move(run_folder._present(source)[::-1][:moved], source, to)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "_clear", lambda folder: None)
-        patch.setattr(folder, "_put_back", lambda folder: None)
-        with pytest.raises(Killed), folder.taking_place(run, overwrite=True):
+        patch.setattr(run_folder, "_clear", lambda folder: None)
+        patch.setattr(run_folder, "_put_back", lambda folder: None)
+        with pytest.raises(Killed), run_folder.taking_place(run, overwrite=True):
             some(other_folder, run)
     (run / ".begun").touch()
     whole = not (other_folder / "delta.safetensors").exists()
     assert whole == (moved == 6)
-    folder.settle(run)
+    run_folder.settle(run)
     assert Delta.load(run).sha256 == (other if whole else first).delta.sha256
     assert not (run / ".begun").exists()
     assert not (run / ".replaced").exists()
@@ -155,8 +155,8 @@ def test_an_interrupted_one_is_resumed_and_the_run_is_left_until_then(encoder, t
 def test_nothing_never_takes_the_place_of_a_run(encoder, table, tmp_path):
     first = fit(encoder, read(table), out=tmp_path / "run", **SETTINGS)
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="has gone"), folder.taking_place(tmp_path / "run", overwrite=True):
-        folder.move_run(tmp_path / "none", tmp_path / "run")
+    with pytest.raises(InputError, match="has gone"), run_folder.taking_place(tmp_path / "run", overwrite=True):
+        run_folder.move_run(tmp_path / "none", tmp_path / "run")
     assert Delta.load(tmp_path / "run").sha256 == first.delta.sha256
 
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from trimtab.changes.methods import Full
 from trimtab.changes.selection import Selection
-from trimtab.encoders.head import TWO_CLASSES
-from trimtab.encoders.parts import parts_of
+from trimtab.encoders.heads import TWO_CLASSES
+from trimtab.encoders.parameter_kinds import parts_of
 from trimtab.training.optimizer import SelectedAdamW, linear_rate
 
 

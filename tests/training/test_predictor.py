@@ -14,8 +14,8 @@ from small import make_encoder_folder, make_task
 from trimtab.changes.methods import LayerNorms
 from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
+from trimtab.inference.predictor import Predictor, predict
 from trimtab.training.fit import fit
-from trimtab.training.use import Predictor, predict
 
 TEXTS = ["the red cat runs", "a blue dog sleeps"]
 

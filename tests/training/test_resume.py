@@ -16,7 +16,7 @@ from trimtab.changes.methods import Biases, LayerNorms
 from trimtab.changes.top import FisherTop
 from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
-from trimtab.training.checkpoint import CHECKPOINT
+from trimtab.results.checkpoint import CHECKPOINT
 from trimtab.training.fit import fit
 
 SETTINGS = {"epochs": 2, "batch_size": 8, "lr": 5e-3, "compute": "float32"}

@@ -9,10 +9,10 @@ from dying import dying_before
 from small import ANIMALS, make_task
 
 from trimtab.errors import InputError
+from trimtab.inference.predictor import predict
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Rows
 from trimtab.training.fit import fit
-from trimtab.training.use import predict
 
 SETTINGS = {"epochs": 2, "batch_size": 8, "lr": 5e-3, "compute": "float32"}
 METHODS = ("layer_norms", "lora:rank=2", "head", "random:count=50", "fisher_top:count=50,examples=8", "full")

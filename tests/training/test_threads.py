@@ -11,9 +11,9 @@ from transformers.utils import logging
 from trimtab.changes.methods import LayerNorms
 from trimtab.changes.top import Random
 from trimtab.encoders.encoder import quiet
-from trimtab.encoders.packed import can_split
+from trimtab.engine.packed import can_split
+from trimtab.inference.predictor import Predictor
 from trimtab.training.fit import fit
-from trimtab.training.use import Predictor
 
 
 def side_by_side(*works: Callable[[], Any]) -> list[Any]:

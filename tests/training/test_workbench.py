@@ -12,16 +12,16 @@ from torch.nn import functional
 from trimtab.changes.delta import Delta
 from trimtab.changes.methods import Full, Head, LayerNorms
 from trimtab.changes.top import Random
-from trimtab.encoders import dropout
 from trimtab.encoders.encoder import load
+from trimtab.engine import dropout
 from trimtab.errors import InputError
+from trimtab.inference.predictor import evaluate
+from trimtab.results.recipe import Settings
 from trimtab.training import fit as fit_module
 from trimtab.training import workbench as module
 from trimtab.training.fit import fit
 from trimtab.training.optimizer import linear_rate
-from trimtab.training.recipe import Settings
 from trimtab.training.set_up import set_up
-from trimtab.training.use import evaluate
 from trimtab.training.workbench import Workbench
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..encoders.configuration import deciding
 from ..encoders.encoder import Encoder
-from ..encoders.head import HeadShape
+from ..encoders.heads import HeadShape
 from ..errors import InputError
 from ..files import replacing, write_json
 from .contract import Addition, Additions, Method

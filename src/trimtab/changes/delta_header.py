@@ -56,3 +56,17 @@ def _alike(folder: Path) -> str:
     except OSError:  # a folder that may not be entered
         return ""
     return suggestion(folder.name, runs, shown=runs.__getitem__)
+
+
+def check_plain(head: str, pairs: str) -> None:
+    """Raises InputError where no class of transformers can have such a head, on such pairs."""
+    if pairs == "apart":
+        raise InputError(
+            "the run reads the texts of a pair apart, which no Hugging Face class does: fit with --pairs together --head default "
+            "to merge"
+        )
+    if head not in ("default", "cls"):
+        raise InputError(
+            "the run's head is a linear map on the mean of the token states, which no Hugging Face class has: fit with --head "
+            "default to merge"
+        )

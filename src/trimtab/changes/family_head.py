@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ..encoders.encoder import Encoder
-from ..encoders.head import HeadShape, LinearHead, last_map
-from ..encoders.padded import padded_logits, padded_vectors
-from ..encoders.probe import evaluating, probe_ids
+from ..encoders.heads import HeadShape, LinearHead, last_map
+from ..engine.padded import padded_logits, padded_vectors
+from ..engine.proof import evaluating, probe_ids
 from ..errors import first_line
 
 _CLOSE = 1e-4  # the largest input of tanh: it differs from a line by a third of the square, and rounding is relative

@@ -31,10 +31,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..correlation import spearman
-from ..encoders.observed import Texts, pieces
-from ..encoders.packed import Compute, prepare, restore
-from ..encoders.parts import Part
-from ..encoders.probe import evaluating, probe_ids
+from ..encoders.parameter_kinds import Part
+from ..engine.packed import Compute, prepare, restore
+from ..engine.per_example_rows import Texts, pieces
+from ..engine.proof import evaluating, probe_ids
 from ..errors import InputError
 from ..files import replacing
 from .choices import ESTIMATORS, check_estimator

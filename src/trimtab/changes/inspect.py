@@ -6,8 +6,8 @@ from typing import Any
 
 from ..encoders.choices import AUTO
 from ..encoders.encoder import Encoder, encoder_of
-from ..encoders.head import TWO_CLASSES
-from ..encoders.parts import grid, parts_of
+from ..encoders.heads import TWO_CLASSES
+from ..encoders.parameter_kinds import grid, parts_of
 from ..errors import InputError
 from .contract import Method, chosen
 from .lora import Lora

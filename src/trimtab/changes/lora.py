@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..encoders.parts import parts_of
+from ..encoders.parameter_kinds import parts_of
 from ..errors import InputError
 from .contract import NO_TRIAL, Addition, Additions, Choosing, Defaults, Trial
 from .methods import check_present, found, kinds_named

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..encoders.parts import KINDS, NORM_KINDS, Part, layers_of, parts_of
+from ..encoders.parameter_kinds import KINDS, NORM_KINDS, Part, layers_of, parts_of
 from ..errors import InputError, suggestion
 from .contract import NO_TRIAL, Additions, Choosing, Defaults, Method, Trial, adapted, defaults_of, trial_of
 from .selection import Selection, described_in

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..encoders.parts import runs_as
+from ..encoders.parameter_kinds import runs_as
 
 
 class RowsOf(Protocol):

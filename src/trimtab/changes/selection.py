@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..encoders.parts import Part, plain_name
+from ..encoders.parameter_kinds import Part, plain_name
 from ..errors import InputError
 from ..files import replacing
 from .choices import check_size

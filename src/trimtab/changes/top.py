@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ..encoders.parts import EMBEDDINGS, parts_of
+from ..encoders.parameter_kinds import EMBEDDINGS, parts_of
 from ..errors import InputError
 from .choices import check_size
 from .contract import NO_TRIAL, Choosing, Defaults, Method, Trial, adapted, defaults_of, trial_of

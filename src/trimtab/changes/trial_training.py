@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..encoders.head import rate_factors
-from ..encoders.observed import Texts, pieces
-from ..encoders.packed import prepare, restore
-from ..encoders.parts import parts_of
+from ..encoders.heads import rate_factors
+from ..encoders.parameter_kinds import parts_of
+from ..engine.packed import prepare, restore
+from ..engine.per_example_rows import Texts, pieces
 
 HEAD_LR = 1e-2  # of AdamW, while the head is trained before measuring
 CLIP = 1.0  # most that the norm of all gradients together may be

@@ -63,9 +63,9 @@ def fisher(
     from ..changes.choices import check_estimator, check_names
     from ..encoders.places import find_place
     from ..files import check_writable
+    from ..results.recipe import settings_from
     from ..tasks.read import read
-    from ..training.recipe import settings_from
-    from ..training.repeat import folder_name
+    from ..training.fit_recipe import folder_name
 
     _check_averaging(tasks, is_global)
     _check_kept(save_selection, share, count)
@@ -91,9 +91,9 @@ def fisher(
     from ..changes.fisher import cost_note, mean_of
     from ..changes.method_text import parse_method
     from ..encoders.encoder import limit_note, load
-    from ..studies.heatmap import draw_heat_map, means_by_place
-    from ..studies.information import advice
-    from ..studies.information import fisher as measure
+    from ..pages.heatmap import draw_heat_map, means_by_place
+    from ..studies.measure_fisher import advice
+    from ..studies.measure_fisher import fisher as measure
     from ..terminal import information_tables
 
     method, loaded, infos = parse_method(within), load(place), []
@@ -183,7 +183,7 @@ def movement(
     place = find_base(header_of(run)["base"], encoder)
     from ..changes.fisher import Fisher
     from ..encoders.encoder import load
-    from ..studies.heatmap import draw_heat_map, means_by_place
+    from ..pages.heatmap import draw_heat_map, means_by_place
     from ..studies.movement import movement as movement_of
     from ..terminal import foreseen_table, movement_tables
 

@@ -51,7 +51,7 @@ def inspect(
     # In each subcommand imports wait until it is called: torch takes seconds, and --help should not. What it calls is imported
     # under another name, since its own name is the subcommand's.
     from ..encoders.places import find_place
-    from ..training.recipe import settings_from
+    from ..results.recipe import settings_from
 
     settings_from({"head": head})
     place = find_place(encoder)
@@ -98,10 +98,10 @@ def recommend(
     given = dict(locals())  # before anything else is local
     from ..encoders.places import find_place
     from ..files import check_writable
+    from ..results.recipe import settings_from
     from ..studies.budget import Budget
     from ..tasks.read import read
-    from ..training.recipe import settings_from
-    from ..training.repeat import folder_name
+    from ..training.fit_recipe import folder_name
 
     settings_from(_settings(given))
     Budget.parse(budget, n_body=sys.maxsize)  # how it is written; how much it is, once the encoder is known
@@ -175,8 +175,8 @@ def compare(
     from ..changes.choices import check_names
     from ..encoders.places import find_place
     from ..files import check_writable
+    from ..results.recipe import settings_from
     from ..tasks.read import read
-    from ..training.recipe import settings_from
 
     # Without a choice, the yardsticks and the three that are most often asked for; the first is the reference.
     chosen = method or ["full", "layer_norms", "biases", "lora", "head"]
@@ -196,8 +196,8 @@ def compare(
         check_writable(report.parent, "--report")
     from ..changes.method_text import methods_of
     from ..encoders.encoder import limit_note, load
+    from ..pages.comparison_page import markdown
     from ..studies.compare import compare as compare_methods
-    from ..studies.comparison_page import markdown
 
     methods, loaded = methods_of(chosen), load(place)
     share_machine()
@@ -222,13 +222,13 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Options and fields have the same names, so that a subcommand takes a new setting by naming it in its signature.
     """
-    from ..training.recipe import Settings
+    from ..results.recipe import Settings
 
     return {field.name: given[field.name] for field in fields(Settings) if given.get(field.name) is not None}
 
 
 def _tell(tasks: "list[Task]") -> None:
     """Says what `fit` would say of the rows of each task: how many there are, what is odd about them, what was left out."""
-    from ..tasks.survey import survey
+    from ..tasks.data_report import survey
 
     say(*(line for task in tasks for line in survey(task).lines()))

@@ -102,11 +102,12 @@ def fit(
     given = dict(locals())
     from dataclasses import fields
 
+    from ..results.recipe import Recipe, Settings
+    from ..results.run_folder import holds_run
+
     # None of these imports torch: what is wrong with names, options or rows is told before that is waited for.
     from ..tasks.metrics import figure, interval_text, named
-    from ..training.folder import holds_run
-    from ..training.recipe import Recipe, Settings
-    from ..training.repeat import fit_recipe
+    from ..training.fit_recipe import fit_recipe
 
     _check_more(given)
     # A recipe names its encoder and task itself; a task beside it takes the place of its own.
@@ -144,8 +145,8 @@ def fit(
     if not is_first():
         return  # under torchrun one process writes and talks
     assert run.folder is not None
-    from ..studies.report import report
-    from ..studies.usage import use_lines
+    from ..pages.run_page import report
+    from ..pages.usage import use_lines
 
     # The page is drawn from the files that were written, like that of any other run.
     page = report(run.folder)
@@ -180,7 +181,7 @@ def _method_of(start_from: str | None, method: str | None, is_recipe: bool) -> s
 def _gone_on(run: str, epochs: int, out: Path | None, resume: bool, overwrite: bool) -> Any:
     """The finished run `run` after so many more epochs; raises InputError as `more_epochs` does."""
     from ..changes.delta_header import header_of
-    from ..training.folder import settle
+    from ..results.run_folder import settle
 
     settle(Path(run))
     header_of(run)  # before torch is imported
@@ -244,7 +245,7 @@ def evaluate(
     chosen = choose_rows(described["task"], Path(run), task, split, text=text, label=label, **reading)
     place = find_base(described["base"], encoder)
     # Not before the rows are known to be right: torch takes seconds.
-    from ..training.use import Predictor, score_rows
+    from ..inference.predictor import Predictor, score_rows
 
     share_machine()
     found = score_rows(Predictor(run, place), chosen)
@@ -280,9 +281,9 @@ def predict(
     """Answer texts, or a file's rows with label and probabilities added."""
     from ..changes.delta_header import header_of
     from ..encoders.places import find_base
+    from ..inference.predict_file import open_rows, predict_rows
     from ..tasks.reading import Reading as TableReading
     from ..tasks.task import Task
-    from ..training.predict_file import open_rows, predict_rows
 
     # Before torch is imported and the encoder is loaded.
     if (file is None) == (not text):
@@ -302,8 +303,8 @@ def predict(
         trained, how = Task.from_description(described["task"]), TableReading(**reading)
         rows = open_rows(trained, file, out, columns, reading=how, overwrite=overwrite)
     place = find_base(described["base"], encoder)
-    from ..training.use import Predictor
-    from ..training.use import predict as predict_texts
+    from ..inference.predictor import Predictor
+    from ..inference.predictor import predict as predict_texts
 
     share_machine()
     # The encoder is loaded once, whichever way the texts come.
@@ -333,8 +334,8 @@ def export(
 ) -> None:
     """Write a run in a form that other programs load."""
     from ..changes.delta_header import header_of
+    from ..exports.merged import export as export_run
     from ..tasks.task import Task
-    from ..training.export import export as export_run
 
     # What is wrong with `to`, the run or `out` is told there before torch is imported.
     folder = export_run(run, to, out, encoder)
@@ -350,7 +351,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write a run's page again."""
-    from ..studies.report import report as write_report
+    from ..pages.run_page import report as write_report
 
     check_ending(out, "--out", ".html")
     # From the files of the run folder alone: no encoder is loaded, and nothing is computed again.

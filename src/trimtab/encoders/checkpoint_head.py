@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError, shortened
-from .head import Outputs, is_new, last_map
+from .heads import Outputs, is_new, last_map
 
 _UNNAMED = re.compile(r"label_(\d+)")  # transformers' name for a class that nobody has named: its number
 

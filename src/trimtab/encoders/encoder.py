@@ -18,7 +18,7 @@ from ..randomness import seeded
 from .checkpoint_head import rows_for, settle_head, unused_head
 from .choices import AUTO, HEADS, PAIRS, USUAL_LENGTH
 from .configuration import deciding, with_dropout
-from .head import POOLINGS, TWO_CLASSES, LinearHead, Outputs, in_units_of
+from .heads import POOLINGS, TWO_CLASSES, LinearHead, Outputs, in_units_of
 from .places import MINILM, Place, find_place, weight_files
 from .pooling import stated_pooling
 from .positions import most_positions

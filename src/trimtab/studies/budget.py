@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .wording import size
+from ..results.formatting import size
 
 if TYPE_CHECKING:
     from .candidates import Candidate

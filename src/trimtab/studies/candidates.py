@@ -13,12 +13,12 @@ from ..changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Union,
 from ..changes.selection import Selection
 from ..changes.top import FisherTop, MovedTop, Random, Top
 from ..encoders.encoder import Encoder
-from ..encoders.parts import layers_of
+from ..encoders.parameter_kinds import layers_of
 from ..errors import InputError
 from ..randomness import seeded
+from ..results.formatting import size
 from ..tasks.task import Task
 from .budget import Budget
-from .wording import size
 
 RANKS = (64, 32, 16, 8, 4, 2, 1)  # of LoRA, the largest that fits is a candidate
 _FAMILIES: tuple[tuple[Method, ...], ...] = (  # of each, the first that fits is a candidate

@@ -1,4 +1,4 @@
-"""Methods x tasks x seeds as independent cells, each one small file; summary.py says what they come to together."""
+"""Methods x tasks x seeds as independent cells, each one small file; results/comparison.py says what they come to together."""
 
 from __future__ import annotations
 
@@ -16,29 +16,42 @@ from filelock import FileLock, Timeout
 from ..changes.contract import Method
 from ..changes.method_text import method_identity, method_of, method_text, methods_of
 from ..encoders.encoder import Encoder, encoder_of
-from ..encoders.packed import resolved
+from ..engine.packed import resolved
 from ..errors import InputError, suggestion
 from ..files import write_json
+from ..pages.comparison_page import markdown, write_page
+from ..results.comparison import Cell, Comparison, summarised
+from ..results.recipe import Settings, settings_from
+from ..results.statistics import usable
 from ..tasks.metrics import given_answers
 from ..tasks.read import tasks_of
 from ..tasks.task import Task
 from ..training.fit import fit
 from ..training.ranks import device, started
-from ..training.recipe import Settings, settings_from
 from ..training.run import Run
 from .progress import StudyDisplay
-from .statistics import usable
-from .summary import Cell, Comparison, summarised
 
 _OF_TOKENIZER = ("vocabulary_sha256", "tokens", "cut")  # of `Encoder.behaviour`
 _FORMAT = 2  # of a cell's file; cells of another one are computed again
+
+
+class Study(Comparison):
+    """A Comparison that writes its own page: what `compare` returns."""
+
+    def markdown(self) -> str:
+        """The tables as Markdown."""
+        return markdown(self)
+
+    def report(self, to: str | Path) -> Path:
+        """Writes the self-contained page to `to`; a path that ends in .md gets the tables as Markdown instead."""
+        return write_page(self, to)
 
 
 def compare(
     encoder: Encoder | str | Path, tasks: Any, methods: Sequence[Method | str] | Method | str,
     seeds: int | Sequence[int] = 3,
     *, out: str | Path | None = None, reference: Method | str | None = None, progress: bool = False, **settings: object,
-) -> Comparison:  # fmt: skip
+) -> Study:  # fmt: skip
     """Fits every method on every task with every seed, and compares them to `reference` (by default the first method).
 
     Encoder, tasks and methods may be given by name or text, and a lone task or method without a list: `compare("minilm",
@@ -96,7 +109,8 @@ def compare(
                 if found is not None:
                     cells[number] = found[0]
                     display.finished(*found, task.positive)
-    return summarised(encoder.name, list(tasks), names, numbers, chosen, [cells[n] for n in range(len(todo))])
+    found = summarised(encoder.name, list(tasks), names, numbers, chosen, [cells[n] for n in range(len(todo))])
+    return Study(**vars(found))
 
 
 def finished_cells(

@@ -16,9 +16,9 @@ from ..changes.fisher import Fisher
 from ..changes.selection import Selection
 from ..correlation import spearman
 from ..encoders.encoder import Encoder
-from ..encoders.parts import KINDS, Part, parts_of
+from ..encoders.parameter_kinds import KINDS, Part, parts_of
 from ..errors import InputError
-from ..training.use import Trained, base_encoder, delta_of
+from ..inference.predictor import Trained, base_encoder, delta_of
 
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # of the elements whose overlap with the most informative ones is looked at
 
@@ -155,7 +155,7 @@ def _is_top(values: np.ndarray, k: int) -> np.ndarray:
 
 def _start(delta: Any, encoder: Encoder) -> Any:
     """The model as it was before training; only its body is looked at, so any head will do."""
-    from ..encoders.head import HeadShape
+    from ..encoders.heads import HeadShape
 
     return encoder.with_head(
         HeadShape(delta.task["kind"], tuple(delta.task["classes"])), head=delta.head, pairs=delta.pairs

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..errors import counted
+from ..results.formatting import duration, score
 from ..tasks.metrics import named
-from .wording import duration, score
 
 if TYPE_CHECKING:
-    from .summary import Cell
+    from ..results.comparison import Cell
 
 
 class StudyDisplay:

@@ -13,20 +13,20 @@ from ..changes.fisher import Fisher
 from ..changes.method_text import method_text, parse_method
 from ..changes.methods import Full
 from ..encoders.encoder import Encoder, encoder_of
-from ..encoders.parts import NORM_KINDS, parts_of
+from ..encoders.parameter_kinds import NORM_KINDS, parts_of
 from ..errors import InputError, counted
+from ..pages.comparison_page import doubts
+from ..results.comparison import Comparison, Summary, summarised
+from ..results.formatting import count, duration, metric_name, score, share, size
+from ..results.recipe import Recipe, Settings, settings_from
+from ..tasks.data_report import FEW
 from ..tasks.holdout import hold_out, limited
 from ..tasks.read import task_of
-from ..tasks.survey import FEW
 from ..tasks.task import Task
-from ..training.recipe import Recipe, Settings, settings_from
 from .budget import Budget
 from .candidates import candidates
 from .compare import compare
-from .comparison_page import doubts
-from .information import fisher
-from .summary import Comparison, Summary, summarised
-from .wording import count, duration, metric_name, score, share, size
+from .measure_fisher import fisher
 
 FINALISTS = 3  # methods that are tried with more than one seed
 HELD_SHARE = 1 / 3  # of the rows of a trial, to judge it by

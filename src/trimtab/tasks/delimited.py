@@ -15,10 +15,10 @@ from itertools import chain, combinations, islice
 from pathlib import Path
 
 from ..errors import InputError, counted
-from .lines import MAX_ROW_BYTES, read_lines, too_long
 from .odd_quotes import oddities_in, usual_quotes
 from .reading import AS_WRITTEN, Reading
 from .table import BadRow, NumberedRow, Row, Table, position_name
+from .text_files import MAX_ROW_BYTES, read_lines, too_long
 
 # Delimiter -> its name in messages.
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}

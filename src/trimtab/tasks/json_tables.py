@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, shortened
-from .lines import read_lines, read_text
 from .reading import AS_WRITTEN, Reading
 from .table import BadRow, NumberedRow, Row, Table, repeated_names
+from .text_files import read_lines, read_text
 
 _ONE_OBJECT = 'Each line must hold one object, such as {"text": "...", "label": "..."}.'
 _DOCUMENT = 'Write a list of objects, [{"text": "...", "label": "..."}, ...], or one object a line.'

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .raw import FLAGS, RawRows, is_missing
-from .words import LIST_AS_TEXT
+from .label_parsing import LIST_AS_TEXT
+from .raw_rows import FLAGS, RawRows, is_missing
 
 
 def lists_of_texts(raw: RawRows, classes: Collection[str]) -> RawRows:

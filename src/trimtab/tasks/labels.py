@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..errors import InputError, suggestion
-from .raw import RawRows
-from .task import Kind, Label, Task
-from .words import (
+from .label_parsing import (
     LIST_AS_TEXT,
     MEASURED,
     POSSIBLE_SEPARATORS,
@@ -27,6 +25,8 @@ from .words import (
     split_at,
     words_by_row,
 )
+from .raw_rows import RawRows
+from .task import Kind, Label, Task
 
 MANY_CLASSES, MANY_CLASSES_SHARE = 100, 0.05
 """A label column with more different values than both of these is more likely an id, a measurement or a text."""

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ..correlation import pearson, ranks, spearman
 from ..errors import InputError, counted, suggestion
 from .answering import USUAL, Answering
+from .label_parsing import plainly
 from .task import Task
-from .words import plainly
 
 # Not before logits are scored: rows are read, and their errors told, without waiting for it.
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """A Task from the embedded example, a file, a folder of splits, or the hub, with every row checked.
 
-The way of a row: splits.py finds the tables and reads the chosen columns (tables.py, columns.py, raw.py), labels.py
+The way of a row: splits.py finds the tables and reads the chosen columns (tables.py, columns.py, raw_rows.py), labels.py
 decides what the labels mean, holdout.py cuts a validation split where there is none.
 """
 
@@ -17,11 +17,12 @@ import numpy as np
 
 from ..errors import InputError, suggestion
 from .columns import Columns, choose_columns, choose_text_columns, columns_like
-from .doubts import class_notes, exclusive_note, mark_notes
 from .holdout import hold_out
+from .label_checks import class_notes, exclusive_note, mark_notes
+from .label_parsing import in_quotes
 from .labels import Coding, Declared, coding_like, decide_kind, learn_coding
 from .metrics import check_metric
-from .raw import RawRows, is_blank, texts_in
+from .raw_rows import RawRows, is_blank, texts_in
 from .reading import AS_WRITTEN, Reading
 from .separators import combination_note, divided, find_separator
 from .sources import Source, path_not_found
@@ -29,7 +30,6 @@ from .splits import find_source, read_splits
 from .table import CellError, Row, Table
 from .tables import open_table, with_all_columns
 from .task import KINDS, SPLITS, Kind, Rows, Task
-from .words import in_quotes
 
 # Kind -> the metric a task is judged by where none is asked for.
 MAIN_METRICS = {"single_label": "accuracy", "multi_label": "f1_macro", "regression": "pearson"}

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import InputError
-from .doubts import is_gap
-from .raw import RawRows
-from .words import LIST_AS_TEXT, POSSIBLE_SEPARATORS, USUAL_SEPARATORS, one_spelling, split_at
+from .label_checks import is_gap
+from .label_parsing import LIST_AS_TEXT, POSSIBLE_SEPARATORS, USUAL_SEPARATORS, one_spelling, split_at
+from .raw_rows import RawRows
 
 
 def find_separator(raw: RawRows, classes: Collection[str]) -> str | None:

@@ -13,11 +13,11 @@ from typing import Any
 from ..errors import InputError, counted, first_line
 from ..files import check_name
 from .columns import Columns, require_columns
-from .doubts import as_flags, is_flag_column, without_gaps, without_marked
 from .frames import memory_source
 from .hub import hub_source, saved_source
+from .label_checks import as_flags, is_flag_column, without_gaps, without_marked
 from .label_forms import lists_of_texts, named_positions
-from .raw import RawRows, collect, is_missing, lacks_labels, usable
+from .raw_rows import RawRows, collect, is_missing, lacks_labels, usable
 from .reading import AS_WRITTEN, Reading
 from .sources import PATH_LIKE, Source, embedded_source, file_source, folder_source, path_not_found
 from .table import Table

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, suggestion
+from ..results.recipe import Recipe
+from ..results.run_folder import RECIPE
+from ..tasks.data_report import rows_in
 from ..tasks.read import read, read_like
 from ..tasks.sources import PATH_LIKE
-from ..tasks.survey import rows_in
 from ..tasks.task import EMPTY, SPLITS, Rows, Task
-from .folder import RECIPE
-from .recipe import Recipe
 
 
 @dataclass(frozen=True)

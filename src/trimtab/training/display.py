@@ -15,12 +15,12 @@ from ..changes.fisher import cost_note
 from ..changes.method_text import method_text
 from ..changes.scores.fisher import FisherInformation
 from ..errors import counted
+from ..tasks.data_report import survey
 from ..tasks.metrics import figure, named
-from ..tasks.survey import survey
 
 if TYPE_CHECKING:
+    from ..results import checkpoint
     from ..tasks.task import Task
-    from . import checkpoint
     from .workbench import Workbench
 
 

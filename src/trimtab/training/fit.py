@@ -15,19 +15,19 @@ from torch import Tensor
 from ..changes.contract import Method, trial_of
 from ..changes.method_text import method_of
 from ..encoders.encoder import Encoder, encoder_of
-from ..encoders.packed import Compute, restore
 from ..encoders.places import Place
+from ..engine.packed import Compute, restore
 from ..errors import InputError
 from ..randomness import forked
+from ..results.checkpoint import Progress, chosen_in, load_checkpoint, save_checkpoint
+from ..results.recipe import settings_from
+from ..results.run_folder import RECIPE, check_folder, gone_if_empty, taking_place
 from ..tasks.holdout import limited
 from ..tasks.metrics import improves
 from ..tasks.read import task_of
-from .checkpoint import Progress, chosen_in, load_checkpoint, save_checkpoint
+from .cuda_graphs import on_own_stream
 from .display import Display
-from .folder import RECIPE, check_folder, gone_if_empty, taking_place
 from .ranks import joined
-from .recipe import settings_from
-from .recorded import on_own_stream
 from .run import Run, finished_run, recipe_of, write_history
 from .set_up import set_up
 from .start_from import found_start

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 from ..encoders.choices import AUTO
 from ..encoders.encoder import Encoder
-from ..encoders.packed import Compute, prepare, restore
+from ..engine.packed import Compute, prepare, restore
 from ..errors import InputError
+from ..results.recipe import Settings
 from ..tasks.batches import Tokens
 from ..tasks.holdout import limited
 from ..tasks.losses import TaskLoss
 from ..tasks.task import Task
-from ..tasks.tokenised import tokenized
-from .forward import check_ids
+from ..tasks.token_cache import tokenized
+from .frozen_prefix import MOST_TOKENS
 from .linear_probe import fitted_probe, head_inputs
-from .prefix import MOST_TOKENS
+from .logits import check_ids
 from .ranks import device
-from .recipe import Settings
 
 FEW_ROWS = 1000  # up to which an encoder's heads are compared; and of more rows of pairs, those that their forms are compared on
 

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from ..changes.selection import Selection
 from ..encoders.encoder import Encoder
-from ..encoders.head import LinearHead, last_map
-from ..encoders.packed import Compute, can_split, prepare, restore
-from ..encoders.parts import layers_of
+from ..encoders.heads import LinearHead, last_map
+from ..encoders.parameter_kinds import layers_of
+from ..engine.packed import Compute, can_split, prepare, restore
+from ..process_memory import give_back
+from ..results.recipe import Settings
 from ..tasks.batches import Tokens
 from ..tasks.losses import TaskLoss
-from .held import give_back
+from .frozen_prefix import MOST_TOKENS, Prefix, computed
 from .linear_probe import Probe, fitted_probe, head_inputs, write_probe
-from .prefix import MOST_TOKENS, Prefix, computed
 from .ranks import ALONE, Ranks, device
-from .recipe import Settings
 
 
 def probed(

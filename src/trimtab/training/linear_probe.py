@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..encoders.head import is_new, last_map
+from ..encoders.heads import is_new, last_map
 from ..tasks.batches import Tokens
 from ..tasks.losses import TaskLoss
-from .forward import all_logits, batch_logits
-from .prefix import Prefix
+from .frozen_prefix import Prefix
+from .logits import all_logits, batch_logits
 from .ranks import ALONE, Ranks
 
 # Inverse penalties, as scikit-learn's C: the sum of the losses and |W|^2 / (2 C). The first is the strongest.

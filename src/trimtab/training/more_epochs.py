@@ -13,12 +13,12 @@ from ..changes.delta_header import TENSORS, header_of
 from ..encoders.places import find_base
 from ..errors import InputError
 from ..files import write_json, write_text
+from ..results.model_card import model_card
+from ..results.recipe import Recipe
+from ..results.run_folder import CARD, CHECKPOINT, HISTORY, RECIPE, SCORES, check_folder, move_run, settle, taking_place
 from ..tasks.read import read
-from .card import model_card
 from .fit import fit
-from .folder import CARD, CHECKPOINT, HISTORY, RECIPE, SCORES, check_folder, move_run, settle, taking_place
 from .ranks import started
-from .recipe import Recipe
 from .run import Run, write_history
 
 _MAKING = ".more"  # in the run's folder: the run of the added epochs, until it takes the place of the other

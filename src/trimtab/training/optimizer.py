@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from ..changes.selection import Selection
-from ..encoders.head import rate_factors
-from ..encoders.picked import is_engaged, pick, unpick
-from .recorded import RecordedWork
+from ..encoders.heads import rate_factors
+from ..engine.sparse_gradient import is_engaged, pick, unpick
+from .cuda_graphs import RecordedWork
 
 
 class SelectedAdamW:
@@ -18,7 +18,7 @@ class SelectedAdamW:
 
     A parameter selected whole is its own master. For one selected in part, the master is a vector of those elements, whose
     new values are written back after each step. Its gradient comes from the engine where that can pick it
-    (encoders/picked.py); else the dense gradient is read at their positions and dropped as soon as backward has made it.
+    (engine/sparse_gradient.py); else the dense gradient is read at their positions and dropped as soon as backward has made it.
     Weight decay touches matrices only: not biases, not norms.
     """
 

@@ -13,24 +13,24 @@ from torch import Tensor
 from ..changes.delta import TENSORS, Delta
 from ..changes.method_text import method_text
 from ..changes.selection import Selection
-from ..encoders.parts import grid, layers_of
+from ..encoders.parameter_kinds import grid, layers_of
 from ..errors import InputError
 from ..files import write_json, write_text
+from ..process_memory import peak_bytes
+from ..results.checkpoint import Progress
+from ..results.model_card import model_card
+from ..results.recipe import Recipe
+from ..results.run_folder import CARD, CHECKPOINT, HISTORY, SCORES
 from ..tasks.answering import AUTO
+from ..tasks.data_report import survey
+from ..tasks.hardest_examples import hardest_mistakes
 from ..tasks.metrics import METRICS, confusion, metric_names, per_class, probabilities
-from ..tasks.mistakes import hardest_mistakes
 from ..tasks.score_interval import LEVEL, score_interval
-from ..tasks.survey import survey
 from ..tasks.task import Task
 from ..tasks.threshold import chosen_answering
 from ..version import VERSION
-from .card import model_card
-from .checkpoint import Progress
-from .folder import CARD, CHECKPOINT, HISTORY, SCORES
-from .held import peak_bytes
-from .notes import plain_notes
-from .recipe import Recipe
-from .saved import check_saved
+from .diagnostics import plain_notes
+from .verify_delta import check_saved
 from .workbench import Workbench
 
 

@@ -9,14 +9,14 @@ import numpy as np
 from ..changes.contract import Additions, Method, Trial, adapted, chosen
 from ..changes.method_text import method_text
 from ..changes.selection import Selection
-from ..encoders.parts import parts_of
+from ..encoders.parameter_kinds import parts_of
 from ..errors import InputError
 from ..randomness import seeded
+from ..results.recipe import Settings
 from ..tasks.batches import Tokens, shuffled_batches
 from ..tasks.losses import TaskLoss
-from .memory import MOST_TOKENS
+from .memory_estimate import MOST_TOKENS
 from .ranks import device
-from .recipe import Settings
 
 
 def chosen_by(

@@ -10,25 +10,25 @@ import numpy as np
 from ..changes.contract import Method, trial_of
 from ..changes.selection import Selection
 from ..encoders.encoder import Encoder, limit_note
-from ..encoders.packed import Compute, computing, prepare, resolved
+from ..engine.packed import Compute, computing, prepare, resolved
 from ..errors import InputError, counted, shortened
+from ..process_memory import forget_peak, give_back, private_bytes, resident_bytes
+from ..results.recipe import Settings
 from ..tasks.answering import answering_for
 from ..tasks.batches import Tokens
 from ..tasks.holdout import limited
 from ..tasks.losses import TaskLoss, task_loss
 from ..tasks.task import Rows, Task
-from ..tasks.tokenised import tokenized
+from ..tasks.token_cache import tokenized
 from ..tasks.unknown_tokens import empty_rows, lowered_note, unknown_tokens
-from .forward import check_ids
+from .cuda_graphs import on_own_stream
 from .head_choice import Form, chosen_form
 from .head_start import has_probe, is_last_map, started
-from .held import forget_peak, give_back, private_bytes, resident_bytes
 from .linear_probe import can_start, write_constant
-from .memory import estimated
+from .logits import check_ids
+from .memory_estimate import estimated
 from .optimizer import SelectedAdamW
 from .ranks import ALONE, Ranks, device
-from .recipe import Settings
-from .recorded import on_own_stream
 from .selecting import chosen_before, chosen_by
 from .start_from import Start
 from .workbench import Workbench

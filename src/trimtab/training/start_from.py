@@ -18,21 +18,21 @@ from ..changes.delta import Delta
 from ..changes.method_text import method_text
 from ..encoders.choices import AUTO
 from ..encoders.encoder import Encoder
-from ..encoders.head import last_map
-from ..encoders.packed import Compute
+from ..encoders.heads import last_map
+from ..engine.packed import Compute
 from ..errors import InputError
 from ..files import absolute
+from ..results.recipe import Settings
 from ..tasks.batches import Tokens
+from ..tasks.data_report import rows_in
+from ..tasks.label_parsing import in_quotes
 from ..tasks.losses import TaskLoss
-from ..tasks.survey import rows_in
 from ..tasks.task import Task
-from ..tasks.words import in_quotes
 from .chosen_rows import train_rows_of
 from .head_choice import Form
 from .head_start import probe_of
 from .linear_probe import can_start, scale_rate
 from .ranks import Ranks
-from .recipe import Settings
 
 NAMED = "the run it starts from"  # what the scores before training are those of
 _ROWS_FOR_RATE = 1000  # that tell how large the features of the head are

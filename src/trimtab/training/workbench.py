@@ -15,28 +15,28 @@ from torch import Tensor, nn
 from ..changes.contract import Additions, Method
 from ..changes.method_text import method_identity
 from ..changes.selection import Selection
-from ..encoders.attention import has_flash
 from ..encoders.encoder import Encoder
-from ..encoders.packed import Compute, can_split, prepare
-from ..encoders.parts import layers_of
+from ..encoders.parameter_kinds import layers_of
+from ..engine.attention import has_flash
+from ..engine.packed import Compute, can_split, prepare
 from ..errors import InputError
+from ..process_memory import TIDY_PASSES, Tidy, give_back
 from ..randomness import drawing, stream_seed
+from ..results.recipe import FEW_VALIDATION_ROWS, MOST_VALIDATIONS, SHORT_STEPS, Settings
 from ..tasks.batches import Tokens, shuffled_batches, token_groups
+from ..tasks.label_parsing import ONE_ANSWER
 from ..tasks.losses import TaskLoss
 from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
-from ..tasks.words import ONE_ANSWER
-from .forward import all_logits, batch_logits
+from .cuda_graphs import RecordedPasses, on_own_stream
+from .frozen_prefix import Prefix, computed
 from .head_choice import Form
 from .head_start import named_states, probed
-from .held import TIDY_PASSES, Tidy, give_back
 from .linear_probe import Probe, write_probe
-from .memory import Memory
+from .logits import all_logits, batch_logits
+from .memory_estimate import Memory
 from .optimizer import SelectedAdamW, linear_rate
-from .prefix import Prefix, computed
 from .ranks import Ranks, device
-from .recipe import FEW_VALIDATION_ROWS, MOST_VALIDATIONS, SHORT_STEPS, Settings
-from .recorded import RecordedPasses, on_own_stream
 from .start_from import NAMED, Start
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ...encoders.observed import pieces
+from ...engine.per_example_rows import pieces
 from ...errors import InputError
 from ..choices import check_estimator
 from ..contract import Method, Trial

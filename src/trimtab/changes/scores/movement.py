@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...encoders.parts import parts_of
+from ...encoders.parameter_kinds import parts_of
 from ...errors import InputError
 from ..contract import Method, Trial
 from ..methods import ALL_NORMS

@@ -1,0 +1,106 @@
+"""What a model does on three short texts: which linear maps share an input, which modules attend, and what comes out."""
+
+# Shapes: C outputs.
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..encoders.heads import agree, texts_per_row
+from ..errors import InputError, first_line
+from ..randomness import forked
+from .padded import padded_logits, padded_vectors
+
+LENGTHS = (5, 9, 3, 7)  # tokens of the texts tried: three, or two pairs where a row has two texts
+
+
+def probe_ids(model: Any) -> list[np.ndarray]:
+    """Token ids of the texts tried: any but padding, which the RoBERTa family does not count in its positions."""
+    usable = np.setdiff1d(np.arange(min(model.config.vocab_size, 64)), [model.config.pad_token_id or 0])
+    # Each text begins with another id, or texts that get mixed up could answer alike.
+    return [usable[np.arange(3 + i, 3 + i + n) % len(usable)] for i, n in enumerate(_lengths(model))]
+
+
+def _lengths(model: Any) -> tuple[int, ...]:
+    return LENGTHS[:3] if texts_per_row(model) == 1 else LENGTHS
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Runs the block with every module in evaluation mode and without gradients, and restores their modes."""
+    # Module by module: frozen layers are in evaluation mode while the rest is trained.
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def check_training(model: Any) -> None:
+    """Raises InputError where `model`, which answers texts, cannot do so while it is trained: Reformer takes one length then."""
+    modes = {module: module.training for module in model.modules()}
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modes):  # it would learn from the probe
+        return
+    model.train()
+    try:
+        with forked(), torch.no_grad():
+            padded_logits(model, probe_ids(model), None)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise InputError(
+            f"{type(model).__name__} cannot be trained on texts of any length: {first_line(error)}"
+        ) from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def observe(model: Any) -> tuple[Tensor, list[list[nn.Linear]]]:
+    """The padded logits (3, C) of the probe, and the linear maps that were given the very same tensors, in groups."""
+    # The tensors are kept to the end, so that no two of them have one id.
+    seen: dict[nn.Linear, list[Tensor]] = {}
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, nn.Linear)
+        seen.setdefault(module, []).append(inputs[0])
+
+    hooks = [m.register_forward_pre_hook(watch) for m in model.modules() if isinstance(m, nn.Linear)]
+    try:
+        with evaluating(model):
+            logits = padded_logits(model, probe_ids(model), None)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # By identity of the input tensor, not by names: query, key and value are found in any family that gives them one tensor.
+    # In every call, where a map is called repeatedly; and biases of all or of none, to lie one above the other.
+    groups: dict[Any, list[nn.Linear]] = {}
+    for module, inputs in seen.items():
+        groups.setdefault((*map(id, inputs), module.bias is None), []).append(module)
+    return logits, [group for group in groups.values() if len(group) > 1]  # a map alone shares nothing
+
+
+def padding_matters(model: Any, together: Tensor) -> bool:
+    """Whether the probe's texts are answered otherwise one by one than `together` and padded (3, C).
+
+    XLNet's head reads the last position, whatever stands there; Fourier transforms and convolutions mix it into the others.
+    Raises InputError where the model cannot answer them one by one: Funnel halves a text until it is too short.
+    """
+    with evaluating(model):
+        try:
+            if texts_per_row(model) > 1:
+                alone = model.answer(torch.cat([padded_vectors(model, [ids], None) for ids in probe_ids(model)]))
+            else:
+                alone = torch.cat([padded_logits(model, [ids], None) for ids in probe_ids(model)])
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise InputError(
+                f"{type(model).__name__} cannot answer a text of few tokens by itself: {first_line(error)}"
+            ) from error
+    return not agree(model, together, alone, rtol=1e-3, atol=1e-4, apart=1e-2)

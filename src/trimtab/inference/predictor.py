@@ -1,0 +1,234 @@
+"""Using what was trained: evaluate, predict, merge."""
+
+import os
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..changes.delta import Delta
+from ..changes.delta_header import check_plain, header_of
+from ..changes.family_head import in_family_head
+from ..encoders.encoder import Encoder, encoder_of, load
+from ..encoders.heads import HeadShape
+from ..encoders.places import Place, find_base
+from ..engine.packed import prepare
+from ..errors import InputError
+from ..tasks.batches import Tokens, Truncation, tokenize
+from ..tasks.metrics import scores
+from ..tasks.predictions import Answer, answers
+from ..tasks.raw_rows import is_blank
+from ..tasks.task import Rows, Task
+from ..tasks.unknown_tokens import Unknown, empty_rows, unknown_tokens
+from ..threads import threads_for
+from ..training.chosen_rows import ChosenRows, choose_rows, seen_note
+from ..training.logits import all_logits, check_ids
+from ..training.ranks import device
+from ..training.run import Run, interval_of
+
+_TOKENS = {"cpu": 4096, "cuda": 65_536}  # in one forward pass: bounds memory, and keeps a GPU busy
+Trained = Run | Delta | str | Path  # a Run, a Delta, or the folder of a run
+
+# Threads do not live on in a process that was forked (a worker of gunicorn or uwsgi, multiprocessing on Linux), and OpenMP
+# waits for them for ever: one thread is all that such a process has. Whoever sets more afterwards has said so.
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+def delta_of(run: Trained) -> Delta:
+    """The Delta of a run, wherever it is; raises InputError where a folder has none, or a damaged one."""
+    if isinstance(run, str | Path):
+        return Delta.load(run)
+    if isinstance(run, Run | Delta):
+        return run.delta if isinstance(run, Run) else run
+    raise InputError(f"{type(run).__name__} is no run: give what trimtab.fit returns, or the folder of a finished run")
+
+
+def base_encoder(delta: Delta, encoder: Encoder | Place | str | Path | None = None) -> Encoder:
+    """`encoder`, loaded where it is a name; by default the encoder that `delta` names.
+
+    Whether it is the delta's base is checked when the delta is attached. Raises InputError where it cannot be loaded.
+    """
+    if encoder is not None and not isinstance(encoder, str):
+        return encoder_of(encoder)
+    try:
+        return load(find_base(delta.base, encoder))
+    except InputError as error:
+        if encoder or "--encoder FOLDER" in str(error):
+            raise
+        raise InputError(f"{error} (the encoder of this run; --encoder FOLDER says where it is now)") from error
+
+
+def tokens_at_once() -> int:
+    """Tokens in one forward pass without gradients, on the device that is used."""
+    return _TOKENS[device().type]
+
+
+class Answered(NamedTuple):
+    """What a run says of some rows."""
+
+    answers: list[Answer]  # one per row
+    truncation: Truncation
+    unknown: Unknown
+    empty: list[int]  # the rows with a text of which only special tokens are left: their answers are guesses
+
+
+class Predictor:
+    """A delta on its encoder, ready to answer: loaded once, used for any number of calls."""
+
+    def __init__(self, run: Trained, encoder: Encoder | Place | str | Path | None = None):
+        """`encoder` is an Encoder or the name of one; it defaults to the one the delta names.
+
+        Raises InputError where the run or the encoder cannot be read, or where they do not belong together.
+        """
+        self.delta = delta_of(run)
+        # Without rows: its kind and classes say what the logits mean.
+        self.task = Task.from_description(self.delta.task)
+        self.encoder = base_encoder(self.delta, encoder)
+        self.model = self.delta.attach(self.encoder).to(device())
+        prepare(self.model)  # now and not with the first answer, which several threads may ask for at once
+
+    def __reduce__(self):
+        """A copy, or one sent to another process, is made anew: what the engine has put into the model does not travel."""
+        return type(self), (self.delta, self.encoder)
+
+    def answers(self, rows: Rows) -> list[Answer]:
+        """One Answer per row, in order."""
+        return self.answered(rows).answers
+
+    def answered(self, rows: Rows) -> Answered:
+        """One Answer per row, in order, what was cut from the rows as in training, and what the encoder does not know of them."""
+        tokens = self._tokens(rows, labelled=False)
+        return Answered(
+            answers(self.task, self._logits(tokens)), tokens.truncation,
+            unknown_tokens(tokens, rows, self.encoder.tokenizer), empty_rows(tokens, rows, self.encoder.tokenizer),
+        )  # fmt: skip
+
+    def scored(self, rows: Rows) -> tuple[dict[str, float], dict[str, Any], Truncation]:
+        """Every metric of the task on labelled rows, the interval of the main one, and what was cut from the rows."""
+        tokens = self._tokens(rows, labelled=True)
+        assert tokens.labels is not None
+        logits = self._logits(tokens)
+        return (
+            scores(self.task, logits, tokens.labels),
+            interval_of(self.task, logits, tokens.labels),
+            tokens.truncation,
+        )
+
+    def _tokens(self, rows: Rows, *, labelled: bool) -> Tokens:
+        """As training cut them."""
+        return tokenize(
+            self.task,
+            rows,
+            self.encoder.tokenizer,
+            self.delta.max_length,
+            labelled=labelled,
+            apart=self.delta.pairs == "apart",
+        )
+
+    def _logits(self, tokens: Tokens) -> Tensor:
+        """Float32 logits (N, C); raises InputError where they are no numbers."""
+        check_ids(self.model, tokens)
+        with threads_for(int(tokens.lengths.sum())):
+            logits = all_logits(self.model, tokens, tokens_at_once())
+        if not bool(torch.isfinite(logits).all()):
+            raise InputError("the model's answers are not numbers (NaN): the run or its encoder is damaged")
+        return logits
+
+
+def predict(
+    run: Trained | Predictor, texts: Sequence[str | tuple[str, str]], encoder: Encoder | str | Path | None = None
+) -> list[Answer]:
+    """One Answer for each text, or pair of texts for a pair task; raises InputError when the shapes do not match."""
+    predictor = run if isinstance(run, Predictor) else Predictor(run, encoder)
+    _check_list(texts)
+    # Checked one by one, so that the message can say which text it is.
+    n_texts = len(predictor.task.text_columns)
+    rows = [tuple(text) if isinstance(text, list | tuple) else (text,) for text in texts]
+    for i, row in enumerate(rows):
+        if not all(isinstance(part, str) for part in row):
+            raise InputError(f"text {i + 1} is {texts[i]!r:.40}, which is no text")
+        if len(row) != n_texts:
+            raise InputError(f"text {i + 1} has {len(row)} part(s); task {predictor.task.name!r} takes {n_texts}")
+        for part in row:
+            if is_blank(part):
+                raise InputError(f"text {i + 1} is empty: an answer to it would be a guess")
+            try:
+                part.encode()
+            except UnicodeEncodeError:  # half a character, as the shell hands over bytes of another encoding
+                raise InputError(f"text {i + 1} is not UTF-8: {part!r:.60}") from None
+    columns = tuple([row[k] for row in rows] for k in range(n_texts))
+    found = predictor.answered(Rows(columns, [None] * len(rows)))
+    if found.empty:
+        raise InputError(
+            f"text {found.empty[0] + 1} is empty: the encoder's tokenizer leaves nothing of it; an answer would be a guess"
+        )
+    return found.answers
+
+
+def _check_list(texts: Any) -> None:
+    """Raises InputError for what gives something else than its texts, or in no order, where it is gone through."""
+    # A string is a sequence too, whose letters would each be answered.
+    if isinstance(texts, str):
+        raise InputError("predict takes a list of texts; for one text write [text]")
+    # The names of the columns would be answered.
+    if isinstance(texts, Mapping) or hasattr(texts, "columns") or hasattr(texts, "column_names"):
+        raise InputError(
+            f"predict takes a list of texts, and not a table ({type(texts).__name__}): give its column, as in table['text'], or "
+            "for pairs list(zip(table['a'], table['b']))"
+        )
+    if isinstance(texts, Set):
+        raise InputError("predict takes a list of texts; a set has no order, by which answers could be told apart")
+
+
+def evaluate(
+    run: Trained, task: Any = None, split: str | None = None, encoder: Encoder | str | Path | None = None,
+    *, text: str | None = None, label: str | None = None, **reading: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """{"split", "rows", "scores", "positive", "notes"} of `run` on a split of `task`: a Task, what `read` takes, or its own task.
+
+    `split` defaults to test where it has labels, else validation; of a single file all rows are scored, as its test split.
+    `text` and `label` name columns as in `read`; `reading` holds other options of it, such as skip_bad_rows=True: those of how
+    labels are written are the run's own by default. Raises InputError when the task or the split does not fit the run, and when
+    the run's own data has changed, so that rows it was trained on would be scored.
+    """
+    is_place = isinstance(run, str | Path)
+    folder = Path(run) if is_place else run.folder if isinstance(run, Run) else None
+    described = header_of(run)["task"] if is_place else delta_of(run).task
+    chosen = choose_rows(described, folder, task, split, text=text, label=label, **reading)
+    return score_rows(Predictor(run, encoder), chosen)
+
+
+def score_rows(predictor: Predictor, chosen: ChosenRows) -> dict[str, Any]:
+    """What `evaluate` returns, of rows that were chosen for the task of `predictor`."""
+    found, interval, cut = predictor.scored(chosen.rows)
+    notes = [*chosen.notes, *([cut.line(chosen.split, predictor.delta.max_length)] if cut.rows_cut else [])]
+    notes += seen_note(chosen)
+    notes += [line for line in [predictor.task.answering.line()] if line]
+    return {
+        "split": chosen.split, "rows": len(chosen.rows), "scores": found, "interval": interval,
+        "positive": predictor.task.positive, "notes": notes,
+    }  # fmt: skip
+
+
+def merge(encoder: Encoder | str | Path, run: Trained) -> Any:
+    """A plain Hugging Face model: `encoder` with the run's delta applied.
+
+    A linear map on the first token is written into the family's own head. Raises InputError for a head that has no place there:
+    on the mean of the token states, or of pairs apart.
+    """
+    delta = delta_of(run)
+    check_plain(delta.head, delta.pairs)
+    encoder = encoder_of(encoder)
+    model = delta.merged(encoder)
+    if delta.head == "default":
+        return model
+    own = in_family_head(model, encoder, HeadShape(delta.task["kind"], tuple(delta.task["classes"])))
+    if own is None:
+        raise InputError(
+            f"the head of this encoder's family ({delta.base['model_type']}) has no place for the run's cls head: fit with "
+            "--head default to merge"
+        )
+    return own

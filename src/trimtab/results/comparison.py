@@ -1,0 +1,276 @@
+"""What the cells of a study come to: means, spreads and ranks, differences from a reference, and how sure they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..tasks.losses import label_tensor
+from ..tasks.metrics import METRICS
+from ..tasks.task import Task
+from .statistics import Difference, difference, holm, over_tasks
+
+ALPHA = 0.05  # the chance of any false alarm among the comparisons over tasks, and among those task by task, at most
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one task with one seed: what came of it, or why it could not be."""
+
+    task: str
+    method: str
+    seed: int
+    metric: str  # name of the task's main metric
+    scores: Mapping[str, float] = field(default_factory=dict)  # validation, at the best step
+    baseline: Mapping[str, float] = field(default_factory=dict)  # validation, before training
+    elements: Mapping[str, int] = field(default_factory=dict)  # body and head
+    share: float = 0.0  # of the body
+    seconds: float = 0.0  # the whole fit, as if nothing had been cached before it
+    examples_per_second: float = 0.0
+    peak_memory_bytes: int = 0  # of the process during the fit
+    delta_bytes: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)  # with the method's own filled in
+    answers: list[Any] = field(default_factory=list, repr=False)  # to each validation row
+    choosing_seconds: float | None = None  # of `seconds`: what the method took to choose; None where it was not noted
+    refused: str | None = None  # why the method cannot be used here
+
+    @property
+    def score(self) -> float:
+        """The task's main score."""
+        return self.scores[self.metric]
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the answers."""
+        return {name: value for name, value in asdict(self).items() if name != "answers"}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method on one task, over its seeds."""
+
+    method: str
+    mean: float  # of the main score
+    spread: float | None  # its standard deviation over seeds; None for one seed
+    rank: int  # among the methods of the task, or of those that did all tasks; 1 is best
+    elements: int  # of the body
+    seconds: float  # of a fit, mean over seeds
+    delta_bytes: int
+    difference: Difference | None = None  # from the reference method, positive is better; None for itself
+    p: float | None = None  # of the difference, corrected for all comparisons over the tasks, or task by task
+    mean_rank: float | None = None  # over tasks whose scores have unlike directions or units, where `mean` says nothing
+    loss: float = 0.0  # the mean loss, which decides between equals; 0 over tasks whose losses have units of their own
+
+    @property
+    def verdict(self) -> str:
+        """better, worse or not told apart (from the reference); "" for the reference itself."""
+        if self.difference is None or self.p is None:
+            return ""
+        return "not told apart" if self.p >= ALPHA else "better" if self.difference.mean > 0 else "worse"
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What all cells of a study say: read `by_task` and `overall`, or have `pages.comparison_page` say it."""
+
+    encoder: str
+    tasks: list[Task]
+    methods: list[str]
+    seeds: list[int]
+    reference: str  # the method the others are compared to
+    cells: list[Cell]
+    by_task: Mapping[str, list[Summary]]  # in the order of the methods; refused ones are left out
+    overall: list[Summary]  # means over tasks, of the methods that did all of them; `rank` is by mean, or by mean rank
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """method -> why, of those left out of some task: refused there, if only with one seed, or without a cell of some seed."""
+        whys = {method: self._why_left_out(method) for method in self.methods}
+        return {method: why for method, why in whys.items() if why}
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """The direction of the main scores; None where several tasks have scores of both, or errors in units of their own."""
+        return _direction(self.tasks)
+
+    @property
+    def best_first(self) -> list[Summary]:
+        """`overall` by rank; of equals the one with the lowest loss, and of those the one that trains fewest elements."""
+        return sorted(self.overall, key=lambda summary: (summary.rank, summary.loss, summary.elements))
+
+    def front(self, cost: str) -> list[str]:
+        """The methods that no other outranks at the same or a lower `cost` (elements, seconds, delta_bytes)."""
+        found, best = [], np.inf
+        # Equal scores have equal ranks, of which the cheapest is enough.
+        for summary in sorted(self.overall, key=lambda s: (getattr(s, cost), s.rank)):
+            if summary.rank < best:
+                found.append(summary.method)
+                best = summary.rank
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """Cells and summaries, for other programs."""
+        return {
+            "encoder": self.encoder, "reference": self.reference, "seeds": self.seeds,
+            "higher_is_better": self.higher_is_better,
+            "cells": [cell.as_json() for cell in self.cells],
+            "by_task": {task: [_summary_json(s) for s in found] for task, found in self.by_task.items()},
+            "overall": [_summary_json(s) for s in self.overall],
+            "refused": self.refused,
+        }  # fmt: skip
+
+    def _why_left_out(self, method: str) -> str | None:
+        """Why the method is not counted somewhere, with the first place where it is not; None where it is counted everywhere."""
+        found = {(c.task, c.method, c.seed): c.refused for c in self.cells}
+        for task in self.tasks:
+            whys = {seed: found.get((task.name, method, seed), "there is no such cell") for seed in self.seeds}
+            refusals = {seed: why for seed, why in whys.items() if why}
+            if refusals:
+                seed, why = next(iter(refusals.items()))
+                # A method that refuses everything on a lone task needs no place.
+                if len(refusals) == len(self.seeds):
+                    return why if len(self.tasks) == 1 else f"on {task.name}: {why}"
+                return f"on {task.name} with seed {seed}: {why}"
+        return None
+
+
+def summarised(
+    encoder: str, tasks: list[Task], methods: list[str], seeds: list[int], reference: str, cells: list[Cell]
+) -> Comparison:
+    """The Comparison of finished cells; a method counts on a task where it has a cell of every seed and none was refused."""
+    # What counts: found has, for each task, the methods with a cell of every seed.
+    done = {(c.task, c.method, c.seed): c for c in cells if c.refused is None}
+    found = {task.name: [m for m in methods if all((task.name, m, s) in done for s in seeds)] for task in tasks}
+    differences: dict[tuple[str, str], Difference] = {}
+    for task in tasks:
+        # Answers to the same rows with the same seeds are paired, which takes most of the noise out of a difference.
+        labels = label_tensor(task, task.validation).numpy()
+        mine = {m: [np.asarray(done[task.name, m, seed].answers) for seed in seeds] for m in found[task.name]}
+        for method in found[task.name]:
+            if method != reference and reference in mine:
+                differences[task.name, method] = difference(
+                    task.metric, labels, mine[method], mine[reference], len(task.classes),
+                    positive=1 if task.positive_index is None else task.positive_index,
+                )  # fmt: skip
+    # A mean over tasks is only for methods that did all of them.
+    everywhere = [m for m in methods if all(m in found[task.name] for task in tasks)]
+    # The mean of an accuracy and an error, or of errors in euros and in metres, is none.
+    alike = len(tasks) > 1 and _direction(tasks) is not None
+    for method in everywhere:
+        if alike and method != reference and reference in everywhere:
+            # The empty name stands for all tasks together.
+            differences["", method] = over_tasks([differences[task.name, method] for task in tasks])
+    # Two questions, each with an error rate of its own: which methods differ over the tasks, and where they do.
+    corrected = {}
+    for over_all in (True, False):
+        family = {key: d.p for key, d in differences.items() if (key[0] == "") == over_all}
+        corrected |= zip(family, holm(list(family.values())), strict=True)
+
+    # Only now the summaries, which carry the corrected p values.
+    by_task = {}
+    for task in tasks:
+        of = {m: [done[task.name, m, seed] for seed in seeds] for m in found[task.name]}
+        by_task[task.name] = _judged([_over_seeds(m, of[m]) for m in of], [task], task.name, differences, corrected)
+    # Ranks among the methods that did all tasks: one that was refused elsewhere has no say in who is best.
+    ranks = {
+        task: _ranks([s for s in each if s.method in everywhere], tasks[i : i + 1])
+        for i, (task, each) in enumerate(by_task.items())
+    }
+    overall = [
+        _over_tasks(
+            m, [s for each in by_task.values() for s in each if s.method == m], tasks, [of[m] for of in ranks.values()]
+        )
+        for m in everywhere
+    ]
+    key = "" if len(tasks) > 1 else tasks[0].name
+    return Comparison(
+        encoder, tasks, methods, seeds, reference, cells, by_task,
+        _judged(overall, tasks, key, differences, corrected),
+    )  # fmt: skip
+
+
+def _over_seeds(method: str, cells: list[Cell]) -> Summary:
+    """Mean and sample standard deviation (over n - 1); rank and difference are filled in by `_judged`."""
+    scores = [cell.score for cell in cells]
+    spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+    seconds = _mean(cell.seconds for cell in cells)
+    loss = _mean(cell.scores.get("loss", 0.0) for cell in cells)
+    return Summary(
+        method, _mean(scores), spread, 0, cells[0].elements["body"], seconds, cells[0].delta_bytes, loss=loss
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Rounded once, so that the same values in another order have the same mean: equal scores share a rank."""
+    listed = list(values)
+    return math.fsum(listed) / len(listed)
+
+
+def _over_tasks(method: str, summaries: list[Summary], tasks: list[Task], ranks: list[int]) -> Summary:
+    """Means over tasks; the spread is that of the mean over seeds, tasks being independent. `ranks` are those on each."""
+    n = len(summaries)
+    spreads = [s.spread for s in summaries if s.spread is not None]
+    spread = float(np.sqrt(np.square(spreads).sum()) / n) if spreads else None
+    mean, seconds = (_mean(getattr(s, name) for s in summaries) for name in ("mean", "seconds"))
+    elements, size = (round(np.mean([getattr(s, name) for s in summaries])) for name in ("elements", "delta_bytes"))
+    # The mean of an accuracy and an error is neither: each task has a vote by its ranks instead.
+    mean_rank = _mean(ranks) if _direction(tasks) is None else None
+    # That of a regression is in the unit of its labels.
+    alike = len(tasks) == 1 or all(task.kind != "regression" for task in tasks)
+    loss = _mean(s.loss for s in summaries) if alike else 0.0
+    return Summary(method, mean, spread, 0, elements, seconds, size, mean_rank=mean_rank, loss=loss)
+
+
+def _judged(
+    summaries: list[Summary], tasks: list[Task], key: str, differences: Mapping[tuple[str, str], Difference],
+    corrected: Mapping[tuple[str, str], float],
+) -> list[Summary]:  # fmt: skip
+    """The summaries with their ranks and their differences from the reference.
+
+    `key` is the task's name in `differences` and `corrected`, or "" over several. Equal scores share the better rank.
+    """
+    ranks = _ranks(summaries, tasks)
+    return [
+        replace(s, rank=ranks[s.method], difference=differences.get((key, s.method)), p=corrected.get((key, s.method)))
+        for s in summaries
+    ]
+
+
+def _ranks(summaries: list[Summary], tasks: list[Task]) -> dict[str, int]:
+    """Method -> rank, 1 for the best."""
+    higher = _direction(tasks)
+    # What orders them, lowest first.
+    keys = [s.mean_rank if s.mean_rank is not None else -s.mean if higher else s.mean for s in summaries]
+    order = sorted(keys)
+    return {s.method: 1 + order.index(k) for s, k in zip(summaries, keys, strict=True)}
+
+
+def _direction(tasks: list[Task]) -> bool | None:
+    """Whether higher main scores are better; None where several tasks differ in that, or have errors in their own units."""
+    found = [METRICS[task.metric] for task in tasks]
+    # An error has no upper end, and so a unit: that of the labels.
+    if len(tasks) > 1 and any(metric.high is None for metric in found):
+        return None
+    return found[0].higher_is_better if len({metric.higher_is_better for metric in found}) == 1 else None
+
+
+def _summary_json(summary: Summary) -> dict[str, Any]:
+    """The summary with the bounds of its difference, which only the object can compute."""
+    found = {
+        name: getattr(summary, name)
+        for name in ("method", "mean", "spread", "rank", "elements", "seconds", "delta_bytes")
+    }
+    if summary.mean_rank is not None:
+        found |= {"mean": None, "spread": None, "mean_rank": summary.mean_rank}
+    if summary.difference is not None:
+        low, high = summary.difference.interval()
+        found |= {
+            "difference": summary.difference.mean,
+            "interval": [low, high] if math.isfinite(low) else None,  # where there are too few rows
+            "p": summary.p,
+            "verdict": summary.verdict,
+        }
+    return found

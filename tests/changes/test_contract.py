@@ -9,7 +9,7 @@ import torch
 from small import make_task
 
 import trimtab
-from trimtab.changes.contract import Additions, Trial, adapted, chosen
+from trimtab.changes.contract import Additions, Trial, adapted, add_and_select
 from trimtab.changes.delta import Delta
 from trimtab.changes.lora import Lora
 from trimtab.changes.methods import Biases, Full, LayerNorms, Union
@@ -105,7 +105,7 @@ def test_a_part_of_what_a_users_method_adds_is_refused_before_training(encoder: 
 def test_what_is_added_is_said(method: Any, encoder: Any) -> None:
     model = encoder.with_head(make_task())
     before = {name for name, _ in model.named_parameters()}
-    selection, additions = chosen(method, model, Trial())
+    selection, additions = add_and_select(method, model, Trial())
     new = {name for name, _ in model.named_parameters() if ".lora_" in name}
     assert additions.parameters == new
     assert [each.name for each in additions.made] == (["lora"] if new else [])

@@ -10,7 +10,7 @@ import torch
 from small import FAMILIES, make_task
 
 from trimtab.changes import delta as delta_module
-from trimtab.changes.contract import chosen
+from trimtab.changes.contract import add_and_select
 from trimtab.changes.delta import TENSORS, Delta
 from trimtab.changes.lora import Lora
 from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Union
@@ -28,7 +28,7 @@ def changed_model(encoder, method, head="default"):
     task = make_task()
     model = encoder.with_head(task, seed=4, head=head)
     torch.manual_seed(0)
-    selection, additions = chosen(method, model)
+    selection, additions = add_and_select(method, model)
     selection = selection | Head().attach(model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

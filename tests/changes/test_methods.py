@@ -8,8 +8,7 @@ import torch
 from small import FAMILIES, N_LAYERS, make_encoder_folder, make_task
 from torch import nn
 
-from trimtab.changes import contract
-from trimtab.changes.contract import Addition
+from trimtab.changes.contract import Addition, add_and_select
 from trimtab.changes.delta import Delta
 from trimtab.changes.lora import Lora
 from trimtab.changes.method_text import parse_method
@@ -219,7 +218,7 @@ def test_lora_within_a_union_of_unions_is_found_by_a_delta(encoder):
     nested = Union((Biases(), Union((LayerNorms(), Lora(rank=2)))))
     model = encoder.with_head(TWO_CLASSES)
     task = {"kind": "single_label", "classes": ["a", "b"], "name": "two"}
-    selection, additions = contract.chosen(nested, model)
+    selection, additions = add_and_select(nested, model)
     delta = Delta.extract(model, selection, encoder, task, nested, additions=additions, head="default")
     assert delta.additions == (Addition("lora", dataclasses.asdict(Lora(rank=2))),)
     assert delta.attach(encoder)

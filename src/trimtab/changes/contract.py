@@ -103,7 +103,7 @@ class Choosing:
         return self.select(model, Trial(batches, loss, getattr(loss, "kind", None), added=added))
 
 
-def chosen(method: Any, model: nn.Module, trial: Trial = NO_TRIAL) -> tuple[Selection, Additions]:
+def add_and_select(method: Any, model: nn.Module, trial: Trial = NO_TRIAL) -> tuple[Selection, Additions]:
     """What `method` selects of `model`, to which is first added, in place, what it adds."""
     method = adapted(method)
     additions = method.add(model)

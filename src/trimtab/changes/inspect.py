@@ -9,7 +9,7 @@ from ..encoders.encoder import Encoder, encoder_of
 from ..encoders.heads import TWO_CLASSES
 from ..encoders.parameter_kinds import grid, parts_of
 from ..errors import InputError
-from .contract import Method, chosen
+from .contract import Method, add_and_select
 from .lora import Lora
 from .method_text import method_text
 from .methods import Biases, Full, Head, LastLayers, LayerNorms
@@ -59,7 +59,7 @@ def _chosen(encoder: Encoder, method: Method, head: str) -> dict[str, Any]:
     heads = sum(part.count for part in parts_of(model).values() if part.is_head)
     # A refusal is an answer too: ModernBERT has no biases, ALBERT no last layers.
     try:
-        selection, _ = chosen(method, model)
+        selection, _ = add_and_select(method, model)
     except InputError as error:
         return {"refused": str(error)}
     return {"body": selection.body.count, "head": heads, "share": selection.share}

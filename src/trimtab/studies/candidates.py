@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..changes.contract import Method, chosen
+from ..changes.contract import Method, add_and_select
 from ..changes.lora import Lora
 from ..changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Union, adds_of
 from ..changes.selection import Selection
@@ -87,7 +87,7 @@ class _Sizes:
         """None where the encoder refuses the method."""
         model = self._fresh() if adds_of(method) else self.model  # to which nothing is to be added
         try:
-            return self.selected(method, chosen(method, model)[0])
+            return self.selected(method, add_and_select(method, model)[0])
         except InputError:
             return None
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..changes.choices import check_estimator
-from ..changes.contract import Method, Trial, chosen
+from ..changes.contract import Method, Trial, add_and_select
 from ..changes.fisher import Fisher, Meter
 from ..changes.method_text import method_of, method_text
 from ..changes.methods import LayerNorms
@@ -94,7 +94,7 @@ def fisher(
     # Around the method too, which may measure for itself (fisher_top does).
     with computing(cast(Compute, compute)):
         with seeded(seed, "method"):
-            within, _ = chosen(method, model, Trial(_batches(tokens), loss, task.kind))
+            within, _ = add_and_select(method, model, Trial(_batches(tokens), loss, task.kind))
         if within.body.count < at_least:
             raise InputError(
                 f"{method_text(method)} names {within.body.count:,} elements of the encoder, which is less than the "

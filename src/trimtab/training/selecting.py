@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..changes.contract import Additions, Method, Trial, adapted, chosen
+from ..changes.contract import Additions, Method, Trial, adapted, add_and_select
 from ..changes.method_text import method_text
 from ..changes.selection import Selection
 from ..encoders.parameter_kinds import parts_of
@@ -29,7 +29,7 @@ def chosen_by(
     batches, most_tokens = _FirstEpoch(train, settings), settings.tokens_per_batch or MOST_TOKENS[device().type]
     with seeded(settings.seed, "method"):
         # A method may draw (random subsets, LoRA's start) or train a little: from a stream of its own.
-        selection, additions = chosen(method, model, Trial(batches, loss, loss.kind, most_tokens))
+        selection, additions = add_and_select(method, model, Trial(batches, loss, loss.kind, most_tokens))
     if not selection:
         raise InputError(f"{method_text(method)} chose nothing to train on this encoder")
     # The rest of what was added would be lost: it is drawn at random and belongs to no encoder.

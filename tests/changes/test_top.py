@@ -70,13 +70,28 @@ def model_body(model: Any) -> set[str]:
     return set(Full().attach(model).body.elements)
 
 
-def test_scores_that_are_no_numbers_are_refused(encoder: Any) -> None:
+@pytest.mark.parametrize(("more", "value"), [(0, np.nan), (1, 0.5)])
+def test_scores_that_are_no_numbers_or_too_many_are_refused(more: int, value: float, encoder: Any) -> None:
     class Broken(Magnitude):
         def score(self, model: Any, pool: Any, trial: Any) -> np.ndarray:
-            return np.full(pool.count, np.nan)
+            return np.full(pool.count + more, value)
 
-    with pytest.raises(InputError, match=r"largest: some scores are not numbers"):
+    with pytest.raises(
+        InputError, match=r"largest: the score must give a number for each of the \d+ elements, and gave"
+    ):
         Top(Broken(), count=3, within=Biases()).attach(encoder.with_head(make_task()))
+
+
+def test_a_users_own_method_that_adds_is_none_to_choose_from_either(encoder: Any) -> None:
+    class Adding:
+        def add(self, model: Any) -> Any:
+            return trimtab.Lora(rank=2).add(model)
+
+        def select(self, model: Any, trial: Any) -> Any:
+            return trimtab.Lora().select(model)
+
+    with pytest.raises(InputError, match="random:within=lora would train only a part of what lora adds"):
+        Random(count=5, within=Adding()).attach(encoder.with_head(make_task()))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import nn
 from ..encoders.parameter_kinds import EMBEDDINGS, parts_of
 from ..errors import InputError
 from .choices import check_size
-from .contract import NO_TRIAL, Choosing, Defaults, Method, Trial, adapted, defaults_of, trial_of
+from .contract import NO_TRIAL, Additions, Choosing, Defaults, Method, Trial, adapted, defaults_of, trial_of
 from .methods import Full, Union, adds_of, defaults_of_subset
 from .scores import Score
 from .scores.chance import Chance
@@ -54,12 +54,22 @@ class Top(Choosing):
         inner = "" if self.within is None else trial_of(self.within)
         return ", ".join(filter(None, (inner, trial_of(self.score))))
 
+    def add(self, model: nn.Module) -> Additions:
+        """Nothing; raises InputError where a user's own `within` adds something, which `_check_within` could not know."""
+        additions = Additions() if self.within is None else adapted(self.within).add(model)
+        if additions.made:
+            raise _partly(self.name, additions.made[0].name)
+        return additions
+
     def select(self, model: nn.Module, trial: Trial = NO_TRIAL) -> Selection:
         pool = self._pool(model, trial)
         wanted = wanted_count(self.name, pool.count, self.count, self.share)  # before anything is measured
         scores = self.score.score(model, pool, replace(trial, defaults=defaults_of(self.within or Full())))
-        if bool(np.isnan(scores).any()):
-            raise InputError(f"{self.name}: some scores are not numbers (NaN)")
+        if scores.shape != (pool.count,) or bool(np.isnan(scores).any()):
+            raise InputError(
+                f"{self.name}: the score must give a number for each of the {pool.count:,} elements, and gave "
+                f"{scores.shape} of which {int(np.isnan(scores).sum()):,} are none (NaN)"
+            )
         return pool.highest(scores, wanted)
 
     def _pool(self, model: nn.Module, trial: Trial) -> Selection:
@@ -107,7 +117,12 @@ def _check_within(name: str, within: Any) -> None:
     """
     for each in within.methods if isinstance(within, Union) else () if within is None else (within,):
         if adds := adds_of(each):
-            raise InputError(
-                f"{name}:within={adds} would train only a part of what {adds} adds: take a smaller {adds} instead"
-            )
+            raise _partly(name, adds)
         _check_within(name, getattr(each, "within", None))
+
+
+def _partly(name: str, adds: str) -> InputError:
+    """The InputError for the method `name` within one that adds `adds`."""
+    return InputError(
+        f"{name}:within={adds} would train only a part of what {adds} adds: take a smaller {adds} instead"
+    )

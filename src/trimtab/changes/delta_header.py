@@ -9,8 +9,8 @@ from ..encoders.folder_kinds import no_run
 from ..errors import InputError, suggestion
 from ..files import BAD_TENSORS, open_tensors
 
-FORMAT = 4  # of the tensor file, as `Delta.save` writes it
-READ = (3, FORMAT)  # what `Delta.load` reads; 3 knew no pairs apart
+FORMAT = 5  # of the tensor file, as `Delta.save` writes it
+READ = (3, 4, FORMAT)  # what `Delta.load` reads; 3 knew no pairs apart, and both no additions but LoRA
 TENSORS, READABLE = "delta.safetensors", "delta.json"  # in a run's folder
 
 
@@ -36,7 +36,7 @@ def header_of(folder: str | Path) -> dict[str, Any]:
         raise damaged(path, error) from error
     if written_in not in READ:
         raise InputError(
-            f"{path} has delta format {written_in}; this version reads {' and '.join(map(str, READ))}: use the version that "
+            f"{path} has delta format {written_in}; this version reads {', '.join(map(str, READ))}: use the version that "
             "wrote it"
         )
     return described

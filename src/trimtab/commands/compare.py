@@ -55,7 +55,7 @@ def compare(
     check_writable(out)
     if report is not None:
         check_writable(report.parent, "--report")
-    from ..changes.notation import methods_of
+    from ..changes.method_text import methods_of
     from ..encoders.encoder import limit_note, load
     from ..pages.comparison_page import markdown
     from ..studies.compare import compare as compare_methods

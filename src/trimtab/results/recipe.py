@@ -21,7 +21,7 @@ from ..tasks.reading import Origin, option_field
 
 # Not at once: --help is answered, settings are checked, and slips told, without waiting for torch or numpy.
 if TYPE_CHECKING:
-    from ..changes.methods import Method
+    from ..changes.contract import Method
     from ..tasks.task import Task
 
 MIN_STEPS = 150  # from the linear probe on, more bring nothing on few rows (benchmarks/head)
@@ -156,7 +156,7 @@ class Settings:
         their rate times FEW_STEPS / steps, at most MOST_FASTER, and the head's times its square, up to the rate of a random head
         (benchmarks/head, benchmarks/demo).
         """
-        from ..changes.methods import defaults_of
+        from ..changes.contract import defaults_of
 
         defaults = defaults_of(method).for_width(width)
         per_epoch = math.ceil(max(1, n_rows) / self.batch_size)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..changes.contract import trial_of
 from ..changes.fisher import cost_note
-from ..changes.fisher_top import FisherTop
-from ..changes.methods import trial_of
-from ..changes.notation import method_text
+from ..changes.method_text import method_text
+from ..changes.scores.fisher import FisherInformation
 from ..errors import counted
+from ..results.formatting import rough_duration, share
 from ..tasks.data_report import survey
 from ..tasks.metrics import figure, named
 from .steps import Begun, Cached, Event, Finished, Planned, Step, Validation, Warned
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
 TIMED_STEPS = 8  # from whose seconds those of the rest are told; fewer where they take longer than
 TIMED_SECONDS = 10.0
 _LEAST_SECONDS = 5.0  # to go, of which it is worth to be told
-
-
-def duration(seconds: float) -> str:
-    """In the unit that a person would take: "40 s", "6 min", "2.5 h"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 class Display:
@@ -100,9 +94,10 @@ class Display:
         self._say(survey(task).lines())
         if method is not None and (trial := trial_of(method)):
             self._say([f"first {method_text(method)} chooses, by {trial}"])
-            if isinstance(method, FisherTop):
-                rows = min(method.examples, len(task.train))
-                self._say(cost_note(method.estimator, task.kind, len(task.classes), rows))
+            score = getattr(method, "score", None)
+            if isinstance(score, FisherInformation):
+                rows = min(score.examples, len(task.train))
+                self._say(cost_note(score.estimator, task.kind, len(task.classes), rows))
 
     def _announce(self, begun: Begun) -> None:
         """Says what will be trained, what truncation cuts and whether it goes on from a checkpoint; starts the bar."""
@@ -119,7 +114,7 @@ class Display:
         elif bench.start is not None:
             how += ", the head from a linear probe on"
         lines.append(
-            f"{method_text(bench.method)} trains {body:,} elements of the encoder ({bench.selection.share:.3%}) "
+            f"{method_text(bench.method)} trains {body:,} elements of the encoder ({share(bench.selection.share)}) "
             f"and {head:,} of the head, {how}"
         )
         if not bench.solves:
@@ -193,11 +188,13 @@ class Display:
         )  # the one behind this step is to come
         took, one = (total - step) * each, self._validation_seconds
         if one is None:  # a resumed run has not validated yet
-            return [f"about {duration(took)} to go, and {counted(validations, 'validation')}: {each:.2g} s a step"]
+            return [
+                f"about {rough_duration(took)} to go, and {counted(validations, 'validation')}: {each:.2g} s a step"
+            ]
         took += validations * one
         if took < _LEAST_SECONDS:
             return []
-        return [f"about {duration(took)} to go: {each:.2g} s a step, {one:.2g} s a validation"]
+        return [f"about {rough_duration(took)} to go: {each:.2g} s a step, {one:.2g} s a validation"]
 
     def _validated(self, validation: Validation) -> None:
         """Prints one line per validation."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..encoders.configuration import deciding
 from ..encoders.encoder import Encoder
 from ..encoders.heads import HeadShape
+from ..encoders.weights import own, own_all
 from ..errors import InputError
 from ..files import replacing, write_json
 from .delta_header import FORMAT, READABLE, TENSORS, damaged, header_of
@@ -110,15 +111,20 @@ class Delta:
         # In place, and so in the dtype and on the device that the model has.
         for name, value in self.values.items():
             at, target = self.positions.get(name), parameters[name]
+            own(target)
             if at is None:
                 target.copy_(value)
             else:
                 target.view(-1)[at.long()] = value.to(target)
 
     def merged(self, encoder: Encoder) -> Any:
-        """A new model with the delta applied and LoRA folded into the weights it adapted: Hugging Face's own, or a LinearHead."""
-        # Without LoRA the new values stand in the model's own parameters: there is nothing to fold.
+        """A new model with the delta applied and LoRA folded into the weights it adapted: Hugging Face's own, or a LinearHead.
+
+        It shares no memory with `encoder`: who gets it may train it.
+        """
         model = self.attach(encoder)
+        own_all(model)
+        # Without LoRA the new values stand in the model's own parameters: there is nothing to fold.
         if self.loras:
             _fold_lora(model)
         return model

@@ -78,9 +78,9 @@ class Encoder:
         texts.
         The names of the parameters that the checkpoint lacked are kept in `model.new_parameters`. A new head of a regression
         answers in the unit of its labels, about their mean; `model.rate_factors` says by what the learning rates of its last map
-        are multiplied for that. The parameters of the body share the memory of the encoder's weights: call `weights.own` before
-        writing into them (optimizers do). `dropout` replaces every dropout rate of the configuration. Raises InputError for an unknown
-        head, an encoder that has no such model, or a checkpoint without the head that is to be kept.
+        are multiplied for that. `dropout` replaces every dropout rate of the configuration. The parameters of the body share the
+        memory of the encoder's weights: who writes into them calls `weights.own` first (optimizers do by themselves). Raises
+        InputError for an unknown head, an encoder that has no such model, or a checkpoint without the head that is to be kept.
         """
         if head not in (AUTO, *HEADS):
             raise InputError(
@@ -109,8 +109,11 @@ class Encoder:
         model.rate_factors = dict(model.units)
         return model
 
-    def held_bytes(self) -> int:
-        """Memory that the weights take beside pages of their files, which are given back here: they come again when read."""
+    def give_back(self) -> int:
+        """Takes the pages of the weights' files out of this process's memory, and returns the bytes that the weights still take.
+
+        The pages come again when they are read.
+        """
         weights = vars(self).get("_weights")
         if weights is None:
             return 0
@@ -239,19 +242,26 @@ class Encoder:
     def _read(self, mapping: Any, config: Any, **options: Any) -> tuple[Any, dict]:
         """The float32 model with the encoder's weights, and which keys did not fit; raises InputError on failure."""
         try:
-            with _READING:
-                weights = self._weights
+            weights = self._whole_weights()
+            taken = weights.state_dict()
             model_class, config = _class_for(config, mapping)
             model, found = model_class.from_pretrained(
-                None, config=config, state_dict=weights.state_dict(), dtype=torch.float32, local_files_only=True,
+                None, config=config, state_dict=taken, dtype=torch.float32, local_files_only=True,
                 trust_remote_code=False, output_loading_info=True, **options,
             )  # fmt: skip
         except Exception as error:  # of the files or of the model's own code: whatever it is, there is no model
             raise InputError(f"cannot load encoder {self.name!r} from {self.folder}: {first_line(error)}") from error
-        weights.mark(model)
+        weights.mark(model, taken)
         # What transformers notes of a model that it reads from a folder.
         model.name_or_path = model.config.name_or_path = str(self.folder)
         return model, found
+
+    def _whole_weights(self) -> Weights:
+        """The weights as the files have them; read anew where a model has written into them."""
+        with _READING:
+            if self._weights.are_written:
+                vars(self).pop("_weights")
+            return self._weights
 
     @cached_property
     def _weights(self) -> Weights:

@@ -1,19 +1,18 @@
 """Weights: what an encoder's files hold, read once, and shared by all models that are made of it.
 
 The frozen parameters of such models read one memory. Whoever is about to write into a parameter calls `own` first, which gives it
-memory of its own (copy on write); everything else is read and never written. Optimizers of torch call it by themselves.
+memory of its own (copy on write); torch's optimizers do so by themselves. Where someone has written all the same, the models
+that are there have changed with it, but the next one is made of weights that are read anew.
 """
 
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
-import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -33,16 +32,16 @@ class Weights:
                 for name in file.keys():  # noqa: SIM118 (not a dict)
                     tensor = file.get_tensor(name)
                     self._tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
-        # By storage and not by its first element: families whose files are laid out otherwise get parts of a tensor.
+        # By memory and not by the first element: families whose files are laid out otherwise get parts of a tensor.
         self._names = {_memory(tensor): name for name, tensor in self._tensors.items() if tensor.numel()}
+        self._readers: dict[str, WeakSet[_Shared]] = {name: WeakSet() for name in self._tensors}
         mapped = mapped_ranges(files)
         self._pages = {
             name: (tensor.data_ptr(), tensor.nbytes)
             for name, tensor in self._tensors.items()
             if any(start <= tensor.data_ptr() and tensor.data_ptr() + tensor.nbytes <= end for start, end in mapped)
         }
-        self._lock = threading.Lock()
-        self._moved: WeakValueDictionary[Any, Tensor] = WeakValueDictionary()  # by key and device: as long as one is in use
+        self._was_written = False  # by a model that is gone
         # What models have made of them, as long as one uses it: the engine's bfloat16 copies, which take as much memory.
         self.copies: WeakValueDictionary[Any, Tensor] = WeakValueDictionary()
         _guard_optimizers()
@@ -54,33 +53,39 @@ class Weights:
         """
         return {name: tensor.data for name, tensor in self._tensors.items()}
 
-    def mark(self, model: nn.Module) -> None:
-        """Marks the parameters of `model` that read this memory, so that `own` knows them; buffers get memory of their own."""
+    def mark(self, model: nn.Module, taken: dict[str, Tensor]) -> None:
+        """Marks the parameters of `model` that read this memory, as it was `taken`; buffers get memory of their own."""
         for parameter in model.parameters():
             if (name := self._name_of(parameter)) is not None:
-                setattr(parameter, _MARK, _Shared(self, name, self._tensors[name]))
+                shared = _Shared(self, name, taken[name])
+                self._readers[name].add(shared)
+                setattr(parameter, _MARK, shared)
         for module in model.modules():
             for key, buffer in module.named_buffers(recurse=False):
                 if self._name_of(buffer) is not None:
                     setattr(module, key, buffer.clone())
 
     @property
+    def are_written(self) -> bool:
+        """Whether somebody has written into them, as torch counts changes: they are no longer what the files hold."""
+        return self._was_written or any(
+            reader.is_written for readers in self._readers.values() for reader in [*readers]
+        )
+
+    @property
     def held_bytes(self) -> int:
         """Of tensors that are no pages of a file: of weights in half precision, which are kept in float32."""
         return sum(tensor.nbytes for name, tensor in self._tensors.items() if name not in self._pages)
 
-    def forget(self, name: str | None = None) -> None:
-        """Takes the pages of the files, or of tensor `name`, out of this process's memory: who reads them gets them again."""
-        for address, n_bytes in [self._pages[name]] if name in self._pages else self._pages.values() if not name else []:
-            forget_pages(address, n_bytes)
+    def forget(self) -> None:
+        """Takes the pages of the files out of this process's memory where no model reads them; who reads them gets them again."""
+        for name in self._pages:
+            self._forget(name)
 
-    def on(self, device: torch.device, key: Any, value: Tensor) -> Tensor:
-        """`value`, whose content is that of `key`, on `device`: one for all models that have it there."""
-        with self._lock:
-            found = self._moved.get((key, device))
-            if found is None:
-                found = self._moved[key, device] = value.to(device)
-            return found
+    def _forget(self, name: str) -> None:
+        # Not under a model, which may have written against the rules and is to keep that.
+        if name in self._pages and not self._readers[name] and not self._was_written:
+            forget_pages(*self._pages[name])
 
     def _name_of(self, tensor: Tensor) -> str | None:
         return self._names.get(_memory(tensor)) if tensor.numel() and tensor.device.type == "cpu" else None
@@ -91,7 +96,14 @@ class _Shared:
 
     def __init__(self, weights: Weights, name: str, memory: Tensor):
         self.weights, self.name = weights, name
-        self.memory = memory  # held, so that nothing else can come to lie where it is
+        self.memory = memory  # as the parameter was made of it, whose count of changes it has
+
+    @property
+    def is_written(self) -> bool:
+        return self.memory._version > 0
+
+    def __del__(self) -> None:
+        self.weights._was_written |= self.is_written
 
     def __reduce__(self) -> tuple[Any, tuple]:
         return type(None), ()
@@ -103,7 +115,9 @@ def own(parameter: Tensor) -> None:
     vars(parameter).pop(_MARK, None)
     if shared is not None:
         parameter.data = parameter.data.clone()
-        shared.weights.forget(shared.name)  # which this model needs no longer
+        weights, name = shared.weights, shared.name
+        del shared  # so that it counts as a reader no longer
+        weights._forget(name)
 
 
 def own_all(model: nn.Module) -> None:
@@ -117,39 +131,24 @@ def is_shared(parameter: Tensor) -> bool:
     return _shared(parameter) is not None
 
 
-def placed(model: Any, device: torch.device) -> Any:
-    """`model` on `device`, where what it shares with other models is shared as well."""
-    if device.type != "cpu":
-        for parameter in model.parameters():
-            shared = _shared(parameter)
-            if shared is not None:
-                memory = shared.weights.on(device, _content(parameter, shared), parameter.detach())
-                parameter.data = memory
-                setattr(parameter, _MARK, _Shared(shared.weights, shared.name, memory))
-    return model.to(device)
-
-
 def kept_copies(sources: Sequence[Tensor]) -> tuple[MutableMapping[Any, Tensor], Any] | None:
     """Where copies of what `sources` hold are kept for all models of their encoder, and under which key.
 
-    None where one of them has memory of its own.
+    None where one of them has memory of its own, or was written into.
     """
     found = [_shared(source) for source in sources]
-    if not found or any(shared is None or shared.weights is not found[0].weights for shared in found):  # type: ignore[union-attr]
+    first = found[0]
+    if first is None or any(each is None or each.weights is not first.weights or each.is_written for each in found):
         return None
-    key = [(_content(s, shared), s._version, s.device) for s, shared in zip(sources, found, strict=True) if shared]
-    return found[0].weights.copies, tuple(key)  # type: ignore[union-attr]
+    # By name, which says what it holds; a parameter may be a part of a tensor.
+    parts = [(source.storage_offset(), tuple(source.shape), source.stride()) for source in sources]
+    return first.weights.copies, tuple((each.name, part) for each, part in zip(found, parts, strict=True) if each)
 
 
 def _shared(parameter: Tensor) -> _Shared | None:
-    """The mark of a parameter that still reads the memory that it was given; None for any other."""
+    """The mark of a parameter that still reads the memory that it was given; None for any other, as for one on a GPU."""
     shared = vars(parameter).get(_MARK)
     return shared if shared is not None and _memory(parameter) == _memory(shared.memory) else None
-
-
-def _content(parameter: Tensor, shared: _Shared) -> tuple:
-    """What a shared parameter holds, as a key: the tensor of the files and which part of it."""
-    return shared.name, parameter.storage_offset(), tuple(parameter.shape), parameter.stride()
 
 
 def _memory(tensor: Tensor) -> int:

@@ -318,10 +318,11 @@ def test_an_estimate_counts_weights_that_are_there_already_once(
 def test_pages_are_forgotten_under_no_model(
     own_encoder: Callable[..., Encoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder, forgotten = own_encoder(), []
-    monkeypatch.setattr(module, "forget_pages", lambda address, n_bytes: forgotten.append(address))
+    encoder = own_encoder()
     assert encoder.give_back() == 0, "not read yet"
     model = encoder.with_head(TASK, head="default")
+    forgotten: list[int] = []
+    monkeypatch.setattr(module, "forget_pages", lambda address, n_bytes: forgotten.append(address))
     assert encoder.give_back() == 0
     assert not forgotten
     addresses = {parameter.data_ptr() for parameter in model.base_model.parameters()}

@@ -41,6 +41,8 @@ class Weights:
             for name, tensor in self._tensors.items()
             if any(start <= tensor.data_ptr() and tensor.data_ptr() + tensor.nbytes <= end for start, end in mapped)
         }
+        for start, end in mapped:  # what was read of a file in half precision
+            forget_pages(start, end - start)
         self._was_written = False  # by a model that is gone
         # What models have made of them, as long as one uses it: the engine's bfloat16 copies, which take as much memory.
         self.copies: WeakValueDictionary[Any, Tensor] = WeakValueDictionary()

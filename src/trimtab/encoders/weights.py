@@ -31,7 +31,8 @@ class Weights:
             with safe_open(path, "pt") as file:
                 for name in file.keys():  # noqa: SIM118 (not a dict)
                     tensor = file.get_tensor(name)
-                    self._tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
+                    # Numbers of positions as a copy, or they would hold the pages of a file in half precision.
+                    self._tensors[name] = tensor.float() if tensor.is_floating_point() else tensor.clone()
         # By memory and not by the first element: families whose files are laid out otherwise get parts of a tensor.
         self._names = {_memory(tensor): name for name, tensor in self._tensors.items() if tensor.numel()}
         self._readers: dict[str, WeakSet[_Shared]] = {name: WeakSet() for name in self._tensors}
@@ -41,8 +42,6 @@ class Weights:
             for name, tensor in self._tensors.items()
             if any(start <= tensor.data_ptr() and tensor.data_ptr() + tensor.nbytes <= end for start, end in mapped)
         }
-        for start, end in mapped:  # what was read of a file in half precision
-            forget_pages(start, end - start)
         self._was_written = False  # by a model that is gone
         # What models have made of them, as long as one uses it: the engine's bfloat16 copies, which take as much memory.
         self.copies: WeakValueDictionary[Any, Tensor] = WeakValueDictionary()

@@ -17,9 +17,10 @@ import torch
 from small import make_encoder_folder, make_task
 from torch import Tensor, nn
 
-from trimtab.changes.fisher_top import FisherTop
-from trimtab.changes.methods import Full, Head, LastLayers, LayerNorms, Lora, Method, Random
-from trimtab.changes.moved_top import MovedTop
+from trimtab.changes.contract import Method
+from trimtab.changes.lora import Lora
+from trimtab.changes.methods import Full, Head, LastLayers, LayerNorms
+from trimtab.changes.top import FisherTop, MovedTop, Random
 from trimtab.encoders import weights as module
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.encoders.heads import TWO_CLASSES

@@ -47,15 +47,12 @@ def main() -> None:
         places = {"float32": "minilm", "bfloat16": str(in_bfloat16(Path(folder) / "encoder"))}
         results: dict[str, Any] = {}
         for dtype, place in places.items():
-            run = Path(folder) / dtype
-            trimtab.fit(
-                trimtab.load(place), trimtab.read("helpdesk"), trimtab.LayerNorms(), epochs=1, train_limit=ROWS,
-                head="linear", out=run,
-            )  # fmt: skip
+            # Each with a run of its own, since formats of deltas differ.
+            runs = {name: trained(source, place, Path(folder) / f"{dtype} {name}") for name, source in sources.items()}
             rounds: dict[str, list[Any]] = {name: [] for name in sources}
             for _ in range(options.rounds):
                 for name, found in rounds.items():
-                    found.append(cell(sources[name], place, run))
+                    found.append(cell(sources[name], place, runs[name]))
             results[dtype] = {name: medians(found) for name, found in rounds.items()}
             for name, found in results[dtype].items():
                 for what, numbers in found.items():
@@ -76,12 +73,24 @@ def in_bfloat16(folder: Path) -> Path:
     return folder
 
 
+def trained(source: Path, place: str, run: Path) -> Path:
+    """`run`, in which a fit with the package in `source` has left its delta."""
+    command = ["fit", place, "helpdesk", "--method", "layer_norms", "--epochs", "1", "--train-limit", str(ROWS)]
+    python(source, ["-m", "trimtab", *command, "--head", "linear", "--out", str(run)])
+    return run
+
+
 def cell(source: Path, place: str, run: Path) -> Any:
     """What `measured` finds in a process of its own, with the package in `source`."""
-    command = [sys.executable, __file__, "--cell", place, str(run)]
+    return json.loads(python(source, [__file__, "--cell", place, str(run)]).splitlines()[-1])
+
+
+def python(source: Path, arguments: list[str]) -> str:
+    """What Python prints that finds the package in `source`."""
     environment = os.environ | {"PYTHONPATH": str(source)}
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-    return json.loads(output.splitlines()[-1])
+    return subprocess.run(
+        [sys.executable, *arguments], check=True, stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout
 
 
 def medians(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..encoders.configuration import deciding
 from ..encoders.encoder import Encoder
 from ..encoders.heads import HeadShape
+from ..encoders.weights import own, own_all
 from ..errors import InputError
 from ..files import BAD_TENSORS, open_tensors, write_json, write_tensors
 from .contract import Addition, Additions, Method
@@ -110,15 +111,20 @@ class Delta:
         # In place, and so in the dtype and on the device that the model has.
         for name, value in self.values.items():
             at, target = self.positions.get(name), parameters[name]
+            own(target)
             if at is None:
                 target.copy_(value)
             else:
                 target.view(-1)[at.long()] = value.to(target)
 
     def merged(self, encoder: Encoder) -> Any:
-        """A new model with the delta applied and what it adds folded into the encoder's own: Hugging Face's, or a LinearHead."""
-        # Without additions the new values stand in the model's own parameters: there is nothing to fold.
+        """A new model with the delta applied and what it adds folded into the encoder's own: Hugging Face's, or a LinearHead.
+
+        It shares no memory with `encoder`: who gets it may train it.
+        """
         model = self.attach(encoder)
+        own_all(model)
+        # Without additions the new values stand in the model's own parameters: there is nothing to fold.
         for addition in self.additions:
             added_by(addition).fold(model)
         return model

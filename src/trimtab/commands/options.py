@@ -46,6 +46,7 @@ HeadStart = Annotated[
 Pairs = Annotated[str | None, typer.Option(help="Two texts of a row: together, apart or auto.")]
 TrainLimit = Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")]
 Compute = Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")]
+Jobs = Annotated[int, typer.Option(help="Fits at the same time, each by a process with its part of the threads.")]
 Threads = Annotated[
     int | None, typer.Option(help="Threads that compute; default: one a core, and one for a short text.")
 ]
@@ -186,6 +187,12 @@ def check_ending(path: Path | None, option: str, *endings: str) -> None:
     """Raises InputError for a file to write with another ending than these: what it would replace may be somebody's data."""
     if path is not None and path.suffix.lower() not in endings:
         raise InputError(f"{option} {path}: name a file that ends in {' or '.join(endings)}")
+
+
+def check_jobs(jobs: int) -> None:
+    """Raises InputError for fewer than one."""
+    if jobs < 1:
+        raise InputError(f"--jobs {jobs}: at least 1")
 
 
 def print_json(values: dict[str, Any], as_json: bool) -> None:

@@ -19,6 +19,7 @@ from .options import (
     HeadKind,
     HeadRate,
     HeadStart,
+    Jobs,
     Json,
     Kind,
     Label,
@@ -32,6 +33,7 @@ from .options import (
     Text,
     TrainLimit,
     check_ending,
+    check_jobs,
     print_json,
     reads_tables,
     say,
@@ -92,6 +94,7 @@ def recommend(
     out: Annotated[
         Path | None, typer.Option(help="Where the trials live and recommended.toml goes; default runs/TASK-recommend.")
     ] = None,
+    jobs: Jobs = 1,
     as_json: Json = False,
 ) -> None:
     """Propose what to train within a budget, from trials on some training rows, and why."""
@@ -104,6 +107,7 @@ def recommend(
     from ..training.fit_recipe import folder_name
 
     settings_from(_settings(given))
+    check_jobs(jobs)
     Budget.parse(budget, n_body=sys.maxsize)  # how it is written; how much it is, once the encoder is known
     read_task = read(task, text=text, label=label, kind=kind, metric=metric, **reading)
     _tell([read_task])
@@ -120,7 +124,7 @@ def recommend(
     share_machine()
     say(*limit_note(loaded, max_length))
     found = recommend_method(
-        loaded, read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **_settings(given)
+        loaded, read_task, budget, rows=rows, seeds=seeds, out=out, jobs=jobs, progress=True, **_settings(given)
     )
     # A recipe and not only a name, so that fitting it repeats the settings that were tried.
     recipe = out / "recommended.toml"  # and not recipe.toml, which may be there: a run's, or somebody's own
@@ -154,6 +158,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Where the cells live; a study that was stopped goes on.")] = Path(
         "runs/compare"
     ),
+    jobs: Jobs = 1,
     report: Annotated[
         Path | None, typer.Option(help="A page (.html) or tables (.md); default: OUT/methods.html.")
     ] = None,
@@ -187,6 +192,7 @@ def compare(
     # Said before any task is read, and in the words of the option.
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least one fit of each method is needed")
+    check_jobs(jobs)
     # All tasks are read before the first fit, so that a bad row in the last one is found at once.
     read_tasks = [read(name, text=text, label=label, kind=kind, metric=metric, **reading) for name in tasks]
     _tell(read_tasks)
@@ -204,7 +210,7 @@ def compare(
     say(*limit_note(loaded, max_length))
     # Cells that are in `out` already are not computed again.
     found = compare_methods(
-        loaded, read_tasks, methods, seeds, out=out, progress=True, reference=reference, **_settings(given)
+        loaded, read_tasks, methods, seeds, out=out, jobs=jobs, progress=True, reference=reference, **_settings(given)
     )
     if not any(cell.refused is None for cell in found.cells):
         whys = {f"{cell.method} on {cell.task}: {cell.refused}": None for cell in found.cells}

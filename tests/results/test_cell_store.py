@@ -61,7 +61,9 @@ def test_a_torn_last_line_is_ignored_and_cut_off_by_the_next(tmp_path: Path, kep
     assert early.find(identity("b"), "accuracy") is None
     assert early.find(identity("a"), "accuracy") == cell("head")
     Cells(tmp_path).append(identity("c"), cell("biases"))
-    assert early.find(identity("c"), "accuracy") == cell("biases"), "one that had read up to the torn line goes on there"
+    assert early.find(identity("c"), "accuracy") == cell("biases"), (
+        "one that had read up to the torn line goes on there"
+    )
     assert [json.loads(line)["method"] for line in (tmp_path / FILE).read_text().splitlines()] == ["head", "biases"]
 
 

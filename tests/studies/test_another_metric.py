@@ -24,7 +24,7 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 METHODS = [trimtab.Head(), trimtab.LayerNorms()]
 KINDS = ("single_label", "multi_label", "regression")
 HOW: dict[str, Any] = {"epochs": 2, "head_start": "random"}  # with a probe both methods would keep it
-MANY = 210  # validation rows, from which on steps are chosen by the metric and not by the loss
+MANY = 60  # validation rows, from which on steps are chosen by the metric and not by the loss
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +131,9 @@ def test_new_cells_are_judged_like_those_that_are_there(encoder: Encoder, folder
 
 
 def test_few_rows_are_judged_by_their_loss_whatever_the_metric(encoder: Encoder, tmp_path: Path) -> None:
-    compare(encoder, [make_task()], METHODS, seeds=1, out=tmp_path, epochs=1)
-    found = compare(encoder, [make_task()], METHODS, seeds=1, out=tmp_path, epochs=1, metric="f1_macro")
+    task = make_task(n_validation=12)
+    compare(encoder, [task], METHODS, seeds=1, out=tmp_path, epochs=1)
+    found = compare(encoder, [task], METHODS, seeds=1, out=tmp_path, epochs=1, metric="f1_macro")
     assert {cell.judged_by for cell in found.cells} == {"loss"}
     assert found.notes == ()
 

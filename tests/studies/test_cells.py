@@ -17,7 +17,7 @@ import pytest
 from small import make_task
 
 import trimtab
-from trimtab.changes.methods import Defaults
+from trimtab.changes.contract import Defaults
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.errors import InputError
 from trimtab.results.cells import CLAIMS, FILE
@@ -124,7 +124,7 @@ def test_where_rows_came_from_makes_no_other_cells(encoder: Encoder, anew: Calla
 
 
 OTHER = {  # setting -> a value that is not its default; the cells were made with epochs=1
-    "epochs": 2, "batch_size": 8, "lr": 3e-4, "head_lr": 3e-4, "weight_decay": 0.1, "warmup": 0.1, "clip": 0.5,
+    "epochs": 2, "batch_size": 8, "first_epoch": 1, "lr": 3e-4, "head_lr": 3e-4, "weight_decay": 0.1, "warmup": 0.1, "clip": 0.5,
     "max_length": 20, "head": "cls", "head_start": "random", "pairs": "together",
     "class_weights": "balanced", "label_smoothing": 0.1, "dropout": 0.2, "threshold": 0.3, "at_least_one": True,
     "eval_steps": 2, "patience": 1, "train_limit": 90, "compute": "bfloat16", "tokens_per_batch": 50, "cache_gb": 0.5,

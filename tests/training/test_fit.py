@@ -15,10 +15,12 @@ from dying import Killed, dying_before
 from small import FAMILIES, make_task
 
 from trimtab.changes.delta import Delta
-from trimtab.changes.fisher_top import FisherTop
-from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
-from trimtab.changes.moved_top import MovedTop
-from trimtab.changes.notation import parse_method
+from trimtab.changes.lora import Lora
+from trimtab.changes.method_text import parse_method
+from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Union
+from trimtab.changes.scores.fisher import FisherInformation
+from trimtab.changes.scores.movement import Movement
+from trimtab.changes.top import FisherTop, Random, Top
 from trimtab.encoders.encoder import load
 from trimtab.engine import linear
 from trimtab.engine.packed import computing
@@ -31,6 +33,7 @@ from trimtab.studies.measure_fisher import fisher
 from trimtab.tasks.task import Rows
 from trimtab.training import fit as fit_module
 from trimtab.training import run as run_module
+from trimtab.training import steps as steps_module
 from trimtab.training import workbench
 from trimtab.training.fit import fit
 from trimtab.training.set_up import set_up
@@ -140,7 +143,7 @@ def test_a_resumed_run_goes_on_in_the_arithmetic_it_began_with(encoder, tmp_path
     "method",
     [
         FisherTop(count=60),
-        FisherTop(count=300, within=Full(), per="parameter"),
+        FisherTop(count=300, within=Full()),
         Union((FisherTop(count=60), Lora(rank=2))),
     ],
     ids=["few", "everywhere", "beside LoRA"],
@@ -153,7 +156,7 @@ def test_a_resumed_run_trains_the_elements_it_began_with(method, encoder, tmp_pa
         fit(encoder, task, method, out=tmp_path / "run", epochs=2, batch_size=8)
     whole = fit(encoder, task, method, epochs=2, batch_size=8)
     capfd.readouterr()
-    monkeypatch.setattr(FisherTop, "attach", lambda *args: pytest.fail("it was measured again"))
+    monkeypatch.setattr(FisherInformation, "score", lambda *args: pytest.fail("it was measured again"))
     resumed = fit(encoder, task, method, out=tmp_path / "run", epochs=2, batch_size=8, resume=True, progress=True)
     assert "chooses, by" not in capfd.readouterr().err
     assert resumed.selection == whole.selection
@@ -166,7 +169,7 @@ def test_resumed_run_equals_an_uninterrupted_one(method, encoder, tmp_path, monk
     task = make_task(n_train=48, n_validation=16)
     settings = {"epochs": 3, "batch_size": 8, "lr": 5e-3, "head_start": "random" if method == Head() else "probe"}
     whole = fit(encoder, task, method, out=tmp_path / "whole", **settings)
-    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(steps_module, "CHECKPOINT_SECONDS", 0.0)
     with dying_before(9):
         fit(encoder, task, method, out=tmp_path / "resumed", **settings)
     assert (tmp_path / "resumed" / CHECKPOINT).is_file()
@@ -186,9 +189,10 @@ sys.path[:0] = [{tests!r}]
 from small import FAMILIES, make_task
 from trimtab.encoders.encoder import load
 from trimtab.changes.methods import LayerNorms
-from trimtab.training import fit as module
-module.CHECKPOINT_SECONDS = 0.0
-module.fit(load({encoder!r}), make_task(), LayerNorms(), out={out!r}, resume=True, epochs=12, batch_size=8, compute="bfloat16")
+from trimtab.training import steps
+from trimtab.training.fit import fit
+steps.CHECKPOINT_SECONDS = 0.0
+fit(load({encoder!r}), make_task(), LayerNorms(), out={out!r}, resume=True, epochs=12, batch_size=8, compute="bfloat16")
 """
 
 
@@ -211,7 +215,7 @@ def test_resume_after_kill_9(encoder, tmp_path):
 
 def test_resume_refuses_another_recipe(encoder, tmp_path, monkeypatch):
     task = make_task(n_train=16, n_validation=8)
-    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(steps_module, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(fit_module, "finished_run", lambda *args: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1)
@@ -224,21 +228,21 @@ def test_resume_refuses_another_recipe(encoder, tmp_path, monkeypatch):
 def test_ctrl_c_keeps_the_best_so_far_and_can_go_on(encoder, tmp_path, monkeypatch):
     task = make_task(n_train=48, n_validation=16)
     settings = {"epochs": 4, "batch_size": 8}
-    steps = fit_module.Workbench.train_step
+    steps = workbench.Workbench.train_step
 
     def interrupted(bench, step):
         if step == 8:
             os.kill(os.getpid(), signal.SIGINT)
         return steps(bench, step)
 
-    monkeypatch.setattr(fit_module.Workbench, "train_step", interrupted)
+    monkeypatch.setattr(workbench.Workbench, "train_step", interrupted)
     run = fit(encoder, task, LayerNorms(), out=tmp_path / "a", **settings)
     assert run.stopped == "interrupted"
     assert run.details["steps"] == 9
     assert [entry["step"] for entry in run.history] == [0, 6, 9]
     assert any("Interrupted after step 9 of 24" in note for note in run.notes)
     assert Delta.load(tmp_path / "a").values.keys() == run.delta.values.keys()
-    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
+    monkeypatch.setattr(workbench.Workbench, "train_step", steps)
     resumed = fit(encoder, task, LayerNorms(), out=tmp_path / "a", resume=True, **settings)
     whole = fit(encoder, task, LayerNorms(), **settings)
     assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
@@ -338,7 +342,7 @@ def test_the_old_run_waits_for_an_overwrite_that_can_be_resumed(encoder, tmp_pat
 
 
 def test_the_old_run_waits_for_an_interrupted_overwrite_too(encoder, tmp_path, monkeypatch):
-    task, steps = make_task(n_train=16, n_validation=8), fit_module.Workbench.train_step
+    task, steps = make_task(n_train=16, n_validation=8), workbench.Workbench.train_step
     fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1)
     before = contents(tmp_path)
 
@@ -347,10 +351,10 @@ def test_the_old_run_waits_for_an_interrupted_overwrite_too(encoder, tmp_path, m
             os.kill(os.getpid(), signal.SIGINT)
         return steps(bench, step)
 
-    monkeypatch.setattr(fit_module.Workbench, "train_step", interrupted)
+    monkeypatch.setattr(workbench.Workbench, "train_step", interrupted)
     assert fit(encoder, task, Biases(), out=tmp_path, epochs=9, overwrite=True).stopped == "interrupted"
     assert contents(tmp_path / ".replaced") == before
-    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
+    monkeypatch.setattr(workbench.Workbench, "train_step", steps)
     with pytest.raises(InputError, match="not numbers any more|not a number"):
         fit(encoder, task, Biases(), out=tmp_path, epochs=9, lr=1e30, overwrite=True)
     assert contents(tmp_path) == before
@@ -416,7 +420,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_known_by_its_mark(encoder, 
 
 
 def test_ctrl_c_before_the_first_step_keeps_nothing(encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit_module.Workbench, "validate", lambda bench: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(workbench.Workbench, "validate", lambda bench: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         fit(encoder, make_task(), LayerNorms(), out=tmp_path / "run", epochs=1)
     assert not (tmp_path / "run").exists()
@@ -435,10 +439,10 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(encoder, tmp_p
 def test_what_is_wrong_with_the_rows_is_said_before_a_method_measures_on_them(encoder, monkeypatch, capfd):
     seen: list[str] = []
 
-    class Measuring(MovedTop):
-        def attach(self, *arguments):
+    class Measuring(Movement):
+        def score(self, *arguments):
             seen.append(capfd.readouterr().err)
-            return super().attach(*arguments)
+            return super().score(*arguments)
 
     task = make_task("regression", n_train=16, n_validation=8)
     rows = {
@@ -446,7 +450,7 @@ def test_what_is_wrong_with_the_rows_is_said_before_a_method_measures_on_them(en
         for split, rows in task.splits.items()
     }
     task = dataclasses.replace(task, splits=rows)
-    fit(encoder, task, Measuring(share=0.1, steps=2), epochs=1, progress=True)
+    fit(encoder, task, Top(Measuring(steps=2), share=0.1), epochs=1, progress=True)
     assert "regression, judged by" in seen[0]
     assert "chooses, by a trial of 2 steps" in seen[0]
     told = capfd.readouterr().err
@@ -616,13 +620,13 @@ def test_nothing_to_predict_and_a_bare_text(encoder):
 
 
 def test_a_part_of_lora_is_refused_before_training(encoder):
-    with pytest.raises(InputError, match="only a part of what LoRA adds"):
+    with pytest.raises(InputError, match="only a part of what lora adds"):
         fit(encoder, make_task(n_train=16, n_validation=8), Random(count=40, within=Lora(rank=2)), epochs=1)
 
 
 def test_all_of_lora_chosen_by_another_method_is_refused_too(encoder):
     """The delta would know of the matrices, and not of the LoRA they belong to."""
-    with pytest.raises(InputError, match="take lora"):
+    with pytest.raises(InputError, match="take a smaller lora"):
         fit(encoder, make_task(n_train=16, n_validation=8), Random(share=1.0, within=Lora(rank=2)), epochs=1)
     with pytest.raises(InputError, match="alpha=nan is not a finite number"):
         Lora(alpha=float("nan"))

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ..changes.methods import Method
-from ..changes.notation import method_identity, method_text
+from ..changes.contract import Method
+from ..changes.method_text import method_identity, method_text
 from ..encoders.encoder import Encoder
 from ..engine.packed import resolved
 from ..errors import InputError
 from ..results.cells import Cell, Cells, Identity
 from ..results.outputs import packed
-from ..results.recipe import FEW_VALIDATION_ROWS, Settings
+from ..results.recipe import Settings
 from ..tasks.metrics import given_answers, metric_names
 from ..tasks.task import Task
 from ..training.fit import fit
@@ -27,6 +27,10 @@ from ..training.run import Run
 _OF_TOKENIZER = ("vocabulary_sha256", "tokens", "cut")  # of `Encoder.behaviour`
 _HASHED_AS = (
     2  # the format that stands in every identity: what a change of it would say is that all cells are to be made anew
+)
+
+_FEW_ROWS_THEN = (
+    200  # validation rows, with fewer of which steps were chosen by the loss when cells were in files of format 2
 )
 
 
@@ -86,8 +90,7 @@ class CellSpec:
         if cell is None or cell.judged_by is not None:
             return cell
         # Of format 2, which did not note it.
-        few = len(self.task.validation) < FEW_VALIDATION_ROWS
-        return replace(cell, judged_by="loss" if few else cell.metric)
+        return replace(cell, judged_by="loss" if len(self.task.validation) < _FEW_ROWS_THEN else cell.metric)
 
 
 def wanted(

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..changes.methods import Method
-from ..changes.notation import method_of, method_text, methods_of
+from ..changes.contract import Method
+from ..changes.method_text import method_of, method_text, methods_of
 from ..encoders.encoder import Encoder, encoder_of
 from ..errors import InputError, counted, suggestion
 from ..pages.comparison_page import markdown, write_page

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import torch
 
-from ..changes.methods import Method
-from ..changes.notation import method_text
+from ..changes.contract import Method
+from ..changes.method_text import method_text
 from ..engine.packed import resolved
 from ..errors import InputError, first_line
 from ..results.cells import Cells

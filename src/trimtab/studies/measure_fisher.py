@@ -12,11 +12,12 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..changes.choices import check_measure
+from ..changes.choices import check_estimator
+from ..changes.contract import Method, Trial, add_and_select
 from ..changes.fisher import Fisher, Meter
-from ..changes.methods import LayerNorms, Method
-from ..changes.notation import method_of, method_text
-from ..changes.short_training import head_started
+from ..changes.method_text import method_of, method_text
+from ..changes.methods import LayerNorms
+from ..changes.trial_training import head_started
 from ..encoders.encoder import Encoder, encoder_of
 from ..engine.packed import Compute, computing, resolved
 from ..errors import InputError, counted
@@ -39,7 +40,7 @@ HEAD_BATCH = 32  # texts per step while the head is trained
 def fisher(
     encoder: Encoder | str | Path, task: Any, method: Method | str | None = None, *, examples: int = 1024,
     estimator: str = "empirical",
-    seed: int = 0, head_steps: int = 0, given: str = "nothing", head: str = "auto", pairs: str = "auto",
+    seed: int = 0, head_steps: int = 0, head: str = "auto", pairs: str = "auto",
     head_start: str = "probe", max_length: int = 256, compute: str = "float32", at_least: int = 0, progress: bool = False,
 ) -> Fisher:  # fmt: skip
     """The diagonal Fisher information of the elements that `method` names (LayerNorms() by default), as float32.
@@ -48,8 +49,7 @@ def fisher(
     `info.values[name]` is the mean over `examples` training rows, drawn by `seed`, of the squared gradient of each row's plain
     loss (no class weights, no label smoothing: see changes/fisher.py), in evaluation mode; `estimator` says which labels.
     The head is one that `fit` could start from with this seed (a linear probe of the rows that are measured, or drawn where
-    `head_start` is "random" or they have no labels), after `head_steps` steps of training it alone. With `given`
-    "head" it is only what the head could not have had itself, of norms and biases (see changes/given_head.py). `compute`
+    `head_start` is "random" or they have no labels), after `head_steps` steps of training it alone. `compute`
     "auto" is faster, and right to about 1% of an element. Raises InputError for a task without labels, an unknown
     estimator, gradients that are not numbers, or fewer than `at_least` elements of the encoder to measure.
     """
@@ -65,7 +65,7 @@ def fisher(
         compute=compute,
         tokens_per_batch=TOKENS_PER_BATCH,
     )
-    check_measure(estimator, given)
+    check_estimator(estimator)
     method = LayerNorms() if method is None else method_of(method)
     task = task_of(task)
     encoder = encoder_of(encoder)
@@ -94,13 +94,13 @@ def fisher(
     # Around the method too, which may measure for itself (fisher_top does).
     with computing(cast(Compute, compute)):
         with seeded(seed, "method"):
-            within = method.attach(model, _batches(tokens), loss)
+            within, _ = add_and_select(method, model, Trial(_batches(tokens), loss, task.kind))
         if within.body.count < at_least:
             raise InputError(
                 f"{method_text(method)} names {within.body.count:,} elements of the encoder, which is less than the "
                 f"{at_least:,} to choose (--count)"
             )
-        meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"), given)
+        meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"))
         batches = _batches(tokens) if head_steps else []
         with head_started(model, batches, loss, head_steps, TOKENS_PER_BATCH), meter.measuring("auto"):
             _measure(meter, tokens, shown=progress)
@@ -108,7 +108,7 @@ def fisher(
     notes = {
         "encoder": encoder.name, "revision": encoder.revision, "encoder_sha256": encoder.sha256, "task": task.name,
         "method": method_text(method), "head": form.head, "pairs": form.pairs, "head_start": head_start,
-        "head_steps": head_steps, "given": given, "seed": seed,
+        "head_steps": head_steps, "seed": seed,
         "max_length": min(max_length, encoder.max_length), "compute": compute,
     }  # fmt: skip
     return meter.result(rows, notes)

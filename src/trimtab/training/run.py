@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..changes.delta import TENSORS, Delta
-from ..changes.notation import method_text
+from ..changes.method_text import method_text
 from ..changes.selection import Selection
 from ..encoders.parameter_kinds import grid, layers_of
 from ..errors import InputError
@@ -47,7 +47,7 @@ class Run:
     seconds: float  # the whole run: tokenisation, validation and saving included
     examples_per_second: float  # training rows over the time spent in optimizer steps
     peak_memory_bytes: int  # of the process (CPU) or the device's allocator (CUDA)
-    stopped: str | None  # "early", "interrupted" or None
+    stopped: str | None  # "early", "interrupted", or as whoever read the events has said; None for a whole run
     notes: list[str]  # what a person should know, in plain words
     details: Mapping[str, Any] = field(repr=False)  # all of scores.json
     folder: Path | None = None  # None where nothing was kept
@@ -93,7 +93,7 @@ def finished_run(
     name = folder.resolve().name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
     delta = Delta.extract(
         bench.model, bench.selection, bench.encoder, bench.task.description(), bench.method,
-        head=bench.settings.head, pairs=bench.settings.pairs, max_length=bench.max_length,
+        additions=bench.additions, head=bench.settings.head, pairs=bench.settings.pairs, max_length=bench.max_length,
         notes={"metric": bench.task.metric, "validation": scores, "trimtab": VERSION, "head": bench.form.reason},
     )  # fmt: skip
     details = _details(bench, state, name, stopped, scores, logits, said)
@@ -194,6 +194,8 @@ def _details(
         "delta_bytes": 0,  # set when saved
         "best_step": state.best_step,
         "steps": state.step,
+        # Of the order of rows: where more epochs go on.
+        "epochs_done": bench.settings.first_epoch + math.ceil(state.step / bench.steps_per_epoch),
         "stopped": stopped,
         "head": bench.form.reason,
         "notes": said + plain_notes(

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..changes.methods import Method
-from ..changes.notation import method_identity
+from ..changes.contract import Additions, Method
+from ..changes.method_text import method_identity
 from ..changes.selection import Selection
 from ..encoders.encoder import Encoder
 from ..encoders.parameter_kinds import layers_of
@@ -69,6 +69,7 @@ class Workbench:
     token_lines: list[str] = field(default_factory=list)  # sentences on unknown tokens, and on rows that hold none
     unknown_share: float = 0.0  # of the tokens of the training rows
     begun: Start | None = None  # the run that it starts from
+    additions: Additions = field(default_factory=Additions)  # what the method has added to the model
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
     # Steps whose losses nobody has read: the number of each, its groups' sums of losses and the gradient's norm, its rows.
     _unread: list[tuple[int, Tensor, int]] = field(default_factory=list)
@@ -137,7 +138,8 @@ class Workbench:
         if self.solves:
             return self._solve()
         # The batch follows from step and seed alone, so that a resumed run needs no state of a data loader.
-        epoch, position = divmod(step, self.steps_per_epoch)
+        ever = step + self.settings.first_epoch * self.steps_per_epoch
+        epoch, position = divmod(ever, self.steps_per_epoch)
         rows = shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, epoch)[position]
         if not self.model.training:
             self._train_mode()
@@ -147,7 +149,7 @@ class Workbench:
         groups = token_groups(lengths, self.ranks.share(rows, lengths), self.memory.tokens)
         # Every rank draws noise of its own, the first one that of a run with one rank.
         stream = () if self.ranks.is_first else (self.ranks.rank,)
-        with drawing(stream_seed(self.settings.seed, "dropout", step, *stream), device()):
+        with drawing(stream_seed(self.settings.seed, "dropout", ever, *stream), device()):
             # By the whole batch's rows, so that groups add up to its mean; of each the sum of its losses.
             sums = [self._pass(group, len(rows) * self.loss.unit) for group in groups]
         if self.ranks.count > 1:

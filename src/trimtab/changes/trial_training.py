@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..encoders.heads import rate_factors
 from ..encoders.parameter_kinds import parts_of
+from ..encoders.weights import own
 from ..engine.packed import prepare, restore
 from ..engine.per_example_rows import Texts, pieces
 
@@ -35,6 +36,8 @@ def train_briefly(
     training, parameters = model.training, dict(model.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in rates)
+        if name in rates:
+            own(parameter)
     # A group for each, because rates differ by parameter.
     factors = rate_factors(model)
     groups = [{"params": [parameters[name]], "lr": rate * factors.get(name, 1.0)} for name, rate in rates.items()]
@@ -74,6 +77,8 @@ def put_back(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tenso
     """Behind the block the parameters have the values that they had before it, which it is given."""
     parameters = dict(model.named_parameters())
     before = {name: parameters[name].detach().clone() for name in names}
+    for name in before:
+        own(parameters[name])
     try:
         yield before
     finally:

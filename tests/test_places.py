@@ -44,7 +44,7 @@ def test_places_are_tried_before_anything_is_computed(
     def computed(*others, **options):
         pytest.fail("it was computed")
 
-    for name in ("studies.compare.fit", "studies.measure_fisher.fisher", "studies.recommend.fisher"):
+    for name in ("studies.cell_spec.fit", "studies.measure_fisher.fisher", "studies.recommend.fisher"):
         monkeypatch.setattr(f"trimtab.{name}", computed)
     Path("BLOCKED").write_text("mine")
     verb, *options = arguments

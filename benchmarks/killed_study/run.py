@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.files import write_json
+from trimtab.results.cells import CLAIMS, FILE, Cells
 
 HERE = Path(__file__).parent
 KILLS = 10
@@ -43,7 +44,7 @@ def main() -> None:
             if left is None or len(kills) == KILLS:  # it came to its end before the signal, or may do so now: judge it
                 resumed, _ = finished(cells)
                 same.append(table(whole) == table(resumed))
-                leftovers += [path.name for path in cells.iterdir() if path.suffix not in (".json", ".html")]
+                leftovers += [path.name for path in cells.iterdir() if path.name not in (FILE, CLAIMS, "methods.html")]
                 shutil.rmtree(cells)
     result = {"kills": kills, "same_table": all(same), "studies": len(same), "half_written_files": leftovers}
     write_json(HERE / "result.json", result)
@@ -65,7 +66,7 @@ def killed(cells: Path, seconds: float) -> int | None:
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        return len(list(cells.glob("*.json")))
+        return len(list(Cells(cells).every()))
     if process.returncode != 0:
         raise SystemExit(f"the study failed by itself, with exit code {process.returncode}")
     return None

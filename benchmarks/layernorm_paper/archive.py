@@ -1,22 +1,24 @@
 """The study's results in one file, cells.parquet: unpacked where the study goes on, packed again with what is new.
 
-A row is a JSON file of the study (a fit's cell, or what was measured on a task): its path from this folder, the head it was
-fitted with, and its content; the answers to validation rows, which are most of it, have columns of their own: class
-numbers, or values (all of float32). What is packed later stands further down.
+A row is a fit's cell (a JSON file, or a line of cells.jsonl, which has taken the place of such files) or a JSON file of what was
+measured on a task: its path from this folder, the head it was fitted with, and its content; the answers to validation rows have
+columns of their own: class numbers, or values (all of float32). What is packed later stands further down.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from plan import HERE
+from plan import CELLS, HERE
 from pyarrow import parquet
 
 from trimtab.files import replacing, write_json
+from trimtab.results.cells import FORMAT, Cell, Cells, Identity
 
 FILE = HERE / "cells.parquet"
 FOLDERS = ("cells", "measured", "recommended", "chosen", "given_head")  # of the files, which git does not keep
@@ -58,14 +60,20 @@ def packed() -> list[Packed]:
 
 
 def unpack() -> None:
-    """Writes the files that are not there already."""
+    """Writes the files and the lines that are not there already."""
+    cells = Cells(CELLS)
+    known = {identity for identity, _ in cells.every()}
     for each in packed():
-        if not (HERE / each.path).is_file():
+        fields = dict(each.content)
+        if fields.pop("format", None) == FORMAT:
+            if (identity := fields.pop("identity")) not in known:
+                cells.append(Identity(identity, {}), Cell(**fields))
+        elif not (HERE / each.path).is_file():
             write_json(HERE / each.path, each.content)
 
 
 def pack(cells: Path | None = None) -> int:
-    """Adds the files there are (cells of the folder `cells`, too) to cells.parquet, one of each path; the number of new ones."""
+    """Adds what there is (cells of the folder `cells`, too) to cells.parquet, one of each path; the number of new ones."""
     found = {each.path: each for each in packed()}
     known, files = len(found), [path for folder in FOLDERS for path in sorted((HERE / folder).glob("*.json"))]
     places = {f"{path.parent.name}/{path.name}": path for path in files}
@@ -74,9 +82,19 @@ def pack(cells: Path | None = None) -> int:
         if name not in found:
             content = json.loads(path.read_text(encoding="utf-8"))
             found[name] = Packed(name, head_of(content), content)
+    for each in (row for folder in (CELLS, cells) if folder for row in lines(folder)):
+        found.setdefault(each.path, each)
     if len(found) > known:
         write(found.values())
     return len(found) - known
+
+
+def lines(folder: Path) -> Iterator[Packed]:
+    """The cells in a folder's cells.jsonl, with paths such as their files had."""
+    for identity, cell in Cells(folder).every():
+        content = {"format": FORMAT, "identity": identity} | asdict(cell)
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{cell.task}-{cell.method}").strip("-")[:80]
+        yield Packed(f"cells/{slug}-{cell.seed}-{identity[:10]}.json", head_of(content), content)
 
 
 def head_of(content: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ import torch
 from scipy.stats import rankdata
 from small import make_task
 
-from trimtab.results.statistics import RESAMPLES, Difference, difference, holm, over_tasks, resampled_score, usable
+from trimtab.results.resampled_scores import of_probabilities, resampled_score, usable
+from trimtab.results.statistics import RESAMPLES, Difference, difference, holm, over_tasks
 from trimtab.tasks.metrics import scores
 
 
@@ -225,14 +226,111 @@ def test_far_out_no_more_alarms_than_promised(rows: float, freedom: int) -> None
     assert alarms <= n * level + 3 * (n * level) ** 0.5  # 10 expected at most
 
 
-@pytest.mark.parametrize("metric", ["loss", "calibration_error", "roc_auc", "average_precision", "f2"])
-def test_an_unknown_metric_is_refused_and_not_tested_as_f1(metric: str, draw: np.random.Generator) -> None:
-    assert not usable(metric)
+@pytest.mark.parametrize("metric", ["calibration_error", "f2", "mean_squared_error", "pearson"])
+def test_a_metric_that_is_not_of_classes_is_refused_and_not_tested_as_f1(
+    metric: str, draw: np.random.Generator
+) -> None:
     for labels in (draw.integers(0, 2, 20), draw.integers(0, 2, (20, 3))):
         with pytest.raises(ValueError, match=metric):
             resampled_score(metric, labels, labels, np.ones((1, 20)), 3)
-    with pytest.raises(ValueError, match="matthews is no metric of such classes"):
+    with pytest.raises(ValueError, match="matthews is no metric of such labels"):
         resampled_score("matthews", draw.integers(0, 2, (20, 3)), draw.integers(0, 2, (20, 3)), np.ones((1, 20)), 3)
+    with pytest.raises(ValueError, match="accuracy is no metric of such labels"):
+        resampled_score("accuracy", draw.normal(size=20), draw.normal(size=20), np.ones((1, 20)), 0)
+    assert not usable("calibration_error")
+
+
+def by_scikit_learn(metric: str, kind: str, labels: Any, outputs: Any, positive: int | None) -> float:
+    """The slow reference: of the rows drawn themselves, class by class where it is a mean over classes."""
+    from scipy.special import expit, softmax
+    from sklearn import metrics
+
+    likely = softmax(outputs, axis=1) if kind == "single_label" else expit(outputs)
+    has = labels if kind == "multi_label" else labels[:, None] == np.arange(outputs.shape[1])
+    if metric == "loss" and kind == "single_label":
+        return metrics.log_loss(labels, likely, labels=range(outputs.shape[1]))
+    if metric == "brier_score" and kind == "single_label":
+        return metrics.brier_score_loss(labels, likely, labels=range(outputs.shape[1]), scale_by_half=True)
+    columns = range(outputs.shape[1]) if positive is None else [positive]
+    if metric == "loss":
+        return float(np.mean([metrics.log_loss(has[:, c], likely[:, c], labels=[0, 1]) for c in columns]))
+    if metric == "brier_score":
+        return float(np.mean([metrics.brier_score_loss(has[:, c], likely[:, c], labels=[0, 1]) for c in columns]))
+    function = metrics.roc_auc_score if metric == "roc_auc" else metrics.average_precision_score
+    scored = outputs if kind == "multi_label" else np.log(likely)
+    return float(np.mean([function(has[:, c], scored[:, c]) for c in columns if 0 < has[:, c].sum() < len(labels)]))
+
+
+OF_PROBABILITIES = ("roc_auc", "average_precision", "loss", "brier_score")
+
+
+@pytest.mark.parametrize("metric", OF_PROBABILITIES)
+@pytest.mark.parametrize(
+    ("kind", "n_classes", "positive"),
+    [("single_label", 2, 1), ("single_label", 2, 0), ("single_label", 4, None), ("multi_label", 3, None)],
+)
+def test_scores_of_probabilities_are_those_of_scikit_learn_on_the_rows_drawn(
+    metric: str, kind: str, n_classes: int, positive: int | None, draw: np.random.Generator
+) -> None:
+    n = 40
+    labels = draw.integers(0, n_classes, n) if kind == "single_label" else draw.integers(0, 2, (n, n_classes))
+    outputs = draw.normal(size=(n, n_classes))
+    outputs[5:15] = outputs[:10]  # some are equal
+    if kind == "single_label":
+        labels[labels == 3] = draw.choice([0, 3], (labels == 3).sum(), p=[0.9, 0.1])  # few, that some resamples lack
+    rows = [np.arange(n), *draw.integers(0, n, (25, n))]
+    weights = np.stack([np.bincount(each, minlength=n) for each in rows])
+    found = resampled_score(metric, labels, outputs, weights, n_classes, positive or 0)
+    expected = [by_scikit_learn(metric, kind, labels[each], outputs[each], positive) for each in rows]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", OF_PROBABILITIES)
+def test_a_difference_of_probabilities_is_the_bootstrap_by_hand(metric: str, draw: np.random.Generator) -> None:
+    """A loop over resamples and scikit-learn, seed by seed, against the Difference."""
+    n, sign = 30, 1 if metric in ("roc_auc", "average_precision") else -1
+    labels = np.arange(n) % 2
+    ours, theirs = (
+        [np.stack([-s * (labels - 0.5), s * (labels - 0.5)], 1) + draw.normal(size=(n, 2)) for _ in range(2)]
+        for s in (1.5, 0.3)
+    )
+    found = difference(metric, labels, ours, theirs, 2, seed=3)
+
+    def better_by(rows: Any) -> list[float]:
+        a, b = (
+            [by_scikit_learn(metric, "single_label", labels[rows], each[rows], 1) for each in outputs]
+            for outputs in (ours, theirs)
+        )
+        return [sign * (x - y) for x, y in zip(a, b, strict=True)]
+
+    observed = better_by(np.arange(n))
+    assert found.mean == pytest.approx(statistics.fmean(observed))
+    assert found.seed_variance == pytest.approx(statistics.variance(observed) / 2)
+    drawn = np.random.default_rng(3).multinomial(n, [1 / n] * n, RESAMPLES)
+    means = [statistics.fmean(better_by(np.arange(n).repeat(times))) for times in drawn]
+    assert found.row_variance == pytest.approx(statistics.variance(means))
+    assert found.mean > 0
+
+
+@pytest.mark.parametrize("kind", ["single_label", "multi_label"])
+@pytest.mark.parametrize("metric", OF_PROBABILITIES)
+def test_they_are_the_scores_of_a_fit(metric: str, kind: str, draw: np.random.Generator) -> None:
+    task = make_task(kind)
+    labels = draw.integers(0, 2, 50) if kind == "single_label" else draw.integers(0, 2, (50, 3))  # one class is absent
+    outputs = draw.normal(size=(50, 3)) * 6
+    expected = scores(
+        task, torch.tensor(outputs), torch.tensor(labels).to(torch.int64 if kind == "single_label" else torch.float32)
+    )
+    assert of_probabilities(metric, kind)
+    assert resampled_score(metric, labels, outputs, np.ones((1, 50)), 3)[0] == pytest.approx(expected[metric], abs=1e-6)
+
+
+def test_what_no_row_drawn_decides_is_chance() -> None:
+    labels, outputs = np.array([0, 0, 1]), np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+    weights = np.array([[2, 1, 0], [0, 0, 3]])  # all of one class, and all of the other
+    assert resampled_score("roc_auc", labels, outputs, weights, 2).tolist() == [0.5, 0.5]
+    assert resampled_score("average_precision", labels, outputs, weights, 2).tolist() == [0.0, 1.0]
+    assert resampled_score("average_precision", labels, outputs[:, [0, 1, 1]], weights, 3).tolist() == [0.0, 0.0]
 
 
 def test_the_positive_class_is_the_tasks(draw: np.random.Generator) -> None:

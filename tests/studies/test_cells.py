@@ -20,9 +20,10 @@ import trimtab
 from trimtab.changes.contract import Defaults
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.errors import InputError
+from trimtab.results.cells import CLAIMS, FILE
 from trimtab.results.comparison import Comparison
 from trimtab.results.recipe import DECIDE_NOTHING, Settings
-from trimtab.studies import compare as module
+from trimtab.studies import cell_spec as module
 from trimtab.studies.compare import compare, finished_cells
 from trimtab.tasks.task import Rows, Task
 
@@ -104,7 +105,7 @@ def test_other_rows_make_other_cells(
 @pytest.mark.parametrize(
     "change",
     [
-        {"name": "animals!"}, {"kind": "regression"}, {"metric": "f1_macro"}, {"classes": ("cat", "dog", "bird")},
+        {"name": "animals!"}, {"kind": "regression", "metric": "pearson"}, {"classes": ("cat", "dog", "bird")},
         {"classes": ("dog", "cat", "fish")},
     ],
     ids=str,
@@ -123,7 +124,7 @@ def test_where_rows_came_from_makes_no_other_cells(encoder: Encoder, anew: Calla
 
 
 OTHER = {  # setting -> a value that is not its default; the cells were made with epochs=1
-    "epochs": 2, "batch_size": 8, "lr": 3e-4, "head_lr": 3e-4, "weight_decay": 0.1, "warmup": 0.1, "clip": 0.5,
+    "epochs": 2, "batch_size": 8, "first_epoch": 1, "lr": 3e-4, "head_lr": 3e-4, "weight_decay": 0.1, "warmup": 0.1, "clip": 0.5,
     "max_length": 20, "head": "cls", "head_start": "random", "pairs": "together",
     "class_weights": "balanced", "label_smoothing": 0.1, "dropout": 0.2, "threshold": 0.3, "at_least_one": True,
     "eval_steps": 2, "patience": 1, "train_limit": 90, "compute": "bfloat16", "tokens_per_batch": 50, "cache_gb": 0.5,
@@ -160,6 +161,11 @@ def test_methods_whose_files_have_one_name_are_told_apart(encoder: Encoder, tmp_
     assert len(finished_cells(tmp_path, encoder, task, METHODS, [0], **settings)) == 1
 
 
+def lines(folder: Path) -> list[str]:
+    """Of the finished cells in the folder of a study, one each."""
+    return (folder / FILE).read_text().splitlines() if (folder / FILE).is_file() else []
+
+
 def cut_off(cell: dict[str, Any]) -> str:
     return json.dumps(cell)[:40]
 
@@ -173,7 +179,6 @@ def of_an_older_format(cell: dict[str, Any]) -> str:
 
 
 def of_another_identity(cell: dict[str, Any]) -> str:
-    """As where the names of two files agree in the part of the hash that they have."""
     return json.dumps(cell | {"identity": cell["identity"][::-1]})
 
 
@@ -184,8 +189,8 @@ def test_a_damaged_cell_is_computed_again(
     copied = tmp_path / "study"
     shutil.copytree(folder, copied)
     assert anew(encoder, make_task(), out=copied) == 0
-    path = next(copied.glob("*.json"))
-    path.write_text(damage(json.loads(path.read_text())))
+    first, *others = lines(copied)
+    (copied / FILE).write_text("\n".join([damage(json.loads(first)), *others, ""]))
     assert anew(encoder, make_task(), out=copied) == 1
 
 
@@ -198,8 +203,8 @@ def test_a_refused_cell_is_tried_again(encoder: Any, tmp_path: Path, monkeypatch
         assert study().refused == {"head": "needs peft"}
     assert not finished_cells(tmp_path, encoder, make_task(), [trimtab.Head()], [0], epochs=1)
     assert not study().refused  # as if peft had been installed
-    (path,) = tmp_path.glob("*.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"refused": "an older version wrote this"}))
+    (line,) = lines(tmp_path)
+    (tmp_path / FILE).write_text(json.dumps(json.loads(line) | {"refused": "an older version wrote this"}) + "\n")
     assert not study().refused
 
 
@@ -255,13 +260,13 @@ def test_killed_twice_it_goes_on_to_the_same_table(
     for _ in range(2):
         process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 240
-        while process.poll() is None and len(list(out.glob("*.json"))) == n_there and time.monotonic() < deadline:
+        while process.poll() is None and len(lines(out)) == n_there and time.monotonic() < deadline:
             time.sleep(0.01)
         process.kill()  # right behind a cell, somewhere in the next one; nothing where it has ended by itself
         message = process.communicate()[1]
         assert time.monotonic() < deadline, "no cell was written"
         assert process.returncode == -signal.SIGKILL, message or "it was not killed but came to its end"
-        n_before, n_there = n_there, len(list(out.glob("*.json")))
+        n_before, n_there = n_there, len(lines(out))
         assert n_before < n_there < 6
     fits: list[Any] = []
     real = module.fit
@@ -273,7 +278,7 @@ def test_killed_twice_it_goes_on_to_the_same_table(
         [getattr(s, name) for name in names] for s in expected.overall
     ]
     assert [c.answers for c in again.cells] == [c.answers for c in expected.cells]
-    assert not list(out.glob(".*part"))
+    assert all(json.loads(line)["format"] for line in lines(out))
 
 
 def test_two_studies_in_one_folder_share_its_fits(
@@ -290,23 +295,23 @@ def test_two_studies_in_one_folder_share_its_fits(
     methods = [trimtab.LayerNorms(), trimtab.Head(), trimtab.Biases()]
 
     def study() -> Any:
-        return module.compare(encoder, [make_task()], methods, seeds=2, out=tmp_path, epochs=1)
+        return compare(encoder, [make_task()], methods, seeds=2, out=tmp_path, epochs=1)
 
     with ThreadPoolExecutor(2) as pool:
         one, other = (each.result() for each in [pool.submit(study), pool.submit(study)])
     assert len(fitted) == len(set(fitted)) == 6
     assert [cell.scores for cell in one.cells] == [cell.scores for cell in other.cells]
-    assert len(list(tmp_path.glob("*.json"))) == 6
-    assert not list(tmp_path.glob("*.lock"))
+    assert len(lines(tmp_path)) == 6
+    assert [path.name for path in (tmp_path / CLAIMS).iterdir()] == ["append.lock"]
 
 
 def test_a_study_says_how_many_fits_it_is_and_how_many_are_there(
     encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = {"out": tmp_path, "epochs": 1, "progress": True}
-    module.compare(encoder, [make_task()], [trimtab.Head()], seeds=1, **given)
+    compare(encoder, [make_task()], [trimtab.Head()], seeds=1, **given)
     assert "1 fit (1 method, 1 task, 1 seed)\n" in capsys.readouterr().err
-    module.compare(encoder, [make_task()], [trimtab.Head(), trimtab.LayerNorms()], seeds=2, **given)
+    compare(encoder, [make_task()], [trimtab.Head(), trimtab.LayerNorms()], seeds=2, **given)
     err = capsys.readouterr().err
     assert "4 fits (2 methods, 1 task, 2 seeds), of which 1 are there already" in err
     assert re.search(r"seed 0: .* in .*; about .* left", err)

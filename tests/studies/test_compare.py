@@ -17,7 +17,7 @@ from trimtab.pages.comparison_page import answer, doubts, how_judged, markdown, 
 from trimtab.pages.pareto_chart import COSTS, MOST_NAMES, chart, drawing
 from trimtab.results.comparison import Cell, Comparison, summarised
 from trimtab.results.statistics import Difference, holm
-from trimtab.studies import compare as module
+from trimtab.studies import cell_spec as module
 from trimtab.studies.compare import compare
 from trimtab.tasks.losses import label_tensor
 from trimtab.tasks.metrics import given_answers, scores
@@ -39,7 +39,7 @@ def study(encoder: Any, tmp_path_factory: Any) -> tuple[Comparison, Path]:
 
 def test_a_cell_is_the_fit_alone(study: Any, encoder: Any) -> None:
     found, folder = study
-    assert len(found.cells) == len(list(folder.glob("*.json"))) == 6
+    assert len(found.cells) == len((folder / "cells.jsonl").read_text().splitlines()) == 6
     cell = next(c for c in found.cells if (c.method, c.seed) == ("layer_norms", 1))
     run = trimtab.fit(encoder, make_task(), trimtab.LayerNorms(), seed=1, epochs=1)
     assert cell.scores == pytest.approx(run.scores)

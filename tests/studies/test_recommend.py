@@ -242,7 +242,7 @@ def test_what_a_choice_takes_is_not_multiplied_by_the_rows(encoder: Any, monkeyp
 def test_a_stopped_recommendation_goes_on(encoder: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     task, settings = make_task(n_train=60, n_validation=8), {"epochs": 1, "batch_size": 8}
     found = recommend(encoder, task, "300", rows=40, seeds=2, out=tmp_path, **settings)
-    monkeypatch.setattr("trimtab.studies.compare.fit", lambda *args, **kwargs: pytest.fail("a trial was repeated"))
+    monkeypatch.setattr("trimtab.studies.cell_spec.fit", lambda *args, **kwargs: pytest.fail("a trial was repeated"))
     again = recommend(encoder, task, "300", rows=40, seeds=2, out=tmp_path, **settings)
     assert again.as_json() == found.as_json()
 
@@ -306,7 +306,7 @@ def test_finalists_that_all_fail_with_some_seed_are_an_error_and_no_proposal(
             raise InputError("not this seed")
         return trimtab.fit(*args, **kwargs)
 
-    monkeypatch.setattr("trimtab.studies.compare.fit", fit)
+    monkeypatch.setattr("trimtab.studies.cell_spec.fit", fit)
     with pytest.raises(InputError, match=r"with every seed: on animals with seed 1: not this seed"):
         recommend(encoder, make_task(n_train=60, n_validation=8), "300", rows=40, seeds=2, epochs=1, batch_size=8)
 

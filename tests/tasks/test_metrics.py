@@ -266,3 +266,27 @@ def test_two_classes_score_the_positive_one():
         assert named("f1", task.positive) == f"f1 of {positive or 'legit'}"
     assert named("accuracy", "fraud") == "accuracy"
     assert named("f1", make_task().positive) == "f1"
+
+
+@pytest.mark.parametrize(("classes", "kind"), [(2, "single_label"), (3, "single_label"), (3, "multi_label")])
+def test_brier_score_is_that_of_scikit_learn(classes: int, kind: str) -> None:
+    import dataclasses
+
+    from sklearn.metrics import brier_score_loss
+
+    draw, task = np.random.default_rng(0), make_task(kind)
+    task = dataclasses.replace(task, classes=task.classes[:classes])
+    logits = torch.tensor(draw.normal(size=(60, classes)) * 3)
+    if kind == "single_label":
+        truth = torch.tensor(draw.integers(0, classes, 60))
+        expected = brier_score_loss(truth, logits.softmax(1), labels=range(classes), scale_by_half=True)
+    else:
+        truth = torch.tensor(draw.integers(0, 2, (60, classes))).float()
+        expected = np.mean([brier_score_loss(truth[:, c], logits[:, c].sigmoid()) for c in range(classes)])
+    assert scores(task, logits, truth)["brier_score"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_other_names_of_a_metric_are_understood_where_it_is_one() -> None:
+    assert [check_metric(name, "single_label") for name in ("log_loss", "brier", "f1")] == ["loss", "brier_score", "f1"]
+    with pytest.raises(InputError, match="unknown metric 'log_loss' for a regression task"):
+        check_metric("log_loss", "regression")

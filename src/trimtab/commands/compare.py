@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import NOTHING, EncoderName, Json, OriginOptions, ReadingOptions, SettingsOptions, TaskNames
-from .output import check_ending, print_json, say, say_rows, share_machine
+from .options import NOTHING, EncoderName, Jobs, Json, OriginOptions, ReadingOptions, SettingsOptions, TaskNames
+from .output import check_ending, check_jobs, print_json, say, say_rows, share_machine
 
 
 def compare(
@@ -28,6 +28,7 @@ def compare(
     report: Annotated[
         Path | None, typer.Option(help="A page (.html) or tables (.md); default: OUT/methods.html.")
     ] = None,
+    jobs: Jobs = 1,
     # The same for all methods; rates and epochs that are not given are each method's own.
     settings: SettingsOptions = NOTHING,
     as_json: Json = False,
@@ -48,6 +49,7 @@ def compare(
     # Said before any task is read, and in the words of the option.
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least one fit of each method is needed")
+    check_jobs(jobs)
     # All tasks are read before the first fit, so that a bad row in the last one is found at once.
     read_tasks = [read(name, **columns, **reading) for name in tasks]
     say_rows(read_tasks)
@@ -64,7 +66,9 @@ def compare(
     share_machine()
     say(*limit_note(loaded, settings.get("max_length")))
     # Cells that are in `out` already are not computed again.
-    found = compare_methods(loaded, read_tasks, methods, seeds, out=out, progress=True, reference=reference, **settings)
+    found = compare_methods(
+        loaded, read_tasks, methods, seeds, out=out, jobs=jobs, progress=True, reference=reference, **settings
+    )
     if not any(cell.refused is None for cell in found.cells):
         whys = {f"{cell.method} on {cell.task}: {cell.refused}": None for cell in found.cells}
         raise InputError(f"no method could be used, so nothing is compared: {'; '.join(whys)}")

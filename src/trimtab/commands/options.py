@@ -26,6 +26,7 @@ TaskNames = Annotated[
     list[str], typer.Argument(metavar="TASK...", help="helpdesk, a file, a folder of splits, a hub id; or several.")
 ]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+Jobs = Annotated[int, typer.Option(help="Fits at the same time, each by a process with its part of the threads.")]
 Threads = Annotated[
     int | None, typer.Option(help="Threads that compute; default: one a core, and one for a short text.")
 ]

@@ -46,6 +46,12 @@ def check_ending(path: Path | None, option: str, *endings: str) -> None:
         raise InputError(f"{option} {path}: name a file that ends in {' or '.join(endings)}")
 
 
+def check_jobs(jobs: int) -> None:
+    """Raises InputError for fewer than one."""
+    if jobs < 1:
+        raise InputError(f"--jobs {jobs}: at least 1")
+
+
 def print_json(values: dict[str, Any], as_json: bool) -> None:
     """Prints `values` as one line of JSON on stdout, where it was asked for."""
     if as_json:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .options import NOTHING, EncoderName, Json, OriginOptions, ReadingOptions, SettingsOptions, TaskName
-from .output import print_json, say, say_rows, share_machine
+from .options import NOTHING, EncoderName, Jobs, Json, OriginOptions, ReadingOptions, SettingsOptions, TaskName
+from .output import check_jobs, print_json, say, say_rows, share_machine
 
 
 def recommend(
@@ -27,6 +27,7 @@ def recommend(
     out: Annotated[
         Path | None, typer.Option(help="Where the trials live and recommended.toml goes; default runs/TASK-recommend.")
     ] = None,
+    jobs: Jobs = 1,
     as_json: Json = False,
 ) -> None:
     """Propose what to train within a budget, from trials on some training rows, and why."""
@@ -38,6 +39,7 @@ def recommend(
     from ..training.fit_recipe import folder_name
 
     settings_from(settings)
+    check_jobs(jobs)
     Budget.parse(budget, n_body=sys.maxsize)  # how it is written; how much it is, once the encoder is known
     read_task = read(task, **columns, **reading)
     say_rows([read_task])
@@ -53,7 +55,9 @@ def recommend(
     loaded = load(place)
     share_machine()
     say(*limit_note(loaded, settings.get("max_length")))
-    found = recommend_method(loaded, read_task, budget, rows=rows, seeds=seeds, out=out, progress=True, **settings)
+    found = recommend_method(
+        loaded, read_task, budget, rows=rows, seeds=seeds, out=out, jobs=jobs, progress=True, **settings
+    )
     # A recipe and not only a name, so that fitting it repeats the settings that were tried.
     recipe = out / "recommended.toml"  # and not recipe.toml, which may be there: a run's, or somebody's own
     found.recipe.save(recipe)

@@ -48,7 +48,7 @@ def markdown(comparison: Comparison) -> str:
         lines += [f"**{_plain(title)}**", "", *_table(comparison, summaries), ""]
     # What is missing from the tables, and how far to trust what is in them.
     lines += [f"- {_plain(f'{method} was refused: {why}')}" for method, why in comparison.refused.items()]
-    lines += [f"- {_plain(doubt)}" for doubt in doubts(comparison)]
+    lines += [f"- {_plain(doubt)}" for doubt in (*doubts(comparison), *comparison.notes)]
     lines += ["", _plain(how_judged(comparison))]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -61,7 +61,7 @@ def page(comparison: Comparison) -> str:
         "charts": [(name, Markup(drawing(comparison, cost))) for cost, name in COSTS.items()] if comparison.overall else [],
         "some_named": len(comparison.overall) > MOST_NAMES,
         "fronts": {name: comparison.front(cost) for cost, name in COSTS.items()},
-        "how_judged": how_judged(comparison), "doubts": doubts(comparison),
+        "how_judged": how_judged(comparison), "doubts": [*doubts(comparison), *comparison.notes],
         "difference": difference_text, "spread": _scored, "metric_name": metric_name,
         "n_rows": {task.name: len(task.validation) for task in comparison.tasks},
     }  # fmt: skip
@@ -182,7 +182,7 @@ def doubts(comparison: Comparison) -> list[str]:
             of = f" (in {{}} of {len(cells)} fits)" if len(cells) > 1 else ""
             if n := sum(varied and len({repr(answer) for answer in c.answers}) == 1 for c in cells):
                 alike.append(task.name + of.format(n))
-            elif n := sum(METRICS[c.metric].better(c.baseline[c.metric], c.score) for c in cells):
+            elif n := sum(METRICS[c.metric].better(c.baseline.get(c.metric, math.nan), c.score) for c in cells):
                 worse.append(task.name + of.format(n))
         if alike:
             said.append(f"{method} answers every row alike on {', '.join(alike)}: the score is that of a constant.")

@@ -4,48 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..tasks.losses import label_tensor
 from ..tasks.metrics import METRICS
 from ..tasks.task import Task
+from .cells import Cell
+from .resampled_scores import of_probabilities, resampled_score
 from .statistics import Difference, difference, holm, over_tasks
 
 ALPHA = 0.05  # the chance of any false alarm among the comparisons over tasks, and among those task by task, at most
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method on one task with one seed: what came of it, or why it could not be."""
-
-    task: str
-    method: str
-    seed: int
-    metric: str  # name of the task's main metric
-    scores: Mapping[str, float] = field(default_factory=dict)  # validation, at the best step
-    baseline: Mapping[str, float] = field(default_factory=dict)  # validation, before training
-    elements: Mapping[str, int] = field(default_factory=dict)  # body and head
-    share: float = 0.0  # of the body
-    seconds: float = 0.0  # the whole fit, as if nothing had been cached before it
-    examples_per_second: float = 0.0
-    peak_memory_bytes: int = 0  # of the process during the fit
-    delta_bytes: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)  # with the method's own filled in
-    answers: list[Any] = field(default_factory=list, repr=False)  # to each validation row
-    choosing_seconds: float | None = None  # of `seconds`: what the method took to choose; None where it was not noted
-    refused: str | None = None  # why the method cannot be used here
-
-    @property
-    def score(self) -> float:
-        """The task's main score."""
-        return self.scores[self.metric]
-
-    def as_json(self) -> dict[str, Any]:
-        """All but the answers."""
-        return {name: value for name, value in asdict(self).items() if name != "answers"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +56,7 @@ class Comparison:
     cells: list[Cell]
     by_task: Mapping[str, list[Summary]]  # in the order of the methods; refused ones are left out
     overall: list[Summary]  # means over tasks, of the methods that did all of them; `rank` is by mean, or by mean rank
+    notes: tuple[str, ...] = ()  # sentences: what there is to know of where the cells come from
 
     @property
     def refused(self) -> dict[str, str]:
@@ -119,7 +92,7 @@ class Comparison:
             "cells": [cell.as_json() for cell in self.cells],
             "by_task": {task: [_summary_json(s) for s in found] for task, found in self.by_task.items()},
             "overall": [_summary_json(s) for s in self.overall],
-            "refused": self.refused,
+            "refused": self.refused, "notes": list(self.notes),
         }  # fmt: skip
 
     def _why_left_out(self, method: str) -> str | None:
@@ -137,6 +110,40 @@ class Comparison:
         return None
 
 
+def scored_by(task: Task, cell: Cell) -> Cell:
+    """The cell with the task's main metric as its own, whichever its fit was given; its score is computed where it has none.
+
+    Raises ValueError where that takes probabilities and the cell has none.
+    """
+    if cell.refused or task.metric in cell.scores:
+        return cell if cell.metric == task.metric else replace(cell, metric=task.metric)
+    labels = label_tensor(task, task.validation).numpy()
+    score = float(
+        resampled_score(
+            task.metric, labels, _said(task, cell), np.ones((1, len(labels))), len(task.classes), _positive(task)
+        )[0]
+    )
+    return replace(cell, metric=task.metric, scores=dict(cell.scores) | {task.metric: score})
+
+
+def lacks_probabilities(task: Task, cell: Cell) -> bool:
+    """Whether the cell cannot be compared by the task's metric: one of before probabilities were kept."""
+    return not cell.refused and cell.outputs is None and of_probabilities(task.metric, task.kind)
+
+
+def _said(task: Task, cell: Cell) -> NDArray:
+    """What the cell says of the validation rows, as `resampled_score` takes it for the task's metric."""
+    if not of_probabilities(task.metric, task.kind):
+        return np.asarray(cell.answers)
+    if (logits := cell.logits) is None:
+        raise ValueError(f"a cell of {cell.method} on {cell.task} has no probabilities, of which {task.metric} is")
+    return logits
+
+
+def _positive(task: Task) -> int:
+    return 1 if task.positive_index is None else task.positive_index
+
+
 def summarised(
     encoder: str, tasks: list[Task], methods: list[str], seeds: list[int], reference: str, cells: list[Cell]
 ) -> Comparison:
@@ -148,13 +155,12 @@ def summarised(
     for task in tasks:
         # Answers to the same rows with the same seeds are paired, which takes most of the noise out of a difference.
         labels = label_tensor(task, task.validation).numpy()
-        mine = {m: [np.asarray(done[task.name, m, seed].answers) for seed in seeds] for m in found[task.name]}
+        mine = {m: [_said(task, done[task.name, m, seed]) for seed in seeds] for m in found[task.name]}
         for method in found[task.name]:
             if method != reference and reference in mine:
                 differences[task.name, method] = difference(
-                    task.metric, labels, mine[method], mine[reference], len(task.classes),
-                    positive=1 if task.positive_index is None else task.positive_index,
-                )  # fmt: skip
+                    task.metric, labels, mine[method], mine[reference], len(task.classes), positive=_positive(task)
+                )
     # A mean over tasks is only for methods that did all of them.
     everywhere = [m for m in methods if all(m in found[task.name] for task in tasks)]
     # The mean of an accuracy and an error, or of errors in euros and in metres, is none.

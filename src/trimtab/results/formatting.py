@@ -91,7 +91,7 @@ def rough_duration(seconds: float) -> str:
 
 def plain(name: str) -> str:
     """A name from a file as words: layer_norm -> layer norm, macro_f1 -> macro F1."""
-    return " ".join(word.upper() if word in ACRONYMS else word for word in name.split("_"))
+    return " ".join(word.upper() if word in ACRONYMS else word for word in name.replace("brier", "Brier").split("_"))
 
 
 def opening(name: str) -> str:

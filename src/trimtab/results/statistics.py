@@ -1,19 +1,18 @@
 """Whether two methods differ: a paired bootstrap over rows, with the spread over seeds added, corrected for many tests."""
 
-# Shapes: N validation rows, R resamples, C classes.
+# Shapes: N validation rows, R resamples.
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..correlation import ranks
 from ..tasks.metrics import METRICS
+from .resampled_scores import resampled_score
 
 RESAMPLES = 1000  # of the validation rows
 LEAST_ROWS = 10  # below that nothing is told apart: two equal methods would be, in up to half of all studies
@@ -98,8 +97,9 @@ def difference(
     metric: str, labels: NDArray, ours: Sequence[NDArray], theirs: Sequence[NDArray], n_classes: int, seed: int = 0,
     positive: int = 1,
 ) -> Difference:  # fmt: skip
-    """The Difference of two methods' answers to the same rows, one array per seed, paired seed by seed.
+    """The Difference of what two methods said of the same rows, one array per seed, paired seed by seed.
 
+    What they said is as `resampled_score` takes it: answers, or outputs (N, C) where the metric is of probabilities.
     `n_classes` is the task's (0 for regression), `positive` the number of its positive class where there are two. A difference
     above 0 is better for every metric. The same resampled rows serve both
     methods and all seeds; what training again would change comes on top, as the variance over seeds, because rows alone
@@ -151,107 +151,3 @@ def holm(ps: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
         adjusted[i] = highest
     return adjusted
-
-
-_OF_CLASSES = ("precision", "recall", "f1", "f1_macro")  # from the counts of each class
-_KNOWN = (
-    *_OF_CLASSES,
-    "accuracy",
-    "matthews",
-    "f1_micro",
-    "pearson",
-    "spearman",
-    "mean_absolute_error",
-    "mean_squared_error",
-)
-
-
-def resampled_score(
-    metric: str, labels: NDArray, answers: NDArray, weights: NDArray, n_classes: int, positive: int = 1
-) -> NDArray:
-    """`metric` (R,) of answers to rows that count `weights` (R, N) times, as tasks/metrics.py scores the rows drawn.
-
-    Answers are class numbers (N,), classes as 0 and 1 (N, C), or values (N,). `n_classes` is the task's, because some of its
-    classes may be in neither labels nor answers, and `positive` the number of its positive class. Raises ValueError for
-    metrics that depend on more than the answers, see `usable`, and for those that are not of such labels.
-    """
-    if not usable(metric):
-        raise ValueError(f"resamples cannot be scored by {metric}")
-    if metric in ("pearson", "spearman"):
-        if metric == "spearman":  # of ranks in the whole sample, which resampling hardly changes
-            labels, answers = ranks(labels), ranks(answers)
-        return _correlation(labels, answers, weights)
-    if metric in ("mean_absolute_error", "mean_squared_error"):
-        error = np.abs(labels - answers) ** (2 if metric == "mean_squared_error" else 1)
-        return weights @ error / weights.sum(1)
-    if labels.ndim == 2:
-        return _multi_label(metric, labels, answers, weights)
-    if metric == "accuracy":
-        return weights @ (labels == answers).astype(float) / weights.sum(1)
-    of_labels, of_answers = _membership(labels, n_classes), _membership(answers, n_classes)
-    # Counts (R, C): no table of true by predicted class is needed.
-    hits, true, said = (weights @ each for each in (of_labels.multiply(of_answers), of_labels, of_answers))
-    if metric == "matthews":
-        return _matthews(hits, true, said)
-    return _of_classes(metric, hits, true, said, positive if n_classes == 2 else None)
-
-
-def usable(metric: str) -> bool:
-    """Whether `resampled_score` knows the metric: one of classes or values that were answered, and not of how sure they are."""
-    return metric in _KNOWN
-
-
-def _of_classes(metric: str, hits: NDArray, true: NDArray, said: NDArray, positive: int | None) -> NDArray:
-    """Precision, recall or F1 from counts (R, C): of the class `positive`, else the mean over those that occur.
-
-    What is undefined is 0. Raises ValueError for another metric: it must not be tested as F1.
-    """
-    if metric not in _OF_CLASSES:
-        raise ValueError(f"{metric} is no metric of such classes")
-    by_class = {
-        "precision": _ratio(hits, said), "recall": _ratio(hits, true),
-    }.get(metric, _ratio(2 * hits, true + said))  # fmt: skip
-    if positive is not None and metric != "f1_macro":
-        return by_class[:, positive]
-    return _ratio(by_class.sum(1), (true + said > 0).sum(1))
-
-
-def _multi_label(metric: str, labels: NDArray, answers: NDArray, weights: NDArray) -> NDArray:
-    """`metric` (R,) of classes as 0 and 1 (N, C); for accuracy, all classes of a row must be right."""
-    if metric == "accuracy":
-        return weights @ (labels == answers).all(1).astype(float) / weights.sum(1)
-    hits, true, said = weights @ (labels * answers), weights @ labels, weights @ answers
-    if metric == "f1_micro":
-        return _ratio(2 * hits.sum(1), true.sum(1) + said.sum(1))
-    return _of_classes(metric, hits, true, said, None)
-
-
-def _membership(classes: NDArray, n_classes: int) -> Any:
-    """(N, C): 1 where a row is of the class; sparse, as a dense one would be large for many classes."""
-    from scipy.sparse import csr_array
-
-    n = len(classes)
-    return csr_array((np.ones(n), classes, np.arange(n + 1)), shape=(n, n_classes))
-
-
-def _matthews(hits: NDArray, true: NDArray, said: NDArray) -> NDArray:
-    """The correlation of Gorodkin 2004 for any number of classes, from counts (R, C)."""
-    n = true.sum(1)
-    covariance = n * hits.sum(1) - (true * said).sum(1)
-    spread = (n**2 - (said**2).sum(1)) * (n**2 - (true**2).sum(1))
-    return _ratio(covariance, np.sqrt(np.maximum(spread, 0)))
-
-
-def _correlation(x: NDArray, y: NDArray, weights: NDArray) -> NDArray:
-    """Pearson's, of values that count `weights` times; 0 where one side is constant."""
-    x, y = x - x.mean(), y - y.mean()  # smaller numbers, smaller rounding errors
-    n = weights.sum(1)
-    mx, my = weights @ x / n, weights @ y / n
-    covariance = weights @ (x * y) / n - mx * my
-    spread = (weights @ (x * x) / n - mx**2) * (weights @ (y * y) / n - my**2)
-    return _ratio(covariance, np.sqrt(np.maximum(spread, 0)))
-
-
-def _ratio(a: NDArray, b: NDArray) -> NDArray:
-    """a / b element by element, and 0 where b is 0: what is undefined scores 0, as in tasks/metrics.py."""
-    return np.divide(a, b, out=np.zeros_like(a, dtype=float), where=b > 0)

@@ -18,14 +18,15 @@ from ..results.formatting import duration, score
 from ..tasks.metrics import named
 
 if TYPE_CHECKING:
-    from ..results.comparison import Cell
+    from ..results.cells import Cell
+    from .cell_spec import CellSpec
 
 
 class StudyDisplay:
     """Draws on stderr when `shown`; otherwise does nothing."""
 
-    def __init__(self, shown: bool, methods: Sequence[str]):
-        """`methods` are those of all cells, one for each."""
+    def __init__(self, shown: bool, methods: Sequence[str], jobs: int = 1):
+        """`methods` are those of all cells, one for each; `jobs` cells are computed at the same time."""
         self._console = Console(stderr=True, quiet=not shown, highlight=False)
         self._bar = Progress(
             TextColumn("[bold]{task.completed}/{task.total} cells"), BarColumn(), TimeElapsedColumn(),
@@ -36,7 +37,8 @@ class StudyDisplay:
         self._row = self._bar.add_task("", total=len(methods), left="")
         self._todo = Counter(methods)  # cells by method
         self._done = 0  # cells
-        self._started = time.perf_counter()  # of the cell that is being computed
+        self._jobs = jobs
+        self._started: dict[tuple[str, str, int], float] = {}  # of the cells that are being computed
         self._seconds: dict[str, list[float]] = {}  # of finished cells by method
 
     def __enter__(self) -> StudyDisplay:
@@ -53,20 +55,26 @@ class StudyDisplay:
         done = f", of which {there} are there already" if there else ""
         self._console.print(f"{counted(every, 'fit')} ({counts}){done}", markup=False, soft_wrap=True)
 
-    def starts(self, task: str, method: str, seed: int) -> None:
+    def starts(self, spec: CellSpec) -> None:
         """A cell is being computed."""
-        self._started = time.perf_counter()
-        self._bar.update(self._row, description=f"{task}, {method}, seed {seed}")
+        key = spec.task.name, spec.text, spec.settings.seed
+        self._started[key] = time.perf_counter()
+        self._bar.update(self._row, description="{}, {}, seed {}".format(*key))
+
+    def say(self, line: str) -> None:
+        """A line that a person should read."""
+        self._console.print(line, markup=False, soft_wrap=True)
 
     def finished(self, cell: Cell, was_there: bool, positive: str | None = None) -> None:
         """A cell is done, now or in an earlier sitting; `positive` is the class that precision, recall and F1 are of."""
         self._done += 1
         self._todo[cell.method] -= 1
         if not was_there:
-            self._seconds.setdefault(cell.method, []).append(time.perf_counter() - self._started)
+            began = self._started.get((cell.task, cell.method, cell.seed), time.perf_counter())
+            self._seconds.setdefault(cell.method, []).append(time.perf_counter() - began)
             # Before and after, so that a method that learns nothing is seen at once.
             what = f"refused: {cell.refused}" if cell.refused else (
-                f"{named(cell.metric, positive)} {score(cell.baseline[cell.metric])} -> {score(cell.score)} "
+                f"{named(cell.metric, positive)} {score(cell.baseline.get(cell.metric))} -> {score(cell.score)} "
                 f"in {duration(cell.seconds)}"
             )  # fmt: skip
             # Not as markup: brackets in a message are brackets.
@@ -74,7 +82,7 @@ class StudyDisplay:
                 self._left() if self._done in (1, 2, 5) or self._done % 10 == 0 else ""
             )  # the bar has it all the time
             line = f"{cell.task}, {cell.method}, seed {cell.seed}: {what}{left and f'; {left}'}"
-            self._console.print(line, markup=False, soft_wrap=True)
+            self.say(line)
         self._bar.update(self._row, completed=self._done, left=self._left())
 
     def _left(self) -> str:
@@ -84,4 +92,4 @@ class StudyDisplay:
         if not every or not self._todo.total():
             return ""
         seconds = sum(n * mean(self._seconds.get(method, every)) for method, n in self._todo.items())
-        return f"about {duration(seconds)} left"
+        return f"about {duration(seconds / self._jobs)} left"

@@ -26,6 +26,7 @@ from ..tasks.task import Task
 from .budget import Budget
 from .candidates import candidates
 from .compare import compare
+from .executor import Executor, executor_of
 from .measure_fisher import fisher
 
 FINALISTS = 3  # methods that are tried with more than one seed
@@ -59,14 +60,15 @@ class Recommendation:
 
 def recommend(
     encoder: Encoder | str | Path, task: Any, budget: str, *, rows: int = 2000, seeds: int = 3, out: str | Path | None = None,
-    progress: bool = False, **settings: Any,
+    jobs: int | Executor = 1, progress: bool = False, **settings: Any,
 ) -> Recommendation:  # fmt: skip
     """Proposes what to train within `budget`: "5000" elements of the encoder, "0.05%" of them, or "20KB" of delta.
 
     Encoder and task may be given by name.
     Of each kind of method the largest that fits is trained on at most `rows` training rows and judged on half as many others; the
     validation rows are not looked at. All candidates are tried with one seed, the best three with `seeds`. `out` keeps the
-    trials, so that a stopped recommendation goes on. `settings` are the fields of Settings. Raises InputError for a budget
+    trials, so that a stopped recommendation goes on; `jobs` of them run at the same time, as in `compare`.
+    `settings` are the fields of Settings. Raises InputError for a budget
     that nothing fits into, or too few rows.
     """
     if rows < 2 or seeds < 1:
@@ -95,7 +97,8 @@ def recommend(
     # A folder in any case: the second round finds the cells of the first one's seed there.
     with ExitStack() as stack:
         folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        first = compare(encoder, [trial], methods, 1, out=folder, progress=progress, **settings)
+        executor = stack.enter_context(executor_of(jobs)) if isinstance(jobs, int) else jobs
+        first = compare(encoder, [trial], methods, 1, out=folder, jobs=executor, progress=progress, **settings)
         fitting = [s for s in first.best_first if limit.n_bytes is None or s.delta_bytes <= limit.n_bytes]  # as saved
         if not fitting and first.overall:
             least = min(first.overall, key=lambda s: s.delta_bytes)
@@ -106,13 +109,14 @@ def recommend(
             raise InputError(f"no method can be tried on task {task.name!r}: {'; '.join(first.refused.values())}")
         # A summary has the method's text, which reads back as the method.
         finalists = [parse_method(summary.method) for summary in fitting[:FINALISTS]]
-        tried = compare(encoder, [trial], finalists, seeds, out=folder, progress=progress, **settings)
+        tried = compare(encoder, [trial], finalists, seeds, out=folder, jobs=executor, progress=progress, **settings)
     if not tried.best_first:
         raise InputError(
             f"no method could be tried on task {task.name!r} with every seed: {'; '.join(tried.refused.values())}"
         )
     winner = tried.best_first[0].method
     final = summarised(tried.encoder, tried.tasks, tried.methods, tried.seeds, winner, tried.cells)  # against the best
+    final = replace(final, notes=tried.notes)
     best, *others = final.best_first
     # With the settings as they were given: what was left to the method stays so on more rows.
     recipe = Recipe.of_task(
@@ -138,7 +142,7 @@ def _notes(final: Comparison) -> tuple[str, ...]:
         if len(task.validation) < FEW
         else []
     )
-    return (*few, *doubts(final))
+    return (*few, *doubts(final), *final.notes)
 
 
 def trial_task(task: Task, rows: int) -> Task:

@@ -60,7 +60,8 @@ METRICS: dict[str, Metric] = {
     "mean_absolute_error": _ERROR,
     "mean_squared_error": _ERROR,
     "calibration_error": Metric(False, 0.0, 1.0),
-    "loss": _ERROR,
+    "brier_score": Metric(False, 0.0, 1.0),
+    "loss": _ERROR,  # of classes the log loss
 }
 
 
@@ -88,6 +89,7 @@ _NAMES = {
         "matthews",
         *_RANKING,
         "calibration_error",
+        "brier_score",
         "loss",
     ),
     "multi_label": (
@@ -99,6 +101,7 @@ _NAMES = {
         "f1_micro",
         *_RANKING,
         "calibration_error",
+        "brier_score",
         "loss",
     ),
     "regression": ("pearson", "spearman", "mean_absolute_error", "mean_squared_error", "loss"),
@@ -111,7 +114,9 @@ def metric_names(kind: str) -> tuple[str, ...]:
 
 
 def check_metric(name: str, kind: str) -> str:
-    """`name`, where it is a metric of `kind`; raises InputError otherwise."""
+    """`name`, where it is a metric of `kind`, or the one that it is another name for; raises InputError otherwise."""
+    if kind != "regression":
+        name = {"log_loss": "loss", "brier": "brier_score"}.get(name, name)
     if name not in _NAMES[kind]:
         raise InputError(
             f"unknown metric {name!r} for a {kind} task{suggestion(name, _NAMES[kind])} (--metric); known: "
@@ -138,8 +143,10 @@ def scores(task: Task, logits: Tensor, labels: Tensor, only: str | None = None) 
     over the classes that occur among the labels or the answers (ROC AUC and average precision: each class against the rest,
     over those that some rows have and others not). For multi_label, accuracy asks that all classes of a row be right. The
     calibration error is the expected calibration error of Guo et al. 2017 (arXiv 1706.04599): over 15 equal bins of confidence,
-    the mean of |accuracy - confidence|, weighted by rows. The loss is the plain one, without class weights or smoothing. Raises
-    ValueError for no rows.
+    the mean of |accuracy - confidence|, weighted by rows. The Brier score (1950) is half the mean over rows of the squared
+    differences of probabilities from 0 and 1, summed over classes: with two classes it is that of one of them, and never above 1;
+    for multi_label it is the mean over classes. The loss is the plain one, without class weights or smoothing: of classes the log
+    loss. Raises ValueError for no rows.
     """
     if len(labels) == 0:
         raise ValueError("no rows to score")
@@ -270,6 +277,7 @@ def _single_label(likely: NDArray, truth: NDArray, positive: int | None) -> dict
         "f1_macro": macro[2],
         "matthews": counts.matthews(),
         "calibration_error": calibration_error(likely.max(-1), predicted == truth),
+        "brier_score": float(brier_by_row(likely, truth).mean()),
     }
 
 
@@ -290,6 +298,7 @@ def _multi_label(likely: NDArray, truth: NDArray, answering: Answering) -> dict[
         "calibration_error": calibration_error(
             np.maximum(likely, 1 - likely).ravel(), (USUAL.given(likely) == truth).ravel()
         ),
+        "brier_score": float(brier_by_row(likely, truth).mean()),
     }
 
 
@@ -341,6 +350,13 @@ def _regression(values: NDArray, truth: NDArray) -> dict[str, float]:
         "mean_absolute_error": float(np.abs(predicted - truth).mean()),
         "mean_squared_error": float(((predicted - truth) ** 2).mean()),
     }
+
+
+def brier_by_row(likely: NDArray, truth: NDArray) -> NDArray:
+    """(N,): what each row adds to the Brier score, of probabilities (N, C) and labels: class numbers (N,) or 0 and 1 (N, C)."""
+    if truth.ndim == 2:
+        return np.square(likely.astype(np.float64) - truth).mean(1)
+    return np.square(likely.astype(np.float64) - (truth[:, None] == np.arange(likely.shape[1]))).sum(1) / 2
 
 
 def interval_text(interval: Mapping[str, Any]) -> str:

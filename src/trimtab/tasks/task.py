@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -133,6 +133,11 @@ class Task:
         # Equal labels are asked for by themselves: rounding gives them a deviation that is not quite 0.
         return float(labels.mean()), float(labels.std()) if np.ptp(labels) else 1.0
 
+    @cached_property
+    def rows_sha256(self) -> tuple[str, str]:
+        """The hashes of the rows of train and validation, once: every cell of a study asks for them."""
+        return self.train.sha256(), self.validation.sha256()
+
     @property
     def train(self) -> Rows:
         """The rows to learn from; none where there is no such split."""
@@ -147,6 +152,10 @@ class Task:
     def test(self) -> Rows:
         """The rows that neither training nor its best step rests on; none where there is no such split."""
         return self.splits.get("test", EMPTY)
+
+    def judged_by(self, metric: str) -> Task:
+        """The same task with another main metric."""
+        return self if metric == self.metric else replace(self, metric=metric)
 
     def description(self) -> dict[str, Any]:
         """All but the rows, as JSON values: what a delta carries."""

@@ -1,0 +1,188 @@
+"""CellSpec: one cell that a study wants, what decides it, and how it is fitted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from ..changes.contract import Method
+from ..changes.method_text import method_identity, method_text
+from ..encoders.encoder import Encoder
+from ..engine.packed import resolved
+from ..errors import InputError
+from ..results.cells import Cell, Cells, Identity
+from ..results.outputs import packed
+from ..results.recipe import Settings
+from ..tasks.metrics import given_answers, metric_names
+from ..tasks.task import Task
+from ..training.fit import fit
+from ..training.ranks import device
+from ..training.run import Run
+
+_OF_TOKENIZER = ("vocabulary_sha256", "tokens", "cut")  # of `Encoder.behaviour`
+_HASHED_AS = (
+    2  # the format that stands in every identity: what a change of it would say is that all cells are to be made anew
+)
+
+_FEW_ROWS_THEN = (
+    200  # validation rows, with fewer of which steps were chosen by the loss when cells were in files of format 2
+)
+
+
+class Outcome(NamedTuple):
+    """The cell, None where another process is fitting it; and whether it was there already."""
+
+    cell: Cell | None
+    was_there: bool
+
+
+@dataclass(frozen=True, eq=False)
+class CellSpec:
+    """A method on a task with the settings of one fit, its seed among them; its best step is chosen by the task's metric."""
+
+    encoder: Encoder
+    task: Task
+    method: Method
+    settings: Settings
+
+    @cached_property
+    def text(self) -> str:
+        """The method's."""
+        return method_text(self.method)
+
+    def describe(self) -> str:
+        """The cell in words."""
+        return f"{self.text} on {self.task.name} with seed {self.settings.seed}"
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Hashes of all that decides the cell, the method's own rates and epochs included; rows count, not where they came from.
+
+        Not the task's metric: it decides which step is taken for the best one, which the cell says, but a study that is looked at
+        by another metric has no other cells.
+        """
+        encoder, task = self.encoder, self.task
+        # Settings that the method's defaults fill are hashed as filled: a new default makes new cells.
+        n_rows = min(len(task.train), self.settings.train_limit or len(task.train))
+        # Not bounds on memory and disk: a cell counts whatever they were.
+        resolved = self.settings.for_method(self.method, n_rows, encoder.config.hidden_size).deciding()
+        # Names too, which stand in the cell: the same rows under another name are another task.
+        first = (
+            _HASHED_AS, encoder.sha256, encoder.config_sha256, *(encoder.behaviour[name] for name in _OF_TOKENIZER),
+            method_identity(self.method), task.name, task.kind, task.classes,
+        )  # fmt: skip
+        last: tuple[Any, ...] = (sorted(resolved.items()), *task.rows_sha256)
+        # Only where it is the first class and not the second, so that cells of the time before there was a choice count still.
+        if task.positive_index == 0:
+            last += (task.positive,)
+        # Cells of format 2 had the metric in their identity, in this place.
+        before = {metric: _hashed((*first, metric, *last)) for metric in metric_names(task.kind)}
+        return Identity(_hashed((*first, *last)), before)
+
+    def found(self, cells: Cells) -> Cell | None:
+        """The cell, where it is among `cells`; its `metric` is the one that its fit was given."""
+        cell = cells.find(self.identity, self.task.metric)
+        if cell is None or cell.judged_by is not None:
+            return cell
+        # Of format 2, which did not note it.
+        return replace(cell, judged_by="loss" if len(self.task.validation) < _FEW_ROWS_THEN else cell.metric)
+
+
+def wanted(
+    encoder: Encoder, tasks: Sequence[Task], methods: Sequence[Method], seeds: Sequence[int], base: Settings
+) -> list[CellSpec]:
+    """The cells of a study, one seed of everything before the next: one that is stopped early can be read already."""
+    return [
+        CellSpec(encoder, task, method, replace(base, seed=seed))
+        for seed in seeds
+        for task in tasks
+        for method in methods
+    ]
+
+
+def outcome(spec: CellSpec, cells: Cells | None, *, waits: bool, starts: Callable[[], None]) -> Outcome:
+    """The cell: the one that is there, or that of a new fit, which is kept among `cells`; None where it is another's.
+
+    With `waits` another process's is waited for. `starts` is called before a fit. A refused one is not kept: what stood in the
+    way may be gone next time (peft is installed, a file is there).
+    """
+    # Without a folder no cell is looked for, and its identity, a hash of all texts, is not formed.
+    if cells is None:
+        return Outcome(_fitted(spec, starts), False)
+    with cells.claim(spec.identity, waits=waits) as ours:
+        # Looked for in any case: it may have come while this process waited.
+        found = spec.found(cells)
+        if found is not None or not ours:
+            return Outcome(found, True)
+        cell = _fitted(spec, starts)
+        if not cell.refused:
+            cells.append(spec.identity, cell)
+        return Outcome(cell, False)
+
+
+def check_identities(methods: Iterable[Method]) -> None:
+    """Raises InputError for a method known by its address in memory, which the next process may give to another one."""
+    for method in methods:
+        text = method_identity(method)
+        # As in Python's own repr of an object, here of an attribute of the method.
+        if " at 0x" in text:
+            raise InputError(
+                f"the method {text} has no lasting name, so its cells cannot be kept: make it a frozen dataclass whose fields "
+                "print as their values, or leave out the folder of cells (out)"
+            )
+
+
+def _hashed(parts: tuple[Any, ...]) -> str:
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+
+def _fitted(spec: CellSpec, starts: Callable[[], None]) -> Cell:
+    """The cell of a new fit; a refused one where the method refuses the encoder or the task."""
+    starts()
+    try:
+        _warm_up(spec.encoder, spec.task)
+        # No run folder: a cell is its scores and answers, and models of hundreds of cells would fill a disk.
+        run = fit(spec.encoder, spec.task, spec.method, out=None, **asdict(spec.settings))
+        cell = _finished(run, spec)
+        # Ctrl-C ends the study; the half-trained cell is not kept.
+        if run.stopped == "interrupted":
+            raise KeyboardInterrupt
+    except InputError as error:
+        return refusal(spec, str(error))
+    return cell
+
+
+def refusal(spec: CellSpec, why: str) -> Cell:
+    """A cell that says why there is none."""
+    return Cell(spec.task.name, spec.text, spec.settings.seed, spec.task.metric, refused=why)
+
+
+_WARM: set[str] = set()  # hashes of the encoders that this process has loaded once
+
+
+def _warm_up(encoder: Encoder, task: Task) -> None:
+    """Loads what the first fit of a process loads, and measures the arithmetic, which are no part of any cell's seconds."""
+    if encoder.sha256 not in _WARM:
+        encoder.with_head(task)
+        resolved("auto", device())
+        _WARM.add(encoder.sha256)
+
+
+def _finished(run: Run, spec: CellSpec) -> Cell:
+    """The cell of a finished run; its delta is saved once to see how large it is."""
+    assert run.logits is not None  # every fit validates
+    task = spec.task
+    answers = given_answers(Task.from_description(run.delta.task), run.logits)  # at the run's own threshold
+    with tempfile.TemporaryDirectory() as folder:
+        n_bytes = run.delta.save(folder).stat().st_size
+    return Cell(
+        task.name, spec.text, spec.settings.seed, task.metric, run.scores, run.baseline, run.details["elements"],
+        run.details["share"], run.seconds + run.details["cached_seconds"], run.examples_per_second, run.peak_memory_bytes,
+        n_bytes, run.details["settings"], answers.tolist(), run.details["choosing_seconds"],
+        judged_by=run.details["judged_by"], outputs=packed(task.kind, run.logits.float().cpu().numpy()),
+    )  # fmt: skip

@@ -82,7 +82,8 @@ def study(data: Path, jobs: int) -> dict[str, Any]:
         task = limited(read(data / name), ROWS, seed=0)
         rows = task.validation.take(range(ROWS))
         tasks.append(replace(task, splits={"train": task.train, "validation": rows}))
-    encoder, given = load("minilm"), {} if jobs == 1 else {"jobs": jobs}  # which an older build does not know
+    encoder = load("minilm")
+    given: Any = {} if jobs == 1 else {"jobs": jobs}  # which an older build does not know
     with tempfile.TemporaryDirectory() as out:
         began = time.perf_counter()
         found = compare(encoder, tasks, list(METHODS), SEEDS, out=out, **given)

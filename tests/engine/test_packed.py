@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, Camember
 
 from trimtab.encoders.encoder import load
 from trimtab.encoders.heads import TWO_CLASSES, HeadShape, LinearHead, agree
-from trimtab.engine import bucketed, packed
+from trimtab.engine import packed, padded
 from trimtab.engine.layout import Layout
 from trimtab.engine.packed import forward, pack, prepare, restore
 from trimtab.engine.padded import padded_logits
@@ -243,7 +243,7 @@ def test_means_of_segments() -> None:
 
 
 def test_a_family_that_cannot_run_packed_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucketed, "_warned", set())
+    monkeypatch.setattr(padded, "_warned", set())
     with pytest.warns(UserWarning, match="MPNetForSequenceClassification cannot run on padding-free batches"):
         prepare(random_model(CONFIGS["mpnet"]()))
     with warnings.catch_warnings():

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .dropout import dropout
+from .layout import joined
 from .sparse_gradient import is_picked, picked_of, tapped
-from .strips import joined
 
 _log = logging.getLogger(__name__)
 

@@ -30,10 +30,10 @@ from ..encoders.positions import position_ids, uncounted
 from ..errors import InputError, first_line
 from . import forward_context, linear, residual_norm
 from .bert_layer import WholeLayer, fits, whole_forward
-from .bucketed import bucketed_logits, warn_padded
 from .dropout import dropout_forward
-from .forward_context import Run
+from .forward_context import ForwardContext
 from .layout import Layout
+from .padded import bucketed_logits, warn_padded
 from .proof import check_training, evaluating, observe, padding_matters, probe_ids
 from .sparse_gradient import embedding_forward
 
@@ -64,7 +64,7 @@ class _Plan:
     alike: bool = False  # whether only texts of one length may run together, since padding changes answers
     halved: bool = False  # whether its layers compute in bfloat16
     n_layers: int = 0  # modules in the stack: 1 where one is run for every layer
-    firsts_from: nn.Module | None = None  # as in Run
+    firsts_from: nn.Module | None = None  # as in ForwardContext
     wholes: list[WholeLayer] = field(
         default_factory=list
     )  # layers that run in one step while their matrices are frozen
@@ -156,7 +156,7 @@ def forward_from(model: Any, states: Tensor, lengths: Sequence[int], depth: int)
     plan, pooled = _PLANS[model], depth == _PLANS[model].n_layers
     ids = [np.full(1 if pooled else length, model.config.pad_token_id or 0, np.int32) for length in lengths]
     if pooled and isinstance(model, LinearHead) and model.pooling == "mean":  # nothing else lies above
-        with forward_context.noise():
+        with forward_context.fresh_noise():
             return model.answer(states).float()
     batch = pack(ids, None, model)  # stands in for the tokens, whose embeddings nothing will read
     return _run(model, batch, plan, depth=depth, states=states if pooled else states[None])[0]
@@ -246,8 +246,8 @@ def _row(rows: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate(rows).astype(np.int64))[None]
 
 
-def _run(model: Any, batch: PackedBatch, plan: _Plan, **part: Any) -> tuple[Tensor, Run]:
-    """The logits, and the Run that they come from; `part` are fields of Run that say where to begin or to stop."""
+def _run(model: Any, batch: PackedBatch, plan: _Plan, **part: Any) -> tuple[Tensor, ForwardContext]:
+    """The logits, and the context that they come from; `part` are fields of it that say where to begin or to stop."""
     n_rows = len(batch) // texts_per_row(model)
     states, only_head = part.get("states"), part.get("states") is not None and part["depth"] == plan.n_layers
     # A head alone has no large products, whose shapes would be worth rounding.
@@ -261,8 +261,8 @@ def _run(model: Any, batch: PackedBatch, plan: _Plan, **part: Any) -> tuple[Tens
         inputs["token_type_ids"] = batch.token_type_ids
     if isinstance(model, LinearHead):  # its mean is over B texts of one token each
         inputs["attention_mask"] = torch.ones(len(batch), 1, device=batch.input_ids.device)
-    with forward_context.running(Run(layout, plan.firsts_from, n_layers=plan.n_layers, **part)) as run:
-        return model(**inputs).logits.float()[:n_rows], run  # without the padding text's answer
+    with forward_context.in_force(ForwardContext(layout, plan.firsts_from, n_layers=plan.n_layers, **part)) as context:
+        return model(**inputs).logits.float()[:n_rows], context  # without the padding text's answer
 
 
 def rounded(model: Any, batch: PackedBatch) -> PackedBatch:
@@ -299,7 +299,7 @@ def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) ->
         for whole, shortcuts in ((True, True), (False, True), (False, False))[0 if any_whole else 1 :]:
             try:
                 _set_up(model, plan, layers, whole=whole, shortcuts=shortcuts)
-                logits, run = _run(model, pack(probe_ids(model), None, model), plan)
+                logits, context = _run(model, pack(probe_ids(model), None, model), plan)
             except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
                 _log.info("packed probe of %s failed: %s", type(model).__name__, error)
             else:
@@ -308,7 +308,7 @@ def _try_packed(model: Any, plan: _Plan, layers: nn.Module, expected: Tensor) ->
                 same = logits.shape == expected.shape and agree(
                     model, logits, expected, rtol=1e-3, atol=1e-4, apart=1e-2
                 )
-                if same and len(run.attention_modules) == n_calls:
+                if same and len(context.attention_modules) == n_calls:
                     return True
             plan.undo()
             plan.firsts_from = None
@@ -337,17 +337,17 @@ def _set_up(model: Any, plan: _Plan, layers: Any, *, whole: bool, shortcuts: boo
     # A first run only counts: how often the last layer's module is called, and which modules attend.
     counter = last.register_forward_hook(forward_context.first_tokens(calls=-1))
     try:
-        run = _run(model, pack(probe_ids(model), None, model), plan)[1]
+        context = _run(model, pack(probe_ids(model), None, model), plan)[1]
     finally:
         counter.remove()
-    if not run.attention_modules:
+    if not context.attention_modules:
         return
-    plan.hooks.append(last.register_forward_hook(forward_context.first_tokens(run.last_layer_calls)))
-    attention = run.attention_modules[-1]
+    plan.hooks.append(last.register_forward_hook(forward_context.first_tokens(context.last_layer_calls)))
+    attention = context.attention_modules[-1]
     # Only tails know how to add the answers of first tokens to a residual of all: every norm must be in one.
     n_tails = sum(residual_norm.is_tail(module) for module in last.modules())
     n_norms = sum(isinstance(module, nn.LayerNorm) for module in last.modules())
-    if shortcuts and attention in set(last.modules()) and n_tails == n_norms > 0 and run.last_layer_calls == 1:
+    if shortcuts and attention in set(last.modules()) and n_tails == n_norms > 0 and context.last_layer_calls == 1:
         plan.firsts_from = attention
         plan.hooks.append(attention.register_forward_hook(forward_context.first_rows))
 

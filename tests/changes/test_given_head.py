@@ -13,6 +13,7 @@ from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.given_head import residuals
 from trimtab.changes.methods import Biases, Full, LayerNorms
 from trimtab.changes.notation import method_text, parse_method
+from trimtab.encoders.inputs import ModelInputs
 from trimtab.encoders.parameter_kinds import parts_of
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
@@ -28,7 +29,7 @@ def gradients(model: Any, tokens: Tokens, kind: str, estimator: str) -> dict[str
         parameter.requires_grad_(True)
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in parameters}
     for i in range(len(tokens)):
-        logits = padded_logits(model, [tokens.ids[i]], None if tokens.type_ids is None else [tokens.type_ids[i]])
+        logits = padded_logits(model, ModelInputs(*tokens.take([i]).texts()))
         assert tokens.labels is not None
         for factor in factors(logits.detach(), tokens.labels[i : i + 1], kind, estimator):
             found = torch.autograd.grad(logits, list(parameters.values()), factor, retain_graph=True, allow_unused=True)

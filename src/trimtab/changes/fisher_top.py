@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..encoders.choices import Compute
 from ..encoders.parameter_kinds import parts_of
-from ..engine.per_example_rows import pieces
 from ..errors import InputError
 from .choices import check_measure
 from .fisher import Meter
@@ -84,12 +84,12 @@ class FisherTop:
         # For the labels of the estimator "sampled"; from the method's own stream, which the caller seeds.
         seed = int(torch.randint(2**62, (), dtype=torch.int64))
         meter = Meter(model, within, kind, self.estimator, seed, self.given)
-        # "auto": the arithmetic of the fit that this is for (see `computing`). Behind the block the head is as it was.
-        most = getattr(batches, "most_tokens", None)
-        with head_started(model, needed, loss, self.head_steps, most), meter.measuring("auto"):
+        # In the arithmetic of the fit that this is for. Behind the block the head is as it was.
+        most: int | None = getattr(batches, "most_tokens", None)
+        compute: Compute = getattr(batches, "compute", "auto")
+        with head_started(model, needed, loss, self.head_steps, most, compute), meter.measuring(compute):
             for batch in needed:
-                for piece in pieces(model, batch, most):
-                    meter.add(piece)
+                meter.add(batch, most)
         return meter.result().top(self.share, self.count, self.granularity, self.per)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..encoders.choices import Compute
 from ..encoders.parameter_kinds import parts_of
 from ..errors import InputError, suggestion
 from .methods import (
@@ -77,11 +78,13 @@ class MovedTop:
         some = list(islice(batches, self.steps))
         if loss is None or not some:
             raise InputError("moved_top tries on a task, so it needs batches and the task's loss")
-        scores = self._scores(model, within, some, loss, getattr(batches, "most_tokens", None))
+        most: int | None = getattr(batches, "most_tokens", None)
+        compute: Compute = getattr(batches, "compute", "auto")
+        scores = self._scores(model, within, some, loss, most, compute)
         return top_of(within, scores, "moved_top", self.share, self.count, self.granularity, self.per)
 
     def _scores(
-        self, model: Any, within: Selection, batches: list[Any], loss: Loss, most_tokens: int | None
+        self, model: Any, within: Selection, batches: list[Any], loss: Loss, most_tokens: int | None, compute: Compute
     ) -> dict[str, Tensor]:
         """Parameter name -> score of each element, shaped like the parameter; those outside of `within` have 0."""
         # At the rates that the fit itself would begin with, without its warm-up.
@@ -112,7 +115,7 @@ class MovedTop:
 
         # The fit that follows starts from the pretrained values, and its head from its own draw.
         with put_back(model, rates) as before:
-            train_briefly(model, rates, batches, loss, self.steps, stepping, most_tokens)
+            train_briefly(model, rates, batches, loss, self.steps, stepping, most_tokens, compute)
             distances = {name: (p.detach() - before[name]).abs() for name, p in parameters.items()}
         scores = {name: score.cpu() for name, score in (gains if self.by == "gain" else distances).items()}
         if not all(bool(torch.isfinite(score).all()) for score in scores.values()):

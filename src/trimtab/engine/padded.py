@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..encoders.heads import LinearHead, texts_per_row
+from ..encoders.inputs import ModelInputs
 from .dropout import NOISE, Noise
 
 SHORTEST = 0.75  # of a call's longest text; below that a text waits for the next call
@@ -23,27 +24,23 @@ SHORTEST = 0.75  # of a call's longest text; below that a text waits for the nex
 _warned: set[str] = set()  # names of the model classes that `warn_padded` has spoken of
 
 
-def padded_logits(model: Any, ids: Sequence[np.ndarray], type_ids: Sequence[np.ndarray] | None) -> Tensor:
-    """Float32 logits (B, C) for the token ids (and segment ids) of B texts, or of the 2 B texts of B pairs apart."""
-    return model(**_inputs(model, ids, type_ids)).logits.float()
+def padded_logits(model: Any, inputs: ModelInputs) -> Tensor:
+    """Float32 logits (B, C) of B texts, or of the 2 B texts of B pairs apart."""
+    return model(**_tensors(model, inputs)).logits.float()
 
 
-def padded_vectors(model: Any, ids: Sequence[np.ndarray], type_ids: Sequence[np.ndarray] | None) -> Tensor:
+def padded_vectors(model: Any, inputs: ModelInputs) -> Tensor:
     """The pooled vectors (B, H) of B texts, for a LinearHead."""
-    return model.pooled(**_inputs(model, ids, type_ids)).float()
+    return model.pooled(**_tensors(model, inputs)).float()
 
 
-def bucketed_logits(
-    model: Any, ids: Tensor, type_ids: Tensor | None, lengths: list[int], *, alike: bool = False
-) -> Tensor:
-    """Float32 logits (B, C) for texts that lie one after the other in `ids` (T,) and `type_ids` (1, T).
+def bucketed_logits(model: Any, inputs: ModelInputs, *, alike: bool = False) -> Tensor:
+    """Float32 logits (B, C), a few calls on texts of similar length each.
 
     With `alike` only texts of one length run together, so that nothing is padded. Of pairs apart, which are two texts each, the
     texts run where their lengths put them, and their vectors meet behind.
     """
-    # One array per text, as `padded_logits` takes them.
-    rows = [row.numpy() for row in ids.cpu().split(lengths)]
-    types = None if type_ids is None else [row.numpy() for row in type_ids[0].cpu().split(lengths)]
+    lengths = inputs.lengths
     # Similar lengths side by side, so that little padding is computed.
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     # One pool of noise for all calls of the batch.
@@ -51,10 +48,7 @@ def bucketed_logits(
     try:
         apart = texts_per_row(model) > 1
         answered = padded_vectors if apart else padded_logits
-        found = [
-            answered(model, [rows[i] for i in part], types and [types[i] for i in part])
-            for part in _similar(order, lengths, 1.0 if alike else SHORTEST)
-        ]
+        found = [answered(model, inputs.take(part)) for part in _similar(order, lengths, 1.0 if alike else SHORTEST)]
         # Back in the order they were given in.
         logits = torch.cat(found)[torch.tensor(order).argsort()]
         return model.answer(logits) if apart else logits
@@ -73,20 +67,20 @@ def warn_padded(model: Any, *, alike: bool) -> None:
             "only texts of one length run together, since padding changes its answers" if alike else "texts are padded"
         )
         message = f"{name} cannot run on padding-free batches: {how}, which is slower"
-        warnings.warn(message, stacklevel=4)  # names the second caller above `prepare`
+        warnings.warn(message, stacklevel=6)  # names the second caller above `prepare`
 
 
-def _inputs(model: Any, ids: Sequence[np.ndarray], type_ids: Sequence[np.ndarray] | None) -> dict[str, Tensor]:
+def _tensors(model: Any, inputs: ModelInputs) -> dict[str, Tensor]:
     """What the model's forward takes, on its device."""
     device = next(model.parameters()).device
-    lengths = torch.tensor([len(row) for row in ids])
+    lengths = torch.tensor(inputs.lengths)
     # Some families have no padding token; the mask hides whatever stands there.
-    inputs = {"input_ids": _block(ids, getattr(model.config, "pad_token_id", None) or 0)}
+    tensors = {"input_ids": _block(inputs.ids, getattr(model.config, "pad_token_id", None) or 0)}
     # 1 on tokens and 0 on padding, (B, longest).
-    inputs["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-    if type_ids is not None:
-        inputs["token_type_ids"] = _block(type_ids, 0)
-    return {name: tensor.to(device) for name, tensor in inputs.items()}
+    tensors["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    if inputs.type_ids is not None:
+        tensors["token_type_ids"] = _block(inputs.type_ids, 0)
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def _block(rows: Sequence[np.ndarray], padding: int) -> Tensor:

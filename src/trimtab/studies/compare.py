@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from ..changes.methods import Method
 from ..changes.notation import method_identity, method_of, method_text, methods_of
 from ..encoders.encoder import Encoder, encoder_of
-from ..engine.packed import resolved
+from ..engine import resolved
 from ..errors import InputError, suggestion
 from ..files import write_json
 from ..pages.comparison_page import markdown, write_page

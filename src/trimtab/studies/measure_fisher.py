@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +18,9 @@ from ..changes.fisher import Fisher, Meter
 from ..changes.methods import LayerNorms, Method
 from ..changes.notation import method_of, method_text
 from ..changes.short_training import head_started
+from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder, encoder_of
-from ..engine.packed import Compute, computing, resolved
+from ..engine import resolved
 from ..errors import InputError, counted
 from ..randomness import generator, seeded, stream_seed
 from ..results.recipe import LEAST_LENGTH, Settings
@@ -91,19 +93,18 @@ def fisher(
     check_ids(model, tokens)
     if labelled and head_start == "probe" and can_start(model):
         started(encoder, model, tokens, loss, arithmetic, settings)
-    # Around the method too, which may measure for itself (fisher_top does).
-    with computing(cast(Compute, compute)):
-        with seeded(seed, "method"):
-            within = method.attach(model, _batches(tokens), loss)
-        if within.body.count < at_least:
-            raise InputError(
-                f"{method_text(method)} names {within.body.count:,} elements of the encoder, which is less than the "
-                f"{at_least:,} to choose (--count)"
-            )
-        meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"), given)
-        batches = _batches(tokens) if head_steps else []
-        with head_started(model, batches, loss, head_steps, TOKENS_PER_BATCH), meter.measuring("auto"):
-            _measure(meter, tokens, shown=progress)
+    batches = _Batches(tokens, arithmetic)
+    with seeded(seed, "method"):
+        within = method.attach(model, batches, loss)
+    if within.body.count < at_least:
+        raise InputError(
+            f"{method_text(method)} names {within.body.count:,} elements of the encoder, which is less than the "
+            f"{at_least:,} to choose (--count)"
+        )
+    meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"), given)
+    at_head = head_started(model, batches, loss, head_steps, TOKENS_PER_BATCH, arithmetic)
+    with at_head, meter.measuring(arithmetic):
+        _measure(meter, tokens, shown=progress)
     # What it was measured with; the hash tells later whether an encoder is the same.
     notes = {
         "encoder": encoder.name, "revision": encoder.revision, "encoder_sha256": encoder.sha256, "task": task.name,
@@ -142,9 +143,19 @@ def _rows(task: Task, examples: int, seed: int, *, labelled: bool) -> np.ndarray
     return torch.randperm(len(task.train), generator=generator(seed, "fisher")).numpy()[:examples]
 
 
-def _batches(tokens: Tokens) -> list[Any]:
-    """The rows as Batches of HEAD_BATCH texts, in the order in which they were drawn."""
-    return [tokens.take(range(i, min(i + HEAD_BATCH, len(tokens)))) for i in range(0, len(tokens), HEAD_BATCH)]
+@dataclass(frozen=True)
+class _Batches:
+    """The rows as Batches of HEAD_BATCH texts, in the order in which they were drawn.
+
+    A method that runs them does so in the arithmetic `compute`.
+    """
+
+    tokens: Tokens
+    compute: Compute
+
+    def __iter__(self) -> Iterator[Any]:
+        for i in range(0, len(self.tokens), HEAD_BATCH):
+            yield self.tokens.take(range(i, min(i + HEAD_BATCH, len(self.tokens))))
 
 
 def _measure(meter: Meter, tokens: Tokens, shown: bool) -> None:

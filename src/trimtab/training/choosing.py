@@ -9,6 +9,7 @@ import numpy as np
 from ..changes.methods import Lora, Method, Union
 from ..changes.notation import method_text
 from ..changes.selection import Selection
+from ..encoders.choices import Compute
 from ..encoders.parameter_kinds import parts_of
 from ..errors import InputError
 from ..randomness import seeded
@@ -19,14 +20,16 @@ from .memory_estimate import MOST_TOKENS
 from .ranks import device
 
 
-def chosen_by(method: Method, model: Any, train: Tokens, loss: TaskLoss, settings: Settings) -> Selection:
+def chosen_by(
+    method: Method, model: Any, train: Tokens, loss: TaskLoss, settings: Settings, compute: Compute
+) -> Selection:
     """What `method` chooses, and the head, which is new and so always trained.
 
     Raises InputError where it chooses nothing, or only a part of LoRA's matrices, and whatever the method itself raises.
     """
     with seeded(settings.seed, "method"):
         # A method may draw (random subsets, LoRA's start) or train a little: from a stream of its own.
-        chosen = method.attach(model, _FirstEpoch(train, settings), loss)
+        chosen = method.attach(model, _FirstEpoch(train, settings, compute), loss)
     if not chosen:
         raise InputError(f"{method_text(method)} chose nothing to train on this encoder")
     # A part of LoRA's matrices would be lost with the rest of them, which is drawn at random and belongs to no encoder.
@@ -65,11 +68,12 @@ def chosen_before(
 class _FirstEpoch:
     """The batches of the first epoch, from the first one at every walk: each part of a union measures on the same rows.
 
-    A method that runs them does so in pieces of at most `most_tokens`, as training will.
+    A method that runs them does so in pieces of at most `most_tokens` and in the arithmetic `compute`, as training will.
     """
 
     train: Tokens
     settings: Settings
+    compute: Compute
 
     @property
     def most_tokens(self) -> int:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..changes.selection import Selection
+from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder
 from ..encoders.heads import LinearHead, last_map
-from ..encoders.parameter_kinds import layers_of
-from ..engine.packed import Compute, can_split, prepare, restore
+from ..engine import PreparedModel, prepare
 from ..process_memory import give_back
 from ..results.recipe import Settings
 from ..tasks.batches import Tokens
@@ -26,17 +26,22 @@ from .ranks import ALONE, Ranks, device
 
 
 def probed(
-    model: Any, tokens: Tokens, loss: TaskLoss, at_once: int, prefix: Prefix | None = None, ranks: Ranks = ALONE
+    prepared: PreparedModel,
+    tokens: Tokens,
+    loss: TaskLoss,
+    at_once: int,
+    prefix: Prefix | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Probe | None, Tensor]:
     """The linear probe of the rows and the features (N, F) it is of; None where the head is not of a kind that has one."""
-    features = head_inputs(model, tokens, at_once, prefix, ranks)
-    found = last_map(model)
+    features = head_inputs(prepared, tokens, at_once, prefix, ranks)
+    found = last_map(prepared.model)
     if features is None or found is None:
         return None, torch.empty(0)
     assert tokens.labels is not None
     # Solved by one rank, since the last bits may differ between machines.
     centred = found[1].bias is not None
-    return ranks.agreed(fitted_probe(features, tokens.labels, loss, model.num_labels, centred=centred)), features
+    return ranks.agreed(fitted_probe(features, tokens.labels, loss, prepared.n_outputs, centred=centred)), features
 
 
 def started(
@@ -47,15 +52,15 @@ def started(
     What all layers make of the rows is kept like any prefix, so that a second fit on them starts at once.
     """
     at_once = settings.tokens_per_batch or MOST_TOKENS
-    with _frozen_and_prepared(model, compute):
+    with _frozen_and_prepared(model, compute) as prepared:
         prefix = None
-        if can_split(model):
+        if prepared.packed:
             named = named_states(encoder, model, compute)
             with ranks.first_alone():
                 *_, (_, prefix) = computed(
-                    model, train, layers_of(model).count, named, settings.cache_bytes, set(), at_once
+                    prepared, train, prepared.n_layers, named, settings.cache_bytes, set(), at_once
                 )
-        probe, _ = probed(model, train, loss, at_once, prefix, ranks)
+        probe, _ = probed(prepared, train, loss, at_once, prefix, ranks)
     if probe is not None:
         write_probe(model, probe)
     if device().type == "cpu":
@@ -70,8 +75,8 @@ def probe_of(
 
     Nothing is kept: its layers may be other than the encoder's.
     """
-    with _frozen_and_prepared(model, compute):
-        probe, _ = probed(model, tokens, loss, settings.tokens_per_batch or MOST_TOKENS, ranks=ranks)
+    with _frozen_and_prepared(model, compute) as prepared:
+        probe, _ = probed(prepared, tokens, loss, settings.tokens_per_batch or MOST_TOKENS, ranks=ranks)
     if device().type == "cpu":
         give_back()
     return probe
@@ -79,21 +84,20 @@ def probe_of(
 
 def has_probe(model: Any, train: Tokens, loss: TaskLoss, compute: Compute) -> bool:
     """Whether the head of `model` is of a kind that a linear probe can be put into, as a few rows show."""
-    with _frozen_and_prepared(model, compute):
-        return probed(model, train.take_tokens(range(min(4, len(train)))), loss, MOST_TOKENS)[0] is not None
+    with _frozen_and_prepared(model, compute) as prepared:
+        return probed(prepared, train.take_tokens(range(min(4, len(train)))), loss, MOST_TOKENS)[0] is not None
 
 
 @contextmanager
-def _frozen_and_prepared(model: Any, compute: Compute) -> Iterator[None]:
+def _frozen_and_prepared(model: Any, compute: Compute) -> Iterator[PreparedModel]:
     """Within the block all of `model` is frozen, so that every method computes the same bits, and the cache may keep them."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     model.eval()
-    prepare(model, compute=compute)
     try:
-        yield
+        with prepare(model, compute) as prepared:
+            yield prepared
     finally:
-        restore(model)
         for parameter in trained:
             parameter.requires_grad_(True)
 

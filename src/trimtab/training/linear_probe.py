@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..encoders.heads import is_new, last_map
+from ..engine import PreparedModel
 from ..tasks.batches import Tokens
 from ..tasks.losses import TaskLoss
 from .frozen_prefix import Prefix
@@ -73,24 +74,24 @@ def fitted_probe(features: Tensor, labels: Tensor, loss: TaskLoss, n_outputs: in
 
 
 def head_inputs(
-    model: Any, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE
+    prepared: PreparedModel, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE
 ) -> Tensor | None:
     """What the head's last map is given of each row, (N, F) float32; None where its answer is not what the model answers.
 
-    The model is prepared, and runs in evaluation mode.
+    The model runs in evaluation mode.
     """
-    found = last_map(model)
+    found = last_map(prepared.model)
     if found is None:
         return None
     _, last = found
     with _passing_through(last):
-        features = all_logits(model, tokens, tokens_per_batch, prefix, ranks, width=last.in_features)
+        features = all_logits(prepared, tokens, tokens_per_batch, prefix, ranks, width=last.in_features)
     # A head may do more behind its last map: then a map that is best by itself is not what it needs.
     some = np.arange(min(4, len(tokens)))
     with torch.no_grad():
-        expected = batch_logits(model, tokens, some, prefix).cpu()
+        expected = batch_logits(prepared, tokens, some, prefix).cpu()
         with _passing_through(last):
-            again = batch_logits(model, tokens, some, prefix)
+            again = batch_logits(prepared, tokens, some, prefix)
         answered = last(again.to(last.weight.device)).float().cpu()
     return (
         features

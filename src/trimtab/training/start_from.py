@@ -16,10 +16,9 @@ from torch import Tensor
 from ..changes.delta import Delta
 from ..changes.methods import Method
 from ..changes.notation import method_text
-from ..encoders.choices import AUTO
+from ..encoders.choices import AUTO, Compute
 from ..encoders.encoder import Encoder
 from ..encoders.heads import last_map
-from ..engine.packed import Compute
 from ..errors import InputError
 from ..files import absolute
 from ..results.recipe import Settings

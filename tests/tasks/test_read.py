@@ -69,7 +69,7 @@ def test_two_files_for_one_split_are_refused(write: Write) -> None:
     assert "train.csv and train.jsonl" in said
 
 
-@pytest.mark.parametrize("name", ["dev.csv", "val.csv", "Valid.csv"])
+@pytest.mark.parametrize("name", ["dev.csv", "val.csv", "Valid.csv", "eval.csv"])
 def test_other_names_of_a_validation_split_are_taken_and_said(write: Write, name: str) -> None:
     write("topics/train.csv", ROWS)
     task = read(write(f"topics/{name}", "text,label\nz,no\n").parent)

@@ -22,7 +22,7 @@ from .task import KINDS, SPLITS
 
 SPLIT_NAMES = {
     "train": ("train",),
-    "validation": ("validation", "validation_matched", "valid", "val", "dev"),
+    "validation": ("validation", "validation_matched", "valid", "val", "dev", "eval"),
     "test": ("test", "test_matched"),
 }
 """What data sets call the three splits, the preferred name first."""

@@ -259,7 +259,7 @@ def seconds(data: Path) -> dict[str, float]:
         began = time.process_time()
         if name.startswith("encoding"):
             for tokens in (bench.train, bench.validation):
-                head_inputs(bench.model.eval(), tokens, bench.memory.tokens)
+                head_inputs(bench.prepared.eval(), tokens, bench.memory.tokens)
         else:
             trimtab.fit(encoder, task, Head(), **settings)
         spent[f"{name}_cpu_seconds"] = round(time.process_time() - began, 2)

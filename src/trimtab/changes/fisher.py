@@ -32,6 +32,7 @@ from torch import Tensor
 
 from ..correlation import spearman
 from ..encoders.choices import Compute
+from ..encoders.heads import ModelWithHead
 from ..encoders.inputs import ModelInputs
 from ..encoders.parameter_kinds import Part
 from ..engine import PreparedModel, prepare
@@ -192,7 +193,9 @@ class Meter:
     (given_head.py), for norms and biases. Use it inside `measuring`.
     """
 
-    def __init__(self, model: Any, within: Selection, kind: str, estimator: str, seed: int, given: str = "nothing"):
+    def __init__(
+        self, model: ModelWithHead, within: Selection, kind: str, estimator: str, seed: int, given: str = "nothing"
+    ):
         check_measure(estimator, given)
         if not within:
             raise InputError("there is nothing to measure: no element of the encoder was chosen")

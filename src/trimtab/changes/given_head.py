@@ -17,12 +17,12 @@ linear map is a product of two Gram matrices: heads may be of any size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..encoders.heads import ModelWithHead
 from ..encoders.parameter_kinds import parts_of
 from ..errors import InputError
 from .by_text import ByText, Segments, Watched, bias_gradients, norm_gradients
@@ -47,7 +47,7 @@ class GradientsGivenHead:
     Raises InputError for elements of matrices, whose gradients of single texts take too much room to be kept.
     """
 
-    def __init__(self, model: Any, within: Selection):
+    def __init__(self, model: ModelWithHead, within: Selection):
         parts = parts_of(model)
         for name in within.elements:
             if not parts[name].is_vector or parts[name].is_head:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..encoders.choices import Compute
+from ..encoders.heads import ModelWithHead
 from ..encoders.parameter_kinds import parts_of
 from ..errors import InputError, suggestion
 from .methods import (
@@ -84,7 +85,13 @@ class MovedTop:
         return top_of(within, scores, "moved_top", self.share, self.count, self.granularity, self.per)
 
     def _scores(
-        self, model: Any, within: Selection, batches: list[Any], loss: Loss, most_tokens: int | None, compute: Compute
+        self,
+        model: ModelWithHead,
+        within: Selection,
+        batches: list[Any],
+        loss: Loss,
+        most_tokens: int | None,
+        compute: Compute,
     ) -> dict[str, Tensor]:
         """Parameter name -> score of each element, shaped like the parameter; those outside of `within` have 0."""
         # At the rates that the fit itself would begin with, without its warm-up.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..encoders.choices import Compute
-from ..encoders.heads import rate_factors
+from ..encoders.heads import ModelWithHead, rate_factors
 from ..encoders.inputs import ModelInputs
 from ..encoders.parameter_kinds import parts_of
 from ..engine import prepare
@@ -21,7 +21,7 @@ CLIP = 1.0  # most that the norm of all gradients together may be
 
 
 def train_briefly(
-    model: Any, rates: Mapping[str, float], batches: Iterable[Any], loss: Any, steps: int,
+    model: ModelWithHead, rates: Mapping[str, float], batches: Iterable[Any], loss: Any, steps: int,
     stepping: Callable[[Callable[[], None]], None] = lambda step: step(), most_tokens: int | None = None,
     compute: Compute = "auto",
 ) -> None:  # fmt: skip
@@ -45,7 +45,9 @@ def train_briefly(
     def step() -> None:
         """Clips all gradients together, those of a regression's last map standardised, and changes the parameters."""
         for name in factors.keys() & rates.keys():
-            parameters[name].grad.mul_(factors[name])
+            gradient = parameters[name].grad
+            assert gradient is not None
+            gradient.mul_(factors[name])
         nn.utils.clip_grad_norm_([parameters[name] for name in rates], CLIP)
         optimizer.step()
 
@@ -86,7 +88,7 @@ def put_back(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tenso
 
 @contextmanager
 def head_started(
-    model: Any,
+    model: ModelWithHead,
     batches: Iterable[Any],
     loss: Any,
     steps: int,

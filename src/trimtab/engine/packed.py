@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..encoders.heads import LinearHead, agree, texts_per_row
+from ..encoders.heads import LinearHead, ModelWithHead, agree, texts_per_row
 from ..encoders.inputs import ModelInputs
 from ..encoders.parameter_kinds import layers_of
 from ..encoders.positions import position_ids, uncounted
@@ -66,7 +66,7 @@ def pack(model: nn.Module, inputs: ModelInputs) -> PackedBatch:
 class PackedModel:
     """A model that runs packed, once `set_up` has said that it can."""
 
-    def __init__(self, model: Any, patches: Patches, sparse: SparseGradients):
+    def __init__(self, model: ModelWithHead, patches: Patches, sparse: SparseGradients):
         self.model = model
         self.layers: Any = model.get_submodule(layers_of(model).path)
         self.n_layers = len(self.layers)  # modules in the stack: 1 where one is run for every layer

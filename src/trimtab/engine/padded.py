@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..encoders.heads import LinearHead, texts_per_row
+from ..encoders.heads import LinearHead, ModelWithHead
 from ..encoders.inputs import ModelInputs
 from .dropout import NOISE, Noise
 
@@ -24,17 +23,17 @@ SHORTEST = 0.75  # of a call's longest text; below that a text waits for the nex
 _warned: set[str] = set()  # names of the model classes that `warn_padded` has spoken of
 
 
-def padded_logits(model: Any, inputs: ModelInputs) -> Tensor:
+def padded_logits(model: ModelWithHead, inputs: ModelInputs) -> Tensor:
     """Float32 logits (B, C) of B texts, or of the 2 B texts of B pairs apart."""
     return model(**_tensors(model, inputs)).logits.float()
 
 
-def padded_vectors(model: Any, inputs: ModelInputs) -> Tensor:
+def padded_vectors(model: LinearHead, inputs: ModelInputs) -> Tensor:
     """The pooled vectors (B, H) of B texts, for a LinearHead."""
     return model.pooled(**_tensors(model, inputs)).float()
 
 
-def bucketed_logits(model: Any, inputs: ModelInputs, *, alike: bool = False) -> Tensor:
+def bucketed_logits(model: ModelWithHead, inputs: ModelInputs, *, alike: bool = False) -> Tensor:
     """Float32 logits (B, C), a few calls on texts of similar length each.
 
     With `alike` only texts of one length run together, so that nothing is padded. Of pairs apart, which are two texts each, the
@@ -46,17 +45,17 @@ def bucketed_logits(model: Any, inputs: ModelInputs, *, alike: bool = False) -> 
     # One pool of noise for all calls of the batch.
     token = NOISE.set(Noise())
     try:
-        apart = texts_per_row(model) > 1
-        answered = padded_vectors if apart else padded_logits
-        found = [answered(model, inputs.take(part)) for part in _similar(order, lengths, 1.0 if alike else SHORTEST)]
+        apart = model if isinstance(model, LinearHead) and model.texts_per_row > 1 else None
+        parts = [inputs.take(part) for part in _similar(order, lengths, 1.0 if alike else SHORTEST)]
+        found = [padded_logits(model, part) if apart is None else padded_vectors(apart, part) for part in parts]
         # Back in the order they were given in.
         logits = torch.cat(found)[torch.tensor(order).argsort()]
-        return model.answer(logits) if apart else logits
+        return logits if apart is None else apart.answer(logits)
     finally:
         NOISE.reset(token)
 
 
-def warn_padded(model: Any, *, alike: bool) -> None:
+def warn_padded(model: ModelWithHead, *, alike: bool) -> None:
     """Warns, once per class of models and process, that padding is computed, or that only texts of one length run together."""
     # A head of ours says nothing of the family.
     name = type(model.base_model if isinstance(model, LinearHead) else model).__name__
@@ -70,7 +69,7 @@ def warn_padded(model: Any, *, alike: bool) -> None:
         warnings.warn(message, stacklevel=6)  # names the second caller above `prepare`
 
 
-def _tensors(model: Any, inputs: ModelInputs) -> dict[str, Tensor]:
+def _tensors(model: ModelWithHead, inputs: ModelInputs) -> dict[str, Tensor]:
     """What the model's forward takes, on its device."""
     device = next(model.parameters()).device
     lengths = torch.tensor(inputs.lengths)

@@ -7,13 +7,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..encoders.heads import texts_per_row
+from ..encoders.heads import ModelWithHead, texts_per_row
 from ..encoders.inputs import ModelInputs
 from .packed import PackedBatch, PackedModel, pack
 from .padded import padded_logits
@@ -33,7 +33,7 @@ T = TypeVar("T", bound=TextRows)
 class ObservedTexts:
     """B rows of one text each (or of two, as pairs apart) on their way through a model: `packed`, or padded to the longest."""
 
-    def __init__(self, model: Any, packed: PackedModel | None, inputs: ModelInputs):
+    def __init__(self, model: ModelWithHead, packed: PackedModel | None, inputs: ModelInputs):
         self._model, self._packed, self._inputs = model, packed, inputs
         self._each = texts_per_row(model)
         self._batch: PackedBatch | None = None if packed is None else packed.rounded(pack(model, inputs))

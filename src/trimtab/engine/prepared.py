@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..encoders.choices import Compute
-from ..encoders.heads import texts_per_row
+from ..encoders.heads import ModelWithHead, texts_per_row
 from ..encoders.inputs import ModelInputs
 from ..encoders.parameter_kinds import layers_of
 from ..errors import InputError, first_line
@@ -30,7 +30,7 @@ from .sparse_gradient import SparseGradients
 T = TypeVar("T", bound=TextRows)
 
 
-def prepare(model: Any, compute: Compute = "auto") -> PreparedModel:
+def prepare(model: ModelWithHead, compute: Compute = "auto") -> PreparedModel:
     """The PreparedModel of a model with its head: packed where that is proved right, its layers in bfloat16 where that pays.
 
     Parameters are not touched: `model.state_dict()` stays float32 and exact, and which are trained is looked up at every
@@ -60,7 +60,7 @@ class PreparedModel:
     threads may ask it at once.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: ModelWithHead):
         self.model = model
         self.compute: Compute = "float32"
         self._packed: PackedModel | None = None  # None where texts are padded

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..encoders.heads import LinearHead, agree, texts_per_row
+from ..encoders.heads import LinearHead, ModelWithHead, agree, texts_per_row
 from ..encoders.inputs import ModelInputs
 from ..errors import InputError, first_line
 from ..randomness import forked
@@ -21,14 +21,14 @@ from .padded import padded_logits, padded_vectors
 LENGTHS = (5, 9, 3, 7)  # tokens of the texts tried: three, or two pairs where a row has two texts
 
 
-def probe_inputs(model: Any) -> ModelInputs:
+def probe_inputs(model: ModelWithHead) -> ModelInputs:
     """The texts tried: of any tokens but padding, which the RoBERTa family does not count in its positions."""
     usable = np.setdiff1d(np.arange(min(model.config.vocab_size, 64)), [model.config.pad_token_id or 0])
     # Each text begins with another id, or texts that get mixed up could answer alike.
     return ModelInputs([usable[np.arange(3 + i, 3 + i + n) % len(usable)] for i, n in enumerate(_lengths(model))])
 
 
-def _lengths(model: Any) -> tuple[int, ...]:
+def _lengths(model: ModelWithHead) -> tuple[int, ...]:
     return LENGTHS[:3] if texts_per_row(model) == 1 else LENGTHS
 
 
@@ -46,7 +46,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def probe_logits(model: nn.Module) -> Tensor:
+def probe_logits(model: ModelWithHead) -> Tensor:
     """The answers of a model that is not prepared to the texts tried, (3, C), or (2, C) of pairs apart; in evaluation mode."""
     with evaluating(model):
         return padded_logits(model, probe_inputs(model))
@@ -58,7 +58,7 @@ def probe_vectors(model: LinearHead) -> Tensor:
         return padded_vectors(model, probe_inputs(model))
 
 
-def check_training(model: Any) -> None:
+def check_training(model: ModelWithHead) -> None:
     """Raises InputError where `model`, which answers texts, cannot do so while it is trained: Reformer takes one length then."""
     modes = {module: module.training for module in model.modules()}
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modes):  # it would learn from the probe
@@ -76,7 +76,7 @@ def check_training(model: Any) -> None:
             module.training = training
 
 
-def observe(model: Any) -> tuple[Tensor, list[list[nn.Linear]]]:
+def observe(model: ModelWithHead) -> tuple[Tensor, list[list[nn.Linear]]]:
     """The padded logits (3, C) of the probe, and the linear maps that were given the very same tensors, in groups."""
     # The tensors are kept to the end, so that no two of them have one id.
     seen: dict[nn.Linear, list[Tensor]] = {}
@@ -100,7 +100,7 @@ def observe(model: Any) -> tuple[Tensor, list[list[nn.Linear]]]:
     return logits, [group for group in groups.values() if len(group) > 1]  # a map alone shares nothing
 
 
-def padding_matters(model: Any, together: Tensor) -> bool:
+def padding_matters(model: ModelWithHead, together: Tensor) -> bool:
     """Whether the probe's texts are answered otherwise one by one than `together` and padded (3, C).
 
     XLNet's head reads the last position, whatever stands there; Fourier transforms and convolutions mix it into the others.
@@ -109,7 +109,7 @@ def padding_matters(model: Any, together: Tensor) -> bool:
     texts = [ModelInputs([ids]) for ids in probe_inputs(model).ids]
     with evaluating(model):
         try:
-            if texts_per_row(model) > 1:
+            if isinstance(model, LinearHead) and model.texts_per_row > 1:
                 alone = model.answer(torch.cat([padded_vectors(model, text) for text in texts]))
             else:
                 alone = torch.cat([padded_logits(model, text) for text in texts])

@@ -10,6 +10,7 @@ from ..changes.methods import Lora, Method, Union
 from ..changes.notation import method_text
 from ..changes.selection import Selection
 from ..encoders.choices import Compute
+from ..encoders.heads import ModelWithHead
 from ..encoders.parameter_kinds import parts_of
 from ..errors import InputError
 from ..randomness import seeded
@@ -21,7 +22,7 @@ from .ranks import device
 
 
 def chosen_by(
-    method: Method, model: Any, train: Tokens, loss: TaskLoss, settings: Settings, compute: Compute
+    method: Method, model: ModelWithHead, train: Tokens, loss: TaskLoss, settings: Settings, compute: Compute
 ) -> Selection:
     """What `method` chooses, and the head, which is new and so always trained.
 
@@ -45,7 +46,7 @@ def chosen_by(
 
 
 def chosen_before(
-    method: Method, model: Any, elements: Mapping[str, np.ndarray | None], settings: Settings
+    method: Method, model: ModelWithHead, elements: Mapping[str, np.ndarray | None], settings: Settings
 ) -> Selection:
     """The elements that the run has begun with, in a model to which is added what the method adds.
 

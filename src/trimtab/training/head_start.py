@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from ..changes.selection import Selection
 from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder
-from ..encoders.heads import LinearHead, last_map
+from ..encoders.heads import LinearHead, ModelWithHead, last_map
 from ..engine import PreparedModel, prepare
 from ..process_memory import give_back
 from ..results.recipe import Settings
@@ -45,7 +44,8 @@ def probed(
 
 
 def started(
-    encoder: Encoder, model: Any, train: Tokens, loss: TaskLoss, compute: Compute, settings: Settings, ranks: Ranks = ALONE
+    encoder: Encoder, model: ModelWithHead, train: Tokens, loss: TaskLoss, compute: Compute, settings: Settings,
+    ranks: Ranks = ALONE,
 ) -> Probe | None:  # fmt: skip
     """Puts the linear probe of the training rows into the new head of `model`, otherwise as it was; None where it has none.
 
@@ -69,7 +69,7 @@ def started(
 
 
 def probe_of(
-    model: Any, tokens: Tokens, loss: TaskLoss, compute: Compute, settings: Settings, ranks: Ranks
+    model: ModelWithHead, tokens: Tokens, loss: TaskLoss, compute: Compute, settings: Settings, ranks: Ranks
 ) -> Probe | None:
     """The linear probe of the rows on what `model` as it is makes of them; None where its head has none.
 
@@ -82,14 +82,14 @@ def probe_of(
     return probe
 
 
-def has_probe(model: Any, train: Tokens, loss: TaskLoss, compute: Compute) -> bool:
+def has_probe(model: ModelWithHead, train: Tokens, loss: TaskLoss, compute: Compute) -> bool:
     """Whether the head of `model` is of a kind that a linear probe can be put into, as a few rows show."""
     with _frozen_and_prepared(model, compute) as prepared:
         return probed(prepared, train.take_tokens(range(min(4, len(train)))), loss, MOST_TOKENS)[0] is not None
 
 
 @contextmanager
-def _frozen_and_prepared(model: Any, compute: Compute) -> Iterator[PreparedModel]:
+def _frozen_and_prepared(model: ModelWithHead, compute: Compute) -> Iterator[PreparedModel]:
     """Within the block all of `model` is frozen, so that every method computes the same bits, and the cache may keep them."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
@@ -102,13 +102,13 @@ def _frozen_and_prepared(model: Any, compute: Compute) -> Iterator[PreparedModel
             parameter.requires_grad_(True)
 
 
-def named_states(encoder: Encoder, model: Any, compute: Compute) -> str:
+def named_states(encoder: Encoder, model: ModelWithHead, compute: Compute) -> str:
     """All that frozen layers' states depend on beside the tokens; the class stands for the head's way of pooling, or its name."""
     pooling = model.pooling if isinstance(model, LinearHead) else ""
     return f"{encoder.sha256} {encoder.config_sha256} {type(model).__name__} {pooling} {compute} {device().type}"
 
 
-def is_last_map(model: Any, selection: Selection) -> bool:
+def is_last_map(model: ModelWithHead, selection: Selection) -> bool:
     """Whether nothing of the body is trained, so that the head's last map is all that there is to find."""
     found = last_map(model)
     return found is not None and not selection.body and f"{found[0]}.weight" in selection.elements

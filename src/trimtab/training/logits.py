@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..encoders.heads import ModelWithHead
 from ..encoders.inputs import ModelInputs
 from ..engine import PreparedModel
 from ..errors import InputError
@@ -23,9 +24,9 @@ def batch_logits(prepared: PreparedModel, tokens: Tokens, rows: np.ndarray, pref
     return prepared.logits(ModelInputs(*tokens.take(rows.tolist()).texts()))
 
 
-def check_ids(model: Any, tokens: Tokens) -> None:
+def check_ids(model: ModelWithHead, tokens: Tokens) -> None:
     """Raises InputError for tokens or segments that the encoder has no embeddings of, which torch would stumble over."""
-    body = model.base_model
+    body: Any = model.base_model
     try:
         words = body.get_input_embeddings()
     except NotImplementedError:  # a family that has several

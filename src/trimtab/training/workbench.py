@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from ..changes.notation import method_identity
 from ..changes.selection import Selection
 from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder
+from ..encoders.heads import ModelWithHead
 from ..encoders.inputs import ModelInputs
 from ..engine import PreparedModel, RecordedPasses, on_own_stream
 from ..errors import InputError
@@ -91,7 +91,7 @@ class Workbench:
             self.prepared.use(compute)
 
     @property
-    def model(self) -> Any:
+    def model(self) -> ModelWithHead:
         """The model that is prepared."""
         return self.prepared.model
 

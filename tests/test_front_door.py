@@ -1,19 +1,22 @@
 """The public names, and how light it is to ask for them."""
 
 import ast
+import csv
 import importlib.metadata
 import inspect
 import subprocess
 import sys
 from pathlib import Path
 
+from small import ANIMALS, first_animal, sentences
+
 import trimtab
 
 ROOT = Path(__file__).parent.parent
 DESIGN = {
-    "load", "read", "fit", "evaluate", "predict", "merge", "inspect", "export", "report", "fisher", "movement", "compare",
-    "recommend", "Full", "Head", "LastLayers", "Biases", "LayerNorms", "FisherTop", "MovedTop", "Random", "Lora", "Union",
-    "Selection", "Delta", "Recipe", "Task", "Encoder", "Predictor",
+    "load", "read", "fit", "steps", "evaluate", "predict", "merge", "inspect", "export", "report", "fisher", "movement",
+    "compare", "recommend", "Full", "Head", "LastLayers", "Biases", "LayerNorms", "FisherTop", "MovedTop", "Random", "Lora",
+    "Union", "Selection", "Delta", "Recipe", "Task", "Encoder", "Predictor",
 }  # fmt: skip
 
 
@@ -68,3 +71,20 @@ def test_the_example_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
     assert (tmp_path / "runs" / "example" / "plain" / "model.safetensors").is_file()
+
+
+def test_the_loop_of_ones_own_runs_on_a_small_encoder(encoder, tmp_path, monkeypatch, capsys):
+    rows = [f"{text},{ANIMALS[first_animal(text)]}" for text in sentences(64, 3)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["events.py", "16"])
+    code = (ROOT / "examples" / "events.py").read_text()
+    small = code.replace('"minilm"', repr(str(encoder.folder))).replace('"helpdesk"', '"rows.csv"')
+    names: dict = {}
+    exec(compile(small, "events.py", "exec"), names)
+    run = names["steps"].run
+    with (tmp_path / "validations.csv").open() as file:
+        written = list(csv.reader(file))
+    assert [int(row[0]) for row in written] == [entry["step"] for entry in run.history]
+    assert [float(row[2]) for row in written] == [entry["validation_loss"] for entry in run.history]
+    assert capsys.readouterr().out.startswith(str(run.stopped))

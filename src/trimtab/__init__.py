@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     from .studies.recommend import Recommendation, recommend
     from .tasks.read import read
     from .tasks.task import Task
-    from .training.fit import fit
+    from .training.fit import Steps, fit, steps
     from .training.more_epochs import more_epochs
     from .training.run import Run
+    from .training.steps import Begun, Checkpoint, Finished, Step, Validation, Warned
 
 __version__ = VERSION
 settle_waiting()  # before torch is imported by whichever name needs it
@@ -69,10 +70,11 @@ _HOMES = {
     "tasks.read": ("read",),
     "tasks.task": ("Task",),
     "exports.merged": ("export",),
-    "training.fit": ("fit",),
+    "training.fit": ("Steps", "fit", "steps"),
     "training.more_epochs": ("more_epochs",),
     "results.recipe": ("Recipe", "Settings"),
     "training.run": ("Run",),
+    "training.steps": ("Begun", "Checkpoint", "Finished", "Step", "Validation", "Warned"),
     "inference.predictor": ("Predictor", "evaluate", "merge", "predict"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

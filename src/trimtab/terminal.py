@@ -12,7 +12,7 @@ from rich.table import Table
 from .changes.fisher import Fisher
 from .changes.inspect import Inspection
 from .encoders.parameter_kinds import KINDS, Part, layer_names
-from .results.formatting import score, size
+from .results.formatting import compact, score, share, size
 from .studies.movement import Movement
 from .studies.recommend import Recommendation
 
@@ -20,10 +20,11 @@ from .studies.recommend import Recommendation
 def inspection_tables(found: Inspection) -> None:
     """Prints elements by layer and kind, then what each method would train, to stdout."""
     console = Console(highlight=False)
-    # Layers down and kinds across; a kind that the encoder does not have has no column.
+    # Layers down and kinds across; a kind that the encoder does not have has no column, and empty cells let a reader see at once
+    # where a layer has none.
     layers = ["layer", *map(_narrow, found.layers)]
     columns = [
-        [_narrow(kind), *map(_short, counts)]
+        [_narrow(kind), *(compact(count) if count else "" for count in counts)]
         for kind, counts in zip(found.kinds, zip(*found.counts, strict=True), strict=True)
     ]
     for number, block in enumerate(_blocks(columns, console.width - _width(layers))):
@@ -42,7 +43,7 @@ def inspection_tables(found: Inspection) -> None:
         if "refused" in chosen:
             methods.add_row(method, "refused", "", "")
         else:
-            methods.add_row(method, f"{chosen['body']:,}", f"{chosen['share']:.3%}", f"{chosen['head']:,}")
+            methods.add_row(method, f"{chosen['body']:,}", share(chosen["share"]), f"{chosen['head']:,}")
     console.print(methods)
     # Below the table, where a sentence has room; plain text, as [lora] would be taken for markup.
     for method, chosen in found.methods.items():
@@ -63,8 +64,8 @@ def information_tables(info: Fisher) -> None:
             if value in found:
                 entry = found[value]
                 # Shares are of the body, which the head is not part of.
-                share = "" if key == "kind" and name == "head" else f"{entry['share']:.1%}"
-                table.add_row(name, f"{entry['elements']:,}", f"{entry['sum']:.3g}", f"{entry['mean']:.3g}", share)
+                part = "" if key == "kind" and name == "head" else f"{entry['share']:.1%}"
+                table.add_row(name, f"{entry['elements']:,}", f"{entry['sum']:.3g}", f"{entry['mean']:.3g}", part)
         console.print(table)
 
 
@@ -109,8 +110,8 @@ def foreseen_table(seen: dict[str, Any]) -> None:
     table = Table(title="Of the elements that moved most, how many were among the most informative", box=None)
     for name in ("top share", "found", "by chance"):
         table.add_column(name, justify="right")
-    for share, each in seen["overlap"].items():
-        table.add_row(f"{share:.0%}", f"{each['found']:.1%}", f"{each['chance']:.1%}")
+    for top, each in seen["overlap"].items():
+        table.add_row(f"{top:.0%}", f"{each['found']:.1%}", f"{each['chance']:.1%}")
     console.print(table)
 
 
@@ -176,11 +177,3 @@ def _narrow(name: str) -> str:
     """The name of a kind or layer in shorter words, one a line."""
     short = {"embedding": "embed", "embeddings": "embed", "attention": "attn", "intermediate": "inter"}
     return "\n".join(short.get(word, word) for word in name.split("_"))
-
-
-def _short(count: int) -> str:
-    """A count in at most six characters, so that twelve columns fit in eighty; nothing for zero."""
-    # Empty cells let a reader see at once where an encoder has no such parameters.
-    if count < 10_000:
-        return f"{count:,}" if count else ""
-    return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.0f}K"

@@ -1,54 +1,69 @@
-"""Charts and the words of numbers: every value lands where its axis says, and reads as a person would write it."""
+"""Charts: every value lands where its axis says, whatever it is, and the SVG fits into a page."""
 
 import math
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
 
+import matplotlib as mpl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.pages.charts import BOTTOM, LEFT, RIGHT, TOP, Chart, Line, Point, line_chart, tick_label, tick_step
-from trimtab.results import formatting
+from trimtab.pages.charts import WIDTH, answer_the_pointer, canvas, style, svg
+from trimtab.pages.line_chart import BOTTOM, HEIGHT, LEFT, MANY, RIGHT, TOP, Line, LineChart, Mark, Point, rounded_range
 
 VALUES = st.lists(st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6), min_size=1, max_size=30)
 
 
-def chart_of(values: list[float | None], **options) -> Chart:
-    points = [Point(10 * i, value, str(value)) for i, value in enumerate(values)]
-    return line_chart("Loss", [Line("train", "blue", points)], x_name="step", summary="", **options)
+def chart_of(values: list[float | None], **options) -> LineChart:
+    points = [Point(10 * i, value, f"step {10 * i}: {value}") for i, value in enumerate(values)]
+    return LineChart("Loss", "step", "it falls", [Line("train", "blue", points)], **options)
+
+
+def drawn(chart: LineChart) -> ElementTree.Element:
+    return ElementTree.fromstring(chart.svg())
+
+
+def words(root: ElementTree.Element) -> list[str | None]:
+    return [text.text for text in root.iter("text")]
+
+
+def tips(root: ElementTree.Element) -> dict[str | None, tuple[float, float]]:
+    """What is said under the pointer -> where (x, y), in units of the view box."""
+    uses = [use for use in root.iter("use") if use.get("class") == "tip"]
+    return {use[0].text: (float(use.attrib["x"]), float(use.attrib["y"])) for use in uses}
+
+
+@settings(deadline=None, max_examples=30)
+@given(VALUES)
+def test_every_value_lies_within_the_axes_and_as_high_as_it_is(values: list[float]) -> None:
+    places = list(tips(drawn(chart_of(list(values)))).values())
+    assert len(places) == len(values)
+    assert all(LEFT <= x <= RIGHT and TOP - 0.01 <= y <= BOTTOM + 0.01 for x, y in places)
+    assert [x for x, _ in places] == sorted(x for x, _ in places)
+    # SVG counts downwards.
+    heights = [-y for (_, y), _ in sorted(zip(places, values, strict=True), key=lambda pair: pair[1])]
+    assert heights == sorted(heights)
 
 
 @given(VALUES)
-def test_every_point_and_tick_lies_within_the_axes(values: list[float]) -> None:
-    chart = chart_of(list(values))
-    for i, value in enumerate(values):
-        assert LEFT <= chart.x(10 * i) <= RIGHT
-        assert TOP <= chart.y(value) <= BOTTOM
-    assert 2 <= len(chart.y_ticks) <= 8
-    assert all(TOP <= tick.at <= BOTTOM for tick in chart.y_ticks)
-    assert all(LEFT <= tick.at <= RIGHT for tick in chart.x_ticks)
+def test_ticks_are_few_and_the_range_holds_every_value(values: list[float]) -> None:
+    low, high, ticks = rounded_range(min(values), max(values), (None, None))
+    assert low <= min(values) <= max(values) <= high
+    assert low < high
+    assert 2 <= len(ticks) <= 8
+    assert all(low <= tick <= high for tick in ticks)
 
 
-@given(VALUES.filter(lambda values: max(values) > min(values)))
-def test_larger_values_never_lie_lower(values: list[float]) -> None:
-    chart = chart_of(list(values))
-    heights = [chart.y(value) for value in sorted(values)]
-    assert heights == sorted(heights, reverse=True)
-
-
-@given(st.floats(1e-9, 1e9), st.integers(2, 10))
-def test_tick_step_cuts_into_at_most_the_parts_asked_for(span: float, most: int) -> None:
-    step = tick_step(span, most)
-    assert span / step <= most * (1 + 1e-6)
-    assert span / step > most / 3
+def labels_of(low: float, high: float) -> list[str]:
+    return [label.get_text() for label in chart_of([low, high]).figure().axes[0].get_yticklabels()]
 
 
 def test_ticks_are_round_numbers_with_as_many_decimals_as_they_need() -> None:
     chart = chart_of([0.224, 0.91], limits=(0.0, 1.0))
-    assert [tick.label for tick in chart.y_ticks] == ["0.2", "0.4", "0.6", "0.8", "1.0"]
-    assert tick_label(0.25, 0.25) == "0.25"
-    assert tick_label(-1500.0, 500.0) == "−1,500"
-    assert tick_label(2.5e6, 5e5) == "2.5M"
-    assert tick_label(0.0, 1e-9) == "0"
+    assert words(drawn(chart)) == ["0", "2", "4", "6", "8", "10", "0.2", "0.4", "0.6", "0.8", "1.0", "step", "train"]
 
 
 @pytest.mark.parametrize(
@@ -56,73 +71,111 @@ def test_ticks_are_round_numbers_with_as_many_decimals_as_they_need() -> None:
     [(1.428e10, 1.4285e10), (110_500, 111_250), (0.50001, 0.50003), (1.1e-7, 1.4e-7), (-3e-5, 2e-5), (9e4, 2e5)],
 )
 def test_no_two_ticks_of_an_axis_have_one_label(low: float, high: float) -> None:
-    labels = [tick.label for tick in chart_of([low, high]).y_ticks]
+    labels = labels_of(low, high)
     assert len(set(labels)) == len(labels) > 1
     assert max(map(len, labels)) <= 9
 
 
+def test_x_counts_in_whole_numbers() -> None:
+    points = [Point(x, 0.5, "") for x in range(4)]
+    axis = LineChart("Loss", "step", "", [Line("train", "blue", points)]).figure().axes[0].xaxis
+    assert [label.get_text() for label in axis.get_ticklabels()] == ["0", "1", "2", "3"]
+
+
 def test_axis_stops_at_the_limits_but_never_hides_a_value_beyond_them() -> None:
-    assert chart_of([1.0, 1.0], limits=(0.0, 1.0)).y.high == 1.0
-    assert chart_of([0.5, 1.3], limits=(0.0, 1.0)).y.high >= 1.3
-    assert chart_of([0.0, 0.0], limits=(0.0, None)).y.low == 0.0
+    assert rounded_range(1.0, 1.0, (0.0, 1.0))[1] == 1.0
+    assert rounded_range(0.5, 1.3, (0.0, 1.0))[1] >= 1.3
+    assert rounded_range(0.0, 0.0, (0.0, None))[0] == 0.0
 
 
-def test_path_breaks_where_a_value_is_missing() -> None:
-    chart = chart_of([None, 1.0, 2.0, math.nan, 3.0])
-    commands = [part[0] for part in chart.path(chart.lines[0]).split() if part[0].isalpha()]
-    assert commands == ["M", "L", "M"]
+def test_a_line_breaks_where_a_value_is_missing_and_says_nothing_there() -> None:
+    root = drawn(chart_of([None, 1.0, 2.0, math.nan, 3.0]))
+    assert list(tips(root)) == [f"train, step {10 * i}: {value}" for i, value in ((1, 1.0), (2, 2.0), (4, 3.0))]
+    blue = [path for path in root.iter("path") if "stroke: var(--blue); stroke-width: 2" in path.get("style", "")]
+    assert re.findall("[ML]", blue[0].attrib["d"]) == ["M", "L", "M"]
 
 
-@pytest.mark.parametrize("values", [[], [None], [math.inf, math.nan], [0.0], [0.7, 0.7]])
-def test_nothing_to_draw_and_flat_lines_still_make_a_chart(values: list[float | None]) -> None:
-    chart = chart_of(values)
-    assert chart.y.high > chart.y.low
-    assert chart.x.high > chart.x.low
+@pytest.mark.parametrize("values", [[], [None], [math.inf, math.nan], [0.0], [0.7, 0.7], [1e300, -1e300], [1e-300]])
+def test_nothing_to_draw_flat_lines_and_extremes_still_make_a_chart(values: list[float | None]) -> None:
+    root = drawn(chart_of(values, mark=Mark(0, "best")))
+    assert len(tips(root)) == sum(value is not None and math.isfinite(value) for value in values)
+    assert not re.search("nan|inf|None", ElementTree.tostring(root, encoding="unicode"))
 
 
-@pytest.mark.parametrize(
-    ("made", "expected"),
-    [
-        (formatting.score(0.9123), "0.912"),
-        (formatting.score(0.0), "0.000"),
-        (formatting.score(-0.4), "−0.400"),
-        (formatting.score(0.00012), "1.2e−04"),
-        (formatting.score(123.456), "123.5"),
-        (formatting.score(23456.7), "23,457"),
-        (formatting.score(None), "undefined"),
-        (formatting.score(math.nan), "undefined"),
-        (formatting.signed(0.688), "+0.688"),
-        (formatting.signed(0.0), "±0"),
-        (formatting.share(9984 / 22713216), "0.044%"),
-        (formatting.share(0), "0%"),
-        (formatting.share(1e-9), "<0.001%"),
-        (formatting.share(0.0786), "7.9%"),
-        (formatting.share(0.43), "43%"),
-        (formatting.share(0.9999), "99.9%"),
-        (formatting.share(1.0), "100%"),
-        (formatting.share(0.1), "10%"),
-        (formatting.share(0.01), "1%"),
-        (formatting.size(43_112), "43.1 KB"),
-        (formatting.size(999), "999 bytes"),
-        (formatting.size(999_999), "1 MB"),
-        (formatting.size(612_000_000), "612 MB"),
-        (formatting.size(2_400_000_000), "2.4 GB"),
-        (formatting.duration(0.84), "0.84 s"),
-        (formatting.duration(12.34), "12.3 s"),
-        (formatting.duration(59.97), "1 min 0 s"),
-        (formatting.duration(72.4), "1 min 12 s"),
-        (formatting.duration(7500), "2 h 5 min"),
-        (formatting.compact(9984), "9,984"),
-        (formatting.compact(147_840), "148K"),
-        (formatting.compact(999_900), "1,000K"),
-        (formatting.compact(22_713_216), "22.7M"),
-        (formatting.answer(1.7), "1.7"),
-        (formatting.answer(-3.76219), "−3.762"),
-        (formatting.answer("refund"), "refund"),
-        (formatting.setting(3e-4), "0.0003"),
-        (formatting.setting([0.9, True, None]), "0.9, yes, none"),
-        (formatting.plain("macro_f1"), "macro F1"),
-    ],
-)
-def test_numbers_read_as_a_person_would_write_them(made: str, expected: str) -> None:
-    assert made == expected
+def test_a_line_of_many_points_has_no_dots_but_every_tip() -> None:
+    few, many = drawn(chart_of([0.5] * MANY)), drawn(chart_of([0.5] * (MANY + 1)))
+    dots = [sum("var(--paper)" in use.attrib["style"] for use in root.iter("use")) for root in (few, many)]
+    assert dots == [MANY + 1, 0]  # one in the key
+    assert len(tips(many)) == MANY + 1
+
+
+@pytest.mark.parametrize("at", [0, 30, 50, 70, 100])
+def test_the_words_at_the_mark_stay_on_the_canvas(at: int) -> None:
+    figure = chart_of([1.0] * 11, mark=Mark(at, "best: step 1,000,000")).figure()
+    box = next(text for text in figure.axes[0].texts if "best" in text.get_text()).get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= WIDTH
+    assert box.y1 <= HEIGHT
+
+
+def test_the_mark_rings_every_line_that_has_a_value_there() -> None:
+    lines = [
+        Line("train", "orange", [Point(0, None, ""), Point(1, 0.4, "")]),
+        Line("validation", "blue", [Point(0, 1.0, ""), Point(1, 0.5, "")]),
+    ]
+    for at, rings in ((0, [1.0]), (1, [0.4, 0.5])):
+        axes = LineChart("Loss", "step", "", lines, Mark(at, "best")).figure().axes[0]
+        assert [list(line.get_ydata()) for line in axes.lines if line.get_markersize() == 12] == [rings]
+
+
+def test_a_chart_has_a_name_text_that_is_text_and_the_colours_of_the_page() -> None:
+    evil = "<script>alert(1)</script> & \"'$x_{y$ \x0b\ud800 日本"
+    lines = [Line(evil, "blue", [Point(0, 1.0, evil)]), Line("train", "orange", [Point(0, 2.0, "")])]
+    source = LineChart("Loss", "step", evil, lines, Mark(0, evil)).svg()
+    assert "<script" not in source
+    assert not re.search("#0102|#0000|xmlns|<style|<metadata", source)
+    assert {"--blue", "--orange", "--ink", "--muted", "--rule", "--paper"} == set(re.findall(r"--\w+", source))
+    root = ElementTree.fromstring(source)
+    shown = "<script>alert(1)</script> & \"'$x_{y$ ?? 日本"
+    assert words(root).count(shown) == 2
+    assert f"{shown}, {shown}" in tips(root)
+    assert root.attrib == {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": f"Loss chart: {shown}"}
+
+
+def test_the_same_bytes_each_time_and_ids_of_its_own() -> None:
+    one, other = chart_of([1.0, 2.0]), LineChart("Score", "step", "", chart_of([1.0, 2.0]).lines)
+    assert one.svg() == one.svg()
+    ids = re.findall(' id="([^"]+)"', one.svg() + other.svg())
+    assert len(ids) == len(set(ids)) > 4
+    for chart in (one, other):
+        assert set(re.findall('(?:href="|url\\()#([^")]+)', chart.svg())) == set(
+            re.findall(' id="([^"]+)"', chart.svg())
+        )
+
+
+def test_tips_without_points_are_an_error() -> None:
+    with style():
+        figure = canvas(100)
+        answer_the_pointer(figure.add_subplot(), "points", [(0.0, 1.0), (1.0, 2.0)], 8)
+        with pytest.raises(ValueError, match="argument"):
+            svg(figure, "a chart", {"points": ["one"]})
+
+
+def test_the_settings_of_the_user_neither_reach_a_chart_nor_change() -> None:
+    expected = chart_of([1.0, 2.0]).svg()
+    with mpl.rc_context({"text.usetex": True, "lines.linewidth": 9, "svg.fonttype": "path", "axes.facecolor": "red"}):
+        before = dict(mpl.rcParams)
+        assert chart_of([1.0, 2.0]).svg() == expected
+        assert dict(mpl.rcParams) == before
+
+
+def test_matplotlib_is_imported_by_a_drawing_and_pyplot_never() -> None:
+    code = """
+import sys
+import trimtab.pages.run_page, trimtab.pages.comparison_page, trimtab.pages.heatmap
+assert "matplotlib" not in sys.modules
+from trimtab.pages.line_chart import Line, LineChart, Point
+assert LineChart("Loss", "step", "", [Line("train", "blue", [Point(0, 1.0, "")])]).svg().startswith("<svg")
+assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

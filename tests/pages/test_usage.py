@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.pages.usage import commands, python_lines, use_lines
+from trimtab.pages.run_page import commands, python_lines, use_lines
 
 
 def test_a_folder_with_spaces_is_quoted_and_two_texts_are_a_pair():

@@ -4,26 +4,38 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from trimtab.results.checkpoint import Progress
 from trimtab.training.display import Display
+from trimtab.training.steps import Step, Validation
 
 
 def told(
-    capsys: pytest.CaptureFixture[str], total: int, every: int, each: float, begun: int = 0, **seen: Any
+    capsys: pytest.CaptureFixture[str],
+    total: int,
+    every: int,
+    each: float,
+    begun: int = 0,
+    validation_seconds: float = 3.0,
 ) -> list[str]:
     """The lines on how long it takes, of a run of `total` steps from step `begun` on, validated after every `every` steps."""
-    bench: Any = SimpleNamespace(total_steps=total, validation_due=lambda step: step % every == 0 or step == total)
-    display, state = Display(True), Progress(step=begun, step_seconds=begun * each)
-    display._bench = bench
-    display.validation_seconds = seen.get("validation_seconds")
+    bench: Any = SimpleNamespace(
+        total_steps=total, validation_due=lambda step: step % every == 0 or step == total, start_named="a probe",
+        judged_by="accuracy", task=SimpleNamespace(metric="accuracy", positive=None),
+    )  # fmt: skip
+    display = Display(True)
+    display._bench = bench  # as Begun brings it, with all that is said of a real one
+
+    def validated(step: int) -> Validation:
+        scores = {"accuracy": 0.5, "loss": 1.0}
+        return Validation(step, 0.0, scores, 1.0, 0.1, 0.0, validation_seconds, True, 0, torch.zeros(1, 2))
+
     if not begun:
-        display.stepped(state)  # as behind the score before training
-    while state.step < total:
-        state.step += 1
-        state.step_seconds += each
-        for _ in range(2 if bench.validation_due(state.step) else 1):  # behind a validation once more
-            display.stepped(state)
+        display.show(validated(0))
+    for step in range(begun + 1, total + 1):
+        display.show(Step(step, 0.0, 1.0, step, step * each))
+        if bench.validation_due(step):
+            display.show(validated(step))
     return [line for line in capsys.readouterr().err.splitlines() if "to go" in line]
 
 

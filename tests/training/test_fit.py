@@ -30,6 +30,7 @@ from trimtab.studies.measure_fisher import fisher
 from trimtab.tasks.task import Rows
 from trimtab.training import fit as fit_module
 from trimtab.training import run as run_module
+from trimtab.training import steps as steps_module
 from trimtab.training import workbench
 from trimtab.training.fit import fit
 from trimtab.training.set_up import set_up
@@ -164,7 +165,7 @@ def test_resumed_run_equals_an_uninterrupted_one(method, encoder, tmp_path, monk
     task = make_task(n_train=48, n_validation=16)
     settings = {"epochs": 3, "batch_size": 8, "lr": 5e-3, "head_start": "random" if method == Head() else "probe"}
     whole = fit(encoder, task, method, out=tmp_path / "whole", **settings)
-    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(steps_module, "CHECKPOINT_SECONDS", 0.0)
     with dying_before(9):
         fit(encoder, task, method, out=tmp_path / "resumed", **settings)
     assert (tmp_path / "resumed" / CHECKPOINT).is_file()
@@ -184,9 +185,10 @@ sys.path[:0] = [{tests!r}]
 from small import FAMILIES, make_task
 from trimtab.encoders.encoder import load
 from trimtab.changes.methods import LayerNorms
-from trimtab.training import fit as module
-module.CHECKPOINT_SECONDS = 0.0
-module.fit(load({encoder!r}), make_task(), LayerNorms(), out={out!r}, resume=True, epochs=12, batch_size=8, compute="bfloat16")
+from trimtab.training import steps
+from trimtab.training.fit import fit
+steps.CHECKPOINT_SECONDS = 0.0
+fit(load({encoder!r}), make_task(), LayerNorms(), out={out!r}, resume=True, epochs=12, batch_size=8, compute="bfloat16")
 """
 
 
@@ -209,7 +211,7 @@ def test_resume_after_kill_9(encoder, tmp_path):
 
 def test_resume_refuses_another_recipe(encoder, tmp_path, monkeypatch):
     task = make_task(n_train=16, n_validation=8)
-    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(steps_module, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(fit_module, "finished_run", lambda *args: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1)
@@ -222,21 +224,21 @@ def test_resume_refuses_another_recipe(encoder, tmp_path, monkeypatch):
 def test_ctrl_c_keeps_the_best_so_far_and_can_go_on(encoder, tmp_path, monkeypatch):
     task = make_task(n_train=48, n_validation=16)
     settings = {"epochs": 4, "batch_size": 8}
-    steps = fit_module.Workbench.train_step
+    steps = workbench.Workbench.train_step
 
     def interrupted(bench, step):
         if step == 8:
             os.kill(os.getpid(), signal.SIGINT)
         return steps(bench, step)
 
-    monkeypatch.setattr(fit_module.Workbench, "train_step", interrupted)
+    monkeypatch.setattr(workbench.Workbench, "train_step", interrupted)
     run = fit(encoder, task, LayerNorms(), out=tmp_path / "a", **settings)
     assert run.stopped == "interrupted"
     assert run.details["steps"] == 9
     assert [entry["step"] for entry in run.history] == [0, 6, 9]
     assert any("Interrupted after step 9 of 24" in note for note in run.notes)
     assert Delta.load(tmp_path / "a").values.keys() == run.delta.values.keys()
-    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
+    monkeypatch.setattr(workbench.Workbench, "train_step", steps)
     resumed = fit(encoder, task, LayerNorms(), out=tmp_path / "a", resume=True, **settings)
     whole = fit(encoder, task, LayerNorms(), **settings)
     assert all(torch.equal(resumed.delta.values[name], value) for name, value in whole.delta.values.items())
@@ -336,7 +338,7 @@ def test_the_old_run_waits_for_an_overwrite_that_can_be_resumed(encoder, tmp_pat
 
 
 def test_the_old_run_waits_for_an_interrupted_overwrite_too(encoder, tmp_path, monkeypatch):
-    task, steps = make_task(n_train=16, n_validation=8), fit_module.Workbench.train_step
+    task, steps = make_task(n_train=16, n_validation=8), workbench.Workbench.train_step
     fit(encoder, task, LayerNorms(), out=tmp_path, epochs=1)
     before = contents(tmp_path)
 
@@ -345,10 +347,10 @@ def test_the_old_run_waits_for_an_interrupted_overwrite_too(encoder, tmp_path, m
             os.kill(os.getpid(), signal.SIGINT)
         return steps(bench, step)
 
-    monkeypatch.setattr(fit_module.Workbench, "train_step", interrupted)
+    monkeypatch.setattr(workbench.Workbench, "train_step", interrupted)
     assert fit(encoder, task, Biases(), out=tmp_path, epochs=9, overwrite=True).stopped == "interrupted"
     assert contents(tmp_path / ".replaced") == before
-    monkeypatch.setattr(fit_module.Workbench, "train_step", steps)
+    monkeypatch.setattr(workbench.Workbench, "train_step", steps)
     with pytest.raises(InputError, match="not numbers any more|not a number"):
         fit(encoder, task, Biases(), out=tmp_path, epochs=9, lr=1e30, overwrite=True)
     assert contents(tmp_path) == before
@@ -414,7 +416,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_known_by_its_mark(encoder, 
 
 
 def test_ctrl_c_before_the_first_step_keeps_nothing(encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit_module.Workbench, "validate", lambda bench: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(workbench.Workbench, "validate", lambda bench: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         fit(encoder, make_task(), LayerNorms(), out=tmp_path / "run", epochs=1)
     assert not (tmp_path / "run").exists()

@@ -9,11 +9,14 @@ import pytest
 import torch
 from small import ANIMALS, make_task
 
+import trimtab
 import trimtab.training.more_epochs as module
 from trimtab.changes.delta import Delta
 from trimtab.errors import InputError
 from trimtab.results import run_folder
+from trimtab.tasks.batches import shuffled_batches
 from trimtab.tasks.read import read
+from trimtab.training import workbench
 from trimtab.training.fit import fit
 from trimtab.training.more_epochs import more_epochs
 from trimtab.training.workbench import Workbench
@@ -31,7 +34,7 @@ def table(tmp_path):
 
 def test_it_goes_on_in_its_place_and_its_record_shows_both_parts(encoder, table, tmp_path):
     first = fit(encoder, read(table), out=tmp_path / "run", **SETTINGS)
-    again = fit(encoder, read(table), start_from=first, **SETTINGS | {"epochs": 2})
+    again = fit(encoder, read(table), start_from=first, **SETTINGS | {"epochs": 2, "first_epoch": 1})
     more = more_epochs(tmp_path / "run", 2)
     assert all(torch.equal(more.delta.values[name], value) for name, value in again.delta.values.items())
     history = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
@@ -43,6 +46,49 @@ def test_it_goes_on_in_its_place_and_its_record_shows_both_parts(encoder, table,
     assert tomllib.loads((tmp_path / "run/recipe.toml").read_text())["more_epochs"] == [2]
     assert not (tmp_path / "run/.more").exists()
     assert not (tmp_path / "run/.replaced").exists()
+
+
+@pytest.fixture
+def orders(monkeypatch):
+    """The epochs whose orders of rows are asked for from now on, each once for every stretch of steps in it."""
+    seen: list[int] = []
+
+    def noted(n_rows, batch_size, seed, epoch):
+        if seen[-1:] != [epoch]:
+            seen.append(epoch)
+        return shuffled_batches(n_rows, batch_size, seed, epoch)
+
+    monkeypatch.setattr(workbench, "shuffled_batches", noted)
+    return seen
+
+
+@pytest.mark.parametrize("says", [True, False], ids=["its record says how far", "as of an older version"])
+def test_no_epoch_repeats_the_order_of_an_earlier_one(says, encoder, table, tmp_path, orders):
+    fit(encoder, read(table), out=tmp_path / "run", **SETTINGS)
+    record = tmp_path / "run/scores.json"
+    said = json.loads(record.read_text())
+    assert said["epochs_done"] == 1
+    if not says:
+        record.write_text(json.dumps({name: value for name, value in said.items() if name != "epochs_done"}))
+    more_epochs(tmp_path / "run", 2)
+    more_epochs(tmp_path / "run", 1)
+    made = more_epochs(tmp_path / "run", 1, tmp_path / "new")
+    more_epochs(tmp_path / "new", 1)
+    assert orders == [0, 1, 2, 3, 4, 5]
+    recipe = tomllib.loads((tmp_path / "new/recipe.toml").read_text())
+    assert (recipe["settings"]["first_epoch"], recipe["more_epochs"]) == (4, [1])
+    again = fit(encoder, read(table), start_from=tmp_path / "run", **SETTINGS | {"first_epoch": 4})
+    assert again.delta.sha256 == made.delta.sha256, "the recipe of the new folder repeats it"
+
+
+def test_a_run_that_stopped_within_an_epoch_goes_on_behind_it(encoder, table, tmp_path, orders):
+    with trimtab.steps(encoder, read(table), out=tmp_path / "run", **SETTINGS | {"epochs": 9}) as steps:
+        for event in steps:
+            if isinstance(event, trimtab.Step) and event.step == 7:  # of 5 an epoch
+                steps.stop()
+    more = more_epochs(tmp_path / "run", 1)
+    assert orders == [0, 1, 2]
+    assert more.history[-1]["step"] == 12
 
 
 def test_the_old_values_stay_where_no_step_is_better(encoder, table, tmp_path):
@@ -150,6 +196,17 @@ def test_an_interrupted_one_is_resumed_and_the_run_is_left_until_then(encoder, t
     more, whole = more_epochs(tmp_path / "run", 2, resume=True), more_epochs(tmp_path / "whole", 2)
     assert more.delta.sha256 == whole.delta.sha256
     assert [entry["step"] for entry in more.history] == [0, 5, 10, 15]
+
+
+def test_an_interrupted_one_of_an_older_version_goes_on_as_it_began(encoder, table, tmp_path, monkeypatch, orders):
+    """Its order of rows was that of the first epoch again."""
+    fit(encoder, read(table), out=tmp_path / "run", **SETTINGS)
+    with monkeypatch.context() as patch, interrupted_before(3):
+        patch.setattr(module, "_epochs_done", lambda *record: 0)
+        more_epochs(tmp_path / "run", 2)
+    more = more_epochs(tmp_path / "run", 2, resume=True)
+    assert orders == [0, 1]
+    assert more.details["steps"] == 15
 
 
 def test_nothing_never_takes_the_place_of_a_run(encoder, table, tmp_path):

@@ -46,12 +46,30 @@ cli.main()
 LATE = """
 import os
 from trimtab import cli
-from trimtab.training import fit as module
+from trimtab.training import steps as module
+from trimtab.training.workbench import Workbench
 
-losses = module.Workbench.losses
-module.Workbench.losses = lambda bench, but=None: losses(bench, 0 if but is None else 1)
+losses = Workbench.losses
+Workbench.losses = lambda bench, but=None: losses(bench, 0 if but is None else 1)
 module.CHECKPOINT_SECONDS = 0.0 if os.environ["RANK"] == "0" else 1e9
 cli.main()
+"""
+
+
+# A loop of one's own on every rank, of which the second one alone asks for a stop.
+OWN_LOOP = """
+import os, sys
+import trimtab
+
+*places, out = sys.argv[1:]
+events = trimtab.steps(*places, "layer_norms", out=out, epochs=3, batch_size=7, compute="float32", dropout=0.0)
+seen = []
+for event in events:
+    if isinstance(event, trimtab.Step | trimtab.Validation):
+        seen.append((type(event).__name__, event.step))
+    if os.environ["RANK"] == "1" and seen[-1:] == [("Step", 3)]:
+        events.stop("by the second")
+print("SEEN", repr((seen, events.run.stopped, events.run.scores["loss"])))
 """
 
 
@@ -60,7 +78,8 @@ def launched(n_ranks, *arguments, **environment):
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_ranks}"] if n_ranks > 1 else []
     program = ["-m", "trimtab"]
     if "SCRIPT" in environment:
-        Path(environment["SCRIPT"]).write_text(DYING if "KILLED_AFTER" in environment else LATE)
+        source = OWN_LOOP if "OWN_LOOP" in environment else DYING if "KILLED_AFTER" in environment else LATE
+        Path(environment["SCRIPT"]).write_text(source)
         program = [environment["SCRIPT"]]
     command = [sys.executable, *launch, *program, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
@@ -134,6 +153,15 @@ def test_ranks_whose_clocks_differ_write_checkpoints_together(places, tmp_path):
     histories = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in runs]
     losses = [[json.loads(line)["train_loss"] for line in history] for history in histories]
     assert losses[0][1:] == pytest.approx(losses[1][1:])
+
+
+def test_a_stop_that_one_rank_asks_for_stops_both_at_one_step(places, tmp_path):
+    done = launched(2, *places, tmp_path / "run", SCRIPT=str(tmp_path / "own.py"), OWN_LOOP="1")
+    assert done.returncode == 0, done.stderr
+    first, second = [line for line in done.stdout.splitlines() if line.startswith("SEEN")]
+    assert first == second
+    assert "('Step', 3), ('Validation', 3)], 'by the second'" in first
+    assert json.loads((tmp_path / "run/scores.json").read_text())["stopped"] == "by the second"
 
 
 def test_a_study_under_torchrun_is_refused(places, tmp_path):

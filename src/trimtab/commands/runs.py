@@ -60,6 +60,9 @@ def fit(
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
     max_length: MaxLength = None,
     seed: Annotated[int | None, typer.Option()] = None,
+    first_epoch: Annotated[
+        int | None, typer.Option(help="Begin the order of rows behind so many epochs, as of the run it starts from.")
+    ] = None,
     head: HeadKind = None,
     head_start: HeadStart = None,
     pairs: Pairs = None,
@@ -145,8 +148,8 @@ def fit(
     if not is_first():
         return  # under torchrun one process writes and talks
     assert run.folder is not None
-    from ..pages.run_page import report
-    from ..pages.usage import use_lines
+    from ..pages.run_page import report, use_lines
+    from ..results.formatting import share
 
     # The page is drawn from the files that were written, like that of any other run.
     page = report(run.folder)
@@ -159,7 +162,7 @@ def fit(
     for note in run.notes:
         say(note)
     say(
-        f"{run.delta.count_body:,} elements of the encoder ({details['share']:.3%}) and {run.delta.count_head:,} of the head "
+        f"{run.delta.count_body:,} elements of the encoder ({share(details['share'])}) and {run.delta.count_head:,} of the head "
         f"trained in {run.seconds:.0f} s; the delta takes {details['delta_bytes']:,} bytes in {run.folder}; page: {page}"
     )
     say(*use_lines(run.folder, details["task"]["text_columns"]))

@@ -1,168 +1,144 @@
-"""The geometry of charts: values in, places on the canvas out; charts.html.j2 makes SVG of them, every word escaped."""
+"""What all charts share: the colours of a page, a style that the user's settings do not reach, and SVG to be set into HTML.
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+matplotlib is imported where something is drawn, since that takes a while; charts are figures of their own, never pyplot's.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Colour = Literal["blue", "orange"]
-
-# All lengths are units of the SVG view box. At the widths charts are shown (340 to 460 pixels) a unit is about a pixel.
-WIDTH, HEIGHT = 440, 246
-LEFT, RIGHT, TOP, BOTTOM = 48, 426, 26, 212  # of the plotting area
-MANY = 40  # points on a line above which single points are no longer drawn, only answer to the pointer
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Maps values from `low` to `high` to places from `start` to `end`."""
-
-    low: float
-    high: float
-    start: float  # in units of the view box
-    end: float  # less than `start` for y, as SVG counts downwards
-
-    def __call__(self, value: float) -> float:
-        """The place of `value`, to a tenth of a unit: finer would only make the page larger."""
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A place on an axis and the number written there."""
-
-    at: float
-    label: str
+# Colours that occur nowhere else. matplotlib knows no variables of CSS, so that it draws in these, and the SVG names the page's
+# own in their place, which are light or dark as the reader likes.
+INK, MUTED, RULE, PAPER, BLUE, ORANGE = (f"#01020{i}" for i in range(1, 7))
+_VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper", BLUE: "blue", ORANGE: "orange"}
+COLOURS: Mapping[Colour, str] = {"blue": BLUE, "orange": ORANGE}
+# Lengths of a chart for a page are in units of the view box. At the widths that charts are shown at (330 to 480 pixels) a unit is
+# about a pixel, and so letters are about as large as those of the page.
+WIDTH = 380
+STEPS = [1, 2, 2.5, 5, 10]  # of ticks that count: round numbers
+SMALL = 11  # units: letters of ticks, names and keys
+_UNITS_PER_INCH = 72  # of matplotlib's SVG
+_SETTINGS: dict[Any, Any] = {  # that differ from matplotlib's own
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib: places are the same on every machine
+    "text.parse_math": False,  # a name with two $ is a name
+    "svg.fonttype": "none",  # text stays text
+}
+# Characters that no XML document can hold.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-@dataclass(frozen=True)
-class Point:
-    """One measured value, and what its tooltip says; not drawn where `y` is None or not finite."""
+@contextmanager
+def style(settings: dict[Any, Any] | None = None) -> Iterator[None]:
+    """A block, or a decorated function, in which matplotlib has the settings of this package and none of the user's.
 
-    x: float
-    y: float | None
-    title: str
+    `settings`: rcParams that differ from those of other charts. Somebody's matplotlibrc may ask for LaTeX, say, which takes text
+    for formulas. Behind the block all is as before.
+    """
+    import matplotlib as mpl
 
-    @property
-    def drawn(self) -> bool:
-        return self.y is not None and math.isfinite(self.y)
-
-
-@dataclass(frozen=True)
-class Line:
-    """A named series of points, in order of x."""
-
-    name: str
-    colour: Colour
-    points: Sequence[Point]
-
-    @property
-    def dotted(self) -> bool:
-        """Whether every point gets a dot of its own."""
-        return len(self.points) <= MANY
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS)
+        mpl.rcParams.update(settings or {})
+        # A font that lacks somebody's letters says so once for each of them; a page takes the reader's fonts anyway.
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A value of x that a thin upright rule points out, and the words above it."""
-
-    x: float
-    label: str
-
-    def anchor(self, place: float) -> str:
-        """How the words sit on the rule at `place` so that they stay on the canvas: start, middle or end."""
-        part = (place - LEFT) / (RIGHT - LEFT)
-        return "start" if part < 0.25 else "end" if part > 0.75 else "middle"
+def writable(text: str) -> str:
+    """`text` with a question mark for each character that XML cannot hold: matplotlib fails on some, and writes others."""
+    return _NO_XML.sub("?", text)
 
 
-@dataclass(frozen=True)
-class Chart:
-    """Everything a template needs to draw lines over a shared x axis."""
+def canvas(height: float, **options: Any) -> Figure:
+    """An empty figure of WIDTH by `height` units."""
+    from matplotlib.figure import Figure
 
-    title: str
-    x_name: str  # what x counts
-    summary: str  # one sentence for those who cannot see the drawing
-    lines: Sequence[Line]  # the last is drawn on top
-    x: Scale
-    y: Scale
-    x_ticks: Sequence[Tick]
-    y_ticks: Sequence[Tick]
-    mark: Mark | None  # the best evaluation, say
-
-    # The same canvas for all charts, so that charts side by side share their axes' places.
-    width, height, left, right, top, bottom = WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM
-
-    def path(self, line: Line) -> str:
-        """The `d` of an SVG path through the line's points, broken where a value is missing."""
-        steps, pen_down = [], False  # pen up: the next point is moved to (M), not drawn to (L)
-        for point in line.points:
-            if point.drawn:
-                steps.append(f"{'L' if pen_down else 'M'}{self.x(point.x)} {self.y(point.y or 0.0)}")
-            pen_down = point.drawn
-        return " ".join(steps)
+    # So is a unit a pixel and a point, whatever matplotlib counts in.
+    size = (WIDTH / _UNITS_PER_INCH, height / _UNITS_PER_INCH)
+    figure = Figure(figsize=size, dpi=_UNITS_PER_INCH, **options)
+    figure.patch.set_visible(False)
+    return figure
 
 
-def line_chart(
-    title: str,
-    lines: Sequence[Line],
-    *,
-    x_name: str,
-    summary: str,
-    mark: Mark | None = None,
-    limits: tuple[float | None, float | None] = (None, None),
-) -> Chart:
-    """A chart of `lines`; `limits` are the lowest and highest value that y can take, where there are such."""
-    # An empty or constant axis still needs two ends, or no scale could be drawn.
-    xs = [point.x for line in lines for point in line.points] or [0.0]
-    ys = [point.y or 0.0 for line in lines for point in line.points if point.drawn] or [0.0]
-    low, high, y_step = _rounded_range(min(ys), max(ys), limits)
-    x_low, x_high = min(xs), max(*xs, min(xs) + 1)
-    x, y = Scale(x_low, x_high, LEFT, RIGHT), Scale(low, high, BOTTOM, TOP)
-    # x counts things, so no tick lies between whole numbers.
-    x_step = max(1.0, tick_step(x_high - x_low))
-    return Chart(title, x_name, summary, lines, x, y, _ticks(x, x_step), _ticks(y, y_step), mark)
+def dress(axes: Axes) -> None:
+    """Gives axes the colours and the letters of the page."""
+    axes.patch.set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(which="both", color=MUTED, labelcolor=MUTED, labelsize=SMALL)
 
 
-def tick_step(span: float, most: int = 5) -> float:
-    """The smallest of 1, 2, 2.5, 5 times a power of ten that cuts `span` into at most `most` parts."""
-    power = 10 ** math.floor(math.log10(span / most))
-    return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power * most >= span * (1 - 1e-9))
+def answer_the_pointer(axes: Axes, gid: str, points: Sequence[tuple[float, float]], size: float) -> None:
+    """Draws rings of `size` units around points, which the page shows under the pointer alone, with the tips that `svg` adds."""
+    # A line that is not drawn, with rings for markers; none at all is a line too.
+    xs, ys = zip(*points, strict=True) if points else ((), ())
+    axes.plot(xs, ys, gid=gid, linestyle="", marker="o", markersize=size, markerfacecolor="none", markeredgecolor=INK,
+              clip_on=False, zorder=5)  # fmt: skip
 
 
-def _rounded_range(low: float, high: float, limits: tuple[float | None, float | None]) -> tuple[float, float, float]:
-    """(low, high, step): the range widened to whole steps, within the limits; a flat line gets room around it."""
-    # 1e-9 forgives the rounding of floats: 0.6 / 0.2 is a little less than 3.
-    flat = high - low <= 1e-9 * max(abs(low), abs(high))
-    room = (0.1 * abs(low) or 0.1) if flat else 0.0
-    step = tick_step(high - low + 2 * room)
-    below, above = step * math.floor((low - room) / step + 1e-9), step * math.ceil((high + room) / step - 1e-9)
-    floor, ceiling = limits
-    if floor is not None and floor <= low:  # a value beyond the limits is still shown
-        below = max(below, floor)
-    if ceiling is not None and ceiling >= high:
-        above = min(above, ceiling)
-    return below, above, step
+@style()
+def svg(figure: Figure, label: str, tips: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The figure as an SVG element for HTML in the colours of the page, as wide as there is room; the same bytes each time.
+
+    `label` says what is to be seen to those who cannot see it, and must differ from those of the other charts on the page.
+    `tips`: gid given to `answer_the_pointer` -> what each of its points says.
+    """
+    import matplotlib as mpl
+
+    # What matplotlib calls parts that are drawn more than once depends on the salt: so do two charts never share a name.
+    mpl.rcParams["svg.hashsalt"] = label = writable(label)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    root = ElementTree.fromstring(buffer.getvalue())
+    _shed(root)
+    for gid, words in (tips or {}).items():
+        # A marker is one <use>, in the order of the points.
+        markers = (use for group in root.iter("g") if group.get("id") == gid for use in group.iter("use"))
+        for use, tip in zip(markers, words, strict=True):
+            use.set("class", "tip")
+            ElementTree.SubElement(use, "title").text = writable(tip)
+    _keep_needed_ids(root)
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
+    return ElementTree.tostring(root, encoding="unicode")
 
 
-def _ticks(scale: Scale, step: float) -> list[Tick]:
-    """A tick at every multiple of `step` on the scale, counted in whole steps so that errors do not add up."""
-    first, last = math.ceil(scale.low / step - 1e-9), math.floor(scale.high / step + 1e-9)
-    return [Tick(scale(n * step), tick_label(n * step, step)) for n in range(first, last + 1)]
+def _shed(root: ElementTree.Element) -> None:
+    """Takes off what an element inside HTML needs not: namespaces, metadata, and a style sheet, which would be that of the page.
+
+    Colours become variables of the page.
+    """
+    for parent in list(root.iter()):
+        # Line breaks between elements are a tenth of it all.
+        parent.text, parent.tail = (text if text and text.strip() else None for text in (parent.text, parent.tail))
+        for child in list(parent):
+            # In HTML the name of an element alone says that it is SVG; what is not SVG is metadata.
+            child.tag = child.tag.rpartition("}")[2]
+            if child.tag in ("metadata", "style"):
+                parent.remove(child)
+        parent.attrib = {name.rpartition("}")[2]: value for name, value in parent.attrib.items()}
+        if "style" in parent.attrib:
+            parent.set("style", re.sub("#01020[1-6]", lambda at: f"var(--{_VARIABLES[at[0]]})", parent.attrib["style"]))
+    root.tag = "svg"
 
 
-def tick_label(value: float, step: float) -> str:
-    """`value` with the decimals that `step` needs, and no more than the margin holds."""
-    # In thousands, millions or billions where it is long; in powers of ten where it is short of zeros behind the point.
-    scale, unit = next(
-        ((s, u) for s, u in ((1e9, "B"), (1e6, "M"), (1e3, "K")) if abs(value) >= 1e5 and abs(value) >= s), (1, "")
+def _keep_needed_ids(root: ElementTree.Element) -> None:
+    """Takes off ids that nothing refers to: matplotlib numbers all it draws, from 1 in each chart, and ids must not clash."""
+    values = " ".join(
+        value for element in root.iter() for name, value in element.attrib.items() if name in ("href", "clip-path")
     )
-    if value == 0 and step < 1e-4:
-        return "0"
-    if abs(value) < 1e-3 and step < 1e-4:
-        digits = math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(step) + 1e-9)
-        return f"{value:.{max(1, digits + 1)}e}".replace("-", "−")
-    # A step is 1, 2, 2.5 or 5 times a power of ten, one less than which is enough for any.
-    decimals = max(0, -math.floor(math.log10(step / scale) + 1e-9)) if step else 0
-    if abs(round(step / scale * 10**decimals) - step / scale * 10**decimals) > 1e-6:
-        decimals += 1
-    return f"{value / scale:,.{decimals}f}{unit}".replace("-", "−")
+    needed = set(re.findall(r"#([\w-]+)", values))
+    for element in root.iter():
+        if element.get("id") not in needed:
+            element.attrib.pop("id", None)

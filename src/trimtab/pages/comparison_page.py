@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ..errors import counted
 from ..files import write_text
 from ..results.comparison import Comparison, Summary
-from ..results.formatting import count, duration, metric_name, p_value, score, share, signed, size
+from ..results.formatting import count, duration, metric_name, p_value, score, share, signed, signed_alike, size
 from ..results.statistics import LEAST_ROWS
 from ..tasks.metrics import METRICS
 from .pareto_chart import COSTS, MOST_NAMES, drawing
@@ -120,9 +120,7 @@ def difference_text(summary: Summary) -> str:
     low, high = summary.difference.interval()
     if not math.isfinite(low):
         return f"{signed(summary.difference.mean)} (too few rows)"
-    numbers = (summary.difference.mean, low, high)
-    # Three decimals, but for errors in a small unit, of which they would leave nothing.
-    mean, low, high = map(signed if 0 < max(map(abs, numbers)) < 0.0005 else _signed, numbers)
+    mean, low, high = signed_alike(summary.difference.mean, low, high)
     return f"{mean} ({low} to {high})"
 
 
@@ -260,8 +258,3 @@ def _scored(summary: Summary) -> str:
 def _share(comparison: Comparison, summary: Summary) -> str:
     """The share of the encoder that the method trains, in percent, as its first cell has it."""
     return share(next(cell.share for cell in comparison.cells if cell.method == summary.method and not cell.refused))
-
-
-def _signed(value: float) -> str:
-    """Three decimals and always a sign, unlike formatting.signed, whose decimals follow the size."""
-    return f"{value:+.3f}".replace("-", "−")

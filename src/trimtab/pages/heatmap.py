@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..encoders.parameter_kinds import KINDS, Part, layer_names
 from ..files import replacing
+from .charts import style, writable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +42,7 @@ def means_by_place(
         return list(layers.values()), kinds, total / count
 
 
+@style({"text.parse_math": True})  # powers of ten beside the colours are formulas; names are not
 def draw_heat_map(layers: list[str], kinds: list[str], values: Any, title: str, unit: str, to: Path) -> Path:
     """Draws `values` (layers, kinds) on a logarithmic scale and writes the picture; the ending of `to` is its format.
 
@@ -56,16 +57,14 @@ def draw_heat_map(layers: list[str], kinds: list[str], values: Any, title: str, 
     axes = figure.add_subplot()
     # Over all of the page, on several lines where it is long: some 11 letters an inch. matplotlib's own wrapping would cut words
     # that are longer than a line.
-    lines = textwrap.fill(title, int(11 * figure.get_figwidth()))
+    lines = textwrap.fill(writable(title), int(11 * figure.get_figwidth()))
     figure.suptitle(lines, fontsize=10, parse_math=False)
     if (values > 0).any():
         _draw(figure, axes, layers, kinds, values, unit)
     else:
         axes.text(0.5, 0.5, f"nothing to show: no {unit} above 0", ha="center", va="center", fontsize=9)
         axes.set_axis_off()
-    with replacing(to) as temporary, warnings.catch_warnings():
-        # A font that lacks somebody's letters draws boxes, and would say so once for each of them.
-        warnings.filterwarnings("ignore", message="Glyph")
+    with replacing(to) as temporary:
         figure.savefig(temporary, format=to.suffix.lstrip(".") or "png", dpi=150)
     return to
 
@@ -91,6 +90,12 @@ def _draw(figure: Figure, axes: Axes, layers: list[str], kinds: list[str], value
         if np.isfinite(values[i, j]):
             # Viridis is dark below: white letters up to six tenths of the logarithmic range, black ones above.
             dark = values[i, j] < lowest * (highest / lowest) ** 0.6
-            axes.text(j, i, f"{values[i, j]:.0e}".replace("e-0", "e-"), ha="center", va="center", fontsize=7,
+            axes.text(j, i, _one_digit(values[i, j]), ha="center", va="center", fontsize=7,
                       color="white" if dark else "black")  # fmt: skip
     figure.colorbar(image, label=unit)
+
+
+def _one_digit(value: float) -> str:
+    """A number of any size in a narrow cell: 3, 2e-5, 4e3."""
+    digit, exponent = f"{value:.0e}".split("e")
+    return digit if int(exponent) == 0 else f"{digit}e{int(exponent)}"

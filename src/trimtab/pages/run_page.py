@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
 
 from ..files import write_text
 from ..results import formatting
 from ..results.formatting import answer, count, score, score_name
 from ..results.run_files import RunFolder, read_run_folder
 from ..tasks.metrics import interval_text
-from .charts import Chart, Line, Mark, Point, line_chart
+from .line_chart import Line, LineChart, Mark, Point
 from .tables import MANY, class_counts, confusion_grid, often_confused, trained_grid, trained_sums, weakest
-from .usage import commands
 
 # For annotations alone: Jinja2 is imported when a page is made.
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ def page_contents(folder: RunFolder) -> dict[str, Any]:
         # Each finding once, in the order of the file.
         "survey": list(dict.fromkeys(scores["survey"])),
         "results": list(results(scores)),
-        "charts": [loss_chart(folder), metric_chart(folder)],
+        # Markup is not escaped again: what is inside is escaped already.
+        "charts": [(chart.title, Markup(chart.svg())) for chart in (loss_chart(folder), metric_chart(folder))],
         "confusion": confusion_grid(matrix, classes) if matrix else None,
         "often_confused": often_confused(matrix, classes) if matrix else [],
         # Thirty classes and more would fill pages; the rest waits behind a click.
@@ -130,7 +133,7 @@ def results(scores: Mapping[str, Any]) -> Iterator[Result]:
         )
 
 
-def loss_chart(folder: RunFolder) -> Chart:
+def loss_chart(folder: RunFolder) -> LineChart:
     """Train and validation loss over the steps, the best evaluation marked."""
     # Validation last, and so on top of train where the two meet.
     lines = [
@@ -138,13 +141,15 @@ def loss_chart(folder: RunFolder) -> Chart:
         Line("validation", "blue", curve(folder.history, [entry["validation_loss"] for entry in folder.history])),
     ]
     # Where each line starts and ends, for those who cannot see it.
-    ends = [f"{line.name} loss from {score(seen[0])} to {score(seen[-1])}" for line in lines if (seen := drawn(line))]
+    ends = [
+        f"{line.name} loss from {score(seen[0].y)} to {score(seen[-1].y)}" for line in lines if (seen := line.drawn)
+    ]
     best = folder.scores["best_step"]
     mark = Mark(best, f"best: step {count(best)}")
-    return line_chart("Loss", lines, x_name="step", summary="; ".join(ends), mark=mark, limits=(0.0, None))
+    return LineChart("Loss", "step", "; ".join(ends), lines, mark, limits=(0.0, None))
 
 
-def metric_chart(folder: RunFolder) -> Chart:
+def metric_chart(folder: RunFolder) -> LineChart:
     """The main metric over the steps, the best evaluation marked."""
     # Not every run is scored by a metric with ends; a loss has none above.
     metric, best = folder.scores["metric"], folder.scores["best_step"]
@@ -157,7 +162,7 @@ def metric_chart(folder: RunFolder) -> Chart:
     summary = f"{name} over {len(values)} evaluations; best {reached} at step {count(best)}"
     mark = Mark(best, f"best: {reached}")
     ends = (limits["low"], limits["high"])
-    return line_chart(name[:1].upper() + name[1:], [line], x_name="step", summary=summary, mark=mark, limits=ends)
+    return LineChart(name[:1].upper() + name[1:], "step", summary, [line], mark, limits=ends)
 
 
 def curve(history: Sequence[Mapping[str, Any]], values: Sequence[float | None]) -> list[Point]:
@@ -166,11 +171,6 @@ def curve(history: Sequence[Mapping[str, Any]], values: Sequence[float | None]) 
         Point(entry["step"], value, f"step {count(entry['step'])}, epoch {entry['epoch']:.3g}: {score(value)}")
         for entry, value in zip(history, values, strict=True)
     ]
-
-
-def drawn(line: Line) -> list[float | None]:
-    """The values of a line that can be drawn."""
-    return [point.y for point in line.points if point.drawn]
 
 
 def mistake(entry: Mapping[str, Any], text_columns: Sequence[str]) -> dict[str, Any]:
@@ -201,3 +201,35 @@ def excerpt(text: str, limit: int = EXCERPT) -> str:
     words = cut.rsplit(maxsplit=1)[0]  # without the last word, which may be cut in half
     # A text without spaces, as in Chinese or in a long address, is cut where the limit falls.
     return (words if len(words) > limit // 2 else cut).rstrip() + "…"
+
+
+def commands(folder: Path, text_columns: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(what it does, the code) for using the run in `folder` from a shell and from Python, to be copied as they are."""
+    # Quoted: a folder may have spaces in its name.
+    run = shlex.quote(shown(folder))
+    pair = " --text-pair '...'" if len(text_columns) == 2 else ""
+    yield "Predict one text" if not pair else "Predict one pair of texts", f"trimtab predict {run} --text '...'{pair}"
+    yield "Predict every row of a file", f"trimtab predict {run} --file new.csv --out scored.csv"
+    yield "Score the run again, or on another table", f"trimtab evaluate {run}"
+    yield "Use it in Python", "\n".join(python_lines(folder, text_columns))
+
+
+def python_lines(folder: Path, text_columns: Sequence[str]) -> tuple[str, str, str]:
+    """Three lines of Python that load the run once and predict."""
+    texts = '("...", "...")' if len(text_columns) == 2 else '"..."'
+    return (
+        "import trimtab", f"predictor = trimtab.Predictor({shown(folder)!r})", f"trimtab.predict(predictor, [{texts}])"
+    )  # fmt: skip
+
+
+def use_lines(folder: Path, text_columns: Sequence[str]) -> list[str]:
+    """What a fit says at its end: the commands and the Python of `commands`, without the words for a page."""
+    shell = [code for _, code in commands(folder, text_columns)][:-1]
+    return ["use it:", *(f"  {line}" for line in (*shell, "", *python_lines(folder, text_columns)))]
+
+
+def shown(path: Path) -> str:
+    """`path` as one would type it here: relative where it lies below the current folder."""
+    # A path that lies elsewhere stays as it was given, and is not turned into a row of ../.
+    absolute = path.resolve()
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)

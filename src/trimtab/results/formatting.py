@@ -44,6 +44,13 @@ def signed(value: float) -> str:
     return f"+{score(value)}" if value > 0 else score(value) if value < 0 else "±0"
 
 
+def signed_alike(*values: float) -> list[str]:
+    """Differences that stand together, with their signs: in three decimals, but as `signed` where these would leave nothing."""
+    if 0 < max(map(abs, values)) < 0.0005:
+        return [signed(value) for value in values]
+    return [f"{value:+.3f}".replace("-", "−") for value in values]
+
+
 def share(fraction: float) -> str:
     """A fraction in percent, two significant digits below 10%: 0.044%, 7.9%, 43%."""
     percent = 100 * fraction
@@ -75,6 +82,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def rough_duration(seconds: float) -> str:
+    """An estimate in the unit that a person would take: "40 s", "6 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def plain(name: str) -> str:
     """A name from a file as words: layer_norm -> layer norm, macro_f1 -> macro F1."""
     return " ".join(word.upper() if word in ACRONYMS else word for word in name.split("_"))
@@ -103,6 +117,24 @@ def answer(value: str | float) -> str:
     if isinstance(value, str):
         return value
     return (f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{round(value, 3):,.10g}").replace("-", "−")
+
+
+def tick(value: float, step: float) -> str:
+    """`value` on an axis whose ticks are `step` apart, with the decimals that this needs and no more than a margin holds."""
+    # In thousands, millions or billions where it is long; in powers of ten where it is short of zeros behind the point.
+    scale, unit = next(
+        ((s, u) for s, u in ((1e9, "B"), (1e6, "M"), (1e3, "K")) if abs(value) >= 1e5 and abs(value) >= s), (1, "")
+    )
+    if value == 0 and step < 1e-4:
+        return "0"
+    if abs(value) < 1e-3 and step < 1e-4:
+        digits = math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(step) + 1e-9)
+        return f"{value:.{max(1, digits + 1)}e}".replace("-", "−")
+    # A step is 1, 2, 2.5 or 5 times a power of ten, one less than which is enough for any.
+    decimals = max(0, -math.floor(math.log10(step / scale) + 1e-9)) if step else 0
+    if abs(round(step / scale * 10**decimals) - step / scale * 10**decimals) > 1e-6:
+        decimals += 1
+    return f"{value / scale:,.{decimals}f}{unit}".replace("-", "−")
 
 
 def p_value(p: float | None) -> str:

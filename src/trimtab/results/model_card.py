@@ -9,6 +9,7 @@ from ..errors import shortened
 from ..tasks.answering import Answering
 from ..tasks.metrics import figure, named
 from ..tasks.task import positive_class
+from .formatting import share
 
 
 def model_card(details: Mapping[str, Any], delta: Delta) -> str:
@@ -40,7 +41,7 @@ pipeline_tag: text-classification
 
 A trimtab delta of {details["delta_bytes"]:,} bytes for the encoder `{base["name"]}` (weights SHA-256 `{base["sha256"]}`).
 It answers with: {classes}. Trained on {source} with the method `{details["method"]}`: {delta.count_body:,} elements of
-the encoder ({details["share"]:.3%}) and {delta.count_head:,} of the head.{" " + answering if answering else ""}
+the encoder ({share(details["share"])}) and {delta.count_head:,} of the head.{" " + answering if answering else ""}
 
 | validation | before ({details.get("start", "an untrained head")}) | after |
 |---|---|---|

@@ -72,7 +72,8 @@ SCORES = {
     "delta_bytes": int,
     "best_step": int,  # one of the steps of history.jsonl
     "steps": int,
-    "stopped": (str, None),  # "early", "interrupted", or null
+    "epochs_done": (int, None),  # begun ones count; null in older runs
+    "stopped": (str, None),  # "early", "interrupted" or another reason; null for a whole run
     "notes": [str],  # what the curves say, in plain words
     "settings": {},  # hyperparameters by name, whatever they are
     "versions": {str: str},  # by package

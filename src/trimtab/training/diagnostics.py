@@ -17,7 +17,7 @@ def plain_notes(
 ) -> list[str]:  # fmt: skip
     """Sentences on answers that are all alike, scores that fell, overfitting, scores still rising, and why training stopped.
 
-    `stopped` is "early", "interrupted" or None, as in Run; `logits` (N, C) are the answers to the validation rows and
+    `stopped` is why training ended before its last step, as in Run; `logits` (N, C) are the answers to the validation rows and
     `labels` what they should be; `unknown` is the share of unknown tokens among those of the training rows.
     `start` names a beginning that is as good a model as any.
     `judged_by` is what the best step was chosen by, where that is not the task's metric.
@@ -121,8 +121,10 @@ def _still_rising(state: Progress, metric: str, said: str, total_steps: int) -> 
 def _why_stopped(state: Progress, stopped: str | None, total_steps: int) -> str | None:
     """Why there were fewer steps than planned; None for a run that went to its end."""
     done = f"after step {state.step} of {total_steps}; the values of step {state.best_step} are kept"
+    if stopped is None:
+        return None
     reasons = {
         "early": f"Stopped early, as no validation was better for a while: {done}.",
         "interrupted": f"Interrupted {done}.",
     }
-    return reasons.get(stopped or "")
+    return reasons.get(stopped, f"Stopped ({stopped}) {done}.")

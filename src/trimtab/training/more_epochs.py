@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -30,9 +31,9 @@ def more_epochs(
 ) -> Run:  # fmt: skip
     """The Run in the folder `run` after so many more epochs, in its place in one move, or in `out`.
 
-    Where no new step is better, the values stay. An interrupted one lies in `run`/.more (or in `out`), to be resumed, and the
-    run is as it was. Raises InputError where the run is not finished, its rows or its encoder are not what they were, or
-    torchrun has started several processes.
+    The order of its rows goes on where the run has ended, so that no epoch is a repetition. Where no new step is better, the
+    values stay. An interrupted one lies in `run`/.more (or in `out`), to be resumed, and the run is as it was. Raises InputError
+    where the run is not finished, its rows or its encoder are not what they were, or torchrun has started several processes.
     """
     if started() > 1:  # each would move the run
         raise InputError("more epochs are trained by one process: start it without torchrun")
@@ -66,7 +67,7 @@ def more_epochs(
     made = fit(
         find_base(described["base"]), task, recipe.method,
         start_from=folder, out=target, resume=resume, overwrite=overwrite, progress=progress,
-        **asdict(replace(recipe.settings, epochs=epochs)),
+        **asdict(replace(recipe.settings, epochs=epochs, first_epoch=_first_epoch(target, resume, earlier, history))),
     )  # fmt: skip
     if made.stopped == "interrupted":
         return made
@@ -93,6 +94,18 @@ def _record(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise InputError(
             f"cannot read the record of the run in {folder} ({error}): fit with --start-from instead"
         ) from error
+
+
+def _first_epoch(target: Path, resume: bool, earlier: Mapping[str, Any], history: list[dict[str, Any]]) -> int:
+    """Which order of rows the added epochs begin with: the next one, or as those in `target` began that are resumed."""
+    if resume and (target / RECIPE).exists():  # an older version began with the first order again
+        return Recipe.load(target / RECIPE).settings.first_epoch
+    return _epochs_done(earlier, history)
+
+
+def _epochs_done(earlier: Mapping[str, Any], history: list[dict[str, Any]]) -> int:
+    """How many epochs a run has begun, all its parts together; of an older one, whose record does not say, by its history."""
+    return earlier.get("epochs_done") or math.ceil(history[-1]["epoch"] - 1e-6)  # which may be a sum of parts
 
 
 def _joined(made: Run, earlier: Mapping[str, Any], history: list[dict[str, Any]], name: str) -> Run:

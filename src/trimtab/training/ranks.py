@@ -70,6 +70,14 @@ class Ranks:
         dist.broadcast_object_list(found, src=0, device=device())
         return found[0]
 
+    def first_given(self, value: Any) -> Any:
+        """The first rank's `value` that is not None: for what perhaps one of them alone was told."""
+        if self.count == 1:
+            return value
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, value)
+        return next((each for each in found if each is not None), None)
+
     @contextmanager
     def first_alone(self) -> Iterator[None]:
         """The block is run by rank 0 and then by the others, which find what it has left."""
@@ -112,6 +120,11 @@ def started() -> int:
     """How many processes torchrun has started together; 1 where there is no torchrun."""
     # Some schedulers set WORLD_SIZE alone, for purposes of their own.
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that talks to the person, also before the others are joined."""
+    return started() == 1 or os.environ["RANK"] == "0"
 
 
 def device() -> torch.device:

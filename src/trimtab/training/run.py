@@ -47,7 +47,7 @@ class Run:
     seconds: float  # the whole run: tokenisation, validation and saving included
     examples_per_second: float  # training rows over the time spent in optimizer steps
     peak_memory_bytes: int  # of the process (CPU) or the device's allocator (CUDA)
-    stopped: str | None  # "early", "interrupted" or None
+    stopped: str | None  # "early", "interrupted", or as whoever read the events has said; None for a whole run
     notes: list[str]  # what a person should know, in plain words
     details: Mapping[str, Any] = field(repr=False)  # all of scores.json
     folder: Path | None = None  # None where nothing was kept
@@ -194,6 +194,8 @@ def _details(
         "delta_bytes": 0,  # set when saved
         "best_step": state.best_step,
         "steps": state.step,
+        # Of the order of rows: where more epochs go on.
+        "epochs_done": bench.settings.first_epoch + math.ceil(state.step / bench.steps_per_epoch),
         "stopped": stopped,
         "head": bench.form.reason,
         "notes": said + plain_notes(

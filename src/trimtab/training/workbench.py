@@ -140,7 +140,8 @@ class Workbench:
         if self.solves:
             return self._solve()
         # The batch follows from step and seed alone, so that a resumed run needs no state of a data loader.
-        epoch, position = divmod(step, self.steps_per_epoch)
+        ever = step + self.settings.first_epoch * self.steps_per_epoch
+        epoch, position = divmod(ever, self.steps_per_epoch)
         rows = shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, epoch)[position]
         if not self.model.training:
             self._train_mode()
@@ -150,7 +151,7 @@ class Workbench:
         groups = token_groups(lengths, self.ranks.share(rows, lengths), self.memory.tokens)
         # Every rank draws noise of its own, the first one that of a run with one rank.
         stream = () if self.ranks.is_first else (self.ranks.rank,)
-        with drawing(stream_seed(self.settings.seed, "dropout", step, *stream), device()):
+        with drawing(stream_seed(self.settings.seed, "dropout", ever, *stream), device()):
             # By the whole batch's rows, so that groups add up to its mean; of each the sum of its losses.
             sums = [self._pass(group, len(rows) * self.loss.unit) for group in groups]
         if self.ranks.count > 1:

@@ -613,12 +613,11 @@ def test_fisher_over_tasks(command, encoder, table, tmp_path):
         (["--within", "fisher"], "unknown method"),
         (["--save-selection", "x", "--share", 0.1], "--save-selection x: name a file that ends in .safetensors"),
         (["--save-selection", "info.safetensors", "--out", "info.safetensors", "--share", 0.1], "a file of its own"),
-        (["--given", "labels"], "given must be one of"),
+        (["--estimator", "true"], "estimator must be one of"),
         (
             ["--save-selection", "chosen.safetensors", "--count", 10**9],
             "less than the 1,000,000,000 to choose (--count)",
         ),
-        (["--given", "head", "--within", "full"], "norms and biases"),
     ],
 )
 def test_bad_fisher_options(options, message, command, encoder, table, tmp_path):
@@ -685,18 +684,6 @@ def test_all_tasks_are_read_and_places_tried_before_anything_is_measured(
     (tmp_path / "file").touch()
     code, _, said = command("fisher", encoder.folder, table, *ODD, "--out", tmp_path / "file" / "x.safetensors")
     assert (code, "cannot write" in said) == (2, True), said
-
-
-def test_fisher_given_the_head(command, encoder, table, tmp_path):
-    out = tmp_path / "info.safetensors"
-    code, printed, said = command("fisher", encoder.folder, table, *ODD, "--given", "head", "--out", out)
-    assert code == 0, said
-    assert "(empirical, given the head)" in printed
-    method = "fisher_top:share=0.2,given=head"
-    code, _, said = command(
-        "fit", encoder.folder, table, *ODD, "--method", method, "--epochs", 1, "--out", tmp_path / "r"
-    )
-    assert code == 0, said
 
 
 def test_movement(command, encoder, table, run_folder, tmp_path):

@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting thr
 import torch
 
 import trimtab
-from trimtab.changes.notation import parse_method
+from trimtab.changes.method_text import parse_method
 
 
 def main() -> None:

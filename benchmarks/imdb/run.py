@@ -13,7 +13,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from trimtab.changes.methods import Lora
+from trimtab.changes.lora import Lora
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.engine import prepare
 from trimtab.files import write_json

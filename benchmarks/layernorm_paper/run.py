@@ -51,8 +51,8 @@ from plan import (
 from tables import summarise
 
 from trimtab.changes.fisher import Fisher, mean_of
+from trimtab.changes.method_text import parse_method
 from trimtab.changes.methods import Full, LayerNorms
-from trimtab.changes.notation import parse_method
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.files import write_json
 from trimtab.results.recipe import Settings

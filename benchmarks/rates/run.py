@@ -19,7 +19,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads sleep, which a shared machine needs
 
-from trimtab.changes.notation import parse_method
+from trimtab.changes.method_text import parse_method
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.files import write_text
 from trimtab.tasks.read import read

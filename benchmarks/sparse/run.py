@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
+from trimtab.changes.contract import Method
 from trimtab.changes.delta import Delta
-from trimtab.changes.methods import Full, Method, Random
+from trimtab.changes.methods import Full
+from trimtab.changes.top import Random
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.files import write_json
 from trimtab.results.checkpoint import CHECKPOINT, Progress, save_checkpoint
@@ -68,7 +70,13 @@ def measured(encoder: Encoder, task: Task, method: Method) -> dict[str, int]:
     try:
         save_checkpoint(folder, bench.identity(), Progress(), {"value": values, "moment": moments})
         delta = Delta.extract(
-            bench.model, bench.selection, encoder, task.description(), method, head=bench.settings.head
+            bench.model,
+            bench.selection,
+            encoder,
+            task.description(),
+            method,
+            additions=bench.additions,
+            head=bench.settings.head,
         )
         return {
             "elements": delta.count_body, "head": delta.count_head,

@@ -16,7 +16,8 @@ os.environ["TRIMTAB_CACHE"] = tempfile.mkdtemp()  # before trimtab: a cache of o
 from kept import keep
 from scaling import make_task
 
-from trimtab.changes.methods import Head, LastLayers, Method
+from trimtab.changes.contract import Method
+from trimtab.changes.methods import Head, LastLayers
 from trimtab.encoders.encoder import load
 from trimtab.results.recipe import Settings
 from trimtab.training.set_up import set_up

@@ -37,7 +37,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from trimtab.changes.notation import parse_method
+from trimtab.changes.method_text import parse_method
 from trimtab.encoders.encoder import load
 from trimtab.encoders.parameter_kinds import layers_of
 from trimtab.files import write_json

@@ -11,7 +11,7 @@ from pathlib import Path
 import gpu
 import torch
 
-from trimtab.changes.notation import parse_method
+from trimtab.changes.method_text import parse_method
 from trimtab.encoders.encoder import load
 from trimtab.results.recipe import Settings
 from trimtab.training.set_up import set_up

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 from works import BATCH_SIZE, MAX_LENGTH, Work
 
-from trimtab.changes.notation import parse_method
+from trimtab.changes.method_text import parse_method
 from trimtab.encoders.encoder import Encoder
 from trimtab.encoders.parameter_kinds import layers_of
 from trimtab.inference.predictor import Predictor

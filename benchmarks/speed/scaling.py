@@ -14,7 +14,8 @@ import time
 import numpy as np
 from kept import keep
 
-from trimtab.changes.methods import LastLayers, LayerNorms, Method
+from trimtab.changes.contract import Method
+from trimtab.changes.methods import LastLayers, LayerNorms
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.results.recipe import Settings
 from trimtab.tasks.task import Rows, Task

@@ -18,14 +18,15 @@ from .version import VERSION
 
 # For type checkers and editors, which cannot follow `__getattr__`; a test compares these lines with _HOMES.
 if TYPE_CHECKING:
+    from .changes.contract import Additions, Method, Trial
     from .changes.delta import Delta
     from .changes.fisher import Fisher
-    from .changes.fisher_top import Chosen, FisherTop
     from .changes.inspect import inspect
-    from .changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method, Random, Union
-    from .changes.moved_top import MovedTop
-    from .changes.notation import parse_method
+    from .changes.lora import Lora
+    from .changes.method_text import parse_method
+    from .changes.methods import Biases, Chosen, Full, Head, LastLayers, LayerNorms, Union
     from .changes.selection import Selection
+    from .changes.top import FisherTop, MovedTop, Random, Top
     from .encoders.encoder import Encoder, load
     from .errors import InputError
     from .exports.merged import export
@@ -49,16 +50,15 @@ settle_waiting()  # before torch is imported by whichever name needs it
 
 # Module -> the public names that it holds.
 _HOMES = {
+    "changes.contract": ("Additions", "Method", "Trial"),
     "changes.delta": ("Delta",),
     "changes.fisher": ("Fisher",),
-    "changes.fisher_top": ("Chosen", "FisherTop"),
     "changes.inspect": ("inspect",),
-    "changes.methods": (
-        "Biases", "Full", "Head", "LastLayers", "LayerNorms", "Lora", "Method", "Random", "Union",
-    ),
-    "changes.moved_top": ("MovedTop",),
-    "changes.notation": ("parse_method",),
+    "changes.lora": ("Lora",),
+    "changes.method_text": ("parse_method",),
+    "changes.methods": ("Biases", "Chosen", "Full", "Head", "LastLayers", "LayerNorms", "Union"),
     "changes.selection": ("Selection",),
+    "changes.top": ("FisherTop", "MovedTop", "Random", "Top"),
     "encoders.encoder": ("Encoder", "load"),
     "errors": ("InputError",),
     "studies.compare": ("Study", "compare"),

@@ -34,10 +34,10 @@ def two_batches(tokens: Tokens) -> list[Tokens]:
 
 
 def measured(
-    model: Any, within: Selection, tokens: Tokens, kind: str, estimator: str = "empirical", given: str = "nothing",
+    model: Any, within: Selection, tokens: Tokens, kind: str, estimator: str = "empirical",
     compute: Any = "float32",
 ) -> Fisher:  # fmt: skip
-    meter = Meter(model, within, kind, estimator, SEED, given)
+    meter = Meter(model, within, kind, estimator, SEED)
     with meter.measuring(compute):
         for batch in two_batches(tokens):
             meter.add(batch)

@@ -10,8 +10,11 @@ import torch
 from small import FAMILIES, make_task
 
 from trimtab.changes import delta as delta_module
+from trimtab.changes.contract import add_and_select
 from trimtab.changes.delta import TENSORS, Delta
-from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
+from trimtab.changes.lora import Lora
+from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Union
+from trimtab.changes.top import Random
 from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
 
@@ -25,14 +28,16 @@ def changed_model(encoder, method, head="default"):
     task = make_task()
     model = encoder.with_head(task, seed=4, head=head)
     torch.manual_seed(0)
-    selection = method.attach(model)
+    selection, additions = add_and_select(method, model)
     selection = selection | Head().attach(model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             at = selection.elements.get(name, [])
             where = slice(None) if at is None else torch.as_tensor(at, dtype=torch.long)
             parameter.view(-1)[where] += 0.3 * torch.randn_like(parameter.view(-1)[where])
-    delta = Delta.extract(model, selection, encoder, task.description(), method, head=head, max_length=40)
+    delta = Delta.extract(
+        model, selection, encoder, task.description(), method, additions=additions, head=head, max_length=40
+    )
     return model.eval(), selection, delta
 
 
@@ -150,7 +155,7 @@ def test_a_delta_of_another_format_says_so(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(delta_module, "FORMAT", 2)
     delta.save(tmp_path)
     monkeypatch.undo()
-    with pytest.raises(InputError, match="has delta format 2; this version reads 3 and 4"):
+    with pytest.raises(InputError, match="has delta format 2; this version reads 3, 4, 5"):
         Delta.load(tmp_path)
 
 

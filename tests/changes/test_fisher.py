@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from trimtab.changes.fisher import ESTIMATORS, Fisher, Meter, cost_note, factors, mean_of, stability_of
-from trimtab.changes.methods import Biases, Full, Head, LayerNorms, Lora, Random
+from trimtab.changes.lora import Lora
+from trimtab.changes.methods import Biases, Full, Head, LayerNorms
 from trimtab.changes.selection import Selection
+from trimtab.changes.top import Random
 from trimtab.encoders.inputs import ModelInputs
 from trimtab.encoders.parameter_kinds import Part, parts_of
 from trimtab.engine.padded import padded_logits
@@ -176,20 +178,14 @@ def two_vectors() -> Any:
     return model
 
 
-def test_top_elements_and_vectors() -> None:
+def test_top_elements() -> None:
     model = two_vectors()
     info = fisher_of({"a.weight": [1.0, 9.0, 3.0], "b.bias": [4.0, 5.0]}, model)
     assert {n: at.tolist() for n, at in info.top(count=2).elements.items()} == {"a.weight": [1], "b.bias": [1]}
     assert info.top(share=0.2).count == 1
-    assert info.top(count=4, granularity="vector").elements == {"b.bias": None}
-    assert info.top(count=5, granularity="vector").count == 5
-    with pytest.raises(InputError, match="too few for any of the highest-ranking vectors"):
-        info.top(count=1, granularity="vector")
     for bad in (0.0, 1.5, -1.0):
         with pytest.raises(InputError, match="share"):
             info.top(share=bad)
-    with pytest.raises(InputError, match="granularity"):
-        info.top(share=0.5, granularity="row")
 
 
 def test_sums_by_kind_and_layer(encoder: Any) -> None:
@@ -348,14 +344,22 @@ def test_every_element_of_the_layers_is_told_apart_by_text(compute: Any, encoder
     model = model_of(encoder, "single_label")
     meter = Meter(model, Full().attach(model), "single_label", "empirical", 0)
     with meter.measuring(compute):
-        assert not meter._seen.by_text.rest  # or it would cost a backward pass for every text
+        assert not meter._seen.per_example.rest  # or it would cost a backward pass for every text
 
 
 def test_nothing_to_measure_is_refused(encoder: Any) -> None:
     model = model_of(encoder, "single_label")
-    for given in ("nothing", "head"):
-        with pytest.raises(InputError, match="nothing to measure"):
-            Meter(model, Head().attach(model).body, "single_label", "empirical", 0, given)
+    with pytest.raises(InputError, match="nothing to measure"):
+        Meter(model, Head().attach(model).body, "single_label", "empirical", 0)
+
+
+def test_measurements_of_an_older_version_given_the_head_are_told_apart(encoder: Any) -> None:
+    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    plain, older = (measured(model, LayerNorms().attach(model), tokens, "single_label") for _ in range(2))
+    older.notes["given"] = "head"  # type: ignore[index]
+    assert (plain.measure, older.measure) == ("empirical", "empirical, given the head")
+    with pytest.raises(InputError, match="given the head and some are not"):
+        mean_of([plain, older])
 
 
 def test_what_exact_costs_with_many_classes_is_said():

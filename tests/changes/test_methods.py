@@ -1,17 +1,20 @@
 """What each method selects, on every family, and what it refuses."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from small import FAMILIES, N_LAYERS, make_encoder_folder, make_task
 from torch import nn
 
+from trimtab.changes.contract import Addition, add_and_select
 from trimtab.changes.delta import Delta
-from trimtab.changes.fisher_top import Chosen, FisherTop
-from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
-from trimtab.changes.moved_top import MovedTop
-from trimtab.changes.notation import parse_method
+from trimtab.changes.lora import Lora
+from trimtab.changes.method_text import parse_method
+from trimtab.changes.methods import Biases, Chosen, Full, Head, LastLayers, LayerNorms, Union
 from trimtab.changes.selection import Selection
+from trimtab.changes.top import FisherTop, MovedTop, Random
 from trimtab.encoders.encoder import load
 from trimtab.encoders.heads import TWO_CLASSES
 from trimtab.encoders.parameter_kinds import parts_of, plain_name
@@ -215,8 +218,9 @@ def test_lora_within_a_union_of_unions_is_found_by_a_delta(encoder):
     nested = Union((Biases(), Union((LayerNorms(), Lora(rank=2)))))
     model = encoder.with_head(TWO_CLASSES)
     task = {"kind": "single_label", "classes": ["a", "b"], "name": "two"}
-    delta = Delta.extract(model, nested.attach(model), encoder, task, nested, head="default")
-    assert delta.loras == (Lora(rank=2),)
+    selection, additions = add_and_select(nested, model)
+    delta = Delta.extract(model, selection, encoder, task, nested, additions=additions, head="default")
+    assert delta.additions == (Addition("lora", dataclasses.asdict(Lora(rank=2))),)
     assert delta.attach(encoder)
 
 

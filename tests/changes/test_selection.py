@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from trimtab.changes.fisher_top import Chosen
+from trimtab.changes.methods import Chosen
 from trimtab.changes.selection import Selection
 from trimtab.encoders.parameter_kinds import Part
 from trimtab.errors import InputError
@@ -128,3 +129,18 @@ def test_another_encoder_is_refused(counts, tmp_path):
     save_file({"b": np.array([1])}, tmp_path / "other", {"selection": json.dumps(GOOD | {"counts": counts})})
     with pytest.raises(InputError, match="another encoder"):
         Selection.load(tmp_path / "other", PARTS)
+
+
+@given(subsets, st.lists(st.sampled_from([0.0, 1.0, 2.0, 2.5]), min_size=14, max_size=14), st.integers(1, 14))
+def test_the_highest_are_those_that_a_stable_sort_puts_first(elements, numbers, wanted):
+    pool, wanted = from_set(elements), min(wanted, len(elements))
+    scores = np.array(numbers[: len(elements)])
+    order = np.argsort(-scores, kind="stable")[:wanted]
+    assert pool.highest(scores, wanted) == pool.taken(order)
+    assert pool.highest(scores.astype(np.int32), wanted).count == wanted
+
+
+def test_values_are_read_in_the_order_of_the_elements():
+    values = {name: torch.arange(part.count) + 10.0 * i for i, (name, part) in enumerate(PARTS.items())}
+    assert from_set({("a", 3), ("c", 0), ("a", 1), ("h", 0), ("h", 1)}).values_of(values).tolist() == [1, 3, 20, 30, 31]
+    assert from_set(set()).values_of(values).tolist() == []

@@ -9,9 +9,9 @@ from small import FAMILIES, make_encoder_folder, make_task, sentences
 
 import trimtab
 from trimtab.changes.delta import Delta
-from trimtab.changes.fisher_top import FisherTop
-from trimtab.changes.methods import Biases, Full, LastLayers, LayerNorms, Lora
-from trimtab.changes.moved_top import MovedTop
+from trimtab.changes.lora import Lora
+from trimtab.changes.methods import Biases, Full, LastLayers, LayerNorms
+from trimtab.changes.top import FisherTop, MovedTop
 from trimtab.encoders.encoder import load
 from trimtab.encoders.heads import TWO_CLASSES
 from trimtab.encoders.inputs import ModelInputs

@@ -17,7 +17,7 @@ import pytest
 from small import make_task
 
 import trimtab
-from trimtab.changes.methods import Defaults
+from trimtab.changes.contract import Defaults
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.errors import InputError
 from trimtab.results.comparison import Comparison

@@ -15,10 +15,12 @@ from dying import Killed, dying_before
 from small import FAMILIES, make_task
 
 from trimtab.changes.delta import Delta
-from trimtab.changes.fisher_top import FisherTop
-from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
-from trimtab.changes.moved_top import MovedTop
-from trimtab.changes.notation import parse_method
+from trimtab.changes.lora import Lora
+from trimtab.changes.method_text import parse_method
+from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Union
+from trimtab.changes.scores.fisher import FisherInformation
+from trimtab.changes.scores.movement import Movement
+from trimtab.changes.top import FisherTop, Random, Top
 from trimtab.encoders.encoder import load
 from trimtab.engine import linear
 from trimtab.errors import InputError
@@ -139,7 +141,7 @@ def test_a_resumed_run_goes_on_in_the_arithmetic_it_began_with(encoder, tmp_path
     "method",
     [
         FisherTop(count=60),
-        FisherTop(count=300, within=Full(), per="parameter"),
+        FisherTop(count=300, within=Full()),
         Union((FisherTop(count=60), Lora(rank=2))),
     ],
     ids=["few", "everywhere", "beside LoRA"],
@@ -152,7 +154,7 @@ def test_a_resumed_run_trains_the_elements_it_began_with(method, encoder, tmp_pa
         fit(encoder, task, method, out=tmp_path / "run", epochs=2, batch_size=8)
     whole = fit(encoder, task, method, epochs=2, batch_size=8)
     capfd.readouterr()
-    monkeypatch.setattr(FisherTop, "attach", lambda *args: pytest.fail("it was measured again"))
+    monkeypatch.setattr(FisherInformation, "score", lambda *args: pytest.fail("it was measured again"))
     resumed = fit(encoder, task, method, out=tmp_path / "run", epochs=2, batch_size=8, resume=True, progress=True)
     assert "chooses, by" not in capfd.readouterr().err
     assert resumed.selection == whole.selection
@@ -435,10 +437,10 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(encoder, tmp_p
 def test_what_is_wrong_with_the_rows_is_said_before_a_method_measures_on_them(encoder, monkeypatch, capfd):
     seen: list[str] = []
 
-    class Measuring(MovedTop):
-        def attach(self, *arguments):
+    class Measuring(Movement):
+        def score(self, *arguments):
             seen.append(capfd.readouterr().err)
-            return super().attach(*arguments)
+            return super().score(*arguments)
 
     task = make_task("regression", n_train=16, n_validation=8)
     rows = {
@@ -446,7 +448,7 @@ def test_what_is_wrong_with_the_rows_is_said_before_a_method_measures_on_them(en
         for split, rows in task.splits.items()
     }
     task = dataclasses.replace(task, splits=rows)
-    fit(encoder, task, Measuring(share=0.1, steps=2), epochs=1, progress=True)
+    fit(encoder, task, Top(Measuring(steps=2), share=0.1), epochs=1, progress=True)
     assert "regression, judged by" in seen[0]
     assert "chooses, by a trial of 2 steps" in seen[0]
     told = capfd.readouterr().err
@@ -616,13 +618,13 @@ def test_nothing_to_predict_and_a_bare_text(encoder):
 
 
 def test_a_part_of_lora_is_refused_before_training(encoder):
-    with pytest.raises(InputError, match="only a part of what LoRA adds"):
+    with pytest.raises(InputError, match="only a part of what lora adds"):
         fit(encoder, make_task(n_train=16, n_validation=8), Random(count=40, within=Lora(rank=2)), epochs=1)
 
 
 def test_all_of_lora_chosen_by_another_method_is_refused_too(encoder):
     """The delta would know of the matrices, and not of the LoRA they belong to."""
-    with pytest.raises(InputError, match="take lora"):
+    with pytest.raises(InputError, match="take a smaller lora"):
         fit(encoder, make_task(n_train=16, n_validation=8), Random(share=1.0, within=Lora(rank=2)), epochs=1)
     with pytest.raises(InputError, match="alpha=nan is not a finite number"):
         Lora(alpha=float("nan"))

@@ -9,7 +9,10 @@ from small import CONFIGS, make_task
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
-from trimtab.changes.methods import Full, LayerNorms, Lora, Method, Random
+from trimtab.changes.contract import Method
+from trimtab.changes.lora import Lora
+from trimtab.changes.methods import Full, LayerNorms
+from trimtab.changes.top import Random
 from trimtab.encoders.encoder import Encoder
 from trimtab.encoders.inputs import ModelInputs
 from trimtab.engine import attention, on_own_stream, prepare

@@ -14,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from small import make_task
 
 from trimtab.changes.delta import Delta
-from trimtab.changes.methods import Full, Head, LayerNorms, Lora
+from trimtab.changes.lora import Lora
+from trimtab.changes.methods import Full, Head, LayerNorms
 from trimtab.results.recipe import Settings
 from trimtab.tasks.losses import TaskLoss
 from trimtab.training.fit import fit

@@ -5,7 +5,8 @@ import pytest
 import torch
 from small import make_task
 
-from trimtab.changes.methods import Full, Head, LastLayers, LayerNorms, Random
+from trimtab.changes.methods import Full, Head, LastLayers, LayerNorms
+from trimtab.changes.top import Random
 from trimtab.errors import InputError
 from trimtab.results.recipe import Settings
 from trimtab.training import memory_estimate as module

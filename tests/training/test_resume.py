@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from small import make_task
 
-from trimtab.changes.fisher_top import FisherTop
 from trimtab.changes.methods import Biases, LayerNorms
+from trimtab.changes.top import FisherTop
 from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
 from trimtab.results.checkpoint import CHECKPOINT

@@ -8,7 +8,8 @@ import torch
 from small import make_task
 from transformers.utils import logging
 
-from trimtab.changes.methods import LayerNorms, Random
+from trimtab.changes.methods import LayerNorms
+from trimtab.changes.top import Random
 from trimtab.encoders.encoder import quiet
 from trimtab.inference.predictor import Predictor
 from trimtab.training.fit import fit

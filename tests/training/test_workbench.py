@@ -10,7 +10,8 @@ from small import make_encoder_folder, make_task
 from torch.nn import functional
 
 from trimtab.changes.delta import Delta
-from trimtab.changes.methods import Full, Head, LayerNorms, Random
+from trimtab.changes.methods import Full, Head, LayerNorms
+from trimtab.changes.top import Random
 from trimtab.encoders.encoder import load
 from trimtab.engine import dropout
 from trimtab.errors import InputError

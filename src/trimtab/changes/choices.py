@@ -1,18 +1,63 @@
-"""What a user may choose of a method by name, known without torch, so that a slip is told at once; notation.py makes methods."""
+"""Methods as text, known without torch, so that a slip is told at once: their names and options; method_text.py makes methods.
+
+    layer_norms        random:count=5000,within=layer_norms        layer_norms+lora:rank=4
+
+What a method chooses within is in parentheses where it is a union: `random:count=5000,within=(layer_norms+biases)`.
+"""
+
+from __future__ import annotations
 
 import re
 from numbers import Integral
+from typing import Any, NamedTuple
 
 from ..errors import InputError, suggestion
 
-NAMES = (
-    "full", "head", "last_layers", "biases", "layer_norms", "fisher_top", "moved_top", "selection", "random", "lora",
-)  # fmt: skip
+METHOD = "method"  # the type of an option whose value is the text of a method
+_SIZE: dict[str, Any] = {"share": float, "count": int}
+# Name -> its options, with the types of their values: those of the classes in method_text.py, in their order.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "head": {},
+    "last_layers": {"k": int},
+    "biases": {"which": str},
+    "layer_norms": {"which": str, "what": str},
+    "fisher_top": _SIZE | {"estimator": str, "examples": int, "head_steps": int, "within": METHOD},
+    "moved_top": _SIZE | {"steps": int, "within": METHOD},
+    "selection": {"file": str},
+    "random": _SIZE | {"within": METHOD},
+    "lora": {"rank": int, "alpha": float, "dropout": float, "targets": str},
+}
+NAMES = tuple(OPTIONS)
+# Options of older versions that are gone, and why: benchmarks/layernorm_paper tried them (docs/findings.md).
+REMOVED = {
+    "given": "information without the head's part chose no better elements",
+    "granularity": "whole vectors scored 7 points less than single elements",
+    "per": "as many in each layer or parameter scored no better than the highest of all",
+    "by": "what an element takes off the loss chose no better than how far it moves, which is what is left",
+}
+_REMOVED_FROM = {"fisher_top": ("given", "granularity", "per"), "moved_top": ("granularity", "per", "by")}
+_LAST_WITH_THEM = "a657e39"  # the commit
 # A plus joins methods only in front of a method's name: `which=query+intermediate` has one too.
 _JOIN = re.compile(r"(\+(?=(?:" + "|".join(NAMES) + r")(?:[:+]|$)))")
-_WITHIN = "within="  # takes the rest of a method's text
 ESTIMATORS = ("empirical", "sampled", "exact")  # of Fisher information, see fisher.py
-GIVEN = ("nothing", "head")  # what information may be given
+
+
+class Parsed(NamedTuple):
+    """A method as its text says it."""
+
+    name: str  # one of NAMES
+    options: dict[str, Any]  # of their types; an option of type METHOD is a list of Parsed, to be united
+
+
+def parsed(text: str) -> list[Parsed]:
+    """The methods that `text` joins; raises InputError for an unknown name or option, a removed one, and an ill-typed value."""
+    return [_parsed_one(piece) for piece in united(text.strip())]
+
+
+def check_names(text: str) -> None:
+    """Raises InputError for what `parsed` finds wrong in the text of a method; what else is wrong its class says."""
+    parsed(text)
 
 
 def united(text: str) -> list[str]:
@@ -28,33 +73,58 @@ def united(text: str) -> list[str]:
     return pieces
 
 
-def unknown_method(name: str) -> InputError:
-    """The InputError for a method of no known name."""
-    # Of `layer_norms+biass` only the second is meant, whose plus joins nothing.
-    wrong = next((piece for piece in name.split("+") if piece not in NAMES), name)
-    return InputError(f"unknown method {wrong!r}{suggestion(wrong, NAMES)}; known methods: {', '.join(NAMES)}")
+def _parsed_one(text: str) -> Parsed:
+    """`parsed`, of a text that is no union."""
+    name, _, rest = text.partition(":")
+    if name not in NAMES:
+        # Of `layer_norms+biass` only the second is meant, whose plus joins nothing.
+        wrong = next((piece for piece in name.split("+") if piece not in NAMES), name)
+        raise InputError(f"unknown method {wrong!r}{suggestion(wrong, NAMES)}; known methods: {', '.join(NAMES)}")
+    types, options = OPTIONS[name], {}
+    for key, value in _pairs(name, rest):
+        if key in _REMOVED_FROM.get(name, ()):
+            raise InputError(
+                f"{name}:{key}={value} was removed: {REMOVED[key]} (docs/findings.md); commit {_LAST_WITH_THEM} still has it"
+            )
+        if key not in types:
+            raise InputError(
+                f"{name} has no option {key!r}{suggestion(key, types)}; its options: {', '.join(types) or 'none'}"
+            )
+        options[key] = _value(f"{name}:{key}", value, types[key])
+    check_size(name, options.get("count"), options.get("share"))
+    if "estimator" in options:
+        check_estimator(options["estimator"])
+    return Parsed(name, options)
 
 
-def check_names(text: str) -> None:
-    """Raises InputError for a name in the text of a method that is none of a method; options are left to `parse_method`."""
-    for piece in united(text.strip()):
-        name, _, options = piece.partition(":")
-        if name not in NAMES:
-            raise unknown_method(name)
-        if _WITHIN in options:
-            check_names(without_parentheses(options.partition(_WITHIN)[2].strip()))
+def _pairs(name: str, text: str) -> list[tuple[str, str]]:
+    """The key=value pairs; `within=` takes the rest of the text, because the method it names may have options too."""
+    pairs = []
+    while text:
+        key, equals, rest = text.partition("=")
+        if not equals:
+            raise InputError(f"{name}: option {text!r} must be written key=value")
+        value, _, text = (rest, "", "") if key == "within" else rest.partition(",")
+        pairs.append((key.strip(), value.strip()))
+    return pairs
 
 
-def without_parentheses(text: str) -> str:
-    """`text` less the parentheses around it, which hold a union together."""
-    return text[1:-1] if text.startswith("(") and text.endswith(")") else text
+def _value(option: str, text: str, wanted: Any) -> Any:
+    """`text` as a value of the type `wanted`; raises InputError where it is no such thing."""
+    if wanted == METHOD:
+        # Parentheses hold a union together and mean nothing around a single method.
+        return parsed(text[1:-1] if text.startswith("(") and text.endswith(")") else text)
+    try:
+        return wanted(text)
+    except ValueError:
+        raise InputError(f"{option}={text} is not {'a number' if wanted is float else 'a whole number'}") from None
 
 
-def check_measure(estimator: str, given: str) -> None:
-    """Raises InputError for an estimator, or something to be given, that there is not."""
-    for what, value, known in (("given", given, GIVEN), ("estimator", estimator, ESTIMATORS)):
-        if value not in known:
-            raise InputError(f"{what} must be one of {', '.join(known)}, not {value!r}{suggestion(value, known)}")
+def check_estimator(estimator: str) -> None:
+    """Raises InputError for an estimator of Fisher information that there is not."""
+    if estimator not in ESTIMATORS:
+        known = f"{', '.join(ESTIMATORS)}, not {estimator!r}{suggestion(estimator, ESTIMATORS)}"
+        raise InputError(f"estimator must be one of {known}")
 
 
 def check_size(name: str, count: int | None, share: float | None) -> None:

@@ -20,9 +20,10 @@ from ..encoders.encoder import Encoder
 from ..encoders.heads import HeadShape
 from ..errors import InputError
 from ..files import replacing, write_json
+from .contract import Addition, Additions, Method
 from .delta_header import FORMAT, READABLE, TENSORS, damaged, header_of
-from .methods import Lora, Method, Union, inject_lora
-from .notation import method_text
+from .lora import additions_in
+from .method_text import added_by, method_text
 from .selection import Selection
 
 _AT = "@"  # "@name" holds the positions of the values under "name"
@@ -45,7 +46,7 @@ class Delta:
     max_length: int  # tokens; longer texts are cut
     values: Mapping[str, Tensor] = field(repr=False)  # by parameter name, float32, on the CPU
     positions: Mapping[str, Tensor] = field(default_factory=dict, repr=False)  # int32, ascending
-    loras: tuple[Lora, ...] = ()  # what must be injected before the values fit
+    additions: tuple[Addition, ...] = ()  # what must be added to the encoder before the values fit
     count_body: int = 0  # elements
     count_head: int = 0
     notes: Mapping[str, Any] = field(default_factory=dict)  # scores and versions, for people
@@ -54,9 +55,13 @@ class Delta:
     @classmethod
     def extract(
         cls, model: nn.Module, selection: Selection, encoder: Encoder, task: Mapping[str, Any], method: Method,
-        *, head: str, pairs: str = "together", max_length: int = 512, notes: Mapping[str, Any] | None = None,
+        *, additions: Additions, head: str, pairs: str = "together", max_length: int = 512,
+        notes: Mapping[str, Any] | None = None,
     ) -> Delta:  # fmt: skip
-        """The Delta of `model`, trained from `encoder` at `selection`: copies, so that further training changes nothing."""
+        """The Delta of `model`, trained from `encoder` with `additions` at `selection`.
+
+        It holds copies, so that further training changes nothing.
+        """
         parameters = dict(model.named_parameters())
         # In float32 whatever the model is in, and on the CPU wherever it is: a delta is read on any machine.
         values, positions = {}, {}
@@ -72,11 +77,8 @@ class Delta:
         base = {"name": encoder.name, "place": encoder.place, "revision": encoder.revision, "sha256": encoder.sha256}
         base |= {"model_type": encoder.config.model_type, "behaviour": encoder.behaviour}
         base["transformers"] = version("transformers")  # which decides what parameters are called
-        # LoRA alone adds parameters, so it alone must be repeated before values can be set.
-        methods = method.methods if isinstance(method, Union) else (method,)
         return cls(
-            base, dict(task), method_text(method), head, max_length, values, positions,
-            tuple(each for each in methods if isinstance(each, Lora)),
+            base, dict(task), method_text(method), head, max_length, values, positions, additions.made,
             selection.body.count, selection.head.count, dict(notes or {}), pairs,
         )  # fmt: skip
 
@@ -85,8 +87,8 @@ class Delta:
         self.check_base(encoder)
         outputs = HeadShape(kind=self.task["kind"], classes=tuple(self.task["classes"]))
         model = encoder.with_head(outputs, head=self.head, pairs=self.pairs)
-        for lora in self.loras:
-            inject_lora(model, lora)
+        for addition in self.additions:
+            added_by(addition).add_again(model)
         self.write_into(model)
         return model.eval()
 
@@ -116,11 +118,11 @@ class Delta:
                 target.view(-1)[at.long()] = value.to(target)
 
     def merged(self, encoder: Encoder) -> Any:
-        """A new model with the delta applied and LoRA folded into the weights it adapted: Hugging Face's own, or a LinearHead."""
-        # Without LoRA the new values stand in the model's own parameters: there is nothing to fold.
+        """A new model with the delta applied and what it adds folded into the encoder's own: Hugging Face's, or a LinearHead."""
+        # Without additions the new values stand in the model's own parameters: there is nothing to fold.
         model = self.attach(encoder)
-        if self.loras:
-            _fold_lora(model)
+        for addition in self.additions:
+            added_by(addition).fold(model)
         return model
 
     def save(self, folder: str | Path) -> Path:
@@ -151,10 +153,11 @@ class Delta:
             )
         # What is left is exactly the constructor's arguments.
         described.pop("format")
-        described["loras"] = tuple(Lora(**lora) for lora in described["loras"])
+        additions = tuple(Addition(**each) for each in additions_in(described))
+        described = {name: value for name, value in described.items() if name not in ("additions", "loras")}
         values = {name: tensor for name, tensor in tensors.items() if not name.startswith(_AT)}
         positions = {name[1:]: tensor for name, tensor in tensors.items() if name.startswith(_AT)}
-        return cls(**described, values=values, positions=positions)
+        return cls(**described, additions=additions, values=values, positions=positions)
 
     @property
     def sha256(self) -> str:
@@ -200,21 +203,7 @@ class Delta:
         """The format and all fields but the tensors, ready for JSON."""
         kept = ("base", "task", "method", "head", "pairs", "max_length", "count_body", "count_head", "notes")
         described = {name: getattr(self, name) for name in kept}
-        return {"format": FORMAT} | described | {"loras": [asdict(lora) for lora in self.loras]}
-
-
-def _fold_lora(model: nn.Module) -> None:
-    """Adds each LoRA update to its weight and puts the plain linear maps back, in place."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for path, layer in [(path, m) for path, m in model.named_modules() if isinstance(m, BaseTunerLayer)]:
-        # peft's own arithmetic: W + scale B A in float32.
-        layer.merge()
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, layer.get_base_layer())
-    # Or transformers would save the merged model as an adapter of itself.
-    if hasattr(model, "peft_config"):
-        del model.peft_config
+        return {"format": FORMAT} | described | {"additions": [asdict(each) for each in self.additions]}
 
 
 def _hash(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from ..encoders.folder_kinds import no_run
 from ..errors import InputError, suggestion
 
-FORMAT = 4  # of the tensor file, as `Delta.save` writes it
-READ = (3, FORMAT)  # what `Delta.load` reads; 3 knew no pairs apart
+FORMAT = 5  # of the tensor file, as `Delta.save` writes it
+READ = (3, 4, FORMAT)  # what `Delta.load` reads; 3 knew no pairs apart, and both no additions but LoRA
 TENSORS, READABLE = "delta.safetensors", "delta.json"  # in a run's folder
 
 
@@ -38,7 +38,7 @@ def header_of(folder: str | Path) -> dict[str, Any]:
         raise damaged(path, error) from error
     if written_in not in READ:
         raise InputError(
-            f"{path} has delta format {written_in}; this version reads {' and '.join(map(str, READ))}: use the version that "
+            f"{path} has delta format {written_in}; this version reads {', '.join(map(str, READ))}: use the version that "
             "wrote it"
         )
     return described

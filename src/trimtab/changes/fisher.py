@@ -38,11 +38,9 @@ from ..encoders.parameter_kinds import Part
 from ..engine import PreparedModel, prepare
 from ..errors import InputError
 from ..files import replacing
-from .choices import ESTIMATORS, check_measure
-from .given_head import GradientsGivenHead
-from .ranking import scores_at, top_of
-from .selection import Selection
-from .squares import SquaredGradients
+from .choices import ESTIMATORS, check_estimator
+from .per_example_squares import SquaredGradients
+from .selection import Selection, wanted_count
 
 _MANY = 20  # classes from which on the exact one takes noticeably longer
 
@@ -82,19 +80,16 @@ class Fisher:
 
     @property
     def measure(self) -> str:
-        """What every number of it is, in words: the estimator, and whether it is given the head."""
+        """What every number of it is, in words: the estimator, and whether an older version has measured it given the head."""
         return self.estimator + (", given the head" if self.notes.get("given") == "head" else "")
 
-    def top(
-        self, share: float | None = None, count: int | None = None, granularity: str = "element", per: str = "all"
-    ) -> Selection:
+    def top(self, share: float | None = None, count: int | None = None) -> Selection:
         """The most informative elements of the body, by `share` or `count` of those measured there.
 
-        Of all, or with `per` "layer" or "parameter" the same share of each; with granularity "vector", whole vectors (a 1-D
-        parameter, a row of a matrix) by their mean information, as many as fit into the count. Raises InputError for a
-        share or count that does not fit.
+        Raises InputError for a share or count that does not fit.
         """
-        return top_of(self.within.body, self.values, "fisher_top", share, count, granularity, per)
+        body = self.within.body
+        return body.highest(body.values_of(self.values), wanted_count("fisher_top", body.count, count, share))
 
     def sums(self) -> dict[str, tuple[float, int]]:
         """Of each measured parameter: the sum of its information and how many elements were measured."""
@@ -189,24 +184,17 @@ class Meter:
     """Measures the Fisher information of `within` on a model, batch by batch: that of the plain loss of the task's `kind`.
 
     The model is run in evaluation mode with all parameters frozen, in the arithmetic that `compute` says; "float32" is exact up
-    to rounding, "bfloat16" is faster and right to about 1% of an element. `given` "head" measures what the head leaves of it
-    (given_head.py), for norms and biases. Use it inside `measuring`.
+    to rounding, "bfloat16" is faster and right to about 1% of an element. Use it inside `measuring`.
     """
 
-    def __init__(
-        self, model: ModelWithHead, within: Selection, kind: str, estimator: str, seed: int, given: str = "nothing"
-    ):
-        check_measure(estimator, given)
+    def __init__(self, model: ModelWithHead, within: Selection, kind: str, estimator: str, seed: int):
+        check_estimator(estimator)
         if not within:
             raise InputError("there is nothing to measure: no element of the encoder was chosen")
         self._model, self._within, self._kind, self._estimator = model, within, kind, estimator
         self._prepared: PreparedModel | None = None  # within `measuring`
         # Texts go to two groups by turns: how far these agree is the stability of the ranking.
-        self._seen = (
-            GradientsGivenHead(model, within)
-            if given == "head"
-            else SquaredGradients(model, list(within.elements), n_groups=2)
-        )
+        self._seen = SquaredGradients(model, list(within.elements), n_groups=2)
         self._generator = torch.Generator().manual_seed(seed)
         self.count = 0  # texts so far
 
@@ -221,10 +209,10 @@ class Meter:
             stack.callback(lambda: [parameter.requires_grad_(True) for parameter in trained])
             prepared = self._prepared = stack.enter_context(prepare(model, compute))
             stack.enter_context(prepared.evaluating())
-            stack.enter_context(self._seen.by_text.watching())
+            stack.enter_context(self._seen.per_example.watching())
             # What the hooks cannot tell apart by text is found before anything is counted.
             probe = prepared.observed(prepared.probe)
-            self._seen.by_text.probe(probe, probe.logits)
+            self._seen.per_example.probe(probe, probe.logits)
             yield self
 
     def add(self, batch: TextBatch, most_tokens: int | None = None) -> None:
@@ -238,8 +226,8 @@ class Meter:
         """`add`, of texts that run together."""
         texts = prepared.observed(ModelInputs(*batch.texts()))
         groups = (torch.arange(len(texts)) + self.count) % 2
-        rest = self._seen.by_text.rest
-        self._seen.by_text.begin(texts, groups)
+        rest = self._seen.per_example.rest
+        self._seen.per_example.begin(texts, groups)
         logits = texts.logits()
         # Of those in `rest` the hooks see nothing; they are asked one text at a time.
         if not logits.requires_grad and not rest:
@@ -251,7 +239,7 @@ class Meter:
         # The squares of all K passes add up in the sums.
         for k, factor in enumerate(found if logits.requires_grad else ()):
             logits.backward(factor, retain_graph=k + 1 < len(found))
-            self._seen.by_text.end()
+            self._seen.per_example.end()
         if rest:
             self._add_rest(prepared, batch, found, groups)
         self.count += len(texts)
@@ -269,7 +257,7 @@ class Meter:
 
     def _add_rest(self, prepared: PreparedModel, batch: TextBatch, found: Tensor, groups: Tensor) -> None:
         """One backward pass per text, for the few parameters that no hook can see by text."""
-        rest = {name: p for name, p in self._model.named_parameters() if name in self._seen.by_text.rest}
+        rest = {name: p for name, p in self._model.named_parameters() if name in self._seen.per_example.rest}
         for parameter in rest.values():
             parameter.requires_grad_(True)
         for i in range(len(groups)):
@@ -384,7 +372,7 @@ def stability_of(body: Selection, halves: Mapping[str, Tensor]) -> float:
     Only of elements with information in either half: those without any (the embeddings of words that do not occur, which can be
     half of an encoder) are tied in both, and would make any ranking look stable. NaN where there is nothing to rank.
     """
-    a, b = (scores_at(body, {name: sums[half] for name, sums in halves.items()}) for half in (0, 1))
+    a, b = (body.values_of({name: sums[half] for name, sums in halves.items()}) for half in (0, 1))
     informed = np.flatnonzero((a > 0) | (b > 0))
     if len(informed) > _RANKED:
         informed = np.random.default_rng(0).choice(informed, _RANKED, replace=False)

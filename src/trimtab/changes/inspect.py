@@ -9,8 +9,10 @@ from ..encoders.encoder import Encoder, encoder_of
 from ..encoders.heads import TWO_CLASSES
 from ..encoders.parameter_kinds import grid, parts_of
 from ..errors import InputError
-from .methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method
-from .notation import method_text
+from .contract import Method, add_and_select
+from .lora import Lora
+from .method_text import method_text
+from .methods import Biases, Full, Head, LastLayers, LayerNorms
 
 # What `trimtab inspect` lists: every method that needs no task to choose.
 SHOWN: tuple[Method, ...] = (
@@ -51,13 +53,13 @@ def inspect(encoder: Encoder | str | Path, head: str = AUTO) -> Inspection:
 
 def _chosen(encoder: Encoder, method: Method, head: str) -> dict[str, Any]:
     """What `method` would train: elements of body and head, and the body's share; or why this encoder refuses it."""
-    # A model for each, since LoRA adds modules to the one it is attached to.
+    # A model for each, since a method may add modules to it.
     model = encoder.with_head(TWO_CLASSES, head=head)
     # Of the model and not of the selection, since a fit trains the head with every method.
     heads = sum(part.count for part in parts_of(model).values() if part.is_head)
     # A refusal is an answer too: ModernBERT has no biases, ALBERT no last layers.
     try:
-        selection = method.attach(model)
+        selection, _ = add_and_select(method, model)
     except InputError as error:
         return {"refused": str(error)}
     return {"body": selection.body.count, "head": heads, "share": selection.share}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,22 @@ class Selection:
             begin = cut
         return Selection(self.parts, elements)
 
+    def values_of(self, values: Mapping[str, torch.Tensor]) -> np.ndarray:
+        """(E,): `values` (parameter name -> a number for each of its elements) at the E chosen ones, in the order of `taken`."""
+        # An empty selection has an empty answer.
+        picked = [np.empty(0, np.float32)]
+        for name, at in self.elements.items():
+            flat = values[name].detach().flatten().cpu().numpy()
+            picked.append(flat if at is None else flat[at])
+        return np.concatenate(picked)
+
+    def highest(self, scores: np.ndarray, wanted: int) -> Selection:
+        """The `wanted` elements with the highest `scores` (E,), in the order of `taken`; among equals the first."""
+        # By the lowest score that is still taken, since sorting millions takes seconds.
+        edge = np.partition(scores, len(scores) - wanted)[len(scores) - wanted] if wanted else np.inf
+        above, level = np.flatnonzero(scores > edge), np.flatnonzero(scores == edge)
+        return self.taken(np.concatenate([above, level[: wanted - len(above)]]))
+
     def same_elements(self, other: Selection) -> bool:
         """Whether both choose the same positions of the parameters of the same names, whatever else their models have."""
         if self.elements.keys() != other.elements.keys():
@@ -124,12 +140,15 @@ class Selection:
             save_file(positions, temporary, {"selection": json.dumps(described)})
 
     @classmethod
-    def load(cls, path: str | Path, parts: Mapping[str, Part]) -> Selection:
-        """What `save` wrote, in the model of `parts`; raises InputError for another file, a damaged one, or another encoder."""
+    def load(cls, path: str | Path, parts: Mapping[str, Part], added: Collection[str] = ()) -> Selection:
+        """What `save` wrote, in the model of `parts`, of which those `added` to the encoder are no part of it.
+
+        Raises InputError for another file, a damaged one, or another encoder.
+        """
         # The names and sizes of parameters tell another encoder before any position is read.
         described = described_in(path)
-        # A LoRA beside it gives the maps that it wraps another name.
-        here = {plain_name(name): name for name, part in parts.items() if part.kind != "lora"}
+        # What is added beside it may give the maps that it wraps another name.
+        here = {plain_name(name): name for name in parts if name not in added}
         for name, count in described["counts"].items():
             found = parts[here[plain_name(name)]].count if plain_name(name) in here else None
             if found != count:

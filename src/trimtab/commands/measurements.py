@@ -44,9 +44,6 @@ def fisher(
     estimator: Annotated[str, typer.Option(help="empirical, sampled or exact.")] = "empirical",
     examples: Annotated[int, typer.Option(help="Training rows to measure on.")] = 1024,
     head_steps: Annotated[int, typer.Option(help="Steps of training the head alone before measuring.")] = 0,
-    given: Annotated[
-        str, typer.Option(help="nothing, or head: only what the head could not have had itself (norms and biases).")
-    ] = "nothing",
     seed: Annotated[int, typer.Option()] = 0,
     max_length: Annotated[int, typer.Option(help="Tokens per text; longer ones are cut.")] = 256,
     compute: Annotated[str, typer.Option(help="float32, or auto: faster, and right to about 1%.")] = "float32",
@@ -63,7 +60,7 @@ def fisher(
     as_json: Json = False,
 ) -> None:
     """Measure how much a task's answers depend on each element of an encoder."""
-    from ..changes.choices import check_measure, check_names
+    from ..changes.choices import check_estimator, check_names
     from ..encoders.places import find_place
     from ..files import check_writable
     from ..results.recipe import settings_from
@@ -75,7 +72,7 @@ def fisher(
     check_ending(out, "--out", ".safetensors")
     check_ending(save_selection, "--save-selection", ".safetensors")
     check_names(within)
-    check_measure(estimator, given)
+    check_estimator(estimator)
     settings_from({"max_length": max_length, "compute": compute, "seed": seed})
     # All tasks are read before the first is measured, so that a bad row in the last one is found at once.
     read_tasks = [read(name, text=text, label=label, kind=kind, **reading) for name in tasks]
@@ -92,7 +89,7 @@ def fisher(
     place = find_place(encoder)
     # Not before names, options and rows are known to be right: torch takes seconds.
     from ..changes.fisher import cost_note, mean_of
-    from ..changes.notation import parse_method
+    from ..changes.method_text import parse_method
     from ..encoders.encoder import limit_note, load
     from ..pages.heatmap import draw_heat_map, means_by_place
     from ..studies.measure_fisher import advice
@@ -107,7 +104,7 @@ def fisher(
     for task in read_tasks:
         say(*cost_note(estimator, task.kind, len(task.classes), min(examples, len(task.train))))
         info = measure(
-            loaded, task, method, examples=examples, estimator=estimator, seed=seed, head_steps=head_steps, given=given,
+            loaded, task, method, examples=examples, estimator=estimator, seed=seed, head_steps=head_steps,
             max_length=max_length, compute=compute, at_least=count or 0, progress=True,
         )  # fmt: skip
         # At once, and not after the last task: an unstable ranking is a reason to stop and measure on more rows.
@@ -125,7 +122,7 @@ def fisher(
     say(f"written to {out}; heat map: {plot}")
     # `rows` counts training rows and `stability` is a rank correlation, each with one number per task.
     answer = {
-        "tasks": tasks, "estimator": estimator, "given": given, "rows": [len(info.rows) for info in infos],
+        "tasks": tasks, "estimator": estimator, "rows": [len(info.rows) for info in infos],
         "stability": [info.stability for info in infos], "by_kind": found.by("kind"), "by_layer": found.by("layer"),
         "out": str(out), "plot": str(plot),
     }  # fmt: skip

@@ -111,7 +111,7 @@ def recommend(
     out = out or Path("runs") / folder_name(read_task.name, "recommend")
     place = find_place(encoder)  # before the folder is made: a misspelt encoder leaves none behind
     check_writable(out)
-    from ..changes.notation import method_text
+    from ..changes.method_text import method_text
     from ..encoders.encoder import limit_note, load
     from ..studies.recommend import recommend as recommend_method
     from ..terminal import trials_table
@@ -194,7 +194,7 @@ def compare(
     check_writable(out)
     if report is not None:
         check_writable(report.parent, "--report")
-    from ..changes.notation import methods_of
+    from ..changes.method_text import methods_of
     from ..encoders.encoder import limit_note, load
     from ..pages.comparison_page import markdown
     from ..studies.compare import compare as compare_methods

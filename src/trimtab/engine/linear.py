@@ -237,7 +237,7 @@ def intermediate_forward(module: Any, copies: Copies) -> Callable[[Tensor], Tens
     """The forward method that replaces such a module's own: both in one step where no gradient will ask for what is between.
 
     That is so in frozen first layers, whether they are run to fill a cache or within a training step, so that both come to the
-    same bits; and not where hooks on the map within want to see what it does (changes/by_text.py).
+    same bits; and not where hooks on the map within want to see what it does (changes/per_example_gradients.py).
     """
     own = module.forward
 

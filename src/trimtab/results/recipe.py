@@ -22,7 +22,7 @@ from ..tasks.task import Task
 
 # Not at once: settings are checked, and slips told, without waiting for torch.
 if TYPE_CHECKING:
-    from ..changes.methods import Method
+    from ..changes.contract import Method
 
 MIN_STEPS = 150  # from the linear probe on, more bring nothing on few rows (benchmarks/head)
 FEW_STEPS, MOST_FASTER = 450, 3.0  # with fewer steps the rates of vectors rise, to so many times at most
@@ -117,7 +117,7 @@ class Settings:
         their rate times FEW_STEPS / steps, at most MOST_FASTER, and the head's times its square, up to the rate of a random head
         (benchmarks/head, benchmarks/demo).
         """
-        from ..changes.methods import defaults_of
+        from ..changes.contract import defaults_of
 
         defaults = defaults_of(method).for_width(width)
         per_epoch = math.ceil(max(1, n_rows) / self.batch_size)

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..changes.fisher_top import FisherTop
-from ..changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Method, Random, Union
-from ..changes.moved_top import MovedTop
+from ..changes.contract import Method, add_and_select
+from ..changes.lora import Lora
+from ..changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Union, adds_of
 from ..changes.selection import Selection
+from ..changes.top import FisherTop, MovedTop, Random, Top
 from ..encoders.encoder import Encoder
 from ..encoders.heads import ModelWithHead
 from ..encoders.parameter_kinds import layers_of
@@ -65,7 +66,7 @@ def _candidates(sizes: _Sizes, budget: Budget, head: str) -> list[Candidate]:
         raise InputError(
             f"the budget of {budget} is smaller than the head alone, whose delta takes {size(alone.n_bytes)}: give more{hint}"
         )
-    # Lazily: sizing a LoRA takes a fresh model, and behind the first that fits none is needed.
+    # Lazily: sizing what adds modules takes a fresh model, and behind the first that fits none is needed.
     families = [map(sizes.of, family) for family in (*_FAMILIES, _last_layers(sizes.model))]
     families += [_subsets(sizes, chooser, budget) for chooser in _SUBSETS]
     chosen = [next((each for each in family if each is not None and budget.holds(each)), None) for family in families]
@@ -84,9 +85,9 @@ class _Sizes:
 
     def of(self, method: Method) -> Candidate | None:
         """None where the encoder refuses the method."""
-        model = self._fresh() if isinstance(method, Lora) else self.model  # LoRA adds modules
+        model = self._fresh() if adds_of(method) else self.model  # to which nothing is to be added
         try:
-            return self.selected(method, method.attach(model))
+            return self.selected(method, add_and_select(method, model)[0])
         except InputError:
             return None
 
@@ -107,15 +108,16 @@ def _last_layers(model: ModelWithHead) -> tuple[Method, ...]:
     return () if layers.shared else tuple(LastLayers(k) for k in range(layers.count - 1, 0, -1))
 
 
-def _subsets(sizes: _Sizes, chooser: FisherTop | MovedTop, budget: Budget) -> Iterator[Candidate | None]:
+def _subsets(sizes: _Sizes, chooser: Top, budget: Budget) -> Iterator[Candidate | None]:
     """Ever smaller subsets of what `chooser` chooses within, until one fits; none where all of it fits."""
+    assert chooser.within is not None
     whole = sizes.of(chooser.within)
     if whole is None or budget.holds(whole):
         return
     # A first guess: a byte budget has to pay for the head and for names as well.
     count = min(whole.elements - 1, budget.elements or (budget.n_bytes or 0) // _PLACED_BYTES)
     while count > 0:
-        subset = Random(count=count, within=chooser.within).attach(sizes.model)  # about as large as the chooser's
+        subset = Random(count=count, within=chooser.within).select(sizes.model)  # about as large as the chooser's
         sized = sizes.selected(replace(chooser, count=count), subset)
         yield sized
         # Asked for another one, so that was too large: fewer by what it has over the budget.

@@ -13,8 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..changes.methods import Method
-from ..changes.notation import method_identity, method_of, method_text, methods_of
+from ..changes.contract import Method
+from ..changes.method_text import method_identity, method_of, method_text, methods_of
 from ..encoders.encoder import Encoder, encoder_of
 from ..engine import resolved
 from ..errors import InputError, suggestion

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,11 +12,12 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..changes.choices import check_measure
+from ..changes.choices import check_estimator
+from ..changes.contract import Method, Trial, add_and_select
 from ..changes.fisher import Fisher, Meter
-from ..changes.methods import LayerNorms, Method
-from ..changes.notation import method_of, method_text
-from ..changes.short_training import head_started
+from ..changes.method_text import method_of, method_text
+from ..changes.methods import LayerNorms
+from ..changes.trial_training import head_started
 from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder, encoder_of
 from ..engine import resolved
@@ -41,7 +41,7 @@ HEAD_BATCH = 32  # texts per step while the head is trained
 def fisher(
     encoder: Encoder | str | Path, task: Any, method: Method | str | None = None, *, examples: int = 1024,
     estimator: str = "empirical",
-    seed: int = 0, head_steps: int = 0, given: str = "nothing", head: str = "auto", pairs: str = "auto",
+    seed: int = 0, head_steps: int = 0, head: str = "auto", pairs: str = "auto",
     head_start: str = "probe", max_length: int = 256, compute: str = "float32", at_least: int = 0, progress: bool = False,
 ) -> Fisher:  # fmt: skip
     """The diagonal Fisher information of the elements that `method` names (LayerNorms() by default), as float32.
@@ -50,8 +50,7 @@ def fisher(
     `info.values[name]` is the mean over `examples` training rows, drawn by `seed`, of the squared gradient of each row's plain
     loss (no class weights, no label smoothing: see changes/fisher.py), in evaluation mode; `estimator` says which labels.
     The head is one that `fit` could start from with this seed (a linear probe of the rows that are measured, or drawn where
-    `head_start` is "random" or they have no labels), after `head_steps` steps of training it alone. With `given`
-    "head" it is only what the head could not have had itself, of norms and biases (see changes/given_head.py). `compute`
+    `head_start` is "random" or they have no labels), after `head_steps` steps of training it alone. `compute`
     "auto" is faster, and right to about 1% of an element. Raises InputError for a task without labels, an unknown
     estimator, gradients that are not numbers, or fewer than `at_least` elements of the encoder to measure.
     """
@@ -67,7 +66,7 @@ def fisher(
         compute=compute,
         tokens_per_batch=TOKENS_PER_BATCH,
     )
-    check_measure(estimator, given)
+    check_estimator(estimator)
     method = LayerNorms() if method is None else method_of(method)
     task = task_of(task)
     encoder = encoder_of(encoder)
@@ -93,15 +92,15 @@ def fisher(
     check_ids(model, tokens)
     if labelled and head_start == "probe" and can_start(model):
         started(encoder, model, tokens, loss, arithmetic, settings)
-    batches = _Batches(tokens, arithmetic)
+    batches = _batches(tokens)
     with seeded(seed, "method"):
-        within = method.attach(model, batches, loss)
+        within, _ = add_and_select(method, model, Trial(batches, loss, task.kind, compute=arithmetic))
     if within.body.count < at_least:
         raise InputError(
             f"{method_text(method)} names {within.body.count:,} elements of the encoder, which is less than the "
             f"{at_least:,} to choose (--count)"
         )
-    meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"), given)
+    meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"))
     at_head = head_started(model, batches, loss, head_steps, TOKENS_PER_BATCH, arithmetic)
     with at_head, meter.measuring(arithmetic):
         _measure(meter, tokens, shown=progress)
@@ -109,7 +108,7 @@ def fisher(
     notes = {
         "encoder": encoder.name, "revision": encoder.revision, "encoder_sha256": encoder.sha256, "task": task.name,
         "method": method_text(method), "head": form.head, "pairs": form.pairs, "head_start": head_start,
-        "head_steps": head_steps, "given": given, "seed": seed,
+        "head_steps": head_steps, "seed": seed,
         "max_length": min(max_length, encoder.max_length), "compute": compute,
     }  # fmt: skip
     return meter.result(rows, notes)
@@ -143,19 +142,9 @@ def _rows(task: Task, examples: int, seed: int, *, labelled: bool) -> np.ndarray
     return torch.randperm(len(task.train), generator=generator(seed, "fisher")).numpy()[:examples]
 
 
-@dataclass(frozen=True)
-class _Batches:
-    """The rows as Batches of HEAD_BATCH texts, in the order in which they were drawn.
-
-    A method that runs them does so in the arithmetic `compute`.
-    """
-
-    tokens: Tokens
-    compute: Compute
-
-    def __iter__(self) -> Iterator[Any]:
-        for i in range(0, len(self.tokens), HEAD_BATCH):
-            yield self.tokens.take(range(i, min(i + HEAD_BATCH, len(self.tokens))))
+def _batches(tokens: Tokens) -> list[Any]:
+    """The rows as Batches of HEAD_BATCH texts, in the order in which they were drawn."""
+    return [tokens.take(range(i, min(i + HEAD_BATCH, len(tokens)))) for i in range(0, len(tokens), HEAD_BATCH)]
 
 
 def _measure(meter: Meter, tokens: Tokens, shown: bool) -> None:

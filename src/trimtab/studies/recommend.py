@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..changes.contract import Method
 from ..changes.fisher import Fisher
-from ..changes.methods import Full, Method
-from ..changes.notation import method_text, parse_method
+from ..changes.method_text import method_text, parse_method
+from ..changes.methods import Full
 from ..encoders.encoder import Encoder, encoder_of
 from ..encoders.parameter_kinds import NORM_KINDS, parts_of
 from ..errors import InputError, counted

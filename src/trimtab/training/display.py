@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..changes.contract import trial_of
 from ..changes.fisher import cost_note
-from ..changes.fisher_top import FisherTop
-from ..changes.methods import trial_of
-from ..changes.notation import method_text
+from ..changes.method_text import method_text
+from ..changes.scores.fisher import FisherInformation
 from ..errors import counted
 from ..results.formatting import rough_duration, share
 from ..tasks.data_report import survey
@@ -94,9 +94,10 @@ class Display:
         self._say(survey(task).lines())
         if method is not None and (trial := trial_of(method)):
             self._say([f"first {method_text(method)} chooses, by {trial}"])
-            if isinstance(method, FisherTop):
-                rows = min(method.examples, len(task.train))
-                self._say(cost_note(method.estimator, task.kind, len(task.classes), rows))
+            score = getattr(method, "score", None)
+            if isinstance(score, FisherInformation):
+                rows = min(score.examples, len(task.train))
+                self._say(cost_note(score.estimator, task.kind, len(task.classes), rows))
 
     def _announce(self, begun: Begun) -> None:
         """Says what will be trained, what truncation cuts and whether it goes on from a checkpoint; starts the bar."""

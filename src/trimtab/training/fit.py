@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import torch
 
-from ..changes.methods import Method, trial_of
-from ..changes.notation import method_of
+from ..changes.contract import Method, trial_of
+from ..changes.method_text import method_of
 from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder, encoder_of
 from ..encoders.places import Place

@@ -56,7 +56,7 @@ def fit_recipe(
         header_of(recipe.start_from)
     place = find_place(recipe.encoder, recipe.revision)
 
-    from ..changes.notation import parse_method
+    from ..changes.method_text import parse_method
     from ..encoders.encoder import load
     from .fit import fit
     from .more_epochs import more_epochs

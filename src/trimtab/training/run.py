@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..changes.delta import TENSORS, Delta
-from ..changes.notation import method_text
+from ..changes.method_text import method_text
 from ..changes.selection import Selection
 from ..encoders.parameter_kinds import grid, layers_of
 from ..errors import InputError
@@ -93,7 +93,7 @@ def finished_run(
     name = folder.resolve().name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
     delta = Delta.extract(
         bench.model, bench.selection, bench.encoder, bench.task.description(), bench.method,
-        head=bench.settings.head, pairs=bench.settings.pairs, max_length=bench.max_length,
+        additions=bench.additions, head=bench.settings.head, pairs=bench.settings.pairs, max_length=bench.max_length,
         notes={"metric": bench.task.metric, "validation": scores, "trimtab": VERSION, "head": bench.form.reason},
     )  # fmt: skip
     details = _details(bench, state, name, stopped, scores, logits, said)

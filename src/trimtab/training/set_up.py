@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..changes.methods import Method, trial_of
+from ..changes.contract import Method, trial_of
 from ..changes.selection import Selection
 from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder, limit_note
@@ -22,7 +22,6 @@ from ..tasks.losses import TaskLoss, task_loss
 from ..tasks.task import Rows, Task
 from ..tasks.token_cache import tokenized
 from ..tasks.unknown_tokens import empty_rows, lowered_note, unknown_tokens
-from .choosing import chosen_before, chosen_by
 from .head_choice import Form, chosen_form
 from .head_start import has_probe, is_last_map, started
 from .linear_probe import can_start, write_constant
@@ -30,6 +29,7 @@ from .logits import check_ids
 from .memory_estimate import estimated
 from .optimizer import SelectedAdamW
 from .ranks import ALONE, Ranks, device
+from .selecting import chosen_before, chosen_by
 from .start_from import Start
 from .workbench import Workbench
 
@@ -78,9 +78,9 @@ def set_up(
         start = started(encoder, model, train, loss, compute, settings, ranks)
     began = time.perf_counter()
     if began_with is None:
-        selection = chosen_by(method, model, train, loss, settings, compute)
+        selection, additions = chosen_by(method, model, train, loss, settings, compute)
     else:
-        selection = chosen_before(method, model, began_with, settings)
+        selection, additions = chosen_before(method, model, began_with, settings)
     choosing_seconds = time.perf_counter() - began
     # A choice that was measured may differ in an element between two machines, and gradients are added up by position.
     selection = Selection(selection.parts, ranks.agreed(dict(selection.elements)))
@@ -104,7 +104,7 @@ def set_up(
         train, validation, validation_rows, max_length, compute, memory, ranks, private, choosing_seconds, form, solves, start,
         token_lines=limit_note(encoder, asked) + lowered_note(encoder.tokenizer) + train_lines + validation_lines
         + (begun.lines(task, settings) if begun else []),
-        unknown_share=unknown, begun=begun,
+        unknown_share=unknown, begun=begun, additions=additions,
     )  # fmt: skip
     bench.memory = replace(memory, mapped=bench.prefix_bytes())
     return bench

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..changes.contract import Method
 from ..changes.delta import Delta
-from ..changes.methods import Method
-from ..changes.notation import method_text
+from ..changes.method_text import method_text
 from ..encoders.choices import AUTO, Compute
 from ..encoders.encoder import Encoder
 from ..encoders.heads import ModelWithHead, last_map

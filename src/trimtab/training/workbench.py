@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..changes.methods import Method
-from ..changes.notation import method_identity
+from ..changes.contract import Additions, Method
+from ..changes.method_text import method_identity
 from ..changes.selection import Selection
 from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder
@@ -68,6 +68,7 @@ class Workbench:
     token_lines: list[str] = field(default_factory=list)  # sentences on unknown tokens, and on rows that hold none
     unknown_share: float = 0.0  # of the tokens of the training rows
     begun: Start | None = None  # the run that it starts from
+    additions: Additions = field(default_factory=Additions)  # what the method has added to the model
     prefixes: dict[str, Prefix] = field(default_factory=dict)  # of "train" and "validation", once cached
     # Steps whose losses nobody has read: the number of each, its groups' sums of losses and the gradient's norm, its rows.
     _unread: list[tuple[int, Tensor, int]] = field(default_factory=list)

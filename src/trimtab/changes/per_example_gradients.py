@@ -53,7 +53,7 @@ class Watched:
 Take = Callable[[Watched, Tensor | None, Tensor, "Segments"], None]
 
 
-class ByText:
+class PerExampleGradients:
     """Watches the parameters `names` of `model`: behind every backward pass, `take` is called with each module's part of it.
 
     `kinds` are the classes of modules whose weights and biases `take` knows what to do with. `rest` are the parameters that
@@ -82,7 +82,7 @@ class ByText:
                 self.rest |= set(members)
 
     @contextmanager
-    def watching(self) -> Iterator[ByText]:
+    def watching(self) -> Iterator[PerExampleGradients]:
         """Hooks on the model, within the block."""
         hooks = [
             watched.module.register_forward_hook(self._hook(watched), with_kwargs=True) for watched in self._watched

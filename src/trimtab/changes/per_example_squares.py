@@ -1,4 +1,4 @@
-"""Sums over texts of squared gradients, one gradient per text, from one backward pass over all of them (by_text.py)."""
+"""Sums over texts of squared gradients, one gradient per text, from one backward pass (per_example_gradients.py)."""
 
 # Shapes: R rows of an activation, B texts, G groups of texts, I inputs, O outputs, H width.
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .by_text import ByText, Segments, Watched, bias_gradients, norm_gradients
+from .per_example_gradients import PerExampleGradients, Segments, Watched, bias_gradients, norm_gradients
 
 
 class SquaredGradients:
     """`sums[name][g]` grows with every backward pass by the squared gradients of the texts of group g, added up; float32.
 
-    Of the parameters `names` of `model`. Those in `by_text.rest` stay 0 until `add` is called.
+    Of the parameters `names` of `model`. Those in `per_example.rest` stay 0 until `add` is called.
     """
 
     def __init__(self, model: nn.Module, names: list[str], n_groups: int = 1):
@@ -26,10 +26,10 @@ class SquaredGradients:
         self.sums = {
             name: torch.zeros(n_groups, *parameters[name].shape, device=parameters[name].device) for name in names
         }
-        self.by_text = ByText(model, names, tuple(_RULES), self._take, n_groups)
+        self.per_example = PerExampleGradients(model, names, tuple(_RULES), self._take, n_groups)
 
     def add(self, name: str, gradient: Tensor, group: int) -> None:
-        """Adds the squared gradient of one text, for the parameters in `by_text.rest`."""
+        """Adds the squared gradient of one text, for the parameters in `per_example.rest`."""
         self.sums[name][group].addcmul_(gradient.float(), gradient.float())
 
     def _take(self, watched: Watched, inputs: Tensor | None, gradient: Tensor, texts: Segments) -> None:

@@ -1,12 +1,18 @@
 """Methods as text, there and back."""
 
+import dataclasses
+import typing
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab.changes.fisher_top import Chosen, FisherTop
-from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Lora, Random, Union
-from trimtab.changes.notation import method_identity, method_text, parse_method
+from trimtab.changes.choices import METHOD, NAMES, OPTIONS, check_names
+from trimtab.changes.contract import Method
+from trimtab.changes.lora import Lora
+from trimtab.changes.method_text import METHODS, SCORES, method_identity, method_text, parse_method
+from trimtab.changes.methods import Biases, Chosen, Full, Head, LastLayers, LayerNorms, Union
+from trimtab.changes.top import FisherTop, Random, Top
 from trimtab.errors import InputError
 
 chosen = st.one_of(
@@ -41,9 +47,9 @@ def test_text_reads_back_as_the_same_method(method):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("random:share=0.5,within=lora", "only a part of what LoRA adds"),
-        ("biases+fisher_top:share=0.5,within=(layer_norms+lora)", "only a part of what LoRA adds"),
-        ("lora+moved_top:count=5,within=random:share=0.5,within=lora", "only a part of what LoRA adds"),
+        ("random:share=0.5,within=lora", "only a part of what lora adds"),
+        ("biases+fisher_top:share=0.5,within=(layer_norms+lora)", "only a part of what lora adds"),
+        ("lora+moved_top:count=5,within=random:share=0.5,within=lora", "only a part of what lora adds"),
         ("lyer_norms", "did you mean layer_norms"),
         ("", "unknown method ''"),
         ("lora:rnk=3", "did you mean rank"),
@@ -108,3 +114,37 @@ class OwnMethod:
 def test_a_users_own_method_is_known_again_in_another_process():
     assert method_identity(OwnMethod(3)) == method_identity(OwnMethod(3)) != method_identity(OwnMethod(4))
     assert method_text(OwnMethod(3)).endswith("OwnMethod(steps=3)")
+
+
+def options_of(kind: type) -> dict[str, object]:
+    """The fields of a method or score with their types, less None, and with the text of a method for a method."""
+    hints = typing.get_type_hints(kind)
+    found = {}
+    for field in dataclasses.fields(kind):
+        (wanted,) = {*(typing.get_args(hints[field.name]) or (hints[field.name],))} - {type(None)}
+        found[field.name] = METHOD if wanted is Method else wanted
+    return found
+
+
+def test_names_and_options_known_without_torch_are_those_of_the_classes() -> None:
+    assert sorted(NAMES) == sorted([*METHODS, *SCORES])
+    for name, kind in METHODS.items():
+        assert OPTIONS[name] == options_of(kind)
+        assert list(OPTIONS[name]) == list(options_of(kind)), "errors list them in this order"
+    own = options_of(Top)
+    assert own.pop("score")
+    for name, score in SCORES.items():
+        assert OPTIONS[name] == options_of(score) | own
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fisher_top:share=0.1,given=head", "fisher_top:share=0.1,granularity=vector", "fisher_top:count=5,per=layer",
+        "layer_norms+moved_top:count=5,by=gain,within=biases", "random:count=3,within=moved_top:count=5,per=all",
+    ],
+)  # fmt: skip
+def test_options_that_are_gone_are_refused_with_the_reason(text: str) -> None:
+    for read in (parse_method, check_names):
+        with pytest.raises(InputError, match=r"\w+_top:\w+=\w+ was removed: .*commit a657e39 still has it"):
+            read(text)

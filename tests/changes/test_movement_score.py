@@ -1,4 +1,4 @@
-"""MovedTop, against the same short training written with plain autograd on padded texts."""
+"""The score movement, against the same short training written with plain autograd on padded texts."""
 
 from typing import Any
 
@@ -8,12 +8,11 @@ from small import make_task
 from torch.nn import functional
 
 import trimtab
-from trimtab.changes import short_training
-from trimtab.changes.fisher_top import FisherTop
-from trimtab.changes.methods import Biases, LayerNorms, Random
-from trimtab.changes.moved_top import MovedTop
-from trimtab.changes.notation import method_text, parse_method
-from trimtab.changes.ranking import highest, top_of
+from trimtab.changes import trial_training
+from trimtab.changes.contract import Trial
+from trimtab.changes.method_text import method_text, parse_method
+from trimtab.changes.methods import Biases, LayerNorms
+from trimtab.changes.top import FisherTop, MovedTop, Random
 from trimtab.encoders.inputs import ModelInputs
 from trimtab.encoders.parameter_kinds import parts_of
 from trimtab.engine import PreparedModel
@@ -41,8 +40,8 @@ def batches_of(encoder: Any) -> list[Any]:
     return [tokens.take(range(i, i + 8)) for i in range(0, 24, 8)]
 
 
-def by_hand(model: Any, batches: list[Any], method: Any, clip: float) -> dict[str, dict[str, torch.Tensor]]:
-    """Distance and gain of every element of LayerNorm after STEPS steps of AdamW without decay."""
+def by_hand(model: Any, batches: list[Any], method: Any, clip: float) -> dict[str, torch.Tensor]:
+    """How far every element of `method` goes in STEPS steps of AdamW without decay."""
     names = method.attach(model).elements
     parameters = {n: p for n, p in model.named_parameters() if n in names}
     head = [p for n, p in model.named_parameters() if parts_of(model)[n].is_head]
@@ -52,47 +51,29 @@ def by_hand(model: Any, batches: list[Any], method: Any, clip: float) -> dict[st
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     start = {n: p.detach().clone() for n, p in parameters.items()}
-    gain = {n: torch.zeros_like(p) for n, p in parameters.items()}
     model.eval()
     for step in range(STEPS):
         batch = batches[step % len(batches)]
         optimizer.zero_grad()
         functional.cross_entropy(padded_logits(model, ModelInputs(batch.ids)), batch.labels).backward()
-        old = {n: (p.detach().clone(), p.grad.clone()) for n, p in parameters.items()}
         norm = torch.nn.utils.clip_grad_norm_([*parameters.values(), *head], clip)
         assert norm > clip, "clipping does not matter here"
         optimizer.step()
-        for n, p in parameters.items():
-            value, gradient = old[n]
-            gain[n] -= gradient * (p.detach() - value)
-    return {"distance": {n: (p.detach() - start[n]).abs() for n, p in parameters.items()}, "gain": gain}
+    return {n: (p.detach() - start[n]).abs() for n, p in parameters.items()}
 
 
-@pytest.mark.parametrize("by", ["distance", "gain"])
-def test_the_elements_that_did_most(by: str, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_training, "CLIP", 0.05)
+def test_the_elements_that_moved_farthest(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial_training, "CLIP", 0.05)
     task, batches = make_task(), batches_of(encoder)
-    expected = by_hand(encoder.with_head(task, 0), batches, LayerNorms(), 0.05)[by]
+    expected = by_hand(encoder.with_head(task, 0), batches, LayerNorms(), 0.05)
     model = encoder.with_head(task, 0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = MovedTop(count=40, steps=STEPS, by=by).attach(model, batches, task_loss(task))
-    wanted = highest(LayerNorms().attach(model), expected, 40)
+    found = MovedTop(count=40, steps=STEPS).attach(model, batches, task_loss(task))
+    pool = LayerNorms().attach(model)
+    wanted = pool.highest(pool.values_of(expected), 40)
     assert (found & wanted).count >= 39  # rounding may swap two at the edge
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(p.requires_grad for p in model.parameters())
-
-
-@pytest.mark.parametrize("options", [{"per": "layer"}, {"per": "parameter"}, {"granularity": "vector"}], ids=str)
-def test_the_elements_that_did_most_in_groups(options: Any, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_training, "CLIP", 0.05)
-    task, batches = make_task(), batches_of(encoder)
-    model, pool = encoder.with_head(task, 0), LayerNorms().attach(encoder.with_head(task, 0))
-    gain = by_hand(encoder.with_head(task, 0), batches, LayerNorms(), 0.05)["gain"]
-    found = MovedTop(count=100, steps=STEPS, by="gain", **options).attach(model, batches, task_loss(task))
-    wanted = top_of(pool, gain, "by hand", count=100, **options)
-    assert found.count == wanted.count
-    assert (found - wanted).count <= 1
-    assert (found - highest(pool, gain, 100)).count > 4, "the option decides little"
 
 
 def test_within_a_part_of_parameters_only_that_part_moves(encoder: Any) -> None:
@@ -108,11 +89,11 @@ def test_within_a_part_of_parameters_only_that_part_moves(encoder: Any) -> None:
 
 
 def test_it_can_be_fitted_and_written(encoder: Any) -> None:
-    run = trimtab.fit(encoder, make_task(), MovedTop(share=0.1, steps=2, per="layer"), epochs=1)
+    run = trimtab.fit(encoder, make_task(), MovedTop(share=0.1, steps=2), epochs=1)
     assert run.delta.count_body == round(
         0.1 * trimtab.fit(encoder, make_task(), LayerNorms(), epochs=1).delta.count_body
     )
-    text = "moved_top:share=0.1,steps=5,by=gain,per=layer,within=biases"
+    text = "moved_top:share=0.1,steps=5,within=biases"
     assert method_text(parse_method(text)) == text
 
 
@@ -120,7 +101,7 @@ def test_bad_options_are_refused(encoder: Any) -> None:
     task, model = make_task(), encoder.with_head(make_task(), 0)
     batches, loss = batches_of(encoder), task_loss(task)
     for options, message in (
-        ({"share": 0.1, "by": "luck"}, "by=luck"), ({"share": 0.1, "steps": 0}, "steps=0"), ({"share": 2}, "share=2"),
+        ({"share": 0.1, "steps": 0}, "steps=0"), ({"share": 2}, "share=2"),
         ({}, "either"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
@@ -132,9 +113,6 @@ def test_bad_options_are_refused(encoder: Any) -> None:
 def test_batches_are_run_in_pieces_to_the_same_end(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     task, batches, sizes = make_task(), batches_of(encoder), []
 
-    class Bounded(list):
-        most_tokens = 24
-
     observed = PreparedModel.observed
 
     def watched(prepared: PreparedModel, inputs: ModelInputs) -> Any:
@@ -144,7 +122,8 @@ def test_batches_are_run_in_pieces_to_the_same_end(encoder: Any, monkeypatch: py
     monkeypatch.setattr(PreparedModel, "observed", watched)
     for method in (MovedTop(count=40, steps=STEPS), FisherTop(count=40, examples=24, head_steps=2)):
         whole, cut = (
-            method.attach(encoder.with_head(task, 0), some, task_loss(task)) for some in (batches, Bounded(batches))
+            method.select(encoder.with_head(task, 0), Trial(batches, task_loss(task), task.kind, most_tokens))
+            for most_tokens in (None, 24)
         )
         assert (whole & cut).count >= 39
     pieces = sizes[-10:]  # of the last measurement, which was bounded
@@ -153,14 +132,12 @@ def test_batches_are_run_in_pieces_to_the_same_end(encoder: Any, monkeypatch: py
 
 
 def test_what_is_wrong_is_said_before_anything_is_tried(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for wrong in ({"by": "size"}, {"steps": 0}, {"granularity": "row"}, {"per": "head"}):
-        with pytest.raises(InputError, match=f"moved_top:{next(iter(wrong))}="):
-            MovedTop(share=0.1, **wrong)
-    for wrong in ({"granularity": "row"}, {"per": "head"}, {"estimator": "true"}, {"given": "tail"}):
-        with pytest.raises(InputError, match=next(iter(wrong))):
-            FisherTop(share=0.1, **wrong)
-    for place in ("moved_top.train_briefly", "fisher_top.head_started"):
-        monkeypatch.setattr(f"trimtab.changes.{place}", lambda *args, **options: pytest.fail("it was tried"))
+    with pytest.raises(InputError, match="moved_top:steps=0"):
+        MovedTop(share=0.1, steps=0)
+    with pytest.raises(InputError, match="estimator must be one of"):
+        FisherTop(share=0.1, estimator="true")
+    for place in ("movement.train_briefly", "fisher.head_started"):
+        monkeypatch.setattr(f"trimtab.changes.scores.{place}", lambda *args, **options: pytest.fail("it was tried"))
     task = make_task()
     for method in (MovedTop, FisherTop):
         for size in ({"count": 10**7}, {"share": 2.0}, {}):

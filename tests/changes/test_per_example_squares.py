@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trimtab.changes.squares import SquaredGradients
+from trimtab.changes.per_example_squares import SquaredGradients
 
 ROWS = [3, 1, 4]
 
@@ -60,15 +60,15 @@ def test_sums_are_those_of_a_loop(rows: list[int]) -> None:
     groups = [i % 2 for i in range(len(rows))]
     expected = loop(model, ids, weights, rows, groups)
     squares = SquaredGradients(model, list(expected), n_groups=2)
-    assert squares.by_text.rest == {"shift"}
+    assert squares.per_example.rest == {"shift"}
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    with squares.by_text.watching():
+    with squares.per_example.watching():
         for _ in range(2):  # sums grow
-            squares.by_text.begin(Rows(rows), torch.tensor(groups))
+            squares.per_example.begin(Rows(rows), torch.tensor(groups))
             (model(ids) * weights).sum().backward()
-            squares.by_text.end()
-    for name in expected.keys() - squares.by_text.rest:
+            squares.per_example.end()
+    for name in expected.keys() - squares.per_example.rest:
         torch.testing.assert_close(squares.sums[name], 2 * expected[name], rtol=1e-5, atol=1e-9, msg=name)
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -81,17 +81,17 @@ def test_what_cannot_be_seen_by_text_is_found_by_a_probe() -> None:
         return model[0](torch.randn(8, 4)).sum() + shared.sum()
 
     squares = SquaredGradients(model, [name for name, _ in model.named_parameters()])
-    with squares.by_text.watching():
-        squares.by_text.probe(Rows(ROWS), forward)
-    assert squares.by_text.rest == {"1.weight", "1.bias"}
+    with squares.per_example.watching():
+        squares.per_example.probe(Rows(ROWS), forward)
+    assert squares.per_example.rest == {"1.weight", "1.bias"}
 
 
 def test_only_what_is_wanted_is_kept() -> None:
     model = nn.Linear(4, 2)
     squares = SquaredGradients(model, ["bias"])
     assert squares.sums.keys() == {"bias"}
-    with squares.by_text.watching():
-        squares.by_text.begin(Rows([2]), torch.tensor([0]))
+    with squares.per_example.watching():
+        squares.per_example.begin(Rows([2]), torch.tensor([0]))
         model(torch.ones(2, 4)).sum().backward()
-        squares.by_text.end()
+        squares.per_example.end()
     assert squares.sums["bias"].tolist() == [[4.0, 4.0]]

@@ -1,4 +1,4 @@
-"""FisherTop and saved selections: what is chosen is the top of a measurement, with every option."""
+"""The score Fisher information, and saved selections: what is chosen is the top of a measurement, with every option."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from measuring import AT, measured, model_of, tokens_of, two_batches
 from small import make_task
 
 from trimtab.changes.fisher import Meter
-from trimtab.changes.fisher_top import Chosen, FisherTop
-from trimtab.changes.methods import Biases, Head, LayerNorms, Random
-from trimtab.changes.notation import method_text, parse_method
-from trimtab.changes.short_training import head_started
+from trimtab.changes.method_text import method_text, parse_method
+from trimtab.changes.methods import Biases, Chosen, Head, LayerNorms
+from trimtab.changes.top import FisherTop, Random
+from trimtab.changes.trial_training import head_started
 from trimtab.encoders.inputs import ModelInputs
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
@@ -25,16 +25,15 @@ def float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trimtab.engine.linear.bfloat16_pays", lambda device: False)
 
 
-MEASURE, TOP = ("estimator", "given"), ("share", "count", "granularity", "per")  # what the options are passed on to
+MEASURE, TOP = ("estimator",), ("share", "count")  # what the options are passed on to
 
 
 @pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"share": 0.1}, {"share": None, "count": 100}, {"estimator": "exact"}, {"examples": AT + 3}, {"given": "head"},
-        {"granularity": "vector"}, {"per": "layer"}, {"per": "parameter"}, {"within": Biases()},
-        {"within": Biases(), "per": "layer"},
+        {}, {"share": 0.1}, {"share": None, "count": 100}, {"estimator": "exact"}, {"examples": AT + 3},
+        {"within": Biases()},
     ],
     ids=str,
 )  # fmt: skip
@@ -84,7 +83,7 @@ def test_the_head_may_be_trained_first_and_comes_back(encoder: Any) -> None:
 def test_text_and_back() -> None:
     method = FisherTop(share=0.2, head_steps=10, within=Biases(which="query"))
     assert parse_method(method_text(method)) == method
-    assert parse_method("fisher_top:count=5,estimator=exact").estimator == "exact"
+    assert parse_method("fisher_top:count=5,estimator=exact").score.estimator == "exact"
 
 
 @pytest.mark.parametrize("option", ["examples=0", "examples=-5", "head_steps=-1"])
@@ -100,9 +99,8 @@ def test_without_a_task(encoder: Any) -> None:
 
 def test_nothing_to_choose_from_is_refused(encoder: Any) -> None:
     model = model_of(encoder, "single_label")
-    for given in ("nothing", "head"):
-        with pytest.raises(InputError, match="nothing to choose from"):
-            FisherTop(count=1, given=given, within=Head()).attach(model, [], task_loss(make_task()))
+    with pytest.raises(InputError, match="nothing to choose from"):
+        FisherTop(count=1, within=Head()).attach(model, [], task_loss(make_task()))
 
 
 def test_a_saved_selection(encoder: Any, encoder_of: Any, tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""LoRA: low-rank updates beside linear maps, which peft injects; all that is known of them by name is here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from numbers import Real
+from typing import Any, ClassVar
+
+from torch import nn
+
+from ..encoders.parameter_kinds import parts_of
+from ..errors import InputError
+from .contract import NO_TRIAL, Addition, Additions, Choosing, Defaults, Trial
+from .methods import check_present, found, kinds_named
+from .selection import Selection
+
+_DEFAULT_TARGETS = ("query", "value", "query_key_value")
+_TARGETS = ("query", "key", "value", "query_key_value", "attention_output", "intermediate", "output")
+_GROUPS = {"default": _DEFAULT_TARGETS, "all": _TARGETS}
+
+
+@dataclass(frozen=True)
+class Lora(Choosing):
+    """Low-rank updates (arXiv 2106.09685), injected by peft: W x + (alpha / rank) B A x, with A and B trained.
+
+    `targets`: the kinds of linear maps, joined by "+"; "default" is query and value, "all" every map of the layers.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: str = "default"
+    defaults: ClassVar[Defaults] = Defaults(lr=1e-3, head_lr=1e-2)
+    adds: ClassVar[str] = "lora"
+
+    def __post_init__(self):
+        # 8 and 8.0 are one alpha, and so one text and one identity.
+        for name, kind in (("rank", int), ("alpha", float), ("dropout", float)):
+            value: Any = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool) or (kind is int and value % 1 != 0):
+                raise InputError(f"lora:{name}={value} is not a {'whole ' if kind is int else ''}number")
+            if not math.isfinite(value):
+                raise InputError(f"lora:{name}={value} is not a finite number")
+            object.__setattr__(self, name, kind(float(value)))
+
+    def add(self, model: nn.Module) -> Additions:
+        """Raises InputError for a target that the encoder does not have, a bad option, or a missing peft."""
+        present = {*_kinds_of_maps(model).values()} & {*_TARGETS}
+        kinds_named(self.targets, "lora:targets", _GROUPS)
+        check_present(self.targets, "lora:targets", _GROUPS, present, "linear maps")
+        return self.add_again(model)
+
+    def add_again(self, model: nn.Module) -> Additions:
+        """`add`, for the delta of an older version too, which took targets that an encoder does not have."""
+        if self.rank < 1 or not 0 <= self.dropout < 1:
+            raise InputError(f"lora needs rank >= 1 and 0 <= dropout < 1, not rank={self.rank}, dropout={self.dropout}")
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ImportError:
+            raise InputError("LoRA needs peft: pip install 'trimtab[lora]'") from None
+        # Parameters say of what kind they are; peft asks for the paths of their modules.
+        kinds = kinds_named(self.targets, "lora:targets", _GROUPS)
+        targets = sorted(path for path, kind in _kinds_of_maps(model).items() if kind in kinds)
+        if not targets:
+            raise InputError(f"this encoder has no linear maps of kind {self.targets} for LoRA")
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets)  # type: ignore[arg-type]
+        inject_adapter_in_model(config, model)
+        names = (name for name, part in parts_of(model).items() if part.kind == "lora")
+        return Additions((Addition(self.adds, asdict(self)),), frozenset(names))
+
+    def select(self, model: nn.Module, trial: Trial = NO_TRIAL) -> Selection:
+        return found(parts_of(model), lambda part: part.kind == "lora", "LoRA added nothing to this encoder")
+
+    def fold(self, model: nn.Module) -> None:
+        """Adds each update in `model` to its weight and puts the plain linear maps back, in place."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        for path, layer in [(path, m) for path, m in model.named_modules() if isinstance(m, BaseTunerLayer)]:
+            # peft's own arithmetic: W + scale B A in float32.
+            layer.merge()
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, layer.get_base_layer())
+        # Or transformers would save the merged model as an adapter of itself.
+        if hasattr(model, "peft_config"):
+            del model.peft_config
+
+
+def additions_in(described: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The additions that a delta's header names; up to format 4 it knew of LoRA alone, and listed its options."""
+    loras: Iterable[dict[str, Any]] = described.get("loras", ())
+    return described.get("additions", [{"name": Lora.adds, "options": options} for options in loras])
+
+
+def _kinds_of_maps(model: nn.Module) -> dict[str, str]:
+    """The kind of each linear map, by its path."""
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    kinds = {name.rpartition(".")[0]: part.kind for name, part in parts_of(model).items()}
+    return {path: kind for path, kind in kinds.items() if path in linear}

@@ -15,7 +15,7 @@ method_text.SCORES, and its options in choices.OPTIONS, which is read without to
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 

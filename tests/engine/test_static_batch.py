@@ -38,7 +38,8 @@ def test_slots_hold_the_packed_batch_and_padding(family: str) -> None:
         slots.fill(inputs, labels, 0.25)
         missing = 128 - sum(lengths)
         filling = np.full(missing, model.config.pad_token_id or 0, np.int32)
-        expected = pack(model, inputs.with_text(filling))
+        zeros = None if types is None else [*types, np.zeros(missing, np.int32)]
+        expected = pack(model, ModelInputs([*ids, filling], zeros))
         found = slots.batch()
         n = sum(lengths)
         assert torch.equal(found.input_ids, expected.input_ids)

@@ -5,11 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Protocol, Self, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,17 +13,6 @@ from ..encoders.heads import ModelWithHead, texts_per_row
 from ..encoders.inputs import ModelInputs
 from .packed import PackedBatch, PackedModel, pack
 from .padded import padded_logits
-
-
-class TextRows(Protocol):
-    """Rows of texts as token ids, all texts of a row one behind the other."""
-
-    @property
-    def ids(self) -> Sequence[np.ndarray]: ...
-    def take(self, rows: Sequence[int]) -> Self: ...
-
-
-T = TypeVar("T", bound=TextRows)
 
 
 class ObservedTexts:
@@ -64,17 +49,3 @@ class ObservedTexts:
         if count == len(lengths):
             return [min(each, count - i) for i in range(0, count, each)]
         return [1] * count if count == len(lengths) // each else None  # in a head that has joined pairs
-
-
-def pieces(batch: T, most_tokens: int | None, *, alike: bool) -> list[T]:
-    """As `PreparedModel.pieces` says; `alike` where texts of different lengths would change each other's answers."""
-    most = math.inf if most_tokens is None else most_tokens
-    ends, tokens = [0], 0
-    for i, ids in enumerate(batch.ids if alike or most_tokens is not None else ()):
-        if i > ends[-1] and (tokens + len(ids) > most or (alike and len(ids) != len(batch.ids[i - 1]))):
-            ends.append(i)
-            tokens = 0
-        tokens += len(ids)
-    if len(ends) == 1:
-        return [batch]
-    return [batch.take(range(*bounds)) for bounds in pairwise([*ends, len(batch.ids)])]

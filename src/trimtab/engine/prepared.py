@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..encoders.choices import Compute
 from ..encoders.heads import ModelWithHead, texts_per_row
-from ..encoders.inputs import ModelInputs
+from ..encoders.inputs import ModelInputs, TextRows, pieces
 from ..encoders.parameter_kinds import layers_of
 from ..errors import InputError, first_line
 from . import linear
@@ -23,7 +23,7 @@ from .dropout import POOL_VALUES
 from .packed import PackedModel, pack
 from .padded import bucketed_logits, warn_padded
 from .patches import Patches, bfloat16_forwards, is_patched, patch_everywhere
-from .per_example_rows import ObservedTexts, TextRows, pieces
+from .per_example_rows import ObservedTexts
 from .proof import check_training, evaluating, observe, padding_matters, probe_inputs
 from .sparse_gradient import SparseGradients
 

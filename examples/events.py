@@ -10,7 +10,10 @@ import sys
 import trimtab
 
 n_rows = int(sys.argv[1]) if sys.argv[1:] else None  # python examples/events.py [TRAINING_ROWS]
-with trimtab.steps("minilm", "helpdesk", epochs=20, train_limit=n_rows) as steps, open("validations.csv", "w") as file:
+with (
+    trimtab.steps("minilm", "helpdesk", eval_steps=20, train_limit=n_rows) as steps,
+    open("validations.csv", "w") as file,
+):
     for event in steps:
         if isinstance(event, trimtab.Validation):
             csv.writer(file).writerow([event.step, event.seconds, event.loss, event.scores["accuracy"]])

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from trimtab.cache import cache_folder
 from trimtab.errors import InputError, counted
-from trimtab.files import replacing, write_json, write_text
+from trimtab.files import BAD_TENSORS, open_tensors, replacing, write_json, write_tensors, write_text
 from trimtab.randomness import stream_seed
 
 
@@ -22,6 +23,30 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tensors_and_header_there_and_back(tmp_path):
+    path, tensors = tmp_path / "t.safetensors", {"a": torch.arange(3), "b": torch.ones(2, 2)}
+    write_tensors(path, tensors, {"said": '{"n": 1}', "word": "x"})
+    with open_tensors(path, "pt") as file:
+        assert (file.names, file.described("said"), file.header["word"]) == (["a", "b"], {"n": 1}, "x")
+        assert all(torch.equal(value, tensors[name]) for name, value in file.tensors().items())
+    with open_tensors(path) as file:
+        (found,) = file.tensors(["a"]).values()
+    assert found.tolist() == [0, 1, 2]
+
+
+def test_a_file_that_is_none_of_tensors_or_lacks_a_header_is_told_by_its_errors(tmp_path):
+    path = tmp_path / "t.safetensors"
+    with pytest.raises(FileNotFoundError), open_tensors(path):
+        pass
+    path.write_text("no tensors")
+    with pytest.raises(BAD_TENSORS), open_tensors(path):
+        pass
+    for header in ({}, {"said": "no JSON"}):
+        write_tensors(path, {"a": torch.ones(1)}, header)
+        with pytest.raises(BAD_TENSORS), open_tensors(path) as file:
+            file.described("said")
 
 
 def test_a_full_disk_is_said_plainly(tmp_path):

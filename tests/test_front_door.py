@@ -77,7 +77,7 @@ def test_the_loop_of_ones_own_runs_on_a_small_encoder(encoder, tmp_path, monkeyp
     rows = [f"{text},{ANIMALS[first_animal(text)]}" for text in sentences(64, 3)]
     (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["events.py", "16"])
+    monkeypatch.setattr(sys, "argv", ["events.py", "56"])
     code = (ROOT / "examples" / "events.py").read_text()
     small = code.replace('"minilm"', repr(str(encoder.folder))).replace('"helpdesk"', '"rows.csv"')
     names: dict = {}

@@ -1,12 +1,24 @@
 """The memory of this process, as it is measured and handed back."""
 
 import platform
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from trimtab import process_memory
-from trimtab.process_memory import Tidy, free_bytes, peak_bytes, private_bytes, resident_bytes
+from trimtab.process_memory import (
+    Tidy,
+    forget_pages,
+    free_bytes,
+    mapped_ranges,
+    peak_bytes,
+    private_bytes,
+    resident_bytes,
+)
 
 
 def test_measures_of_this_process():
@@ -24,6 +36,23 @@ def test_holes_are_handed_back():
     tidy.now()
     assert private_bytes() < held - 200e6
     assert last.sum() == 20_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is mapped")
+def test_pages_of_a_mapped_file_are_forgotten_and_read_again(tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    expected = torch.randn(8, 1_000_000)
+    save_file({"w": expected, "x": torch.arange(10)}, path)
+    with safe_open(path, "pt") as file:
+        weight = file.get_tensor("w")
+    ((start, end),) = mapped_ranges([path])
+    assert start <= weight.data_ptr() < weight.data_ptr() + weight.nbytes <= end
+    assert torch.equal(weight, expected)
+    held = resident_bytes()
+    forget_pages(weight.data_ptr(), weight.nbytes)
+    assert resident_bytes() < held - 0.9 * weight.nbytes
+    assert torch.equal(weight, expected)
+    assert mapped_ranges([tmp_path / "other"]) == []
 
 
 def test_a_limit_that_is_too_low_rises():

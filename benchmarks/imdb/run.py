@@ -17,7 +17,8 @@ from trimtab.changes.lora import Lora
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.engine import prepare
 from trimtab.files import write_json
-from trimtab.inference.predictor import evaluate, tokens_at_once
+from trimtab.inference.evaluate import evaluate
+from trimtab.inference.predictor import tokens_at_once
 from trimtab.tasks.batches import tokenize
 from trimtab.tasks.metrics import scores
 from trimtab.tasks.read import read

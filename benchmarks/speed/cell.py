@@ -59,7 +59,7 @@ def predicted(encoder: Any, task: Any, rows: int) -> dict[str, Any]:
     """Ours and the pipeline in one process, because both must answer with the same weights."""
     import peers
 
-    from trimtab.inference.predictor import merge
+    from trimtab.exports.merged import merge
 
     texts = task.splits["test"].take(range(rows))
     mine = ours.run_prediction(encoder, task, texts)

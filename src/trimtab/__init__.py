@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from .changes.top import FisherTop, MovedTop, Random, Top
     from .encoders.encoder import Encoder, load
     from .errors import InputError
-    from .exports.merged import export
-    from .inference.predictor import Predictor, evaluate, merge, predict
+    from .exports.merged import export, merge
+    from .inference.evaluate import evaluate
+    from .inference.predictor import Predictor, predict
     from .pages.run_page import report
     from .results.comparison import Comparison
     from .results.recipe import Recipe, Settings
@@ -69,13 +70,14 @@ _HOMES = {
     "results.comparison": ("Comparison",),
     "tasks.read": ("read",),
     "tasks.task": ("Task",),
-    "exports.merged": ("export",),
+    "exports.merged": ("export", "merge"),
     "training.fit": ("Steps", "fit", "steps"),
     "training.more_epochs": ("more_epochs",),
     "results.recipe": ("Recipe", "Settings"),
     "training.run": ("Run",),
     "training.steps": ("Begun", "Checkpoint", "Finished", "Step", "Validation", "Warned"),
-    "inference.predictor": ("Predictor", "evaluate", "merge", "predict"),
+    "inference.evaluate": ("evaluate",),
+    "inference.predictor": ("Predictor", "predict"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

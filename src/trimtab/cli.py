@@ -9,8 +9,18 @@ from typing import Annotated
 
 import typer
 
-from .commands import measurements, questions, runs
-from .commands.options import say, with_threads
+from .commands.compare import compare
+from .commands.evaluate import evaluate
+from .commands.export import export
+from .commands.fisher import fisher
+from .commands.fit import fit
+from .commands.inspect import inspect
+from .commands.movement import movement
+from .commands.options import subcommand
+from .commands.output import say
+from .commands.predict import predict
+from .commands.recommend import recommend
+from .commands.report import report
 from .errors import InputError
 from .version import VERSION
 
@@ -46,11 +56,8 @@ def versions(
 
 
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
-for verb in (
-    runs.fit, runs.evaluate, runs.predict, questions.inspect, measurements.fisher, questions.compare, questions.recommend,
-    measurements.movement, runs.export, runs.report,
-):  # fmt: skip
-    app.command()(verb if verb is runs.report else with_threads(verb))
+for verb in (fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, report):
+    app.command()(subcommand(verb, threads=verb is not report))  # which computes nothing
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""Writing files so that a reader sees the whole file or none: a temporary name first, then one rename."""
+"""Writing files so that a reader sees the whole file or none: a temporary name first, then one rename.
+
+And the one form of the files that hold tensors: safetensors, with texts (mostly JSON) by name in the header.
+"""
 
 import errno
 import glob
@@ -6,14 +9,17 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from .errors import InputError
+
+# What a file of tensors raises that is damaged, or of another program: which it is says each kind of file in its own words.
+BAD_TENSORS = (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OverflowError)
 
 
 @contextmanager
@@ -119,6 +125,42 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all; raises InputError as `replacing` does."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any], header: Mapping[str, str]) -> None:
+    """Writes torch's `tensors` and the texts of the header, whole or not at all; raises InputError as `replacing` does."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        save_file(dict(tensors), temporary, dict(header))
+
+
+class TensorFile:
+    """A file of tensors that is open: its header, and tensors as they are asked for."""
+
+    def __init__(self, file: Any):
+        """`file` is what safetensors has opened."""
+        self._file = file
+        self.header: dict[str, str] = file.metadata() or {}
+        self.names: list[str] = list(file.keys())
+
+    def described(self, key: str) -> Any:
+        """The JSON value that the header has under `key`; raises KeyError or ValueError where there is none."""
+        return json.loads(self.header[key])
+
+    def tensors(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """The tensors of these names, or all of them."""
+        return {name: self._file.get_tensor(name) for name in (self.names if names is None else names)}
+
+
+@contextmanager
+def open_tensors(path: str | Path, framework: str = "np") -> Iterator[TensorFile]:
+    """The file at `path`, whose tensors are numpy's ("np", which needs no torch) or torch's ("pt").
+
+    Raises OSError, or one of BAD_TENSORS.
+    """
+    with safe_open(path, framework) as file:
+        yield TensorFile(file)
 
 
 def without_nan(value: Any) -> Any:

@@ -1,8 +1,10 @@
 """The memory that this process holds, as the system tells it, and handing back what it does not need."""
 
 import ctypes
+import mmap
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -75,6 +77,30 @@ def give_back() -> None:
         torch.cuda.empty_cache()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def mapped_ranges(files: Iterable[Path]) -> list[tuple[int, int]]:
+    """Start and end of each stretch of memory that is one of the `files`; none where the system does not say."""
+    wanted, found = {str(path.resolve()) for path in files}, []
+    with suppress(OSError):  # Linux only
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            addresses, *_, path = line.split(maxsplit=5)  # the path is the sixth, where there is one
+            if path in wanted:
+                start, end = (int(address, 16) for address in addresses.split("-"))
+                found.append((start, end))
+    return found
+
+
+def forget_pages(address: int, n_bytes: int) -> None:
+    """Takes the whole pages of a stretch of a mapped file out of this process's memory: when read again, they come from the file.
+
+    What else is there, or was written there, would be lost: only for what `mapped_ranges` names, and nobody writes.
+    """
+    page = mmap.PAGESIZE
+    start, end = -(-address // page) * page, (address + n_bytes) // page * page
+    with suppress(OSError, AttributeError):
+        if end > start:
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
 def free_bytes(device: torch.device) -> int:

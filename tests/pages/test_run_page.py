@@ -12,7 +12,7 @@ from trimtab.errors import InputError
 from trimtab.pages.run_page import environment, excerpt, report
 from trimtab.pages.tables import class_counts
 from trimtab.results import formatting
-from trimtab.results.run_files import read_run_folder
+from trimtab.results.record import read_run_folder
 
 VOID = {"meta", "input", "br", "link", "img", "hr"}
 

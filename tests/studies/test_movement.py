@@ -11,12 +11,12 @@ from small import make_task
 import trimtab
 from trimtab.changes.fisher import Fisher
 from trimtab.changes.selection import Selection
+from trimtab.commands.terminal import foreseen_table
 from trimtab.encoders.parameter_kinds import Part
 from trimtab.errors import InputError
 from trimtab.pages.heatmap import draw_heat_map, means_by_place
 from trimtab.studies.measure_fisher import fisher
 from trimtab.studies.movement import Movement, movement
-from trimtab.terminal import foreseen_table
 
 
 def run_of(encoder: Any, method: Any) -> Any:

@@ -11,8 +11,8 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from trimtab.tasks.helpdesk import CLASSES, tickets
 from trimtab.tasks.read import read
+from trimtab.tasks.sources import HELPDESK_CLASSES, tickets
 from trimtab.tasks.task import Task
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks/demo"))
@@ -42,7 +42,7 @@ def test_the_data_are_those_that_the_grammar_makes() -> None:
 
 def test_the_task_says_what_it_is(task: Task) -> None:
     assert (task.name, task.source, task.kind, task.metric) == ("helpdesk", "helpdesk", "single_label", "accuracy")
-    assert task.classes == CLASSES == ("billing", "bug", "cancellation", "delivery", "login", "refund")
+    assert task.classes == HELPDESK_CLASSES == ("billing", "bug", "cancellation", "delivery", "login", "refund")
     assert {split: len(rows) for split, rows in task.splits.items()} == {"train": 1200, "validation": 300, "test": 300}
     assert "synthetic" in task.notes[0]
 

@@ -7,7 +7,8 @@ from small import make_task
 
 from trimtab.encoders.encoder import Encoder
 from trimtab.errors import InputError
-from trimtab.inference.predictor import Predictor, evaluate
+from trimtab.inference.evaluate import evaluate
+from trimtab.inference.predictor import Predictor
 from trimtab.pages.run_page import report
 from trimtab.results.recipe import Recipe, Settings
 from trimtab.tasks.answering import USUAL, Answering

@@ -25,7 +25,8 @@ from trimtab.encoders.encoder import load
 from trimtab.engine import linear
 from trimtab.errors import InputError
 from trimtab.files import write_text
-from trimtab.inference.predictor import evaluate, predict
+from trimtab.inference.evaluate import evaluate
+from trimtab.inference.predictor import predict
 from trimtab.results.checkpoint import CHECKPOINT
 from trimtab.results.recipe import Settings
 from trimtab.studies.measure_fisher import fisher

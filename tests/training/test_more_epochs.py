@@ -174,7 +174,7 @@ def test_a_kill_before_the_new_part_takes_its_place_needs_no_more_than_another_t
 ):
     first = fit(encoder, read(table), out=tmp_path / "run", **SETTINGS)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_history", killed)
+        patch.setattr(module, "write_record", killed)
         with pytest.raises(Killed):
             more_epochs(tmp_path / "run", 1)
     assert (tmp_path / "run/.more/delta.safetensors").exists()

@@ -13,7 +13,7 @@ from small import make_encoder_folder, sentences
 from torch import distributed as dist
 
 from trimtab.changes.delta import Delta
-from trimtab.commands.options import is_first
+from trimtab.commands.output import is_first
 from trimtab.training.ranks import Ranks, joined
 
 

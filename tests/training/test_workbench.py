@@ -15,7 +15,7 @@ from trimtab.changes.top import Random
 from trimtab.encoders.encoder import load
 from trimtab.engine import dropout
 from trimtab.errors import InputError
-from trimtab.inference.predictor import evaluate
+from trimtab.inference.evaluate import evaluate
 from trimtab.results.recipe import Settings
 from trimtab.training import fit as fit_module
 from trimtab.training import workbench as module

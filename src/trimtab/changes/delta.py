@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..encoders.configuration import deciding
 from ..encoders.encoder import Encoder
 from ..encoders.heads import HeadShape
+from ..encoders.weights import own, own_all
 from ..errors import InputError
-from ..files import replacing, write_json
+from ..files import BAD_TENSORS, open_tensors, write_json, write_tensors
 from .contract import Addition, Additions, Method
 from .delta_header import FORMAT, READABLE, TENSORS, damaged, header_of
 from .lora import additions_in
@@ -112,15 +111,20 @@ class Delta:
         # In place, and so in the dtype and on the device that the model has.
         for name, value in self.values.items():
             at, target = self.positions.get(name), parameters[name]
+            own(target)
             if at is None:
                 target.copy_(value)
             else:
                 target.view(-1)[at.long()] = value.to(target)
 
     def merged(self, encoder: Encoder) -> Any:
-        """A new model with the delta applied and what it adds folded into the encoder's own: Hugging Face's, or a LinearHead."""
-        # Without additions the new values stand in the model's own parameters: there is nothing to fold.
+        """A new model with the delta applied and what it adds folded into the encoder's own: Hugging Face's, or a LinearHead.
+
+        It shares no memory with `encoder`: who gets it may train it.
+        """
         model = self.attach(encoder)
+        own_all(model)
+        # Without additions the new values stand in the model's own parameters: there is nothing to fold.
         for addition in self.additions:
             added_by(addition).fold(model)
         return model
@@ -133,8 +137,7 @@ class Delta:
         folder = Path(folder)
         tensors = self._tensors()
         described = self._described() | {"sha256": self.sha256}
-        with replacing(folder / TENSORS) as temporary:
-            save_file(tensors, temporary, metadata={"trimtab": json.dumps(described, ensure_ascii=False)})
+        write_tensors(folder / TENSORS, tensors, {"trimtab": json.dumps(described, ensure_ascii=False)})
         write_json(folder / READABLE, described)
         return folder / TENSORS
 
@@ -143,9 +146,9 @@ class Delta:
         """The Delta saved in `folder`; raises InputError when there is none, or it is damaged or of another format."""
         path, described = Path(folder) / TENSORS, header_of(folder)
         try:
-            with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            with open_tensors(path, "pt") as file:
+                tensors = file.tensors()
+        except (OSError, *BAD_TENSORS) as error:
             raise damaged(path, error) from error
         if described.pop("sha256", None) != _hash(described, tensors):
             raise InputError(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from ..encoders.folder_kinds import no_run
 from ..errors import InputError, suggestion
+from ..files import BAD_TENSORS, open_tensors
 
 FORMAT = 5  # of the tensor file, as `Delta.save` writes it
 READ = (3, 4, FORMAT)  # what `Delta.load` reads; 3 knew no pairs apart, and both no additions but LoRA
@@ -31,10 +29,10 @@ def header_of(folder: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     try:
-        with safe_open(path, "np") as file:
-            described = json.loads((file.metadata() or {})["trimtab"])
+        with open_tensors(path) as file:
+            described = file.described("trimtab")
         written_in = described["format"]
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (OSError, *BAD_TENSORS) as error:
         raise damaged(path, error) from error
     if written_in not in READ:
         raise InputError(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..encoders.encoder import Encoder
 from ..encoders.heads import HeadShape, LinearHead, last_map
+from ..encoders.weights import own_all
 from ..engine import probe_logits, probe_vectors
 from ..errors import first_line
 
@@ -38,6 +39,7 @@ def in_family_head(model: LinearHead, encoder: Encoder, outputs: HeadShape) -> A
     except Exception as error:  # of the family's own code: whatever it is, there is no such model
         _log.info("%s has no head of its own: %s", encoder.name, first_line(error))
         return None
+    own_all(own)  # it is handed out
     ours = dict(model.named_parameters())
     dense = _dense_map(own, ours.keys())
     found = last_map(own)

@@ -26,8 +26,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..correlation import spearman
@@ -37,7 +35,7 @@ from ..encoders.inputs import ModelInputs
 from ..encoders.parameter_kinds import Part
 from ..engine import PreparedModel, prepare
 from ..errors import InputError
-from ..files import replacing
+from ..files import BAD_TENSORS, open_tensors, write_tensors
 from .choices import ESTIMATORS, check_estimator
 from .per_example_squares import SquaredGradients
 from .selection import Selection, wanted_count
@@ -136,22 +134,20 @@ class Fisher:
         # As tensors: there may be millions, and a safetensors header holds no more than 100 MB.
         tensors |= {f"{_POSITIONS}{name}": torch.from_numpy(at) for name, at in chosen.items() if at is not None}
         tensors["rows"] = torch.from_numpy(np.asarray(self.rows, dtype=np.int64))
-        with replacing(Path(path)) as temporary:
-            save_file(tensors, temporary, {"fisher": json.dumps(described)})
+        write_tensors(Path(path), tensors, {"fisher": json.dumps(described)})
 
     @classmethod
     def load(cls, path: str | Path) -> Fisher:
         """What `save` wrote; raises InputError for any other file, a damaged one, and one of another format."""
         try:
-            with safe_open(path, framework="pt") as file:
-                described = json.loads((file.metadata() or {})["fisher"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            with open_tensors(path, "pt") as file:
+                described, tensors = file.described("fisher"), file.tensors()
             if described["format"] != _FORMAT:
                 raise ValueError(
                     f"it has format {described['format']}, and this version reads {_FORMAT}: measure again"
                 )
             return cls._of(described, tensors)
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        except (OSError, *BAD_TENSORS) as error:
             why = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise InputError(
                 f"{path} is no file of Fisher information that can be read (trimtab fisher writes them): {why}"

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ..encoders.parameter_kinds import Part, plain_name
 from ..errors import InputError
-from ..files import replacing
+from ..files import BAD_TENSORS, open_tensors, write_tensors
 from .choices import check_size
 
 Indices = np.ndarray  # sorted, distinct int64 positions in the flattened parameter
@@ -136,8 +134,7 @@ class Selection:
             "whole": whole, "counts": {name: self.parts[name].count for name in self.elements}, "chosen": self.body.count,
             "in_vectors": all(self.parts[name].is_vector for name in self.body.elements),
         }  # fmt: skip
-        with replacing(Path(path)) as temporary:
-            save_file(positions, temporary, {"selection": json.dumps(described)})
+        write_tensors(Path(path), positions, {"selection": json.dumps(described)})
 
     @classmethod
     def load(cls, path: str | Path, parts: Mapping[str, Part], added: Collection[str] = ()) -> Selection:
@@ -157,10 +154,10 @@ class Selection:
                     f"{path} was made for another encoder: {name} has {count} elements in it; this one {there}"
                 )
         try:
-            with safe_open(path, framework="np") as file:
-                elements = {here[plain_name(name)]: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            with open_tensors(path) as file:
+                elements = {here[plain_name(name)]: at for name, at in file.tensors().items()}
             return cls(parts, elements | dict.fromkeys(here[plain_name(name)] for name in described["whole"]))
-        except (OSError, SafetensorError, ValueError, TypeError) as error:
+        except (OSError, *BAD_TENSORS) as error:
             raise InputError(f"{path} is damaged ({error}): copy it again, or save the selection again") from None
 
     def __or__(self, other: Selection) -> Selection:
@@ -216,8 +213,8 @@ def described_in(path: str | Path) -> dict[str, Any]:
     they all lie "in_vectors"; raises InputError for another file.
     """
     try:
-        with safe_open(path, framework="np") as file:
-            metadata, names = file.metadata() or {}, list(file.keys())
+        with open_tensors(path) as file:
+            metadata, names = file.header, file.names
         if "fisher" in metadata:
             raise InputError(
                 f"{path} holds Fisher information and no selection: trimtab fisher --share 0.2 --save-selection FILE makes one"
@@ -233,7 +230,7 @@ def described_in(path: str | Path) -> dict[str, Any]:
                 f"{path} is damaged: it does not describe what it holds; copy it again, or save the selection again"
             )
         return found
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, *BAD_TENSORS) as error:
         if isinstance(error, InputError):  # which is a ValueError
             raise
         why = "it holds something else" if isinstance(error, KeyError | TypeError) else error

@@ -14,6 +14,7 @@ from ..encoders.choices import Compute
 from ..encoders.heads import ModelWithHead, rate_factors
 from ..encoders.inputs import ModelInputs
 from ..encoders.parameter_kinds import parts_of
+from ..encoders.weights import own
 from ..engine import prepare
 
 HEAD_LR = 1e-2  # of AdamW, while the head is trained before measuring
@@ -37,6 +38,8 @@ def train_briefly(
     training, parameters = model.training, dict(model.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in rates)
+        if name in rates:
+            own(parameter)
     # A group for each, because rates differ by parameter.
     factors = rate_factors(model)
     groups = [{"params": [parameters[name]], "lr": rate * factors.get(name, 1.0)} for name, rate in rates.items()]
@@ -77,6 +80,8 @@ def put_back(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tenso
     """Behind the block the parameters have the values that they had before it, which it is given."""
     parameters = dict(model.named_parameters())
     before = {name: parameters[name].detach().clone() for name in names}
+    for name in before:
+        own(parameters[name])
     try:
         yield before
     finally:

@@ -1,27 +1,22 @@
-"""What subcommands share: options, and the two ways of talking to the user."""
+"""Options of the subcommands: those that several share, and those that are made of the fields of a dataclass."""
 
 import functools
 import inspect
-import json
-import os
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from collections.abc import Callable, Iterator
+from dataclasses import Field, dataclass, fields
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from ..errors import InputError
-from ..threads import share_cores, use_threads
+from ..results.recipe import Settings
+from ..tasks.reading import Origin, Reading
+from ..threads import use_threads
 
 # What several subcommands take is written once, so that its name and its help are the same everywhere.
 # None means that the user gave nothing, so that the recipe, the settings or the method decide. An option that states no name
 # is called like its parameter: batch_size becomes --batch-size.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
-Text = Annotated[str | None, typer.Option(help="Text column, or two of a pair: a,b.")]
-Label = Annotated[str | None, typer.Option(help="Label column, or several 0/1 columns: a,b,c.")]
-Kind = Annotated[str | None, typer.Option(help="single_label, multi_label or regression.")]
-Metric = Annotated[str | None, typer.Option(help="Main metric, by which the best step is chosen.")]
 EncoderOption = Annotated[str | None, typer.Option("--encoder", help="Encoder, if not where the run says.")]
 EncoderName = Annotated[
     str, typer.Argument(metavar="ENCODER", help="minilm, a folder, or a hub id, with @REVISION if wanted.")
@@ -30,128 +25,114 @@ TaskName = Annotated[str, typer.Argument(metavar="TASK", help="helpdesk, a file,
 TaskNames = Annotated[
     list[str], typer.Argument(metavar="TASK...", help="helpdesk, a file, a folder of splits, a hub id; or several.")
 ]
-Epochs = Annotated[int | None, typer.Option(help="Default: the method's own, 5 for most; more on few rows.")]
-BatchSize = Annotated[int | None, typer.Option(help="Texts per optimizer step.")]
-Rate = Annotated[float | None, typer.Option(help="Peak learning rate; default: the method's own.")]
-HeadRate = Annotated[float | None, typer.Option(help="Peak learning rate of the head.")]
-MaxLength = Annotated[int | None, typer.Option(help="Tokens per text; longer ones are cut.")]
-HeadKind = Annotated[
-    str | None,
-    typer.Option(help="auto, default (Hugging Face's own), linear (on the mean of the token states) or cls."),
-]
-HeadStart = Annotated[
-    str | None,
-    typer.Option(help="probe (of frozen features, the default), random, or checkpoint: the head that it brings."),
-]
-Pairs = Annotated[str | None, typer.Option(help="Two texts of a row: together, apart or auto.")]
-TrainLimit = Annotated[int | None, typer.Option(help="Train on N rows, after a seeded shuffle.")]
-Compute = Annotated[str | None, typer.Option(help="Frozen matrices in auto, float32 or bfloat16.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 Threads = Annotated[
     int | None, typer.Option(help="Threads that compute; default: one a core, and one for a short text.")
 ]
-READING = {
-    "skip_bad_rows": Annotated[
-        bool, typer.Option("--skip-bad-rows", help="Leave out rows without text or label, or not of the table's form.")
-    ],
-    "missing_label": Annotated[
-        list[str] | None, typer.Option(help="A label that stands for none, such as -100; repeat for more.")
-    ],
-    "label_separator": Annotated[
-        str | None, typer.Option(help="What divides the classes of a cell, such as ','; '': nothing does.")
-    ],
-    "encoding": Annotated[
-        str | None, typer.Option(help="Of text files; default: UTF-8, or as a byte order mark says.")
-    ],
-    "no_header": Annotated[bool, typer.Option("--no-header", help="Columns are column_1, column_2, ...")],
-    "validation": Annotated[
-        str | None, typer.Option(metavar="FILE|SHARE", help="Validation rows, or the share of rows that are held out.")
-    ],
-    "positive": Annotated[
-        str | None,
-        typer.Option(help="Of two classes the one whose precision, recall and F1 are told; default: the rarer."),
-    ],
-}
-"""How tables are read: the options of every subcommand that reads one, by their names as parameters."""
-
-Reading = dict[str, Any]  # of a subcommand that `reads_tables`: keywords of `read`
-NOTHING: Reading = {}  # that are given
-
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
-
-INTERRUPTED = 130  # the exit code of what Ctrl-C has ended: 128 + 2, the number of SIGINT, as in shells
 
 
-def reads_tables(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator: the options `names` of READING (default: all) take the place of a subcommand's parameter `reading`.
+@dataclass(frozen=True)
+class OptionsOf:
+    """Marks a parameter in whose place stand the options that fields of `made_of`, its own and not inherited, name.
 
-    The subcommand gets what the user gave of them, as keywords of `read`.
+    The subcommand gets the values that the user gave, by the names of the fields.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(command).parameters.values())
-        options = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=False if name in ("skip_bad_rows", "no_header") else None,
-                annotation=READING[name],
-            )
-            for name in names or READING
-        ]
-        at = next(i for i, parameter in enumerate(own) if parameter.name == "reading")
-        # All by keyword, as they are called: so that options may stand in any order.
-        shown = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in [*own[:at], *options, *own[at + 1 :]]
-        ]
-
-        @functools.wraps(command)
-        def with_reading(**given: Any) -> None:
-            values = {name: given.pop(name) for name in names or READING}
-            command(**given, reading=_given_of(values))
-
-        # What typer makes options of.
-        with_reading.__signature__ = inspect.Signature(shown)  # pyright: ignore[reportAttributeAccessIssue]
-        hints = get_type_hints(command, include_extras=True)
-        with_reading.__annotations__ = {
-            parameter.name: hints.get(parameter.name, parameter.annotation) for parameter in shown
-        }
-        return with_reading
-
-    return decorate
+    made_of: type
 
 
-def with_threads(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` with the option --threads, which is settled before it begins: torch reads the number when it is imported."""
-    own = inspect.signature(command)
-    option = inspect.Parameter("threads", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Threads)
-    hints = get_type_hints(command, include_extras=True)
+Given = dict[str, Any]
+OriginOptions = Annotated[Given, OptionsOf(Origin)]  # columns, kind and metric
+ReadingOptions = Annotated[Given, OptionsOf(Reading)]  # how a table is read
+SettingsOptions = Annotated[Given, OptionsOf(Settings)]  # how to train
+NOTHING: Given = {}
 
-    @functools.wraps(command)
-    def threaded(**given: Any) -> None:
-        use_threads(given.pop("threads"))
-        command(**given)
 
-    shown = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own.parameters.values()]
+def subcommand(verb: Callable[..., None], *, threads: bool = True) -> Callable[..., None]:
+    """`verb` as typer takes it: with the options of its parameters that are marked OptionsOf, and with --threads.
+
+    Threads are settled before it begins: torch reads their number when it is imported.
+    """
+    hints = get_type_hints(verb, include_extras=True)
+    own = inspect.signature(verb).parameters
+    made = {name: dict(_fields_of(hint, verb.__name__)) for name, hint in hints.items() if _mark(hint)}
+    shown: list[inspect.Parameter] = []
+    for name, parameter in own.items():
+        if name in made:
+            shown += [_parameter(field, of_type) for field, of_type in made[name].values()]
+        else:
+            # All by keyword, as they are called: so that options may stand in any order.
+            shown.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]))
+    if threads:
+        shown.append(inspect.Parameter("threads", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Threads))
+
+    @functools.wraps(verb)
+    def called(**values: Any) -> None:
+        if threads:
+            use_threads(values.pop("threads"))
+        groups = {name: _given({key: values.pop(key) for key in options}, options) for name, options in made.items()}
+        verb(**values, **groups)
+
     # What typer makes options of.
-    threaded.__signature__ = inspect.Signature([*shown, option])  # pyright: ignore[reportAttributeAccessIssue]
-    threaded.__annotations__ = {name: hints.get(name, own.parameters[name].annotation) for name in own.parameters} | {
-        "threads": Threads
-    }
-    return threaded
+    called.__signature__ = inspect.Signature(shown)  # pyright: ignore[reportAttributeAccessIssue]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return called
 
 
-def _given_of(values: dict[str, Any]) -> dict[str, Any]:
-    """Keywords of `read` for the options that were given; raises InputError for a share of rows that is none."""
-    given = {name: value for name, value in values.items() if value not in (None, False, [])}
-    if given.pop("no_header", False):
-        given["header"] = False
-    if "missing_label" in given:
-        given["missing_label"] = tuple(given["missing_label"])
+def _mark(hint: Any) -> OptionsOf | None:
+    """The mark of a parameter of this type, or None."""
+    return next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, OptionsOf)), None)
+
+
+def _fields_of(hint: Any, verb: str) -> Iterator[tuple[str, tuple[Field, Any]]]:
+    """The fields of the marked dataclass that are options of `verb`, by name, each with its type."""
+    mark = _mark(hint)
+    assert mark is not None
+    own, types = inspect.get_annotations(mark.made_of), get_type_hints(mark.made_of)
+    for field in fields(mark.made_of):
+        if field.name in own and verb in field.metadata.get("verbs", ()):
+            yield field.name, (field, types[field.name])
+
+
+def _parameter(field: Field, of_type: Any) -> inspect.Parameter:
+    """The parameter that typer makes the option of a field of."""
+    told = field.metadata
+    is_flag = told["names"] is not None
+    names = [told["names"]] if is_flag else [f"--{field.name.replace('_', '-')}"]
+    if of_type is bool and not is_flag:
+        names = [f"{names[0]}/--no-{names[0][2:]}"]
+    option = typer.Option(*names, help=told["help"] or None, metavar=told["metavar"])
+    kind = bool if is_flag else (told["kind"] or _scalar(of_type)) | None
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=False if is_flag else None,
+        annotation=Annotated[kind, option],
+    )  # fmt: skip
+
+
+def _scalar(of_type: Any) -> type:
+    """The type that the words of a command line are read as for a field of `of_type`: text where it may be one."""
+    kinds = {kind for kind in get_args(of_type) or (of_type,) if kind is not NoneType}
+    assert get_origin(of_type) is not tuple, "an option of several words needs a kind of its own"
+    return str if str in kinds else kinds.pop()
+
+
+def _given(values: Given, options: dict[str, tuple[Field, Any]]) -> Given:
+    """The values of fields for the options that were given; raises InputError for a value that none can have."""
+    given = {}
+    for name, value in values.items():
+        told = options[name][0].metadata
+        if value is None or value == [] or (told["names"] and not value):
+            continue
+        given[name] = not options[name][0].default if told["names"] else (told["convert"] or _same)(value)
     share = _number(given.get("validation"))
     if share is not None:
         given |= {"validation": "", "validation_share": share}  # in the place of a file that a recipe may name
     return given
+
+
+def _same(value: Any) -> Any:
+    """`value`, of a field that takes it as it is."""
+    return value
 
 
 def _number(text: str | None) -> float | None:
@@ -160,44 +141,3 @@ def _number(text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         return None
-
-
-def share_machine() -> None:
-    """Leaves to other processes the cores that they keep busy, where nobody has said how many threads compute, and says so.
-
-    To be called when all is imported and before anything is computed.
-    """
-    if line := share_cores():
-        say(line)
-
-
-def say(*lines: str) -> None:
-    """Tells the user, a line each, on stderr: stdout is for answers, which may be piped."""
-    for line in lines:
-        print(line, file=sys.stderr)
-
-
-def is_first() -> bool:
-    """Whether this process is the one that talks to the person, where torchrun has started several."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def check_ending(path: Path | None, option: str, *endings: str) -> None:
-    """Raises InputError for a file to write with another ending than these: what it would replace may be somebody's data."""
-    if path is not None and path.suffix.lower() not in endings:
-        raise InputError(f"{option} {path}: name a file that ends in {' or '.join(endings)}")
-
-
-def print_json(values: dict[str, Any], as_json: bool) -> None:
-    """Prints `values` as one line of JSON on stdout, where it was asked for."""
-    if as_json:
-        print(json_line(values))
-
-
-def json_line(values: dict[str, Any]) -> str:
-    """`values` as one line of JSON that stdout can show: letters that its encoding lacks are escaped."""
-    from ..files import without_nan
-
-    # Both are the same JSON: an escape stands for the letter, wherever the line is read.
-    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    return json.dumps(without_nan(values), ensure_ascii=not is_utf8, allow_nan=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING, AutoConfig, AutoTokenizer
 
 from ..errors import InputError, first_line, suggestion
 from ..randomness import seeded
@@ -22,8 +22,10 @@ from .heads import POOLINGS, TWO_CLASSES, LinearHead, Outputs, in_units_of
 from .places import MINILM, Place, find_place, weight_files
 from .pooling import stated_pooling
 from .positions import most_positions
+from .weights import Weights, own
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
+_READING = threading.Lock()  # of weights: two threads that read them would keep them twice
 _PROBLEM_TYPES = {  # a task's kind -> transformers' name for it
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -50,7 +52,10 @@ class SuitedHead:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A pretrained encoder on disk: where its weights are, what they hash to, its configuration and its tokenizer."""
+    """A pretrained encoder: where its weights are, what they hash to, its configuration and its tokenizer.
+
+    The weights are read with the first model and kept: the models read one memory, as `weights.own` has it.
+    """
 
     name: str  # as the user wrote it
     revision: str | None  # the commit of a hub model
@@ -73,8 +78,9 @@ class Encoder:
         texts.
         The names of the parameters that the checkpoint lacked are kept in `model.new_parameters`. A new head of a regression
         answers in the unit of its labels, about their mean; `model.rate_factors` says by what the learning rates of its last map
-        are multiplied for that. `dropout` replaces every dropout rate of the configuration. Raises InputError for an unknown
-        head, an encoder that has no such model, or a checkpoint without the head that is to be kept.
+        are multiplied for that. `dropout` replaces every dropout rate of the configuration. The parameters of the body share the
+        memory of the encoder's weights: who writes into them calls `weights.own` first (optimizers do by themselves). Raises
+        InputError for an unknown head, an encoder that has no such model, or a checkpoint without the head that is to be kept.
         """
         if head not in (AUTO, *HEADS):
             raise InputError(
@@ -102,6 +108,17 @@ class Encoder:
         model.units = in_units_of(model, outputs)
         model.rate_factors = dict(model.units)
         return model
+
+    def give_back(self) -> int:
+        """Takes the pages of the weights' files out of this process's memory, and returns the bytes that the weights still take.
+
+        The pages come again when they are read.
+        """
+        weights = vars(self).get("_weights")
+        if weights is None:
+            return 0
+        weights.forget()
+        return weights.held_bytes
 
     @property
     def place(self) -> str:
@@ -189,14 +206,18 @@ class Encoder:
         config.label2id = {name: i for i, name in enumerate(classes)}
         config.problem_type = _PROBLEM_TYPES[outputs.kind]
         # The checkpoint's own head may have more classes or fewer: then it is drawn anew.
-        model, found = self._read(AutoModelForSequenceClassification, config, ignore_mismatched_sizes=True)
-        model.new_parameters = self._new(found, f"{model.base_model_prefix}.")
+        model, found = self._read(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, config, ignore_mismatched_sizes=True)
+        body = f"{model.base_model_prefix}."
+        for name, parameter in model.named_parameters():
+            if not name.startswith(body):  # each model writes into its head
+                own(parameter)
+        model.new_parameters = self._new(found, body)
         model.head_kept, model.head_note = settle_head(model, self.config, outputs, start)
         return model
 
     def _own_head(self, outputs: Outputs, config: Any, head: str, pairs: str) -> Any:
         """The LinearHead on the body of `config`, with an output for each class, or one."""
-        body, found = self._read(AutoModel, config, ignore_mismatched_sizes=True)
+        body, found = self._read(MODEL_MAPPING, config, ignore_mismatched_sizes=True)
         self._new(found, "")
         if getattr(body, "pooler", None) is not None:
             body.pooler = None  # its output is not used, so it is neither stored nor counted
@@ -218,15 +239,38 @@ class Encoder:
             )
         return new
 
-    def _read(self, auto_class: Any, config: Any, **options: Any) -> tuple[Any, dict]:
-        """The float32 model with the weights in `folder`, and which keys did not fit; raises InputError on failure."""
+    def _read(self, mapping: Any, config: Any, **options: Any) -> tuple[Any, dict]:
+        """The float32 model with the encoder's weights, and which keys did not fit; raises InputError on failure."""
         try:
-            return auto_class.from_pretrained(
-                self.folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+            weights = self._whole_weights()
+            taken = weights.state_dict()
+            model_class, config = _class_for(config, mapping)
+            model, found = model_class.from_pretrained(
+                None, config=config, state_dict=taken, dtype=torch.float32, local_files_only=True,
                 trust_remote_code=False, output_loading_info=True, **options,
             )  # fmt: skip
         except Exception as error:  # of the files or of the model's own code: whatever it is, there is no model
             raise InputError(f"cannot load encoder {self.name!r} from {self.folder}: {first_line(error)}") from error
+        weights.mark(model, taken)
+        # What transformers notes of a model that it reads from a folder.
+        model.name_or_path = model.config.name_or_path = str(self.folder)
+        return model, found
+
+    def _whole_weights(self) -> Weights:
+        """The weights as the files have them; read anew where a model has written into them."""
+        with _READING:
+            if self._weights.are_written:
+                vars(self).pop("_weights")
+            return self._weights
+
+    @cached_property
+    def _weights(self) -> Weights:
+        """What the files hold, read once."""
+        return Weights(weight_files(self.name, self.folder))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the weights: a copy in another process reads them from the files."""
+        return {name: value for name, value in vars(self).items() if name != "_weights"}
 
 
 def load(name: str | Path | Place, revision: str | None = None) -> Encoder:
@@ -293,6 +337,23 @@ def _read_folder(name: str, revision: str | None, folder: Path, expected_sha256:
             "missing; copy them there, or write them with tokenizer.save_pretrained"
         )
     return Encoder(name, revision, folder, sha256, _hash([folder / "config.json"]), config, tokenizer)
+
+
+def _class_for(config: Any, mapping: Any) -> tuple[Any, Any]:
+    """The class that transformers' Auto class of `mapping` takes for `config`, and the configuration that it is made of.
+
+    As there; but an Auto class itself takes no weights from memory. Raises ValueError where there is none.
+    """
+    if type(config) not in mapping:
+        raise ValueError(f"transformers has no such model for the configuration class {type(config).__name__}")
+    classes = mapping[type(config)]
+    if isinstance(classes, list | tuple):
+        named = {each.__name__: each for each in classes}
+        classes = next((named[name] for name in config.architectures or () if name in named), classes[0])
+    # Of several modalities, the class may be that of texts alone.
+    of_texts = config.sub_configs.get("text_config")
+    is_of_texts = of_texts is not None and getattr(classes, "config_class", None) == of_texts
+    return classes, config.get_text_config() if is_of_texts else config
 
 
 def _hash(files: list[Path]) -> str:

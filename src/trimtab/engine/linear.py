@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..encoders.weights import kept_copies
 from .dropout import dropout
 from .layout import joined
 from .sparse_gradient import SparseGradients, tapped
@@ -87,9 +88,18 @@ class Copies:
         stamp = [(source.data_ptr(), source._version) for source in sources]
         made = self._made.get(name)
         if made is None or made[0] != stamp:
-            with torch.no_grad():
-                made = self._made[name] = stamp, arrange(torch.cat([source.to(COMPUTE) for source in sources]))
+            made = self._made[name] = stamp, self._arranged(name, sources, arrange)
         return made[1]
+
+    def _arranged(self, name: str, sources: Sequence[Tensor], arrange: Callable[[Tensor], Tensor]) -> Tensor:
+        """A new copy, or that of another model of the encoder, where the `sources` are frozen weights that both share."""
+        kept = kept_copies(sources)
+        copies, key = ({}, ()) if kept is None else kept
+        found = copies.get((name, key))
+        if found is None:
+            with torch.no_grad():
+                found = copies[name, key] = arrange(torch.cat([source.to(COMPUTE) for source in sources]))
+        return found
 
 
 class Masters:

@@ -18,6 +18,7 @@ from ..results.run_folder import MERGED
 # Not before the run and the place are known to be right: it takes seconds to import.
 if TYPE_CHECKING:
     from ..encoders.encoder import Encoder
+    from ..inference.predictor import Trained
 
 FORMS = (MERGED,)  # what `to` may be
 
@@ -45,7 +46,7 @@ def export(
 
     from ..changes.delta import Delta
     from ..encoders.encoder import quiet
-    from ..inference.predictor import base_encoder, merge
+    from ..inference.predictor import base_encoder
 
     delta = Delta.load(run)
     base = base_encoder(delta, wanted)
@@ -64,6 +65,32 @@ def export(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def merge(encoder: Encoder | str | Path, run: Trained) -> Any:
+    """A plain Hugging Face model: `encoder` with the run's delta applied.
+
+    A linear map on the first token is written into the family's own head. Raises InputError for a head that has no place there:
+    on the mean of the token states, or of pairs apart.
+    """
+    from ..changes.family_head import in_family_head
+    from ..encoders.encoder import encoder_of
+    from ..encoders.heads import HeadShape
+    from ..inference.predictor import delta_of
+
+    delta = delta_of(run)
+    check_plain(delta.head, delta.pairs)
+    encoder = encoder_of(encoder)
+    model = delta.merged(encoder)
+    if delta.head == "default":
+        return model
+    own = in_family_head(model, encoder, HeadShape(delta.task["kind"], tuple(delta.task["classes"])))
+    if own is None:
+        raise InputError(
+            f"the head of this encoder's family ({delta.base['model_type']}) has no place for the run's cls head: fit with "
+            "--head default to merge"
+        )
+    return own
 
 
 def _exists(folder: Path) -> bool:

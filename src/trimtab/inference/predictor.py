@@ -1,4 +1,4 @@
-"""Using what was trained: evaluate, predict, merge."""
+"""Using what was trained: a Predictor, loaded once, and predict."""
 
 import os
 from collections.abc import Mapping, Sequence, Set
@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 
 from ..changes.delta import Delta
-from ..changes.delta_header import check_plain, header_of
-from ..changes.family_head import in_family_head
 from ..encoders.encoder import Encoder, encoder_of, load
-from ..encoders.heads import HeadShape
 from ..encoders.places import Place, find_base
 from ..engine import prepare
 from ..errors import InputError
@@ -23,7 +20,6 @@ from ..tasks.raw_rows import is_blank
 from ..tasks.task import Rows, Task
 from ..tasks.unknown_tokens import Unknown, empty_rows, unknown_tokens
 from ..threads import threads_for
-from ..training.chosen_rows import ChosenRows, choose_rows, seen_note
 from ..training.logits import all_logits, check_ids
 from ..training.ranks import device
 from ..training.run import Run, interval_of
@@ -181,54 +177,3 @@ def _check_list(texts: Any) -> None:
         )
     if isinstance(texts, Set):
         raise InputError("predict takes a list of texts; a set has no order, by which answers could be told apart")
-
-
-def evaluate(
-    run: Trained, task: Any = None, split: str | None = None, encoder: Encoder | str | Path | None = None,
-    *, text: str | None = None, label: str | None = None, **reading: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """{"split", "rows", "scores", "positive", "notes"} of `run` on a split of `task`: a Task, what `read` takes, or its own task.
-
-    `split` defaults to test where it has labels, else validation; of a single file all rows are scored, as its test split.
-    `text` and `label` name columns as in `read`; `reading` holds other options of it, such as skip_bad_rows=True: those of how
-    labels are written are the run's own by default. Raises InputError when the task or the split does not fit the run, and when
-    the run's own data has changed, so that rows it was trained on would be scored.
-    """
-    is_place = isinstance(run, str | Path)
-    folder = Path(run) if is_place else run.folder if isinstance(run, Run) else None
-    described = header_of(run)["task"] if is_place else delta_of(run).task
-    chosen = choose_rows(described, folder, task, split, text=text, label=label, **reading)
-    return score_rows(Predictor(run, encoder), chosen)
-
-
-def score_rows(predictor: Predictor, chosen: ChosenRows) -> dict[str, Any]:
-    """What `evaluate` returns, of rows that were chosen for the task of `predictor`."""
-    found, interval, cut = predictor.scored(chosen.rows)
-    notes = [*chosen.notes, *([cut.line(chosen.split, predictor.delta.max_length)] if cut.rows_cut else [])]
-    notes += seen_note(chosen)
-    notes += [line for line in [predictor.task.answering.line()] if line]
-    return {
-        "split": chosen.split, "rows": len(chosen.rows), "scores": found, "interval": interval,
-        "positive": predictor.task.positive, "notes": notes,
-    }  # fmt: skip
-
-
-def merge(encoder: Encoder | str | Path, run: Trained) -> Any:
-    """A plain Hugging Face model: `encoder` with the run's delta applied.
-
-    A linear map on the first token is written into the family's own head. Raises InputError for a head that has no place there:
-    on the mean of the token states, or of pairs apart.
-    """
-    delta = delta_of(run)
-    check_plain(delta.head, delta.pairs)
-    encoder = encoder_of(encoder)
-    model = delta.merged(encoder)
-    if delta.head == "default":
-        return model
-    own = in_family_head(model, encoder, HeadShape(delta.task["kind"], tuple(delta.task["classes"])))
-    if own is None:
-        raise InputError(
-            f"the head of this encoder's family ({delta.base['model_type']}) has no place for the run's cls head: fit with "
-            "--head default to merge"
-        )
-    return own

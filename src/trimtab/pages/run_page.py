@@ -13,7 +13,7 @@ from markupsafe import Markup
 from ..files import write_text
 from ..results import formatting
 from ..results.formatting import answer, count, score, score_name
-from ..results.run_files import RunFolder, read_run_folder
+from ..results.record import RunFolder, read_run_folder
 from ..tasks.metrics import interval_text
 from .line_chart import Line, LineChart, Mark, Point
 from .tables import MANY, class_counts, confusion_grid, often_confused, trained_grid, trained_sums, weakest

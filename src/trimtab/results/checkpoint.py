@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import replacing
+from ..files import BAD_TENSORS, open_tensors, write_tensors
 from .run_folder import CHECKPOINT
 
 _HASHED = {  # fields of an identity that say nothing to a person
@@ -62,8 +60,7 @@ def save_checkpoint(
     """
     tensors = {f"{group}:{name}": t.contiguous().cpu() for group, named in groups.items() for name, t in named.items()}
     header = {"identity": identity, "progress": json.dumps(vars(progress))}
-    with replacing(folder / CHECKPOINT) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    write_tensors(folder / CHECKPOINT, tensors, header)
 
 
 def load_checkpoint(folder: Path, identity: str) -> tuple[Progress, dict[str, dict[str, Tensor]]] | None:
@@ -79,17 +76,16 @@ def load_checkpoint(folder: Path, identity: str) -> tuple[Progress, dict[str, di
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}. Give yourself the right to read it.") from error
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        stored = json.loads(header["progress"])
-        if {*stored} != {one.name for one in fields(Progress)}:
-            raise InputError(
-                f"{path} is of another version of trimtab: resume with that, or delete it to start the run anew"
-            )
-        progress = Progress(**stored)
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        with open_tensors(path, "pt") as file:
+            header, stored, tensors = file.header, file.described("progress"), file.tensors()
+        is_own = {*stored} == {one.name for one in fields(Progress)}
+        progress = Progress(**stored) if is_own else None
+    except BAD_TENSORS as error:
         raise InputError(f"{path} is damaged ({error}): delete it to start the run anew") from error
+    if progress is None:
+        raise InputError(
+            f"{path} is of another version of trimtab: resume with that, or delete it to start the run anew"
+        )
     if header.get("identity") != identity:
         raise InputError(
             f"{path} belongs to a run with {_difference(header.get('identity', ''), identity)}: "
@@ -108,11 +104,11 @@ def chosen_in(folder: Path) -> dict[str, np.ndarray | None] | None:
     None where there is no checkpoint that can be read, of which `load_checkpoint` says more.
     """
     try:
-        with safe_open(folder / CHECKPOINT, "np") as file:
-            keys = [key.partition(":") for key in file.keys()]  # noqa: SIM118 (not a dict)
-            at = {name: file.get_tensor(f"{group}:{name}") for group, _, name in keys if group == "position"}
-            return {name: at.get(name) for group, _, name in keys if group == "value"}
-    except (OSError, SafetensorError):
+        with open_tensors(folder / CHECKPOINT) as file:
+            at = file.tensors(key for key in file.names if key.startswith("position:"))
+            values = [key.removeprefix("value:") for key in file.names if key.startswith("value:")]
+            return {name: at.get(f"position:{name}") for name in values}
+    except (OSError, *BAD_TENSORS):
         return None
 
 

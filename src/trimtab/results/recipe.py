@@ -17,12 +17,12 @@ from ..encoders.choices import AUTO, COMPUTES, HEAD_STARTS, HEADS, PAIRS, USUAL_
 from ..errors import InputError, suggestion
 from ..files import absolute, write_text
 from ..tasks.answering import checked_threshold
-from ..tasks.reading import Reading
-from ..tasks.task import Task
+from ..tasks.reading import Origin, option_field
 
-# Not at once: settings are checked, and slips told, without waiting for torch.
+# Not at once: --help is answered, settings are checked, and slips told, without waiting for torch or numpy.
 if TYPE_CHECKING:
     from ..changes.contract import Method
+    from ..tasks.task import Task
 
 MIN_STEPS = 150  # from the linear probe on, more bring nothing on few rows (benchmarks/head)
 FEW_STEPS, MOST_FASTER = 450, 3.0  # with fewer steps the rates of vectors rise, to so many times at most
@@ -34,43 +34,82 @@ SHORT_STEPS = 800  # a run of so many steps at most has no more than
 MOST_VALIDATIONS = 5  # behind its start: eight found no better step (benchmarks/head)
 
 
+# The subcommands that have a setting as an option.
+_FIT = ("fit",)
+_COMPARED = ("fit", "compare")  # the same for all methods of a comparison
+_ALL = (*_COMPARED, "recommend")
+
+
+def _token_count(text: str) -> int:
+    """What --tokens-per-batch says: a number, or "auto", which settings write as 0; raises InputError for anything else."""
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or int(text) == 0:
+        raise InputError(f"--tokens-per-batch {text}: give a number above 0, or auto")
+    return int(text)
+
+
 @dataclass(frozen=True)
 class Settings:
-    """How to train. `lr`, `head_lr` and `epochs` depend on the method where they are None."""
+    """How to train. `lr`, `head_lr` and `epochs` depend on the method where they are None.
 
-    epochs: int | None = None
-    batch_size: int = 32  # texts per optimizer step
-    lr: float | None = None  # peak learning rate of the body
-    head_lr: float | None = None  # peak learning rate of the head
-    weight_decay: float = 0.01  # AdamW, on matrices only
-    warmup: float = 0.06  # share of the steps over which the rate rises from 0; then it falls linearly to 0
-    clip: float = 1.0  # most that the norm of all gradients together may be
-    max_length: int = USUAL_LENGTH  # tokens per text
-    seed: int = 0
-    first_epoch: int = 0  # of the order of rows: how many epochs the run that this one goes on from has seen
-    head: str = (
-        "auto"  # "default", "linear" (mean of the token states), "cls" (the first one), or "auto": see head_choice.py
+    A field is an option of the subcommands that it names, with its help.
+    """
+
+    epochs: int | None = option_field(None, "Default: the method's own, 5 for most; more on few rows.", _ALL)
+    batch_size: int = option_field(32, "Texts per optimizer step.", _ALL)
+    lr: float | None = option_field(  # of the body
+        None, "Peak learning rate; default: the method's own.", _COMPARED
+    )
+    head_lr: float | None = option_field(None, "Peak learning rate of the head.", _COMPARED)
+    weight_decay: float = option_field(0.01, "AdamW's, of matrices only.", _FIT)
+    warmup: float = option_field(  # over which the rate rises from 0; then it falls linearly to 0
+        0.06, "Share of the steps.", _FIT
+    )
+    clip: float = option_field(1.0, "Largest gradient norm.", _FIT)  # of all gradients together
+    max_length: int = option_field(USUAL_LENGTH, "Tokens per text; longer ones are cut.", _ALL)
+    seed: int = option_field(0, "Of data order, new parameters and dropout.", _FIT)
+    first_epoch: int = option_field(
+        0, "Begin the order of rows behind so many epochs, as of the run it starts from.", _FIT
+    )
+    # "linear" is on the mean of the token states, "cls" on the first one; for "auto" see head_choice.py.
+    head: str = option_field(
+        "auto", "auto, default (Hugging Face's own), linear (on the mean of the token states) or cls.", _ALL
     )
     # What the last map of a new head begins as: the linear probe of the training rows, or "random". A head that the checkpoint
     # brings is kept where it answers the same classes, and with "checkpoint" in any case; not with "random".
-    head_start: str = "probe"
-    pairs: str = "auto"  # of pair tasks: "together", "apart", or "auto": the better cross-validated probe
-    class_weights: str = "none"  # "none", "balanced", or by name: "fraud=10,legit=1"; others weigh 1
-    label_smoothing: float = 0.0
-    # Of multi_label tasks: the probability from which on a class is given, or "auto", chosen on the validation rows; None: 0.5.
-    threshold: float | str | None = None
-    at_least_one: bool = False  # give a row of such a task its most probable class where none reaches the threshold
-    dropout: float | None = None  # rate in the encoder and the head; None: the encoder's own
-    eval_steps: int | None = None  # validate every so many steps; None: once an epoch
-    patience: int | None = (
-        None  # stop after so many validations without a better score, or a lower loss at the same; None: never
+    head_start: str = option_field(
+        "probe", "probe (of frozen features, the default), random, or checkpoint: the head that it brings.", _ALL
     )
-    train_limit: int | None = None  # train on the first so many rows after a seeded shuffle
-    # Tokens in one forward pass: bounds memory and changes rounding, and with dropout which row has which mask; 0: as many
-    # as fit.
-    tokens_per_batch: int = 0
-    cache_gb: float = 8.0  # most disk space for tokens and for what frozen first layers make of them; 0: none is kept
-    compute: str = "auto"  # of frozen matrices: "float32", "bfloat16", or "auto", the faster here
+    pairs: str = option_field(  # "auto": the better cross-validated probe
+        "auto", "Two texts of a row: together, apart or auto.", _ALL
+    )
+    class_weights: str = option_field(  # others weigh 1; repeated, the option names more classes
+        "none", "none, balanced, or fraud=10,legit=1.", _FIT, kind=list[str], convert=",".join
+    )
+    label_smoothing: float = option_field(0.0, "Share of each label that goes to all classes alike.", _FIT)
+    threshold: float | str | None = option_field(  # "auto": chosen on the validation rows; None: 0.5
+        None, "Of multi_label: probability from which a class is given, or auto; default 0.5.", _FIT
+    )
+    at_least_one: bool = option_field(  # its most probable class where none reaches the threshold
+        False, "Of multi_label: no row without a class.", _FIT
+    )
+    dropout: float | None = option_field(None, "Default: the encoder's own.", _FIT)  # in the encoder and the head
+    eval_steps: int | None = option_field(None, "Validate every N steps; default: every epoch.", _FIT)
+    patience: int | None = option_field(  # None: never
+        None, "Stop after N validations without a better score, or a lower loss at the same.", _FIT
+    )
+    train_limit: int | None = option_field(None, "Train on N rows, after a seeded shuffle.", _COMPARED)
+    # It changes rounding too, and with dropout which row has which mask; 0: as many as fit.
+    tokens_per_batch: int = option_field(
+        0, "Tokens in one forward pass, which bound memory; default auto: what fits.", _FIT, kind=str, convert=_token_count
+    )  # fmt: skip
+    cache_gb: float = option_field(  # 0: none is kept
+        8.0, "Most GB of disk for tokens and frozen layers' outputs.", _FIT
+    )
+    compute: str = option_field(
+        "auto", "Frozen matrices in auto, float32 or bfloat16.", _ALL
+    )  # "auto": the faster here
 
     def __post_init__(self):
         object.__setattr__(self, "threshold", checked_threshold(self.threshold))  # a command line brings a text
@@ -134,6 +173,7 @@ class Settings:
         return dataclasses.replace(self, **known)
 
 
+_FIRST = ("encoder", "task", "method", "revision", "text", "label", "kind", "metric")  # in the file of a recipe
 _PLACES = ("task", "validation", "encoder", "start_from")  # fields of a recipe that may name a file or a folder
 _METHOD_FILE = re.compile(r"(?<=selection:file=)[^,+()]+")  # in the text of a method
 _FROM_PROBE = (
@@ -150,49 +190,30 @@ _LOWEST = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Origin):
     """What to do (encoder, task, method) and how (settings); the same recipe and versions give the same bits on one CPU."""
 
     encoder: str = "minilm"
-    task: str = ""
     method: str = "layer_norms"
     revision: str | None = None
-    text: tuple[str, ...] = ()  # text columns; empty: found by name
-    label: str | None = None
-    kind: str | None = None
-    metric: str | None = None
-    skip_bad_rows: bool = False  # leave out rows without text or label
-    missing_label: tuple[str, ...] = ()  # labels that stand for none; this and the next five are fields of a Reading
-    label_separator: str | None = None
-    encoding: str | None = None
-    header: bool = True
-    validation: str | None = None
-    positive: str | None = None
-    validation_share: float = 0.1  # of the training rows held out where there is no validation split
-    split_seed: int = 0  # that they are drawn with, whatever the seed of the run
     start_from: str | None = None  # the folder of a run, whose values training begins at
     more_epochs: tuple[int, ...] = ()  # that the finished run went on for, each time from its best values
     settings: Settings = field(default_factory=Settings)
 
     @classmethod
-    def of_task(cls, read: Task, **values: Any) -> "Recipe":
+    def of_task(cls, read: "Task", **values: Any) -> "Recipe":
         """The recipe that reads `read` again as it was read, from whichever folder, with `values` for all other fields."""
         if "method" in values:
             values["method"] = _with_files(values["method"], absolute)
-        reading = vars(read.reading) | {"validation": _from_anywhere(read.reading.validation)}
-        return cls(
-            task=_from_anywhere(read.source) or "", text=read.text_columns, label=read.label_column, kind=read.kind,
-            metric=read.metric, validation_share=read.validation_share, split_seed=read.split_seed, **reading, **values,
-        )  # fmt: skip
-
-    @property
-    def reading(self) -> Reading:
-        """How the rows of its task are read."""
-        return Reading.from_json(vars(self))
+        origin = read.origin
+        places = {"task": _from_anywhere(origin.task) or "", "validation": _from_anywhere(origin.validation)}
+        return cls(**vars(origin) | places, **values)
 
     def save(self, path: Path) -> None:
-        """Writes the recipe as TOML, leaving out what has no value."""
-        write_text(path, tomli_w.dumps(_without_none(dataclasses.asdict(self))))
+        """Writes the recipe as TOML, what matters most first, leaving out what has no value."""
+        values = dataclasses.asdict(self)
+        values = {name: values.pop(name) for name in _FIRST} | values
+        write_text(path, tomli_w.dumps(_without_none(values)))
 
     @classmethod
     def load(cls, path: Path) -> "Recipe":

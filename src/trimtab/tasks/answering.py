@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+
+if TYPE_CHECKING:  # settings are checked, and --help is answered, without it
+    from numpy.typing import NDArray
 
 AUTO = "auto"  # a threshold that is chosen on the validation rows
 
@@ -23,6 +23,8 @@ class Answering:
 
     def given(self, likely: NDArray) -> NDArray:
         """1 for each class that is given and 0 for others, (N, C), from probabilities (N, C)."""
+        import numpy as np
+
         given = (likely >= self.threshold).astype(np.int64)
         if self.at_least_one:
             without = np.flatnonzero(~given.any(-1))

@@ -113,6 +113,8 @@ def _split_names(table: Table, names: str | Sequence[str]) -> tuple[str, ...]:
 
 def _split(table: Table, text: str) -> tuple[str, ...]:
     """The names in "a,b": as long as columns of such names go, and what is no column piece by piece."""
+    if text in table.columns:
+        return (text,)
     pieces, names = text.split(","), []
     while pieces:
         joined = [",".join(pieces[:end]).strip() for end in range(len(pieces), 0, -1)]

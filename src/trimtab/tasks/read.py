@@ -23,7 +23,7 @@ from .label_parsing import in_quotes
 from .labels import Coding, Declared, coding_like, decide_kind, learn_coding
 from .metrics import check_metric
 from .raw_rows import RawRows, is_blank, texts_in
-from .reading import AS_WRITTEN, Reading
+from .reading import AS_WRITTEN, HELD_OUT, Origin, Reading
 from .separators import combination_note, divided, find_separator
 from .sources import Source, path_not_found
 from .splits import find_source, read_splits
@@ -43,7 +43,6 @@ GLUE_METRICS = {
 
 
 _RARE = 3  # times as many rows of the other class make a class the one that is looked for
-_HELD_OUT = 0.1  # of the training rows where nothing is said
 
 
 def read(
@@ -53,7 +52,7 @@ def read(
     label: str | Sequence[str] | None = None,
     kind: str | None = None,
     metric: str | None = None,
-    validation_share: float = _HELD_OUT,
+    validation_share: float = HELD_OUT,
     seed: int = 0,
     skip_bad_rows: bool = False,
     missing_label: str | int | Sequence[str] = (),
@@ -90,7 +89,7 @@ def read(
     if "validation" not in splits and validation_share:
         splits["train"], splits["validation"], note = hold_out(splits["train"], coding.kind, validation_share, seed)
         notes.append(note)
-    elif "validation" in found.tables and validation_share not in (0, _HELD_OUT):
+    elif "validation" in found.tables and validation_share not in (0, HELD_OUT):
         notes.append(
             f"there is a validation split, so that no share ({validation_share:g}) of the training rows is held out"
         )
@@ -108,6 +107,15 @@ def read(
         split_seed=seed,
         notes=(*found.notes, *notes),
     )
+
+
+def read_again(origin: Origin) -> Task:
+    """The task that `origin` says; raises InputError as `read` does."""
+    return read(
+        origin.task, text=origin.text[0] if len(origin.text) == 1 else origin.text or None, label=origin.label,
+        kind=origin.kind, metric=origin.metric, validation_share=origin.validation_share, seed=origin.split_seed,
+        **vars(origin.reading),
+    )  # fmt: skip
 
 
 def task_of(given: Any) -> Task:

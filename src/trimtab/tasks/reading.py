@@ -1,29 +1,64 @@
-"""Reading: how the rows of a task are read, beside which columns: one value, kept with the task, so that it can be read again."""
+"""Reading and Origin: how the rows of a task are read, and all that is needed to read it again, each as one value.
+
+Their fields are options of subcommands: commands/options.py makes them of the names, defaults and help texts here.
+"""
 
 from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Self
 
 from ..errors import InputError, suggestion
 
 _COMMON = ("utf-8", "utf-16", "latin-1", "cp1252", "gb18030", "shift_jis", "euc_kr")  # encodings of text files
 
 
+HELD_OUT = 0.1  # of the training rows where nothing is said
+
+_FITS = ("fit", "fisher", "compare", "recommend")  # subcommands that read rows to train on
+_SCORES = (*_FITS, "evaluate")  # that read labels
+_READS = (*_SCORES, "predict")
+
+
+def option_field(
+    default: Any, help_text: str = "", verbs: Sequence[str] = (), *, kind: Any = None, convert: Callable | None = None,
+    names: str | None = None, metavar: str | None = None,
+) -> Any:  # fmt: skip
+    """A field of a dataclass that is an option of the subcommands `verbs`.
+
+    `kind` is the type of the option where it is not that of the field, `convert` makes the field's value of it, and `names` are
+    what it is called where that is not the field's own name; a bool that has them is a flag that undoes the default.
+    """
+    found = {"help": help_text, "verbs": tuple(verbs), "kind": kind, "convert": convert, "names": names}
+    return field(default=default, metadata=found | {"metavar": metavar})
+
+
 @dataclass(frozen=True)
 class Reading:
     """What a user says of a table because the table does not say it itself."""
 
-    skip_bad_rows: bool = False  # leave out rows that cannot be used: without text or label, or not of the table's form
-    missing_label: tuple[str, ...] = ()  # labels that stand for none, such as "-100"; such rows are left out
-    label_separator: str | None = None  # between the classes of one cell; "": none is there; None: found, or asked for
-    encoding: str | None = None  # of text files; None: UTF-8, or what a byte order mark says
-    header: bool = True  # whether the first line of a CSV or TSV file names its columns
-    validation: str | None = None  # a file of validation rows, where they are no part of the source
-    positive: str | None = None  # of two classes the one whose precision, recall and F1 are told; None: the second
+    skip_bad_rows: bool = option_field(
+        False, "Leave out rows without text or label, or not of the table's form.", _SCORES, names="--skip-bad-rows"
+    )
+    missing_label: tuple[str, ...] = option_field(  # such rows are left out
+        (), "A label that stands for none, such as -100; repeat for more.", _SCORES, kind=list[str], convert=tuple
+    )
+    label_separator: str | None = option_field(  # None: found, or asked for
+        None, "What divides the classes of a cell, such as ','; '': nothing does.", _SCORES
+    )
+    encoding: str | None = option_field(None, "Of text files; default: UTF-8, or as a byte order mark says.", _READS)
+    header: bool = option_field(  # whether the first line of a CSV or TSV file names its columns
+        True, "Columns are column_1, column_2, ...", _READS, names="--no-header"
+    )
+    validation: str | None = option_field(  # a file of such rows, where they are no part of the source
+        None, "Validation rows, or the share of rows that are held out.", _FITS, metavar="FILE|SHARE"
+    )
+    positive: str | None = option_field(  # None: the second
+        None, "Of two classes the one whose precision, recall and F1 are told; default: the rarer.", _FITS
+    )
 
     def __post_init__(self):
         # Frozen: a value from a recipe, a delta or the command line is made one of the same types here, and nowhere else.
@@ -42,17 +77,39 @@ class Reading:
         return asdict(self) | {"missing_label": list(self.missing_label)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Reading:
-        """The Reading whose fields are among `values`; what an older file does not have is as it was then, by default."""
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The one whose fields are among `values`; what an older file does not have is as it was then, by default."""
         return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
     def of_labels(self) -> Reading:
         """Only what concerns labels, which other files of the same task share; how a file is written is its own affair."""
         return Reading(missing_label=self.missing_label, label_separator=self.label_separator, positive=self.positive)
 
-    def changed(self, **given: Any) -> Reading:
-        """This Reading with the values that are not None put in."""
+    def changed(self, **given: Any) -> Self:
+        """This one with the values that are not None put in."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Origin(Reading):
+    """Where a task comes from and how it is read: all that is needed to read it again, by the names that recipes use."""
+
+    task: str = ""  # what `read` is given: a file, a folder, a hub id or helpdesk; "" for a table in memory
+    text: tuple[str, ...] = option_field(  # empty: found by name; one name may stand for two, as "a,b"
+        (), "Text column, or two of a pair: a,b.", _SCORES, kind=str
+    )
+    label: str | None = option_field(None, "Label column, or several 0/1 columns: a,b,c.", _SCORES)
+    kind: str | None = option_field(None, "single_label, multi_label or regression.", _FITS)
+    metric: str | None = option_field(
+        None, "Main metric, by which the best step is chosen.", ("fit", "compare", "recommend")
+    )
+    validation_share: float = HELD_OUT  # of the training rows held out where there is no validation split
+    split_seed: int = 0  # that they are drawn with, whatever the seed of the run
+
+    @property
+    def reading(self) -> Reading:
+        """How its rows are read."""
+        return Reading.from_json(vars(self))
 
 
 def _words(labels: Any) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from .answering import USUAL, Answering
-from .reading import AS_WRITTEN, Reading
+from .reading import AS_WRITTEN, HELD_OUT, Origin, Reading
 
 # One class a row, any number of classes a row, or a number.
 Kind = Literal["single_label", "multi_label", "regression"]
@@ -84,10 +84,18 @@ class Task:
     splits: Mapping[str, Rows] = field(default_factory=dict, repr=False)
     source: str = ""  # what `read` was given, so that a recipe can read it again
     reading: Reading = AS_WRITTEN  # how the rows were read; reading again must do the same
-    validation_share: float = 0.1  # of the training rows held out where there is no validation split, and
+    validation_share: float = HELD_OUT  # of the training rows held out where there is no validation split, and
     split_seed: int = 0  # the seed they were drawn with; reading again must do the same
     answering: Answering = USUAL  # which classes a multi_label row is given
     notes: tuple[str, ...] = ()  # what the reader did to the rows, in plain words
+
+    @property
+    def origin(self) -> Origin:
+        """What `read_again` makes the same task of."""
+        return Origin(
+            **vars(self.reading), task=self.source, text=self.text_columns, label=self.label_column, kind=self.kind,
+            metric=self.metric, validation_share=self.validation_share, split_seed=self.split_seed,
+        )  # fmt: skip
 
     @property
     def positive(self) -> str | None:

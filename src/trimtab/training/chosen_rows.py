@@ -9,7 +9,7 @@ from ..errors import InputError, suggestion
 from ..results.recipe import Recipe
 from ..results.run_folder import RECIPE
 from ..tasks.data_report import rows_in
-from ..tasks.read import read, read_like
+from ..tasks.read import read_again, read_like
 from ..tasks.sources import PATH_LIKE
 from ..tasks.task import EMPTY, SPLITS, Rows, Task
 
@@ -135,13 +135,4 @@ def _read_for(trained: Task, source: Any, text: str | None, label: str | None, r
             f"the run's own data {trained.source} is not to be found from {Path.cwd()}: name the file to score "
             "(trimtab evaluate RUN FILE)"
         )
-    return read(
-        trained.source,
-        text=trained.text_columns,
-        label=trained.label_column,
-        kind=trained.kind,
-        metric=trained.metric,
-        **vars(trained.reading.changed(**reading)),
-        validation_share=trained.validation_share,
-        seed=trained.split_seed,
-    )
+    return read_again(replace(trained, reading=trained.reading.changed(**reading)).origin)

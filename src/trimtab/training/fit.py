@@ -23,13 +23,14 @@ from ..errors import InputError
 from ..randomness import forked
 from ..results.checkpoint import Progress, chosen_in, load_checkpoint, save_checkpoint
 from ..results.recipe import Settings, settings_from
+from ..results.record import write_history
 from ..results.run_folder import RECIPE, check_folder, gone_if_empty, taking_place
 from ..tasks.holdout import limited
 from ..tasks.read import task_of
 from ..tasks.task import Task
 from .display import Display
 from .ranks import is_first, joined
-from .run import Run, finished_run, recipe_of, write_history
+from .run import Run, finished_run, recipe_of
 from .set_up import set_up
 from .start_from import Start, found_start
 from .steps import EARLY, INTERRUPTED, Begun, Checkpoint, Event, Finished, Planned, Sitting, Validation, Warned

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..results.recipe import Recipe
 from ..results.run_folder import check_folder
 from ..tasks.answering import answering_for
-from ..tasks.read import read
+from ..tasks.read import read_again
 
 # Not before all else is known to be right: it takes seconds to import.
 if TYPE_CHECKING:
@@ -39,16 +39,7 @@ def fit_recipe(
         raise InputError('the recipe names no task: add a line like task = "reviews.csv"')
     # What is wrong with names, rows or places is found before torch is imported and the weights are loaded.
     check_names(recipe.method)
-    task = read(
-        recipe.task,
-        text=recipe.text[0] if len(recipe.text) == 1 else recipe.text or None,  # one name may stand for two, as "a,b"
-        label=recipe.label,
-        kind=recipe.kind,
-        metric=recipe.metric,
-        **vars(recipe.reading),
-        validation_share=recipe.validation_share,
-        seed=recipe.split_seed,
-    )
+    task = read_again(recipe)
     answering_for(task.kind, recipe.settings.threshold, recipe.settings.at_least_one)
     folder = out or Path("runs") / folder_name(task.name, recipe.method)
     check_folder(folder, resume=resume, overwrite=overwrite, probe=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -13,14 +12,14 @@ from typing import Any
 from ..changes.delta_header import TENSORS, header_of
 from ..encoders.places import find_base
 from ..errors import InputError
-from ..files import write_json, write_text
 from ..results.model_card import model_card
 from ..results.recipe import Recipe
-from ..results.run_folder import CARD, CHECKPOINT, HISTORY, RECIPE, SCORES, check_folder, move_run, settle, taking_place
-from ..tasks.read import read
+from ..results.record import read_run_folder, write_record
+from ..results.run_folder import CHECKPOINT, RECIPE, check_folder, move_run, settle, taking_place
+from ..tasks.read import read_again
 from .fit import fit
 from .ranks import started
-from .run import Run, write_history
+from .run import Run
 
 _MAKING = ".more"  # in the run's folder: the run of the added epochs, until it takes the place of the other
 
@@ -52,10 +51,7 @@ def more_epochs(
         raise InputError(
             f"the rows of the run in {folder} were a table in memory: fit on them with start_from={str(folder)!r}"
         )
-    task = read(
-        recipe.task, text=recipe.text, label=recipe.label, kind=recipe.kind, metric=recipe.metric, **vars(recipe.reading),
-        validation_share=recipe.validation_share, seed=recipe.split_seed,
-    )  # fmt: skip
+    task = read_again(recipe)
     if task.validation.sha256() != described["task"]["validation_sha256"]:
         raise InputError(
             f"the rows of {recipe.task} have changed since the run: give them as a new table (--start-from {folder})"
@@ -73,9 +69,7 @@ def more_epochs(
         return made
     name = folder.resolve().name if out is None else target.resolve().name
     joined = _joined(made, earlier, history, name)
-    write_history(target, joined.history)
-    write_json(target / SCORES, dict(joined.details))
-    write_text(target / CARD, model_card(joined.details, joined.delta))
+    write_record(target, joined.details, joined.history, model_card(joined.details, joined.delta))
     if out is not None:
         return replace(joined, folder=target)
     replace(recipe, more_epochs=(*recipe.more_epochs, epochs)).save(target / RECIPE)
@@ -88,12 +82,12 @@ def more_epochs(
 def _record(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What scores.json and history.jsonl of a run say; raises InputError where they cannot be read."""
     try:
-        lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
-        return json.loads((folder / SCORES).read_text(encoding="utf-8")), [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
+        found = read_run_folder(folder)
+    except InputError as error:
         raise InputError(
             f"cannot read the record of the run in {folder} ({error}): fit with --start-from instead"
         ) from error
+    return found.scores, found.history
 
 
 def _first_epoch(target: Path, resume: bool, earlier: Mapping[str, Any], history: list[dict[str, Any]]) -> int:

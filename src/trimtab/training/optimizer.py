@@ -9,6 +9,7 @@ from torch import distributed as dist
 
 from ..changes.selection import Selection
 from ..encoders.heads import rate_factors
+from ..encoders.weights import own
 from ..engine import PreparedModel, RecordedWork
 
 
@@ -35,6 +36,7 @@ class SelectedAdamW:
         self._hooks: list[Any] = []  # on parameters selected in part, taken away by `release`
         for name, at in selection.elements.items():
             parameter = parameters[name]
+            own(parameter)
             parameter.requires_grad_(True)
             if parameter.dtype != torch.float32:
                 raise ValueError(f"{name} is {parameter.dtype}: trained parameters must be float32")

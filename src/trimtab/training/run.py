@@ -1,6 +1,5 @@
 """Run: what came of a fit, and what is written of it."""
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -15,12 +14,12 @@ from ..changes.method_text import method_text
 from ..changes.selection import Selection
 from ..encoders.parameter_kinds import grid, layers_of
 from ..errors import InputError
-from ..files import write_json, write_text
 from ..process_memory import peak_bytes
 from ..results.checkpoint import Progress
 from ..results.model_card import model_card
 from ..results.recipe import Recipe
-from ..results.run_folder import CARD, CHECKPOINT, HISTORY, SCORES
+from ..results.record import write_record
+from ..results.run_folder import CHECKPOINT
 from ..tasks.answering import AUTO
 from ..tasks.data_report import survey
 from ..tasks.hardest_examples import hardest_mistakes
@@ -71,11 +70,6 @@ def recipe_of(bench: Workbench) -> Recipe:
     )  # fmt: skip
 
 
-def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
-    """One JSON object per validation, one per line."""
-    write_text(folder / HISTORY, "".join(json.dumps(entry) + "\n" for entry in history))
-
-
 def finished_run(
     bench: Workbench, state: Progress, stopped: str | None, logits: Tensor | None, folder: Path | None,
     clock: Callable[[], float],
@@ -111,9 +105,7 @@ def finished_run(
     )  # fmt: skip
     if folder is not None and bench.ranks.is_first:
         try:
-            write_history(folder, state.history)
-            write_json(folder / SCORES, details)
-            write_text(folder / CARD, model_card(details, delta))
+            write_record(folder, details, state.history, model_card(details, delta))
         except InputError as error:  # a full disk: training need not be done again
             raise InputError(f"{error} The delta is whole: {folder / TENSORS}.") from error
         # What is finished needs no checkpoint, and keeping it would let a later --resume go on from it.

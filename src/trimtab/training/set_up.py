@@ -45,11 +45,7 @@ def set_up(
 
     Raises InputError when the parts do not fit together.
     """
-    # Free memory that an earlier fit of this process has left goes back to the system, and the peak counts from here.
-    give_back()
-    forget_peak()
-    # What is there before the model counts as the process's own, so that the estimate adds up to what is seen.
-    process, private = resident_bytes(), private_bytes()
+    process, private = _held_before(encoder)
     _check_rows(task)
     task = replace(task, answering=answering_for(task.kind, settings.threshold, settings.at_least_one))
     if settings.train_limit is not None:
@@ -108,6 +104,19 @@ def set_up(
     )  # fmt: skip
     bench.memory = replace(memory, mapped=bench.prefix_bytes())
     return bench
+
+
+def _held_before(encoder: Encoder) -> tuple[int, int]:
+    """Bytes that the process holds before the model, and those of them that it shares with no file.
+
+    What is there counts as the process's own, so that the estimate adds up to what is seen; but for the weights that the encoder
+    keeps, which are counted with the model.
+    """
+    # Free memory that an earlier fit of this process has left goes back to the system, and the peak counts from here.
+    kept = encoder.give_back()
+    give_back()
+    forget_peak()
+    return resident_bytes() - kept, private_bytes() - kept
 
 
 def _read(

@@ -1,12 +1,17 @@
-"""Reading a run folder. Every field a page uses is checked here, so that a damaged file is named and not half drawn."""
+"""The record of a run: scores.json, history.jsonl and its card, written and read here and nowhere else.
+
+Every field a page uses is checked, so that a damaged file is named and not half drawn.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import write_json, write_text
+from .run_folder import CARD, HISTORY, SCORES
 
 # A shape describes a JSON value: a type (float takes whole numbers too), [shape] a list of it, {"name": shape} an
 # object with at least these fields, {str: shape} an object with any names, and a tuple of shapes: any one of them.
@@ -35,7 +40,7 @@ EVALUATION = {
 }
 
 # scores.json.
-SCORES = {
+DETAILS = {
     "run": str,
     "task": {
         "name": str,
@@ -110,13 +115,25 @@ class RunFolder:
     history: list[dict[str, Any]]  # in order of steps; the first is the baseline at step 0
 
 
+def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """One JSON object per validation, one per line."""
+    write_text(folder / HISTORY, "".join(json.dumps(entry) + "\n" for entry in history))
+
+
+def write_record(folder: Path, details: Mapping[str, Any], history: Sequence[Mapping[str, Any]], card: str) -> None:
+    """Writes what a run came to, scores.json behind the history, and the card last; raises InputError as `replacing` does."""
+    write_history(folder, history)
+    write_json(folder / SCORES, dict(details))
+    write_text(folder / CARD, card)
+
+
 def read_run_folder(path: Path) -> RunFolder:
     """The run in the folder `path`; raises InputError that names the file when one is missing or damaged."""
     if not path.is_dir():
         raise InputError(f"{path} is not a run folder; give the folder that `trimtab fit ... --out` wrote")
     # First every field by itself, then what the fields say of each other.
-    scores_file, history_file = path / "scores.json", path / "history.jsonl"
-    scores = _parsed(_text(scores_file), SCORES, str(scores_file))
+    scores_file, history_file = path / SCORES, path / HISTORY
+    scores = _parsed(_text(scores_file), DETAILS, str(scores_file))
     lines = [(n, line) for n, line in enumerate(_text(history_file).splitlines(), 1) if line.strip()]
     history = [_parsed(line, EVALUATION, f"{history_file}, line {n}") for n, line in lines]
     for fault in _scores_faults(scores):

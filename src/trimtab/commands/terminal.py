@@ -9,12 +9,12 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from .changes.fisher import Fisher
-from .changes.inspect import Inspection
-from .encoders.parameter_kinds import KINDS, Part, layer_names
-from .results.formatting import compact, score, share, size
-from .studies.movement import Movement
-from .studies.recommend import Recommendation
+from ..changes.fisher import Fisher
+from ..changes.inspect import Inspection
+from ..encoders.parameter_kinds import KINDS, Part, layer_names
+from ..results.formatting import compact, score, share, size
+from ..studies.movement import Movement
+from ..studies.recommend import Recommendation
 
 
 def inspection_tables(found: Inspection) -> None:

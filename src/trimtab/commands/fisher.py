@@ -1,4 +1,4 @@
-"""Subcommands that measure an encoder's elements: before training by their information, after it by how far they moved."""
+"""Subcommand fisher: how much a task depends on each element of an encoder, before any training."""
 
 import shlex
 from pathlib import Path
@@ -7,36 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from .options import (
-    NOTHING,
-    EncoderName,
-    EncoderOption,
-    Json,
-    Kind,
-    Label,
-    Reading,
-    RunFolder,
-    TaskNames,
-    Text,
-    check_ending,
-    print_json,
-    reads_tables,
-    say,
-    share_machine,
-)
+from .options import NOTHING, EncoderName, Json, OriginOptions, ReadingOptions, TaskNames
+from .output import check_ending, print_json, say, share_machine
 
 if TYPE_CHECKING:
     from ..changes.selection import Selection
 
 
-@reads_tables()
 def fisher(
     encoder: EncoderName,
     tasks: TaskNames,
-    text: Text = None,
-    label: Label = None,
-    kind: Kind = None,
-    reading: Reading = NOTHING,
+    columns: OriginOptions = NOTHING,
+    reading: ReadingOptions = NOTHING,
     # What is measured, and how.
     within: Annotated[
         str, typer.Option(help="The elements to measure, as a method; full is all of them.")
@@ -75,7 +57,7 @@ def fisher(
     check_estimator(estimator)
     settings_from({"max_length": max_length, "compute": compute, "seed": seed})
     # All tasks are read before the first is measured, so that a bad row in the last one is found at once.
-    read_tasks = [read(name, text=text, label=label, kind=kind, **reading) for name in tasks]
+    read_tasks = [read(name, **columns, **reading) for name in tasks]
     say(*(note for task in read_tasks for note in task.notes))
     name = folder_name("global" if is_global else read_tasks[0].name, "fisher")
     out = out or _unused(Path("runs") / f"{name}.safetensors")
@@ -94,7 +76,7 @@ def fisher(
     from ..pages.heatmap import draw_heat_map, means_by_place
     from ..studies.measure_fisher import advice
     from ..studies.measure_fisher import fisher as measure
-    from ..terminal import information_tables
+    from .terminal import information_tables
 
     method, loaded, infos = parse_method(within), load(place), []
     share_machine()
@@ -161,59 +143,16 @@ def _picture_beside(out: Path) -> Path:
     return plot if out.exists() else _unused(plot)
 
 
-def movement(
-    run: RunFolder,
-    # This option hides the subcommand of its name, which is not called in here.
-    fisher: Annotated[
-        Path | None, typer.Option(help="Information measured before training (trimtab fisher): was this foreseen?")
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Default: RUN/movement.png.")] = None,
-    encoder: EncoderOption = None,
-    as_json: Json = False,
-) -> None:
-    """Show how far training moved each kind and layer of the encoder."""
-    from ..changes.delta_header import header_of
-    from ..encoders.places import find_base
-
-    check_ending(plot, "--plot", ".png", ".svg", ".pdf")
-    if fisher is not None and not fisher.is_file():
-        raise InputError(
-            f"no Fisher information in {fisher}: there is no such file. Name what trimtab fisher has written."
-        )
-    place = find_base(header_of(run)["base"], encoder)
-    from ..changes.fisher import Fisher
-    from ..encoders.encoder import load
-    from ..pages.heatmap import draw_heat_map, means_by_place
-    from ..studies.movement import movement as movement_of
-    from ..terminal import foreseen_table, movement_tables
-
-    # No rows are read: the delta is compared with the pretrained values, which it was trained from.
-    found = movement_of(run, load(place))
-    seen = None if fisher is None else found.foreseen_by(Fisher.load(fisher))
-    if not as_json:
-        movement_tables(found)
-        if seen is not None:
-            foreseen_table(seen)
-    # The picture is drawn in any case, --json or not.
-    heading = f"Movement: {found.notes['task']}, {found.notes['method']}"
-    places = means_by_place(found.parts, found.sums())
-    picture = draw_heat_map(*places, heading, "mean absolute change", plot or Path(run) / "movement.png")
-    say(f"heat map: {picture}")
-    answer = {"by_kind": found.by("kind"), "by_layer": found.by("layer"), "plot": str(picture)}
-    # `foreseen` is there only where information was given to judge.
-    print_json(answer | ({} if seen is None else {"foreseen": seen}), as_json)
-
-
 def _check_ours(path: Path, option: str, key: str) -> None:
     """Raises InputError where `path` holds something that does not say `key` of itself, such as weights: it would be lost."""
-    from safetensors import SafetensorError, safe_open
+    from ..files import BAD_TENSORS, open_tensors
 
     if not path.exists():
         return
     try:
-        with safe_open(path, framework="np") as file:
-            ours = key in (file.metadata() or {})
-    except (OSError, SafetensorError):
+        with open_tensors(path) as file:
+            ours = key in file.header
+    except (OSError, *BAD_TENSORS):
         ours = False
     if not ours:
         raise InputError(f"{option} {path}: this file holds something else, which would be lost: choose another name")

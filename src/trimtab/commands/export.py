@@ -1,0 +1,29 @@
+"""Subcommand export: a run in a form that other programs load."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import EncoderOption, Json, RunFolder
+from .output import print_json, say
+
+
+def export(
+    run: RunFolder,
+    to: Annotated[str, typer.Option(help="merged: a plain Hugging Face folder.")] = "merged",
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/merged.")] = None,
+    encoder: EncoderOption = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run in a form that other programs load."""
+    from ..changes.delta_header import header_of
+    from ..exports.merged import export as export_run
+    from ..tasks.task import Task
+
+    # What is wrong with `to`, the run or `out` is told there before torch is imported.
+    folder = export_run(run, to, out, encoder)
+    say(f"written to {folder}")
+    if line := Task.from_description(header_of(run)["task"]).answering.line():
+        say(f"{line} The folder does not know of it: apply it to the probabilities of its answers")
+    print_json({"out": str(folder)}, as_json)

@@ -26,7 +26,8 @@ from trimtab.encoders.encoder import Encoder, load
 from trimtab.encoders.heads import TWO_CLASSES
 from trimtab.encoders.weights import is_shared, own, own_all
 from trimtab.engine import PreparedModel, prepare
-from trimtab.inference.predictor import Predictor, merge, predict
+from trimtab.exports.merged import merge
+from trimtab.inference.predictor import Predictor, predict
 from trimtab.results.recipe import Settings
 from trimtab.training.fit import fit
 from trimtab.training.set_up import set_up

@@ -21,8 +21,9 @@ from torch.nn import functional
 
 from trimtab.changes.fisher import Meter
 from trimtab.changes.methods import Full, LayerNorms
+from trimtab.encoders.choices import Compute
 from trimtab.encoders.encoder import load
-from trimtab.engine.packed import Compute
+from trimtab.encoders.inputs import ModelInputs
 from trimtab.engine.padded import padded_logits
 from trimtab.files import write_json
 from trimtab.tasks.batches import Tokens, token_groups, tokenize
@@ -98,7 +99,7 @@ def loop(model: Any, names: list[str], tokens: Tokens, rows: range) -> dict[str,
     assert tokens.labels is not None
     assert tokens.type_ids is not None
     for row in rows:
-        logits = padded_logits(model, [tokens.ids[row]], [tokens.type_ids[row]])
+        logits = padded_logits(model, ModelInputs([tokens.ids[row]], [tokens.type_ids[row]]))
         loss = functional.cross_entropy(logits, tokens.labels[row : row + 1])
         for name, gradient in zip(names, torch.autograd.grad(loss, list(wanted.values())), strict=True):
             sums[name].addcmul_(gradient, gradient)

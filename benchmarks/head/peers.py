@@ -95,7 +95,7 @@ def regression(options: argparse.Namespace, name: str, size: int, draw: int) -> 
     for _ in bench.cache_prefixes():
         pass
     x, unseen = (
-        head_inputs(bench.model, tokens, 4096, bench.prefixes.get(split))
+        head_inputs(bench.prepared, tokens, 4096, bench.prefixes.get(split))
         for split, tokens in (("train", bench.train), ("validation", bench.validation))
     )
     assert x is not None

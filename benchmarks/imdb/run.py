@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from trimtab.changes.lora import Lora
 from trimtab.encoders.encoder import Encoder, load
-from trimtab.engine.packed import prepare
+from trimtab.engine import prepare
 from trimtab.files import write_json
 from trimtab.inference.evaluate import evaluate
 from trimtab.inference.predictor import tokens_at_once
@@ -58,11 +58,10 @@ def main() -> None:
 
 def untrained(encoder: Encoder, task: Task) -> dict[str, float]:
     """The scores of the new head on the unchanged encoder, on the test split."""
-    model, rows = encoder.with_head(task, seed=0).eval(), task.splits["test"]
-    prepare(model)
+    prepared, rows = prepare(encoder.with_head(task, seed=0).eval()), task.splits["test"]
     tokens = tokenize(task, rows, encoder.tokenizer, MAX_LENGTH)
     assert tokens.labels is not None
-    return scores(task, all_logits(model, tokens, tokens_at_once()), tokens.labels)
+    return scores(task, all_logits(prepared, tokens, tokens_at_once()), tokens.labels)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ compiled. All take the same steps of 32 sentences, one contestant after another.
 """
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from torch.nn import functional
 
 from trimtab.changes.methods import LayerNorms
 from trimtab.encoders.encoder import load
-from trimtab.engine.packed import forward, pack, prepare
+from trimtab.encoders.inputs import ModelInputs
+from trimtab.engine import prepare
 from trimtab.engine.padded import padded_logits
 from trimtab.tasks.batches import shuffled_batches
 from trimtab.tasks.holdout import limited
@@ -28,7 +30,7 @@ from trimtab.tasks.token_cache import tokenized
 
 BATCH_SIZE, MAX_LENGTH = 32, 256
 FIRST, STEPS = 24, 40  # steps while shapes are still new, and steps that are timed
-Logits = Callable[[Any, list, Any], torch.Tensor]
+Logits = Callable[[ModelInputs], torch.Tensor]
 
 
 def main() -> None:
@@ -57,9 +59,7 @@ def seconds_of(model: Any, tokens: Any, *, is_packed: bool, is_compiled: bool) -
         parameter.requires_grad_(name in selection.elements or selection.parts[name].is_head)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
-    if is_packed:
-        prepare(model)
-    logits_of: Logits = packed_logits if is_packed else autocast_logits
+    logits_of: Logits = prepare(model).logits if is_packed else functools.partial(autocast_logits, model)
     if is_compiled:
         model.compile(dynamic=True)
     model.train()
@@ -68,7 +68,7 @@ def seconds_of(model: Any, tokens: Any, *, is_packed: bool, is_compiled: bool) -
         for rows in shuffled_batches(len(tokens), BATCH_SIZE, 0, 0):
             started = time.perf_counter()
             batch = tokens.take(rows.tolist())
-            functional.cross_entropy(logits_of(model, batch.ids, batch.type_ids), batch.labels).backward()
+            functional.cross_entropy(logits_of(ModelInputs(batch.ids, batch.type_ids)), batch.labels).backward()
             optimizer.step()
             optimizer.zero_grad()
             seconds.append(time.perf_counter() - started)
@@ -77,13 +77,9 @@ def seconds_of(model: Any, tokens: Any, *, is_packed: bool, is_compiled: bool) -
     return {"first_seconds": sum(seconds[:FIRST]), "seconds_per_step": statistics.median(seconds[FIRST:])}
 
 
-def packed_logits(model: Any, ids: list, type_ids: Any) -> torch.Tensor:
-    return forward(model, pack(ids, type_ids, model))
-
-
-def autocast_logits(model: Any, ids: list, type_ids: Any) -> torch.Tensor:
+def autocast_logits(model: Any, inputs: ModelInputs) -> torch.Tensor:
     with torch.autocast("cpu", torch.bfloat16):
-        return padded_logits(model, ids, type_ids).float()
+        return padded_logits(model, inputs).float()
 
 
 def break_even(plain: dict[str, Any], compiled: dict[str, Any]) -> float | str:

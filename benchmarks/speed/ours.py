@@ -53,7 +53,7 @@ def floor(work: Work, encoder: Encoder, task: Task, matmul_flops: float) -> dict
 
     bench = set_up(encoder, task, parse_method(work.method), Settings(max_length=MAX_LENGTH, epochs=work.epochs))
     layers = layers_of(bench.model)
-    module = bench.model.get_submodule(layers.path)[0]
+    module = bench.model.get_submodule(f"{layers.path}.0")
     matrices = sum(p.numel() for p in module.parameters() if p.ndim == 2)  # LoRA's own are so few that they may count
     first = max(0, min(layers.count, bench.selection.first_layer))
     width, trains_matrices = encoder.config.hidden_size, work.method.startswith(("full", "last_layers"))

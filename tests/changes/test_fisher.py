@@ -18,6 +18,7 @@ from trimtab.changes.lora import Lora
 from trimtab.changes.methods import Biases, Full, Head, LayerNorms
 from trimtab.changes.selection import Selection
 from trimtab.changes.top import Random
+from trimtab.encoders.inputs import ModelInputs
 from trimtab.encoders.parameter_kinds import Part, parts_of
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
@@ -71,11 +72,11 @@ def loop(model: Any, within: Selection, tokens: Tokens, kind: str, estimator: st
         parameter.requires_grad_(True)
     assert tokens.labels is not None
     with torch.no_grad():
-        draws = draws_for(padded_logits(model, tokens.ids, tokens.type_ids), kind)
+        draws = draws_for(padded_logits(model, ModelInputs(tokens.ids, tokens.type_ids)), kind)
     sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
     for i in range(len(tokens)):
         types = None if tokens.type_ids is None else [tokens.type_ids[i]]
-        logits = padded_logits(model, [tokens.ids[i]], types)[0]
+        logits = padded_logits(model, ModelInputs([tokens.ids[i]], types))[0]
         for p, loss in losses_by_label(logits, tokens.labels[i], kind, estimator, draws[i]):
             gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
             for name, gradient in zip(parameters, gradients, strict=True):

@@ -13,6 +13,7 @@ from trimtab.changes.method_text import method_text, parse_method
 from trimtab.changes.methods import Biases, Chosen, Head, LayerNorms
 from trimtab.changes.top import FisherTop, Random
 from trimtab.changes.trial_training import head_started
+from trimtab.encoders.inputs import ModelInputs
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.tasks.losses import task_loss
@@ -71,9 +72,9 @@ def test_the_head_may_be_trained_first_and_comes_back(encoder: Any) -> None:
     before = model.classifier.weight.detach().clone()
     batches = two_batches(tokens)
     with torch.no_grad():
-        start = float(loss(padded_logits(model, tokens.ids, tokens.type_ids), tokens.labels))
+        start = float(loss(padded_logits(model, ModelInputs(tokens.ids, tokens.type_ids)), tokens.labels))
     with head_started(model, batches, loss, 60), torch.no_grad():
-        assert float(loss(padded_logits(model, tokens.ids, tokens.type_ids), tokens.labels)) < start - 0.01
+        assert float(loss(padded_logits(model, ModelInputs(tokens.ids, tokens.type_ids)), tokens.labels)) < start - 0.01
     assert torch.equal(model.classifier.weight, before)
     first, later = (FisherTop(count=40, head_steps=steps).attach(model, batches, loss) for steps in (0, 60))
     assert first != later

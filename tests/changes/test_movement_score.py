@@ -13,9 +13,10 @@ from trimtab.changes.contract import Trial
 from trimtab.changes.method_text import method_text, parse_method
 from trimtab.changes.methods import Biases, LayerNorms
 from trimtab.changes.top import FisherTop, MovedTop, Random
+from trimtab.encoders.inputs import ModelInputs
 from trimtab.encoders.parameter_kinds import parts_of
+from trimtab.engine import PreparedModel
 from trimtab.engine.padded import padded_logits
-from trimtab.engine.per_example_rows import Texts
 from trimtab.errors import InputError
 from trimtab.tasks.batches import tokenize
 from trimtab.tasks.losses import task_loss
@@ -54,7 +55,7 @@ def by_hand(model: Any, batches: list[Any], method: Any, clip: float) -> dict[st
     for step in range(STEPS):
         batch = batches[step % len(batches)]
         optimizer.zero_grad()
-        functional.cross_entropy(padded_logits(model, batch.ids, None), batch.labels).backward()
+        functional.cross_entropy(padded_logits(model, ModelInputs(batch.ids)), batch.labels).backward()
         norm = torch.nn.utils.clip_grad_norm_([*parameters.values(), *head], clip)
         assert norm > clip, "clipping does not matter here"
         optimizer.step()
@@ -112,13 +113,13 @@ def test_bad_options_are_refused(encoder: Any) -> None:
 def test_batches_are_run_in_pieces_to_the_same_end(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     task, batches, sizes = make_task(), batches_of(encoder), []
 
-    class Watched(Texts):
-        def __init__(self, model: Any, ids: Any, type_ids: Any) -> None:
-            super().__init__(model, ids, type_ids)
-            sizes.append((len(ids), sum(map(len, ids))))
+    observed = PreparedModel.observed
 
-    for module in ("trial_training", "fisher"):
-        monkeypatch.setattr(f"trimtab.changes.{module}.Texts", Watched)
+    def watched(prepared: PreparedModel, inputs: ModelInputs) -> Any:
+        sizes.append((len(inputs), sum(inputs.lengths)))
+        return observed(prepared, inputs)
+
+    monkeypatch.setattr(PreparedModel, "observed", watched)
     for method in (MovedTop(count=40, steps=STEPS), FisherTop(count=40, examples=24, head_steps=2)):
         whole, cut = (
             method.select(encoder.with_head(task, 0), Trial(batches, task_loss(task), task.kind, most_tokens))

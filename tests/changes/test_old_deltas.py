@@ -16,6 +16,7 @@ import trimtab
 from trimtab.changes.contract import Addition
 from trimtab.changes.delta import Delta
 from trimtab.encoders.encoder import load
+from trimtab.encoders.inputs import ModelInputs
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.results.recipe import Recipe
@@ -67,7 +68,7 @@ def test_it_is_written_anew_in_the_format_of_today(tmp_path: Path) -> None:
     encoder = load(OLD / "encoder")
     ids = [torch.tensor(encoder.tokenizer(text)["input_ids"]).numpy() for text in EXPECTED["texts"]]
     torch.testing.assert_close(
-        padded_logits(new.attach(encoder), ids, None), padded_logits(old.attach(encoder), ids, None)
+        padded_logits(new.attach(encoder), ModelInputs(ids)), padded_logits(old.attach(encoder), ModelInputs(ids))
     )
 
 

@@ -13,8 +13,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from trimtab.changes.methods import LastLayers, LayerNorms
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.encoders.heads import TWO_CLASSES
+from trimtab.encoders.inputs import ModelInputs
 from trimtab.encoders.parameter_kinds import parts_of
-from trimtab.engine.packed import forward, pack, prepare
+from trimtab.engine import prepare
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.studies.measure_fisher import fisher
@@ -35,19 +36,19 @@ def odd(encoder_of: Callable[[str], Encoder]) -> Callable[[str], Encoder]:
     return get
 
 
-def ids_of(*lengths: int) -> list[np.ndarray]:
-    return [np.array([2, *(5 + (np.arange(length - 2) + length) % 14), 3]) for length in lengths]
+def ids_of(*lengths: int) -> ModelInputs:
+    return ModelInputs([np.array([2, *(5 + (np.arange(length - 2) + length) % 14), 3]) for length in lengths])
 
 
 def test_a_text_is_answered_alike_whatever_runs_beside_it(odd: Callable[[str], Encoder]) -> None:
     """XLNet's head reads the last position: of padding, where a longer text stands beside it."""
     model = odd("xlnet").with_head(TWO_CLASSES, seed=0).eval()
     with pytest.warns(UserWarning, match="only texts of one length run together, since padding changes its answers"):
-        prepare(model, compute="float32")
+        prepared = prepare(model, "float32")
     texts = ids_of(12, 4, 9, 4, 30)
     with torch.no_grad():
-        together = forward(model, pack(texts, None, model))
-        alone = torch.cat([forward(model, pack([text], None, model)) for text in texts])
+        together = prepared.logits(texts)
+        alone = torch.cat([prepared.logits(texts.take([i])) for i in range(len(texts))])
     torch.testing.assert_close(together, alone)
 
 
@@ -84,7 +85,7 @@ def test_rotary_queries_of_another_type_than_the_values(family: str, odd: Callab
 
 def test_a_regression_starts_at_the_mean_where_the_head_is_defined_first(odd: Callable[[str], Encoder]) -> None:
     model = odd("jina_embeddings_v3").with_head(about_1000(), seed=0).eval()
-    answers = model(input_ids=torch.tensor(np.stack(ids_of(9, 9)))).logits
+    answers = model(input_ids=torch.tensor(np.stack(ids_of(9, 9).ids))).logits
     assert answers.flatten().tolist() == pytest.approx([1002, 1002], abs=20)
 
 
@@ -146,9 +147,7 @@ def test_a_norm_that_the_caller_applies_is_applied_once(odd: Callable[[str], Enc
     texts = ids_of(9, 5, 12)
     for packed in (True, False):
         model = odd("xmod").with_head(task, seed=0).eval()
-        if packed:
-            prepare(model, compute="float32")
-        logits.append(forward(model, pack(texts, None, model)) if packed else padded_logits(model, texts, None))
+        logits.append(prepare(model, "float32").logits(texts) if packed else padded_logits(model, texts))
         logits[-1].square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if "LayerNorm" in name})
     torch.testing.assert_close(logits[0], logits[1])

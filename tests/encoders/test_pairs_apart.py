@@ -14,9 +14,10 @@ from trimtab.changes.methods import Biases, Full, LastLayers, LayerNorms
 from trimtab.changes.top import FisherTop, MovedTop
 from trimtab.encoders.encoder import load
 from trimtab.encoders.heads import TWO_CLASSES
+from trimtab.encoders.inputs import ModelInputs
 from trimtab.encoders.parameter_kinds import layers_of
-from trimtab.engine import packed
-from trimtab.engine.packed import can_split, forward, forward_from, pack, prepare, states_before
+from trimtab.engine import prepare
+from trimtab.engine import prepared as prepared_module
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.studies.measure_fisher import fisher
@@ -53,16 +54,18 @@ def test_packed_and_padded_are_the_formula(family, head, encoder_of) -> None:
     pairs = list(zip(sentences(5, 1), sentences(5, 2), strict=True))
     with torch.no_grad():
         expected = by_hand(model, encoder, pairs)
-        ids = [np.array(encoder.tokenizer(text)["input_ids"], np.int32) for pair in pairs for text in pair]
-        torch.testing.assert_close(padded_logits(model, ids, None), expected, rtol=1e-4, atol=1e-4)
-        prepare(model, compute="float32")
-        torch.testing.assert_close(forward(model, pack(ids, None, model)), expected, rtol=1e-4, atol=1e-4)
-        if can_split(model):
+        texts = ModelInputs(
+            [np.array(encoder.tokenizer(text)["input_ids"], np.int32) for pair in pairs for text in pair]
+        )
+        torch.testing.assert_close(padded_logits(model, texts), expected, rtol=1e-4, atol=1e-4)
+        prepared = prepare(model, "float32")
+        torch.testing.assert_close(prepared.logits(texts), expected, rtol=1e-4, atol=1e-4)
+        if prepared.packed:
             count = layers_of(model).count
             for depth in {1, count}:
-                states = states_before(model, pack(ids, None, model), depth)
-                lengths = [1] * len(ids) if depth == count else [len(each) for each in ids]
-                found = forward_from(model, states, lengths, depth)
+                states = prepared.states(texts, depth)
+                lengths = [1] * len(texts) if depth == count else texts.lengths
+                found = prepared.logits_from(states, lengths, depth)
                 torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -108,7 +111,7 @@ def test_fisher_information_is_of_rows_and_not_of_texts(family, encoder_of) -> N
     sums = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for row in info.rows.tolist():
         batch = tokens.take([row])
-        loss = torch.nn.functional.cross_entropy(padded_logits(model, *batch.texts()), batch.labels)
+        loss = torch.nn.functional.cross_entropy(padded_logits(model, ModelInputs(*batch.texts())), batch.labels)
         for name, gradient in zip(
             sums, torch.autograd.grad(loss, list(model.parameters()), allow_unused=True), strict=True
         ):
@@ -171,7 +174,7 @@ def test_what_cannot_be_read_apart_is_refused(encoder) -> None:
 @pytest.mark.filterwarnings("ignore:.*only texts of one length run together")
 def test_an_encoder_whose_answers_depend_on_padding_reads_pairs_together(encoder_of, monkeypatch) -> None:
     encoder = encoder_of("mpnet")
-    monkeypatch.setattr(packed, "padding_matters", lambda model, together: True)
+    monkeypatch.setattr(prepared_module, "padding_matters", lambda model, together: True)
     with pytest.raises(InputError, match="depend on padding"):
         fit(encoder, TASK, trimtab.Head(), pairs="apart")
     assert fit(encoder, TASK, trimtab.Head()).delta.pairs == "together"

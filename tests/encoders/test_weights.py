@@ -25,8 +25,7 @@ from trimtab.encoders import weights as module
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.encoders.heads import TWO_CLASSES
 from trimtab.encoders.weights import is_shared, own, own_all
-from trimtab.engine.packed import forward, pack, prepare
-from trimtab.engine.proof import probe_ids
+from trimtab.engine import PreparedModel, prepare
 from trimtab.exports.merged import merge
 from trimtab.inference.predictor import Predictor, predict
 from trimtab.results.recipe import Settings
@@ -272,9 +271,9 @@ def test_buffers_are_each_models_own(own_encoder: Callable[..., Encoder], tmp_pa
     assert not addresses & {buffer.data_ptr() for buffer in other.buffers()}
 
 
-def packed_answers(model: Any) -> Tensor:
+def packed_answers(prepared: PreparedModel) -> Tensor:
     with torch.no_grad():
-        return forward(model, pack(probe_ids(model), None, model))
+        return prepared.logits(prepared.probe)
 
 
 def test_bfloat16_copies_of_frozen_weights_are_shared_as_long_as_they_are_used(
@@ -282,23 +281,21 @@ def test_bfloat16_copies_of_frozen_weights_are_shared_as_long_as_they_are_used(
 ) -> None:
     encoder = own_encoder()
     one, other = (encoder.with_head(TASK, seed=1, head="default").requires_grad_(False).eval() for _ in range(2))
-    expected = []
-    for model in (one, other):
-        prepare(model, compute="bfloat16")
-        expected.append(packed_answers(model))
-    assert torch.equal(*expected)
+    first, second = prepare(one, "bfloat16"), prepare(other, "bfloat16")
+    expected = packed_answers(first)
+    assert torch.equal(packed_answers(second), expected)
     n_copies = len(encoder._weights.copies)
     assert n_copies > 0
     third = encoder.with_head(TASK, seed=1, head="default").requires_grad_(False).eval()
-    prepare(third, compute="bfloat16")
+    prepared = prepare(third, "bfloat16")
     # Owned, and so with copies of its own, made of what is written.
     own_all(third)
     with torch.no_grad():
         third.base_model.encoder.layer[1].output.dense.weight.mul_(1.5)
-    assert not torch.equal(packed_answers(third), expected[0])
-    assert torch.equal(packed_answers(one), expected[0])
+    assert not torch.equal(packed_answers(prepared), expected)
+    assert torch.equal(packed_answers(first), expected)
     assert len(encoder._weights.copies) == n_copies
-    del one, other, model, third
+    del one, other, third, first, second, prepared
     gc.collect()  # a prepared model is held by its own forward methods
     assert len(encoder._weights.copies) == 0
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from trimtab.engine import attention
 from trimtab.engine.attention import Call, attend, attend_blocks
 from trimtab.engine.dropout import NOISE, Noise
-from trimtab.engine.layout import EMPTY, NEW_WIDTH_SCORES, WIDTH_STEP, Layout, _widths
+from trimtab.engine.layout import EMPTY, NEW_WIDTH_SCORES, WIDTH_STEP, Layout, _widths, joined
 
 HEADS, WIDTH = 2, 4
 
@@ -171,3 +171,21 @@ def test_widths_are_the_cheapest_of_all_cuts(lengths: list[int]) -> None:
     assert sorted(text for _, texts in found for text in texts) == list(range(len(lengths)))
     assert all(width >= lengths[text] for width, texts in found for text in texts)
     assert sum(cost([lengths[text] for text in texts]) for _, texts in found) == pytest.approx(min(every))
+
+
+def test_strips_of_one_table() -> None:
+    table = torch.arange(60.0).view(5, 12)
+    found = joined(table.split([3, 4, 5], 1))
+    assert found is not None
+    assert torch.equal(found, table)
+    assert found.data_ptr() == table.data_ptr()
+
+
+def test_what_is_no_whole_table() -> None:
+    table = torch.arange(60.0).view(5, 12)
+    a, b, c = table.split(4, 1)
+    assert joined([b, a, c]) is None  # out of order
+    assert joined([a, b]) is None  # a column strip is missing, so rows do not follow one another
+    assert joined([a, b, c.clone()]) is None
+    assert joined([a[:3], b[:3], c]) is None
+    assert joined([a.t(), b.t(), c.t()]) is None

@@ -14,11 +14,11 @@ from transformers import AutoModel, AutoModelForSequenceClassification, Camember
 
 from trimtab.encoders.encoder import load
 from trimtab.encoders.heads import TWO_CLASSES, HeadShape, LinearHead, agree
-from trimtab.engine import bucketed, packed
+from trimtab.encoders.inputs import ModelInputs
+from trimtab.engine import padded, prepare
 from trimtab.engine.layout import Layout
-from trimtab.engine.packed import forward, pack, prepare, restore
+from trimtab.engine.packed import PackedModel, pack
 from trimtab.engine.padded import padded_logits
-from trimtab.engine.sparse_gradient import pick
 
 PADDED = ("mpnet", "deberta-v2", "roformer")  # families that never ask transformers' registry for attention
 LENGTHS = (5, 40, 17, 50, 2, 33, 28, 1)
@@ -40,11 +40,12 @@ def enlarged(model: Any) -> Any:
     return model.eval()
 
 
-def random_texts(family: str = "bert") -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+def random_texts(family: str = "bert") -> ModelInputs:
     """Token ids of texts of LENGTHS, and segment ids where the family has them."""
     draw = np.random.default_rng(0)
     ids = [draw.integers(4, 19, size=n).astype(np.int32) for n in LENGTHS]
-    return ids, [(np.arange(n) > n // 2).astype(np.int32) for n in LENGTHS] if family in WITH_TYPES else None
+    types = [(np.arange(n) > n // 2).astype(np.int32) for n in LENGTHS]
+    return ModelInputs(ids, types if family in WITH_TYPES else None)
 
 
 def gradients(model: Any, logits: Tensor) -> dict[str, Tensor]:
@@ -72,38 +73,39 @@ def train_only(model: Any, pattern: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_and_gradients_are_those_of_the_padded_forward(family: str) -> None:
-    model, (ids, types) = random_model(CONFIGS[family]()), random_texts(family)
-    expected = padded_logits(model, ids, types)
+    model, texts = random_model(CONFIGS[family]()), random_texts(family)
+    expected = padded_logits(model, texts)
     expected_gradients = gradients(model, expected)
-    prepare(model, compute="float32")
-    logits = forward(model, pack(ids, types, model))
+    prepared = prepare(model, compute="float32")
+    logits = prepared.logits(texts)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
     assert_same_gradients(gradients(model, logits), expected_gradients)
-    assert packed._PLANS[model].packed == (family not in PADDED)
+    assert prepared.packed == (family not in PADDED)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_that_a_text_holds_is_a_token(family: str) -> None:
     """As a tokenizer makes it of the word <pad>; the RoBERTa family does not count it in its positions."""
-    model, (ids, types) = random_model(CONFIGS[family]()), random_texts(family)
+    model, texts = random_model(CONFIGS[family]()), random_texts(family)
     padding = model.config.pad_token_id or 0
-    ids = [row.copy() for row in ids]
+    ids = [row.copy() for row in texts.ids]
     ids[0][1], ids[-1][-1] = padding, padding
     longest = max(ids, key=len)
     longest[[2, 4, 5]] = padding
-    expected = padded_logits(model, ids, types)
-    prepare(model, compute="float32")
-    torch.testing.assert_close(forward(model, pack(ids, types, model)), expected, rtol=1e-5, atol=1e-5)
+    texts = ModelInputs(ids, texts.type_ids)
+    expected = padded_logits(model, texts)
+    prepared = prepare(model, compute="float32")
+    torch.testing.assert_close(prepared.logits(texts), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16_is_close(family: str) -> None:
-    model, (ids, types) = random_model(CONFIGS[family]()), random_texts(family)
-    expected = padded_logits(model, ids, types)
+    model, texts = random_model(CONFIGS[family]()), random_texts(family)
+    expected = padded_logits(model, texts)
     expected_gradients = gradients(model, expected)
-    prepare(model, compute="bfloat16")
-    logits = forward(model, pack(ids, types, model))
+    prepared = prepare(model, compute="bfloat16")
+    logits = prepared.logits(texts)
     assert logits.dtype == torch.float32
     assert 0 < (logits - expected).abs().max() < 0.03 * expected.abs().max()  # 3 layers at 8 bits of mantissa
     assert cosine(gradients(model, logits), expected_gradients) > 0.998
@@ -111,16 +113,17 @@ def test_bfloat16_is_close(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
 def test_a_filler_text_changes_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, (ids, types) = random_model(CONFIGS[family]()), random_texts(family)
-    prepare(model, compute="bfloat16")
-    batch = pack(ids[1:], types and types[1:], model)
-    rounded = packed.rounded(model, batch)
+    model, texts = random_model(CONFIGS[family]()), random_texts(family)
+    prepared = prepare(model, compute="bfloat16")
+    texts = texts.take(range(1, len(texts)))
+    batch = pack(model, texts)
+    rounded = prepared._packed.rounded(batch)
     assert len(rounded) == len(batch) + 1
     assert rounded.input_ids.shape[1] % 8 == 0
-    logits = forward(model, batch)
+    logits = prepared.logits(texts)
     found = gradients(model, logits)
-    monkeypatch.setattr(packed, "rounded", lambda model, batch: batch)
-    expected = forward(model, batch)
+    monkeypatch.setattr(PackedModel, "rounded", lambda model, batch: batch)
+    expected = prepared.logits(texts)
     assert logits.shape == expected.shape
     torch.testing.assert_close(logits, expected, rtol=0.02, atol=0.02 * float(expected.detach().abs().max()))
     assert cosine(found, gradients(model, expected)) > 0.999
@@ -129,19 +132,19 @@ def test_a_filler_text_changes_nothing(family: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("tokens", [8, 16, 40, 256, 2048])
 def test_round_numbers_of_tokens_stay(tokens: int) -> None:
     model = random_model(CONFIGS["bert"]())
-    prepare(model, compute="bfloat16")
-    batch = pack([np.arange(5, 13)] * (tokens // 8), None, model)
-    assert packed.rounded(model, batch) is batch
+    prepared = prepare(model, compute="bfloat16")
+    batch = pack(model, ModelInputs([np.arange(5, 13)] * (tokens // 8)))
+    assert prepared._packed.rounded(batch) is batch
 
 
 @pytest.mark.parametrize("trained", ["LayerNorm|classifier", "bias|classifier", "layer.2|classifier", "classifier"])
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 def test_gradients_of_a_selection(trained: str, compute: Any) -> None:
-    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
+    model, texts = random_model(CONFIGS["bert"]()), random_texts()
     train_only(model, trained)
-    expected = gradients(model, padded_logits(model, ids, types))
-    prepare(model, compute=compute)
-    found = gradients(model, forward(model, pack(ids, types, model)))
+    expected = gradients(model, padded_logits(model, texts))
+    prepared = prepare(model, compute=compute)
+    found = gradients(model, prepared.logits(texts))
     assert found.keys() == expected.keys()
     if compute == "float32":
         assert_same_gradients(found, expected)
@@ -152,18 +155,18 @@ def test_gradients_of_a_selection(trained: str, compute: Any) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_picked_gradients_are_those_of_dense_ones(family: str) -> None:
     """Of a few elements of every matrix, the position table with padding and ALBERT's shared layers among them."""
-    model, (ids, types) = random_model(CONFIGS[family]()), random_texts(family)
+    model, texts = random_model(CONFIGS[family]()), random_texts(family)
     matrices = [name for name, p in model.named_parameters() if p.ndim == 2 and "classifier" not in name]
     train_only(model, "|".join(f"^{re.escape(name)}$" for name in matrices))
-    prepare(model, compute="bfloat16")
-    dense = gradients(model, forward(model, pack(ids, types, model)))
+    prepared = prepare(model, compute="bfloat16")
+    dense = gradients(model, prepared.logits(texts))
     found, expected = {}, {}
     for name, gradient in dense.items():
         at = torch.randperm(gradient.numel())[: gradient.numel() // 100].sort().values
         values = nn.Parameter(torch.zeros(len(at)))
-        if pick(model.get_submodule(name.removesuffix(".weight")), at, values):
+        if prepared.pick(name, at, values):
             found[name], expected[name] = values, gradient.flatten()[at]
-    rest = gradients(model, forward(model, pack(ids, types, model)))
+    rest = gradients(model, prepared.logits(texts))
     picked = {name: values.grad for name, values in found.items() if values.grad is not None}
     assert len(picked) >= 8
     assert not picked.keys() & rest.keys()  # no dense gradient beside a picked one
@@ -175,15 +178,15 @@ def test_picked_gradients_are_those_of_dense_ones(family: str) -> None:
 @pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "deberta-v2"])
 def test_lora_adapters(family: str, compute: Any) -> None:
     peft = pytest.importorskip("peft")
-    model, (ids, types) = random_model(CONFIGS[family]()), random_texts(family)
+    model, texts = random_model(CONFIGS[family]()), random_texts(family)
     adapted = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and re.search("q|value", name)]
     config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=adapted, lora_dropout=0.0)
     model = enlarged(peft.inject_adapter_in_model(config, model))
     train_only(model, "lora_|classifier")
-    expected_logits = padded_logits(model, ids, types)
+    expected_logits = padded_logits(model, texts)
     expected = gradients(model, expected_logits)
-    prepare(model, compute=compute)
-    logits = forward(model, pack(ids, types, model))
+    prepared = prepare(model, compute=compute)
+    logits = prepared.logits(texts)
     found = gradients(model, logits)
     if compute == "float32":
         torch.testing.assert_close(logits, expected_logits, rtol=1e-5, atol=1e-5)
@@ -200,35 +203,35 @@ def test_modernbert_windows_and_pooling(pooling: str) -> None:
     config = ModernBertConfig(**(CONFIGS["modernbert"]().to_dict() | sizes | {"layer_types": None}))
     assert max(LENGTHS) > 2 * config.local_attention  # the window matters
     assert "sliding_attention" in config.layer_types
-    model, (ids, _) = random_model(config), random_texts("modernbert")
-    prepare(model, compute="float32")
-    expected = padded_logits(model, ids, None)
-    torch.testing.assert_close(forward(model, pack(ids, None, model)), expected, rtol=1e-5, atol=1e-5)
+    model, texts = random_model(config), random_texts("modernbert")
+    prepared = prepare(model, compute="float32")
+    expected = padded_logits(model, texts)
+    torch.testing.assert_close(prepared.logits(texts), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_compact_head_takes_the_mean_of_each_text(family: str) -> None:
     torch.manual_seed(0)
     model = enlarged(LinearHead(AutoModel.from_config(CONFIGS[family]()), "body", 3))
-    ids, types = random_texts(family)
-    expected = padded_logits(model, ids, types)
-    prepare(model, compute="float32")
-    torch.testing.assert_close(forward(model, pack(ids, types, model)), expected, rtol=1e-5, atol=1e-5)
-    assert packed._PLANS[model].packed == (family not in PADDED)
+    texts = random_texts(family)
+    expected = padded_logits(model, texts)
+    prepared = prepare(model, compute="float32")
+    torch.testing.assert_close(prepared.logits(texts), expected, rtol=1e-5, atol=1e-5)
+    assert prepared.packed == (family not in PADDED)
 
 
 @pytest.mark.parametrize("config", [RobertaConfig, CamembertConfig])
 def test_positions_start_behind_padding(config: Any) -> None:
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
     model = random_model(config(**sizes, vocab_size=30, max_position_embeddings=60, pad_token_id=1))
-    batch = pack([np.array([5, 6, 7]), np.array([8, 9])], None, model)
+    batch = pack(model, ModelInputs([np.array([5, 6, 7]), np.array([8, 9])]))
     assert batch.position_ids.tolist() == [[2, 3, 4, 2, 3]]
 
 
 def test_a_packed_batch_lays_texts_in_a_row() -> None:
     model = random_model(CONFIGS["bert"]())
     ids, types = [np.array([5, 6, 7], np.int32), np.array([8, 9], np.int32)], [np.array([0, 0, 1]), np.array([0, 1])]
-    batch = pack(ids, types, model)
+    batch = pack(model, ModelInputs(ids, types))
     assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1]]
     assert batch.token_type_ids is not None
@@ -243,7 +246,7 @@ def test_means_of_segments() -> None:
 
 
 def test_a_family_that_cannot_run_packed_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucketed, "_warned", set())
+    monkeypatch.setattr(padded, "_warned", set())
     with pytest.warns(UserWarning, match="MPNetForSequenceClassification cannot run on padding-free batches"):
         prepare(random_model(CONFIGS["mpnet"]()))
     with warnings.catch_warnings():
@@ -252,13 +255,13 @@ def test_a_family_that_cannot_run_packed_says_so_once(monkeypatch: pytest.Monkey
 
 
 def test_restoring_leaves_nothing_behind() -> None:
-    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
+    model, texts = random_model(CONFIGS["bert"]()), random_texts()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    expected, attention = padded_logits(model, ids, types), model.config._attn_implementation
-    prepare(model, compute="bfloat16")
-    forward(model, pack(ids, types, model)).sum().backward()
-    restore(model)
-    assert torch.equal(padded_logits(model, ids, types), expected)
+    expected, attention = padded_logits(model, texts), model.config._attn_implementation
+    prepared = prepare(model, compute="bfloat16")
+    prepared.logits(texts).sum().backward()
+    prepared.restore()
+    assert torch.equal(padded_logits(model, texts), expected)
     assert model.config._attn_implementation == attention
     assert not any("forward" in vars(module) or module._forward_hooks for module in model.modules())
     assert model.state_dict().keys() == state.keys()
@@ -268,46 +271,46 @@ def test_restoring_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize("family", ["bert", "albert", "modernbert"])
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 def test_a_prepared_model_still_runs_padded(family: str, compute: Any) -> None:
-    model, (ids, types) = random_model(CONFIGS[family]()), random_texts(family)
-    expected = padded_logits(model, ids, types)
+    model, texts = random_model(CONFIGS[family]()), random_texts(family)
+    expected = padded_logits(model, texts)
     prepare(model, compute=compute)
-    error = (padded_logits(model, ids, types) - expected).abs().max()
+    error = (padded_logits(model, texts) - expected).abs().max()
     assert error < (1e-5 if compute == "float32" else 0.03 * expected.abs().max())
 
 
 def test_changed_weights_are_seen() -> None:
-    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
-    prepare(model, compute="bfloat16")
-    before = forward(model, pack(ids, types, model)).detach()
+    model, texts = random_model(CONFIGS["bert"]()), random_texts()
+    prepared = prepare(model, compute="bfloat16")
+    before = prepared.logits(texts).detach()
     with torch.no_grad():
         for parameter in model.base_model.encoder.parameters():
             parameter.mul_(1.5)
-    after = forward(model, pack(ids, types, model)).detach()
-    restore(model)
-    expected = padded_logits(model, ids, types)
+    after = prepared.logits(texts).detach()
+    prepared.restore()
+    expected = padded_logits(model, texts)
     assert (after - before).abs().max() > 0.1
     assert (after - expected).abs().max() < 0.03 * expected.abs().max()
 
 
 def test_frozen_layers_keep_no_graph() -> None:
-    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
+    model, texts = random_model(CONFIGS["bert"]()), random_texts()
     train_only(model, "classifier")
-    prepare(model, compute="bfloat16")
+    prepared = prepare(model, compute="bfloat16")
     seen = []
     model.base_model.encoder.register_forward_hook(lambda m, i, output: seen.append(output[0].requires_grad))
-    assert forward(model, pack(ids, types, model)).requires_grad
+    assert prepared.logits(texts).requires_grad
     assert seen == [False]
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 def test_dropout_repeats_under_a_seed_and_turns_off(compute: Any) -> None:
-    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
+    model, texts = random_model(CONFIGS["bert"]()), random_texts()
     model.train()
-    prepare(model, compute=compute)
+    prepared = prepare(model, compute=compute)
     draws = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        draws.append(forward(model, pack(ids, types, model)).detach())
+        draws.append(prepared.logits(texts).detach())
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     for module in model.modules():
@@ -316,30 +319,30 @@ def test_dropout_repeats_under_a_seed_and_turns_off(compute: Any) -> None:
     model.config.attention_probs_dropout_prob = 0.0
     for layer in model.base_model.encoder.layer:
         layer.attention.self.dropout.p = 0.0
-    without = forward(model, pack(ids, types, model)).detach()
-    torch.testing.assert_close(without, forward(model.eval(), pack(ids, types, model)).detach())
+    without = prepared.logits(texts).detach()
+    model.eval()
+    torch.testing.assert_close(without, prepared.logits(texts).detach())
 
 
 def test_evaluation_leaves_the_generator_alone() -> None:
-    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
+    model, texts = random_model(CONFIGS["bert"]()), random_texts()
     before = torch.get_rng_state()
-    prepare(model, compute="float32")
-    forward(model, pack(ids, types, model))
+    prepared = prepare(model, compute="float32")
+    prepared.logits(texts)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_dropout_has_the_gradient_of_its_own_draw() -> None:
-    model, (ids, types) = random_model(CONFIGS["bert"]()).double(), random_texts()
+    model, texts = random_model(CONFIGS["bert"]()).double(), random_texts()
     model.train()
-    prepare(model, compute="float32")
+    prepared = prepare(model, compute="float32")
     bias = model.base_model.encoder.layer[0].attention.self.value.bias
-    batch = pack(ids, types, model)
 
     def loss(step: float) -> Tensor:
         torch.manual_seed(3)
         with torch.no_grad():
             bias[0] += step
-        return forward(model, batch).double().square().sum()
+        return prepared.logits(texts).double().square().sum()
 
     found = torch.autograd.grad(loss(0.0), bias)[0][0]
     change = loss(1e-3) - loss(-2e-3)
@@ -360,17 +363,16 @@ def test_wrong_answers_are_seen_in_whatever_unit_they_are(
             monkeypatch.setattr(
                 embeddings, "forward", lambda own=own, **inputs: own(**(inputs | {"position_ids": None}))
             )
-        prepare(model)
-        assert packed.can_split(model) is not broken
-        restore(model)
+        with prepare(model) as prepared:
+            assert prepared.packed is not broken
 
 
 def test_a_trial_that_fails_leaves_no_hook(encoder_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = encoder_of("bert").with_head(TWO_CLASSES, 0)
-    monkeypatch.setattr(packed, "_run", lambda *args, **options: (_ for _ in ()).throw(ValueError("no such input")))
-    prepare(model)
-    assert not packed.can_split(model)
-    restore(model)
+    monkeypatch.setattr(PackedModel, "run", lambda *args, **options: (_ for _ in ()).throw(ValueError("no such input")))
+    prepared = prepare(model)
+    assert not prepared.packed
+    prepared.restore()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
@@ -404,9 +406,9 @@ def test_texts_that_leak_into_each_other_are_noticed_behind_a_small_head(head: s
     config = MobileBertConfig(**sizes, max_position_embeddings=64, intra_bottleneck_size=16, embedding_size=32)
     AutoModel.from_config(config).save_pretrained(folder)
     model = load(folder).with_head(make_task(), seed, head).eval()
-    texts = [np.array([2, 5 + i, 9, 3]) for i in range(2)]
-    prepare(model, compute="float32")
+    texts = ModelInputs([np.array([2, 5 + i, 9, 3]) for i in range(2)])
+    prepared = prepare(model, compute="float32")
     with torch.no_grad():
-        alone = forward(model, pack(texts[1:], None, model))
-        together = forward(model, pack([texts[0], texts[1]], None, model))[1:]
+        alone = prepared.logits(texts.take([1]))
+        together = prepared.logits(texts)[1:]
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-6)

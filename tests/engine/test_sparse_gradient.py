@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.engine import sparse_gradient as module
-from trimtab.engine.sparse_gradient import Picked, embedding_forward, pick, tapped
+from trimtab.engine.sparse_gradient import Picked, SparseGradients, embedding_forward, tapped
 
 
 def some_of(weight: Tensor, count: int) -> Tensor:
@@ -35,15 +35,16 @@ def test_a_tables_elements_have_the_gradient_of_the_dense_one(padding: int | Non
     (dense,) = torch.autograd.grad((table(ids) * out).sum(), table.weight)
     at = some_of(table.weight, 100)
     values = nn.Parameter(table.weight.detach().flatten()[at])
-    assert pick(table, at, values)
-    (embedding_forward(table)(ids) * out).sum().backward()
+    sparse = SparseGradients()
+    assert sparse.pick(table, at, values)
+    (embedding_forward(table, sparse)(ids) * out).sum().backward()
     torch.testing.assert_close(values.grad, dense.flatten()[at])
     assert table.weight.grad is None
 
 
 def test_picking_is_for_few_elements_of_products_and_tables() -> None:
-    values = nn.Parameter(torch.zeros(2))
+    values, sparse = nn.Parameter(torch.zeros(2)), SparseGradients()
     at = torch.tensor([0, 5])
-    assert pick(nn.Linear(20, 10), at, values)
-    assert not pick(nn.Linear(10, 10), at, values)
-    assert not pick(nn.LayerNorm(20), at, values)
+    assert sparse.pick(nn.Linear(20, 10), at, values)
+    assert not sparse.pick(nn.Linear(10, 10), at, values)
+    assert not sparse.pick(nn.LayerNorm(20), at, values)

@@ -6,7 +6,10 @@ import torch
 from small import CONFIGS, FAMILIES
 from transformers import AutoModelForSequenceClassification
 
-from trimtab.engine.packed import pack
+from trimtab.encoders.inputs import ModelInputs
+from trimtab.engine.packed import PackedModel, pack
+from trimtab.engine.patches import Patches
+from trimtab.engine.sparse_gradient import SparseGradients
 from trimtab.engine.static_batch import Slots, room_for
 
 
@@ -26,14 +29,17 @@ def test_slots_hold_the_packed_batch_and_padding(family: str) -> None:
     model = AutoModelForSequenceClassification.from_config(CONFIGS[family]())
     draw, labels = np.random.default_rng(0), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     has_types = family == "bert"
-    slots = Slots(model, 3, 128, 64, has_types=has_types, labels=labels)
+    packed = PackedModel(model, Patches(), SparseGradients())
+    slots = Slots(packed, 3, 128, 64, has_types=has_types, labels=labels)
     for lengths in ([5, 60, 7], [60, 2, 33]):  # what was there before is gone
         ids = [draw.integers(5, 15, n).astype(np.int32) for n in lengths]
         types = [draw.integers(0, 2, n).astype(np.int32) for n in lengths] if has_types else None
-        slots.fill(ids, types, labels, 0.25)
+        inputs = ModelInputs(ids, types)
+        slots.fill(inputs, labels, 0.25)
         missing = 128 - sum(lengths)
         filling = np.full(missing, model.config.pad_token_id or 0, np.int32)
-        expected = pack([*ids, filling], None if types is None else [*types, np.zeros(missing, np.int32)], model)
+        zeros = None if types is None else [*types, np.zeros(missing, np.int32)]
+        expected = pack(model, ModelInputs([*ids, filling], zeros))
         found = slots.batch()
         n = sum(lengths)
         assert torch.equal(found.input_ids, expected.input_ids)

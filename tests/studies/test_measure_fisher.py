@@ -12,6 +12,7 @@ from small import make_task
 
 import trimtab
 from trimtab.changes.fisher import Fisher
+from trimtab.encoders.inputs import ModelInputs
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.pages.heatmap import draw_heat_map, means_by_place
@@ -29,7 +30,7 @@ def test_it_is_the_mean_over_its_rows(encoder: Any) -> None:
     assert tokens.type_ids is not None
     expected = torch.zeros_like(parameter)
     for row in info.rows.tolist():
-        logits = padded_logits(model, [tokens.ids[row]], [tokens.type_ids[row]])
+        logits = padded_logits(model, ModelInputs([tokens.ids[row]], [tokens.type_ids[row]]))
         loss = torch.nn.functional.cross_entropy(logits, tokens.labels[row : row + 1])
         expected += torch.autograd.grad(loss, parameter)[0] ** 2 / 20
     torch.testing.assert_close(info.values[name], expected, rtol=1e-5, atol=1e-6 * float(expected.max()))

@@ -13,6 +13,7 @@ from small import FAMILIES, make_encoder_folder, make_task
 
 from trimtab.changes.methods import Biases, Head, LastLayers, LayerNorms
 from trimtab.encoders.encoder import load
+from trimtab.engine import PreparedModel
 from trimtab.results.recipe import Settings
 from trimtab.tasks.task import Rows
 from trimtab.training import frozen_prefix as module
@@ -33,13 +34,13 @@ def cached(bench):
 
 def counting(monkeypatch):
     """A list that grows by one with every forward pass through the frozen layers."""
-    passes, states_before = [], module.states_before
+    passes, states = [], PreparedModel.states
 
-    def counted(model, batch, depth):
-        passes.append(len(batch))
-        return states_before(model, batch, depth)
+    def counted(prepared, inputs, depth):
+        passes.append(len(inputs))
+        return states(prepared, inputs, depth)
 
-    monkeypatch.setattr(module, "states_before", counted)
+    monkeypatch.setattr(PreparedModel, "states", counted)
     return passes
 
 
@@ -265,14 +266,14 @@ def test_frozen_first_layers_run_without_dropout(encoder):
 
 def test_ctrl_c_while_it_is_computed_stops(encoder, tmp_path, monkeypatch, cache):
     task = make_task(n_train=24, n_validation=8)
-    states_before = module.states_before
+    states = PreparedModel.states
 
-    def interrupted(model, batch, depth):
-        if depth == 3 and len(batch) == 8:
+    def interrupted(prepared, inputs, depth):
+        if depth == 3 and len(inputs) == 8:
             os.kill(os.getpid(), signal.SIGINT)
-        return states_before(model, batch, depth)
+        return states(prepared, inputs, depth)
 
-    monkeypatch.setattr(module, "states_before", interrupted)
+    monkeypatch.setattr(PreparedModel, "states", interrupted)
     with pytest.raises(KeyboardInterrupt):  # nothing is trained yet
         fit(encoder, task, Head(), out=tmp_path / "run", **SETTINGS)
     assert not (tmp_path / "run").exists()

@@ -14,14 +14,13 @@ from trimtab.changes.lora import Lora
 from trimtab.changes.methods import Full, LayerNorms
 from trimtab.changes.top import Random
 from trimtab.encoders.encoder import Encoder
-from trimtab.engine import attention
+from trimtab.encoders.inputs import ModelInputs
+from trimtab.engine import attention, on_own_stream, prepare
 from trimtab.engine.attention import Call, attend
 from trimtab.engine.layout import Layout
-from trimtab.engine.packed import forward, pack, prepare
 from trimtab.engine.padded import padded_logits
 from trimtab.engine.residual_norm_triton import fused_norm
 from trimtab.results.recipe import Settings
-from trimtab.training.cuda_graphs import on_own_stream
 from trimtab.training.fit import fit
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
@@ -92,14 +91,12 @@ def test_packed_answers_are_the_padded_ones(family: str) -> None:
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(CONFIGS[family]()).cuda().eval()
     draw = np.random.default_rng(0)
-    ids = [draw.integers(5, 18, n).astype(np.int32) for n in (4, 50, 13, 7, 28)]
+    texts = ModelInputs([draw.integers(5, 18, n).astype(np.int32) for n in (4, 50, 13, 7, 28)])
     with torch.no_grad():
-        expected = padded_logits(model, ids, None)
+        expected = padded_logits(model, texts)
         for compute, tolerance in (("float32", 1e-4), ("bfloat16", 0.02)):
-            prepare(model, compute=compute)  # pyright: ignore[reportArgumentType]
-            torch.testing.assert_close(
-                forward(model, pack(ids, None, model)), expected, rtol=tolerance, atol=tolerance
-            )  # fmt: skip
+            with prepare(model, compute) as prepared:  # pyright: ignore[reportArgumentType]
+                torch.testing.assert_close(prepared.logits(texts), expected, rtol=tolerance, atol=tolerance)
 
 
 def bench(encoder: Encoder, method: Method, dropout: float, kind: str = "single_label") -> Workbench:
@@ -136,7 +133,7 @@ def test_replays_draw_noise_of_their_own(encoder: Encoder) -> None:
     totals = []
     for seed in (1, 2, 3, 4, 3):
         torch.manual_seed(seed)
-        totals.append(float(add(batch, 0.0)))
+        totals.append(float(add(ModelInputs(*batch.texts()), batch.labels, 0.0)))
     assert made._recorded._graphs
     assert len(set(totals[1:4])) == 3
     assert totals[2] == pytest.approx(totals[4], rel=1e-3)

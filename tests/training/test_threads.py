@@ -11,7 +11,6 @@ from transformers.utils import logging
 from trimtab.changes.methods import LayerNorms
 from trimtab.changes.top import Random
 from trimtab.encoders.encoder import quiet
-from trimtab.engine.packed import can_split
 from trimtab.inference.predictor import Predictor
 from trimtab.training.fit import fit
 
@@ -52,7 +51,7 @@ def test_fits_and_predictors_beside_a_fit_change_none_of_its_bits(encoder):
 
 def test_a_predictor_is_ready_for_several_threads_when_it_is_made(encoder):
     run = fit(encoder, make_task(n_train=16, n_validation=8), LayerNorms(), epochs=1)
-    assert can_split(Predictor(run, encoder).model)
+    assert Predictor(run, encoder).prepared.packed
 
 
 def test_what_transformers_prints_is_restored_behind_the_last_thread():

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from ..encoders.choices import Compute
 from ..errors import InputError
 from .selection import Selection
 
@@ -60,6 +61,7 @@ class Trial:
     loss: Loss | None = field(default=None, repr=False)  # of the task, from logits and labels
     kind: str | None = None  # of the task: "single_label", "multi_label" or "regression"
     most_tokens: int | None = None  # that one pass may hold; None: a batch is run whole
+    compute: Compute = "auto"  # the arithmetic of the fit that is chosen for
     added: frozenset[str] = frozenset()  # the parameters that were added to the model and are none of the encoder's own
     defaults: Defaults = field(
         default_factory=Defaults

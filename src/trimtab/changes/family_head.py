@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from ..encoders.encoder import Encoder
 from ..encoders.heads import HeadShape, LinearHead, last_map
 from ..encoders.weights import own_all
-from ..engine.padded import padded_logits, padded_vectors
-from ..engine.proof import evaluating, probe_ids
+from ..engine import probe_logits, probe_vectors
 from ..errors import first_line
 
 _CLOSE = 1e-4  # the largest input of tanh: it differs from a line by a third of the square, and rounding is relative
@@ -50,13 +49,10 @@ def in_family_head(model: LinearHead, encoder: Encoder, outputs: HeadShape) -> A
         for name, parameter in own.named_parameters():
             if name in ours and ours[name].shape == parameter.shape and not name.startswith("classifier."):
                 parameter.copy_(ours[name])
-    with evaluating(model):
-        vectors = padded_vectors(model, probe_ids(model), None)
-        expected = model.answer(vectors)
-    for scale, shift in _straight(float(vectors.abs().max())):
+    expected = probe_logits(model)
+    for scale, shift in _straight(float(probe_vectors(model).abs().max())):
         _write(dense, found[1], model.classifier, scale, shift)
-        with evaluating(own):
-            answered = padded_logits(own, probe_ids(own), None)
+        answered = probe_logits(own)
         if bool(torch.isfinite(answered).all()) and float((answered - expected).abs().max()) <= _TOLERANCE * max(
             1.0, float(expected.abs().max())
         ):

@@ -29,10 +29,11 @@ import torch
 from torch import Tensor
 
 from ..correlation import spearman
+from ..encoders.choices import Compute
+from ..encoders.heads import ModelWithHead
+from ..encoders.inputs import ModelInputs
 from ..encoders.parameter_kinds import Part
-from ..engine.packed import Compute, prepare, restore
-from ..engine.per_example_rows import Texts, pieces
-from ..engine.proof import evaluating, probe_ids
+from ..engine import PreparedModel, prepare
 from ..errors import InputError
 from ..files import BAD_TENSORS, open_tensors, write_tensors
 from .choices import ESTIMATORS, check_estimator
@@ -179,15 +180,15 @@ class Meter:
     """Measures the Fisher information of `within` on a model, batch by batch: that of the plain loss of the task's `kind`.
 
     The model is run in evaluation mode with all parameters frozen, in the arithmetic that `compute` says; "float32" is exact up
-    to rounding, "bfloat16" is faster and right to about 1% of an element. Use it inside
-    `measuring`.
+    to rounding, "bfloat16" is faster and right to about 1% of an element. Use it inside `measuring`.
     """
 
-    def __init__(self, model: Any, within: Selection, kind: str, estimator: str, seed: int):
+    def __init__(self, model: ModelWithHead, within: Selection, kind: str, estimator: str, seed: int):
         check_estimator(estimator)
         if not within:
             raise InputError("there is nothing to measure: no element of the encoder was chosen")
         self._model, self._within, self._kind, self._estimator = model, within, kind, estimator
+        self._prepared: PreparedModel | None = None  # within `measuring`
         # Texts go to two groups by turns: how far these agree is the stability of the ranking.
         self._seen = SquaredGradients(model, list(within.elements), n_groups=2)
         self._generator = torch.Generator().manual_seed(seed)
@@ -202,24 +203,24 @@ class Meter:
             for parameter in model.parameters():
                 parameter.requires_grad_(False)
             stack.callback(lambda: [parameter.requires_grad_(True) for parameter in trained])
-            prepare(model, compute=compute)
-            stack.callback(restore, model)
-            stack.enter_context(evaluating(model))
+            prepared = self._prepared = stack.enter_context(prepare(model, compute))
+            stack.enter_context(prepared.evaluating())
             stack.enter_context(self._seen.per_example.watching())
             # What the hooks cannot tell apart by text is found before anything is counted.
-            probe = Texts(model, probe_ids(model), None)
+            probe = prepared.observed(prepared.probe)
             self._seen.per_example.probe(probe, probe.logits)
             yield self
 
-    def add(self, batch: TextBatch) -> None:
-        """Adds the texts of `batch`; raises InputError where a gradient is not a number."""
-        for piece in pieces(self._model, batch, None):
-            self._add(piece)
+    def add(self, batch: TextBatch, most_tokens: int | None = None) -> None:
+        """Adds the texts of `batch`, at most `most_tokens` tokens at a time; raises InputError where a gradient is no number."""
+        assert self._prepared is not None
+        for piece in self._prepared.pieces(batch, most_tokens):
+            self._add(self._prepared, piece)
 
     @torch.enable_grad()
-    def _add(self, batch: TextBatch) -> None:
+    def _add(self, prepared: PreparedModel, batch: TextBatch) -> None:
         """`add`, of texts that run together."""
-        texts = Texts(self._model, *batch.texts())
+        texts = prepared.observed(ModelInputs(*batch.texts()))
         groups = (torch.arange(len(texts)) + self.count) % 2
         rest = self._seen.per_example.rest
         self._seen.per_example.begin(texts, groups)
@@ -236,7 +237,7 @@ class Meter:
             logits.backward(factor, retain_graph=k + 1 < len(found))
             self._seen.per_example.end()
         if rest:
-            self._add_rest(batch, found, groups)
+            self._add_rest(prepared, batch, found, groups)
         self.count += len(texts)
 
     def result(self, rows: np.ndarray | None = None, notes: Mapping[str, Any] | None = None) -> Fisher:
@@ -250,13 +251,13 @@ class Meter:
         rows = np.arange(self.count) if rows is None else rows
         return Fisher(values, self._within, self._estimator, rows, stability, dict(notes or {}))
 
-    def _add_rest(self, batch: TextBatch, found: Tensor, groups: Tensor) -> None:
+    def _add_rest(self, prepared: PreparedModel, batch: TextBatch, found: Tensor, groups: Tensor) -> None:
         """One backward pass per text, for the few parameters that no hook can see by text."""
         rest = {name: p for name, p in self._model.named_parameters() if name in self._seen.per_example.rest}
         for parameter in rest.values():
             parameter.requires_grad_(True)
         for i in range(len(groups)):
-            logits = Texts(self._model, *batch.take([i]).texts()).logits()
+            logits = prepared.observed(ModelInputs(*batch.take([i]).texts())).logits()
             for factor in found[:, i : i + 1] if logits.requires_grad else ():  # else none of them matters
                 gradients = torch.autograd.grad(
                     logits, list(rest.values()), factor, retain_graph=True, allow_unused=True

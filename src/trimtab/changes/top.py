@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import nn
 
+from ..encoders.heads import ModelWithHead
 from ..encoders.parameter_kinds import EMBEDDINGS, parts_of
 from ..errors import InputError
 from .choices import check_size
@@ -64,7 +65,8 @@ class Top(Choosing):
     def select(self, model: nn.Module, trial: Trial = NO_TRIAL) -> Selection:
         pool = self._pool(model, trial)
         wanted = wanted_count(self.name, pool.count, self.count, self.share)  # before anything is measured
-        scores = self.score.score(model, pool, replace(trial, defaults=defaults_of(self.within or Full())))
+        trial = replace(trial, defaults=defaults_of(self.within or Full()))
+        scores = self.score.score(cast(ModelWithHead, model), pool, trial)
         if scores.shape != (pool.count,) or bool(np.isnan(scores).any()):
             raise InputError(
                 f"{self.name}: the score must give a number for each of the {pool.count:,} elements, and gave "

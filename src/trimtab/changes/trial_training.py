@@ -10,19 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..encoders.heads import rate_factors
+from ..encoders.choices import Compute
+from ..encoders.heads import ModelWithHead, rate_factors
+from ..encoders.inputs import ModelInputs
 from ..encoders.parameter_kinds import parts_of
 from ..encoders.weights import own
-from ..engine.packed import prepare, restore
-from ..engine.per_example_rows import Texts, pieces
+from ..engine import prepare
 
 HEAD_LR = 1e-2  # of AdamW, while the head is trained before measuring
 CLIP = 1.0  # most that the norm of all gradients together may be
 
 
 def train_briefly(
-    model: Any, rates: Mapping[str, float], batches: Iterable[Any], loss: Any, steps: int,
+    model: ModelWithHead, rates: Mapping[str, float], batches: Iterable[Any], loss: Any, steps: int,
     stepping: Callable[[Callable[[], None]], None] = lambda step: step(), most_tokens: int | None = None,
+    compute: Compute = "auto",
 ) -> None:  # fmt: skip
     """Runs `steps` steps of AdamW, one batch each, on the parameters that `rates` names, each at its constant rate.
 
@@ -46,25 +48,26 @@ def train_briefly(
     def step() -> None:
         """Clips all gradients together, those of a regression's last map standardised, and changes the parameters."""
         for name in factors.keys() & rates.keys():
-            parameters[name].grad.mul_(factors[name])
+            gradient = parameters[name].grad
+            assert gradient is not None
+            gradient.mul_(factors[name])
         nn.utils.clip_grad_norm_([parameters[name] for name in rates], CLIP)
         optimizer.step()
 
     try:
         # No dropout: a measurement should not depend on its noise.
         model.eval()
-        prepare(model, compute="auto")
-        # From the first batch again, where there are fewer than steps.
-        for batch in islice(cycle(batches), steps):
-            for piece in pieces(model, batch, most_tokens):
-                logits = Texts(model, *piece.texts()).logits()
-                # Of the batch's mean: a piece counts by its rows.
-                (loss(logits, piece.labels.to(logits.device)) * (len(piece.ids) / len(batch.ids))).backward()
-            stepping(step)
-            # Here and not in `step`, behind which `stepping` may still read the gradients.
-            optimizer.zero_grad()
+        with prepare(model, compute) as prepared:
+            # From the first batch again, where there are fewer than steps.
+            for batch in islice(cycle(batches), steps):
+                for piece in prepared.pieces(batch, most_tokens):
+                    logits = prepared.observed(ModelInputs(*piece.texts())).logits()
+                    # Of the batch's mean: a piece counts by its rows.
+                    (loss(logits, piece.labels.to(logits.device)) * (len(piece.ids) / len(batch.ids))).backward()
+                stepping(step)
+                # Here and not in `step`, behind which `stepping` may still read the gradients.
+                optimizer.zero_grad()
     finally:
-        restore(model)
         model.train(training)
         for parameter in parameters.values():
             parameter.requires_grad_(False)
@@ -90,11 +93,16 @@ def put_back(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tenso
 
 @contextmanager
 def head_started(
-    model: Any, batches: list[Any], loss: Any, steps: int, most_tokens: int | None = None
+    model: ModelWithHead,
+    batches: Iterable[Any],
+    loss: Any,
+    steps: int,
+    most_tokens: int | None = None,
+    compute: Compute = "auto",
 ) -> Iterator[None]:
     """Within the block the head is that after `steps` steps of training it alone; then it is as it was."""
     rates = {name: HEAD_LR for name, part in parts_of(model).items() if part.is_head}
     with put_back(model, rates):
         if steps:
-            train_briefly(model, rates, batches, loss, steps, most_tokens=most_tokens)
+            train_briefly(model, rates, batches, loss, steps, most_tokens=most_tokens, compute=compute)
         yield

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError, shortened
-from .heads import Outputs, is_new, last_map
+from .heads import ModelWithHead, Outputs, is_new, last_map
 
 _UNNAMED = re.compile(r"label_(\d+)")  # transformers' name for a class that nobody has named: its number
 
@@ -38,7 +38,7 @@ def rows_for(config: Any, outputs: Outputs) -> list[int] | None:
 
 
 @torch.no_grad()
-def settle_head(model: Any, config: Any, outputs: Outputs, start: str) -> tuple[bool, str]:
+def settle_head(model: ModelWithHead, config: Any, outputs: Outputs, start: str) -> tuple[bool, str]:
     """Keeps the head that `model` has from the checkpoint of `config`, in the order of `outputs`, or draws its last map anew.
 
     It is kept where it answers these classes and `start` is not "random", and in any case where that is "checkpoint". Returns

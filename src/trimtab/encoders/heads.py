@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,21 @@ from ..errors import InputError
 POOLINGS = {"linear": "mean", "cls": "cls"}  # of our own heads: the mean of a text's token states, or its first one
 _FAR = 4.0  # times their deviation that the mean of the labels may be from 0 where a head has no bias
 _NOISE = 1e-6  # what answers may differ by, in their unit, for no other reason than rounding
+
+
+class ModelWithHead(nn.Module):
+    """What `Encoder.with_head` makes: the family's own classifier from transformers, or a LinearHead. For annotations alone."""
+
+    if TYPE_CHECKING:
+        config: Any  # transformers.PretrainedConfig
+        base_model: nn.Module  # the pretrained body
+        base_model_prefix: str  # its name in the model
+        num_labels: int  # C
+        new_parameters: set[str]  # the names of those that the checkpoint lacked
+        units: dict[str, float]  # as `in_units_of` gives them
+        rate_factors: dict[str, float]  # parameter name -> what its learning rate is multiplied by
+        head_kept: bool  # whether the head is the checkpoint's
+        head_note: str  # what is to be said of the checkpoint's head
 
 
 class Outputs(Protocol):
@@ -51,7 +66,7 @@ _RATES = (  # where families write the rate of the head's dropout
 )  # fmt: skip
 
 
-class LinearHead(nn.Module):
+class LinearHead(ModelWithHead):
     """A pretrained body, one vector a text (pooled from its last token states), dropout, and one linear map to C outputs.
 
     `pooling`: "mean" of the text's token states, or "cls", its first one. With two texts a row, as pairs apart have it, the map
@@ -108,12 +123,12 @@ class LinearHead(nn.Module):
         return self.classifier(self.dropout(vectors))
 
 
-def texts_per_row(model: Any) -> int:
+def texts_per_row(model: ModelWithHead) -> int:
     """How many texts `model` reads for each row of a task: 2 for pairs apart."""
     return getattr(model, "texts_per_row", 1)
 
 
-def last_map(model: Any) -> tuple[str, nn.Linear] | None:
+def last_map(model: ModelWithHead) -> tuple[str, nn.Linear] | None:
     """The linear map of the head that makes the logits, with its path; None where the head has none."""
     # Some families define their head before the body.
     body = f"{model.base_model_prefix}."
@@ -121,13 +136,13 @@ def last_map(model: Any) -> tuple[str, nn.Linear] | None:
     return maps[-1] if maps else None
 
 
-def is_new(model: Any, path: str) -> bool:
+def is_new(model: ModelWithHead, path: str) -> bool:
     """Whether the weight of the head's map at `path` was drawn, and is not the checkpoint's."""
     return isinstance(model, LinearHead) or f"{path}.weight" in model.new_parameters
 
 
 @torch.no_grad()
-def in_units_of(model: Any, outputs: Outputs) -> dict[str, float]:
+def in_units_of(model: ModelWithHead, outputs: Outputs) -> dict[str, float]:
     """Moves the answers of a new regression head to `outputs.centre`, and multiplies their distance from it by `spread`.
 
     Returns parameter name -> the factor that its learning rate needs (`spread`, of the last map): with it, AdamW learns labels of

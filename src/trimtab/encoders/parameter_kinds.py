@@ -9,6 +9,7 @@ intermediate; the head is what lies outside the pretrained body or was not in it
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard, TypeVar
 
 from torch import nn
 
@@ -46,6 +47,8 @@ _ATTENTION_KINDS = (  # the first pattern that the last path component matches
     ("key", re.compile(r"^(k|key)(_|$)", re.IGNORECASE)),
     ("value", re.compile(r"^(v|value)(_|$)", re.IGNORECASE)),
 )
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def is_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower()
 
 
-def runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+def runs_as(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
     """Whether `module` is of the class `kind` and computes as that does: a subclass may scale or permute."""
     return isinstance(module, kind) and type(module).forward is kind.forward
 

@@ -19,8 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .dropout import NOISE, Mask
-from .layout import Block, Layout
-from .strips import joined
+from .layout import Block, Layout, joined
 
 PIECE_SCORES = 1 << 20  # scores in one piece: 2 MB in bfloat16
 KEPT_SCORES = 16 << 20  # a layer's attention weights are kept for backward up to this many, else computed again

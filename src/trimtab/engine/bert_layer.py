@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from .attention import Call, Kept, attend_table, table_gradient
 from .dropout import NOISE, Mask
-from .forward_context import RUN
+from .forward_context import CURRENT
 from .linear import COMPUTE, Copies, Masters, is_intermediate
 from .residual_norm import is_tail, sum_gradients, sum_normed
 
@@ -83,17 +83,17 @@ def whole_forward(whole: WholeLayer, own: Callable[..., Any]) -> Callable[..., A
     """The forward method that replaces a layer's `own`, which still runs where the layer cannot run in one step."""
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        run = RUN.get()
-        if run is None or run.observed or hidden_states.device.type != "cpu":
+        context = CURRENT.get()
+        if context is None or context.observed or hidden_states.device.type != "cpu":
             return own(hidden_states, *args, **kwargs)
         graph = torch.is_grad_enabled()
         if graph and any(matrix.requires_grad for matrix in whole.matrices()):
             return own(hidden_states, *args, **kwargs)
-        run.attention_modules.append(whole.attention)
-        first = whole.attention is run.firsts_from
+        context.attention_modules.append(whole.attention)
+        first = whole.attention is context.firsts_from
         rate = whole.attention.dropout.p if whole.attention.training else 0.0
-        call = Call(run.layout, whole.attention.scaling, rate, first=first)
-        run.firsts_only = run.firsts_only or first
+        call = Call(context.layout, whole.attention.scaling, rate, first=first)
+        context.firsts_only = context.firsts_only or first
         x = hidden_states[0].to(whole.dtype)
         vectors = whole.vectors()
         if graph and (x.requires_grad or any(vector.requires_grad for vector in vectors)):

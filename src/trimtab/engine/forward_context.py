@@ -26,8 +26,8 @@ NAME = "trimtab_packed"  # of our attention in transformers' registry
 
 
 @dataclass
-class Run:
-    """One forward pass over a packed batch."""
+class ForwardContext:
+    """One forward pass over a packed batch: where its texts lie, where it begins and stops, and how far it is."""
 
     layout: Layout  # where attention finds the tokens
     firsts_from: nn.Module | None = None  # the attention module behind which only first tokens matter
@@ -53,22 +53,23 @@ class Reached(Exception):  # noqa: N818 (an outcome, not an error)
         self.states = states
 
 
-RUN: ContextVar[Run | None] = ContextVar("run", default=None)  # under way in this thread; None outside of a pass
+CURRENT: ContextVar[ForwardContext | None] = ContextVar("forward context", default=None)
+"""The pass that is under way in this thread; None outside of one."""
 
 
 @contextmanager
-def running(run: Run) -> Iterator[Run]:
-    """Runs the block with `run` and fresh noise in force."""
-    tokens = RUN.set(run), noisy.NOISE.set(noisy.Noise())
+def in_force(context: ForwardContext) -> Iterator[ForwardContext]:
+    """Runs the block with `context` and fresh noise in force."""
+    tokens = CURRENT.set(context), noisy.NOISE.set(noisy.Noise())
     try:
-        yield run
+        yield context
     finally:
-        RUN.reset(tokens[0])
+        CURRENT.reset(tokens[0])
         noisy.NOISE.reset(tokens[1])
 
 
 @contextmanager
-def noise() -> Iterator[None]:
+def fresh_noise() -> Iterator[None]:
     """Runs the block, a part of the model above its layers, with fresh noise in force."""
     token = noisy.NOISE.set(noisy.Noise())
     try:
@@ -88,20 +89,20 @@ def _attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Our entry in transformers' registry: (1, N, T, D) in, (1, T, N, D) out; outside of a run torch's own."""
-    run = RUN.get()
+    """Our entry in transformers' registry: (1, N, T, D) in, (1, T, N, D) out; outside of a pass torch's own."""
+    context = CURRENT.get()
     # A prepared model that is called directly, on padded texts, answers as it always does.
-    if run is None:
+    if context is None:
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return sdpa(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     # The mask is not read: the layout says which tokens see each other.
-    run.attention_modules.append(module)
+    context.attention_modules.append(module)
     call = Call(
-        run.layout,
+        context.layout,
         query.shape[-1] ** -0.5 if scaling is None else scaling,
         dropout,
         sliding_window,
-        first=module is run.firsts_from,
+        first=module is context.firsts_from,
     )
     # Some families turn queries and keys in float32 (rotary positions) and leave the values in bfloat16.
     return attend(query.to(value.dtype), key.to(value.dtype), value, call), None
@@ -109,7 +110,7 @@ def _attention(
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """The mask that goes with it: none while a packed batch runs."""
-    return ALL_MASK_ATTENTION_FUNCTIONS["sdpa"](*args, **kwargs) if RUN.get() is None else None
+    return ALL_MASK_ATTENTION_FUNCTIONS["sdpa"](*args, **kwargs) if CURRENT.get() is None else None
 
 
 AttentionInterface.register(NAME, _attention)
@@ -118,45 +119,45 @@ AttentionMaskInterface.register(NAME, _mask)
 
 def without_mask(body: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
     """Hook before the body: the padding mask of a head over B texts of one token is not for T tokens."""
-    if RUN.get() is None:
+    if CURRENT.get() is None:
         return None
     return args, {name: value for name, value in kwargs.items() if name != "attention_mask"}
 
 
 def means(body: nn.Module, inputs: Any, output: Any) -> Any:
     """Hook behind the body: each text becomes one token, the mean of its own."""
-    run = RUN.get()
-    if run is not None:
-        mean = run.layout.means(output.last_hidden_state[0].float())
+    context = CURRENT.get()
+    if context is not None:
+        mean = context.layout.means(output.last_hidden_state[0].float())
         # (B, 1, H): the head goes on as over B texts of one token.
-        output.last_hidden_state = _behind_layers(run, mean)[:, None]
+        output.last_hidden_state = _behind_layers(context, mean)[:, None]
     return output
 
 
 def first_rows(attention: nn.Module, inputs: Any, output: Any) -> Any:
     """Hook behind the last attention: from here on only the first tokens are computed."""
-    run = RUN.get()
-    if run is None or run.firsts_from is not attention:
+    context = CURRENT.get()
+    if context is None or context.firsts_from is not attention:
         return None
     # The attention's answer is a tuple, states first; what runs behind it reads `firsts_only`.
-    run.firsts_only = True
-    return (run.firsts(output[0]), *output[1:])
+    context.firsts_only = True
+    return (context.firsts(output[0]), *output[1:])
 
 
 def first_tokens(calls: int) -> Any:
     """Hook behind the last layer's module: at the last of its `calls`, each text becomes its first token, in float32."""
 
     def hook(layer: nn.Module, inputs: Any, output: Any) -> Any:
-        run = RUN.get()
-        if run is None:
+        context = CURRENT.get()
+        if context is None:
             return None
         # Where one module is run for every layer, only its last answer is the last layer's.
-        run.last_layer_calls += 1
-        if run.last_layer_calls != calls:
+        context.last_layer_calls += 1
+        if context.last_layer_calls != calls:
             return None
         hidden = output[0] if isinstance(output, tuple) else output
-        rows = hidden if run.firsts_only else run.firsts(hidden)
-        chosen = _behind_layers(run, rows[0].float())[:, None]
+        rows = hidden if context.firsts_only else context.firsts(hidden)
+        chosen = _behind_layers(context, rows[0].float())[:, None]
         return (chosen, *output[1:]) if isinstance(output, tuple) else chosen
 
     return hook
@@ -173,15 +174,15 @@ def layer_forward(own: Any, number: int) -> Any:
 
     def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         nonlocal in_tuple
-        run = RUN.get()
-        if run is not None and run.wants_states and run.depth == number:
+        context = CURRENT.get()
+        if context is not None and context.wants_states and context.depth == number:
             raise Reached(hidden[0])
-        if run is not None and run.states is not None:
+        if context is not None and context.states is not None:
             # Below, states go through as they are; at `depth` those given take their place.
-            if number < run.depth:
+            if number < context.depth:
                 return (hidden,) if in_tuple else hidden
-            if number == run.depth:
-                hidden = run.states
+            if number == context.depth:
+                hidden = context.states
         output = own(hidden, *args, **kwargs)
         in_tuple = isinstance(output, tuple)
         return output
@@ -189,10 +190,10 @@ def layer_forward(own: Any, number: int) -> Any:
     return forward
 
 
-def _behind_layers(run: Run, texts: Tensor) -> Tensor:
+def _behind_layers(context: ForwardContext, texts: Tensor) -> Tensor:
     """`texts` (B, H), or what stands in for them; where they are all that was wanted, the pass ends."""
-    if run.depth != run.n_layers:
+    if context.depth != context.n_layers:
         return texts
-    if run.wants_states:
+    if context.wants_states:
         raise Reached(texts)
-    return texts if run.states is None else run.states
+    return texts if context.states is None else context.states

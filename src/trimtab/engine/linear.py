@@ -22,8 +22,8 @@ from torch.nn import functional
 
 from ..encoders.weights import kept_copies
 from .dropout import dropout
-from .sparse_gradient import is_picked, picked_of, tapped
-from .strips import joined
+from .layout import joined
+from .sparse_gradient import SparseGradients, tapped
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +33,9 @@ COMPUTE = torch.bfloat16  # the dtype of products and of what leaves a linear ma
 class Copies:
     """Bfloat16 copies of the weights of some linear maps, one above the other (O, I), and of their biases."""
 
-    def __init__(self, modules: Sequence[nn.Linear]):
+    def __init__(self, modules: Sequence[nn.Linear], sparse: SparseGradients | None = None):
         self._modules = modules
+        self.sparse = SparseGradients() if sparse is None else sparse  # of which maps some elements are trained
         self._made: dict[str, tuple[Any, Tensor]] = {}  # name -> what it was made of, the copy
 
     def weight(self) -> Tensor:
@@ -71,7 +72,7 @@ class Copies:
 
     def _changing(self) -> bool:
         """Whether the weights change with every step, so that arranging copies anew costs more than it saves."""
-        return any(map(is_picked, self._modules))
+        return any(map(self.sparse.has, self._modules))
 
     def _weights(self) -> list[Tensor]:
         """The maps' own weights (O, I), the masters of the copies."""
@@ -222,11 +223,11 @@ def linear_forward(module: nn.Linear, copies: Copies | None = None) -> Callable[
 
     def forward(x: Tensor) -> Tensor:
         flat = x.to(COMPUTE).reshape(-1, x.shape[-1])  # (T, I)
-        if _is_trained(module):
+        if _is_trained(module, copies.sparse):
             y: Any = _Trained.apply(flat, module.weight, module.bias, copies)
         else:
             y = _Frozen.apply(flat, copies.bias(), copies, [module.out_features])
-            y = tapped(y, flat, picked_of(module))
+            y = tapped(y, flat, copies.sparse.of(module))
         return y.view(*x.shape[:-1], -1)
 
     return forward
@@ -263,20 +264,21 @@ def intermediate_forward(module: Any, copies: Copies) -> Callable[[Tensor], Tens
 
 def shared_forwards(modules: Sequence[nn.Linear], copies: Copies | None = None) -> list[Callable[[Tensor], Tensor]]:
     """Forward methods for linear maps of one input (query, key, value): while all are frozen, the first call computes all."""
-    copies, alone = copies or Copies(modules), [linear_forward(module) for module in modules]
+    copies = copies or Copies(modules)
+    alone = [linear_forward(module, Copies([module], copies.sparse)) for module in modules]
     widths = [module.out_features for module in modules]
     # Pools and servers may run one model from several threads.
     state = threading.local()  # .input: what the waiting answers belong to; .answers: by number of the map
 
     def forward(x: Tensor, number: int) -> Tensor:
         # A trained one needs its own gradient product, so each goes alone.
-        if any(map(_is_trained, modules)):
+        if any(_is_trained(module, copies.sparse) for module in modules):
             return alone[number](x)
         # The maps of a group are given one tensor, not equal ones: that is how they were found.
         if getattr(state, "input", None) is not x or number not in state.answers:
             flat = x.to(COMPUTE).reshape(-1, x.shape[-1])
             answers: Any = _Frozen.apply(flat, copies.bias(), copies, widths)
-            taps = (tapped(y, flat, picked_of(module)) for y, module in zip(answers, modules, strict=True))
+            taps = (tapped(y, flat, copies.sparse.of(module)) for y, module in zip(answers, modules, strict=True))
             state.input, state.answers = x, dict(enumerate(taps))
         y = state.answers.pop(number)
         # All are fetched, so the input need not be kept alive any longer.
@@ -287,9 +289,9 @@ def shared_forwards(modules: Sequence[nn.Linear], copies: Copies | None = None) 
     return [functools.partial(forward, number=i) for i in range(len(modules))]
 
 
-def _is_trained(module: nn.Linear) -> bool:
+def _is_trained(module: nn.Linear, sparse: SparseGradients) -> bool:
     """Whether this pass may ask for the gradient of the whole weight: else the copy for frozen weights is faster."""
-    return module.weight.requires_grad and torch.is_grad_enabled() and picked_of(module) is None
+    return module.weight.requires_grad and torch.is_grad_enabled() and not sparse.has(module)
 
 
 def is_adapter(module: Any) -> bool:

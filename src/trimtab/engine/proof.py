@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..encoders.heads import agree, texts_per_row
+from ..encoders.heads import LinearHead, ModelWithHead, agree, texts_per_row
+from ..encoders.inputs import ModelInputs
 from ..errors import InputError, first_line
 from ..randomness import forked
 from .padded import padded_logits, padded_vectors
@@ -20,14 +21,14 @@ from .padded import padded_logits, padded_vectors
 LENGTHS = (5, 9, 3, 7)  # tokens of the texts tried: three, or two pairs where a row has two texts
 
 
-def probe_ids(model: Any) -> list[np.ndarray]:
-    """Token ids of the texts tried: any but padding, which the RoBERTa family does not count in its positions."""
+def probe_inputs(model: ModelWithHead) -> ModelInputs:
+    """The texts tried: of any tokens but padding, which the RoBERTa family does not count in its positions."""
     usable = np.setdiff1d(np.arange(min(model.config.vocab_size, 64)), [model.config.pad_token_id or 0])
     # Each text begins with another id, or texts that get mixed up could answer alike.
-    return [usable[np.arange(3 + i, 3 + i + n) % len(usable)] for i, n in enumerate(_lengths(model))]
+    return ModelInputs([usable[np.arange(3 + i, 3 + i + n) % len(usable)] for i, n in enumerate(_lengths(model))])
 
 
-def _lengths(model: Any) -> tuple[int, ...]:
+def _lengths(model: ModelWithHead) -> tuple[int, ...]:
     return LENGTHS[:3] if texts_per_row(model) == 1 else LENGTHS
 
 
@@ -45,7 +46,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def check_training(model: Any) -> None:
+def probe_logits(model: ModelWithHead) -> Tensor:
+    """The answers of a model that is not prepared to the texts tried, (3, C), or (2, C) of pairs apart; in evaluation mode."""
+    with evaluating(model):
+        return padded_logits(model, probe_inputs(model))
+
+
+def probe_vectors(model: LinearHead) -> Tensor:
+    """What its head is given of each of the texts tried, (3, H), or (4, H) of pairs apart; in evaluation mode."""
+    with evaluating(model):
+        return padded_vectors(model, probe_inputs(model))
+
+
+def check_training(model: ModelWithHead) -> None:
     """Raises InputError where `model`, which answers texts, cannot do so while it is trained: Reformer takes one length then."""
     modes = {module: module.training for module in model.modules()}
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modes):  # it would learn from the probe
@@ -53,7 +66,7 @@ def check_training(model: Any) -> None:
     model.train()
     try:
         with forked(), torch.no_grad():
-            padded_logits(model, probe_ids(model), None)
+            padded_logits(model, probe_inputs(model))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise InputError(
             f"{type(model).__name__} cannot be trained on texts of any length: {first_line(error)}"
@@ -63,7 +76,7 @@ def check_training(model: Any) -> None:
             module.training = training
 
 
-def observe(model: Any) -> tuple[Tensor, list[list[nn.Linear]]]:
+def observe(model: ModelWithHead) -> tuple[Tensor, list[list[nn.Linear]]]:
     """The padded logits (3, C) of the probe, and the linear maps that were given the very same tensors, in groups."""
     # The tensors are kept to the end, so that no two of them have one id.
     seen: dict[nn.Linear, list[Tensor]] = {}
@@ -75,7 +88,7 @@ def observe(model: Any) -> tuple[Tensor, list[list[nn.Linear]]]:
     hooks = [m.register_forward_pre_hook(watch) for m in model.modules() if isinstance(m, nn.Linear)]
     try:
         with evaluating(model):
-            logits = padded_logits(model, probe_ids(model), None)
+            logits = padded_logits(model, probe_inputs(model))
     finally:
         for hook in hooks:
             hook.remove()
@@ -87,18 +100,19 @@ def observe(model: Any) -> tuple[Tensor, list[list[nn.Linear]]]:
     return logits, [group for group in groups.values() if len(group) > 1]  # a map alone shares nothing
 
 
-def padding_matters(model: Any, together: Tensor) -> bool:
+def padding_matters(model: ModelWithHead, together: Tensor) -> bool:
     """Whether the probe's texts are answered otherwise one by one than `together` and padded (3, C).
 
     XLNet's head reads the last position, whatever stands there; Fourier transforms and convolutions mix it into the others.
     Raises InputError where the model cannot answer them one by one: Funnel halves a text until it is too short.
     """
+    texts = [ModelInputs([ids]) for ids in probe_inputs(model).ids]
     with evaluating(model):
         try:
-            if texts_per_row(model) > 1:
-                alone = model.answer(torch.cat([padded_vectors(model, [ids], None) for ids in probe_ids(model)]))
+            if isinstance(model, LinearHead) and model.texts_per_row > 1:
+                alone = model.answer(torch.cat([padded_vectors(model, text) for text in texts]))
             else:
-                alone = torch.cat([padded_logits(model, [ids], None) for ids in probe_ids(model)])
+                alone = torch.cat([padded_logits(model, text) for text in texts])
         except (RuntimeError, ValueError, IndexError) as error:
             raise InputError(
                 f"{type(model).__name__} cannot answer a text of few tokens by itself: {first_line(error)}"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .dropout import NOISE, Mask, dropout, masked
-from .forward_context import RUN
+from .forward_context import CURRENT
 from .proof import evaluating
 from .residual_norm_triton import fits, fused_norm
 
@@ -112,13 +112,13 @@ def tail_forward(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """The forward method that replaces a tail's own."""
 
     def forward(hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
-        run = RUN.get()
-        if run is not None and run.firsts_only and input_tensor.shape[1] != hidden_states.shape[1]:
+        context = CURRENT.get()
+        if context is not None and context.firsts_only and input_tensor.shape[1] != hidden_states.shape[1]:
             # The attention's answer has first tokens only; so must what it is added to.
-            input_tensor = run.firsts(input_tensor)
+            input_tensor = context.firsts(input_tensor)
         rate = module.dropout.p if module.dropout.training else 0.0
         # Hooks on the norm see what it is given only where the norm itself is called.
-        if run is not None and run.observed:
+        if context is not None and context.observed:
             hidden = module.dense(hidden_states)
             return module.LayerNorm(input_tensor.to(hidden.dtype) + dropout(hidden, rate, training=True))
         return residual_norm(module.dense(hidden_states), input_tensor, module.LayerNorm, rate)

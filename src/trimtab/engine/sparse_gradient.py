@@ -32,40 +32,38 @@ class Picked:
 GradientOf = Callable[[Tensor, Tensor, Picked], Tensor]
 
 
-def pick(module: nn.Module, positions: Tensor, values: nn.Parameter) -> bool:
-    """Has backward give `values` (K,) the gradient of the elements at the flat ascending `positions` of `module.weight`.
+class SparseGradients:
+    """Of which matrices of a model some elements are trained by themselves, and what receives their gradients."""
 
-    Only where `module` runs through this engine; elsewhere the weight gets its dense gradient as before. Says whether
-    that is possible and pays for this module and number of elements.
-    """
-    # On a GPU the dense product is cheap, and one step can be recorded with it: how many elements a text touches varies.
-    if not isinstance(module, nn.Linear | nn.Embedding) or positions.device.type != "cpu":
-        return False
-    if isinstance(module, nn.Linear) and len(positions) * _FEW > module.weight.numel():
-        return False
-    width = module.weight.shape[1]
-    vars(module)["picked"] = Picked(values, positions // width, positions % width)
-    return True
+    def __init__(self) -> None:
+        self._picked: dict[nn.Module, Picked] = {}
 
+    def pick(self, module: nn.Module, positions: Tensor, values: nn.Parameter) -> bool:
+        """Has backward give `values` (K,) the gradient of the elements at the flat ascending `positions` of `module.weight`.
 
-def unpick(module: nn.Module) -> None:
-    """Forgets what `pick` was told."""
-    vars(module).pop("picked", None)
+        Only where `module` runs through this engine; elsewhere the weight gets its dense gradient as before. Says whether
+        that is possible and pays for this module and number of elements.
+        """
+        # On a GPU the dense product is cheap, and one step can be recorded with it: how many elements a text touches varies.
+        if not isinstance(module, nn.Linear | nn.Embedding) or positions.device.type != "cpu":
+            return False
+        if isinstance(module, nn.Linear) and len(positions) * _FEW > module.weight.numel():
+            return False
+        width = module.weight.shape[1]
+        self._picked[module] = Picked(values, positions // width, positions % width)
+        return True
 
+    def unpick(self, module: nn.Module) -> None:
+        """Forgets what `pick` was told."""
+        self._picked.pop(module, None)
 
-def is_engaged(module: nn.Module) -> bool:
-    """Whether `module`, once picked, runs through this engine now, so that its dense gradient is not made."""
-    return is_picked(module) and "forward" in vars(module)
+    def has(self, module: nn.Module) -> bool:
+        """Whether elements of the weight of `module` are trained by themselves."""
+        return module in self._picked
 
-
-def is_picked(module: nn.Module) -> bool:
-    """Whether elements of the weight of `module` are trained by themselves."""
-    return "picked" in vars(module)
-
-
-def picked_of(module: nn.Module) -> Picked | None:
-    """What `pick` was told of `module`, where this pass may ask for a gradient."""
-    return vars(module).get("picked") if torch.is_grad_enabled() else None
+    def of(self, module: nn.Module) -> Picked | None:
+        """What `pick` was told of `module`, where this pass may ask for a gradient."""
+        return self._picked.get(module) if torch.is_grad_enabled() else None
 
 
 class _Tap(torch.autograd.Function):
@@ -118,12 +116,12 @@ def tapped(y: Tensor, x: Tensor, picked: Picked | None, gradient_of: GradientOf 
     return _Tap.apply(y, picked.values, x, picked, gradient_of)  # pyright: ignore[reportReturnType]
 
 
-def embedding_forward(module: nn.Embedding) -> Any:
+def embedding_forward(module: nn.Embedding, sparse: SparseGradients) -> Any:
     """The forward method that replaces that of a table of embeddings."""
     own = module.forward
 
     def forward(ids: Tensor) -> Tensor:
-        picked = picked_of(module)
+        picked = sparse.of(module)
         if picked is None:
             return own(ids)
         y = functional.embedding(ids, module.weight.detach())

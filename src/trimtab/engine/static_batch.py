@@ -8,16 +8,14 @@ in all) are copied into its slots one after the other; one more text of padding 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..encoders.inputs import ModelInputs
 from ..encoders.positions import position_ids, uncounted
 from .layout import Layout
-from .packed import PackedBatch
+from .packed import PackedBatch, PackedModel
 
 
 def room_for(tokens: int) -> int:
@@ -33,8 +31,12 @@ class Slots:
     that whoever runs the batch reads and writes.
     """
 
-    def __init__(self, model: Any, n_texts: int, room: int, longest: int, *, has_types: bool, labels: Tensor):
+    def __init__(
+        self, packed: PackedModel, n_texts: int, room: int, longest: int, *, has_types: bool, labels: Tensor
+    ):  # fmt: skip
+        model = packed.model
         device = next(model.parameters()).device
+        self._packed = packed
         self._uncounted, self._padding = uncounted(model), model.config.pad_token_id or 0
         self._n_texts, self._room, self._has_types = n_texts, room, has_types
         self._longest = max(longest, room_for(room) - room)
@@ -44,22 +46,20 @@ class Slots:
         self.labels = torch.zeros(n_texts, *labels.shape[1:], dtype=labels.dtype, device=device)
         self.weight, self.total = (torch.zeros((), device=device) for _ in range(2))
 
-    def fill(
-        self, ids: Sequence[np.ndarray], type_ids: Sequence[np.ndarray] | None, labels: Tensor, weight: float
-    ) -> None:
+    def fill(self, inputs: ModelInputs, labels: Tensor, weight: float) -> None:
         """Copies B texts, their labels and a weight to the device."""
-        lengths = np.fromiter((len(row) for row in ids), np.int64, count=self._n_texts)
+        lengths = np.array(inputs.lengths, np.int64)
         missing = self._room - int(lengths.sum())
         lengths = np.append(lengths, missing)
         ends = np.concatenate([[0], lengths.cumsum()])
         owners = np.arange(len(lengths)).repeat(lengths)
-        positions = position_ids(ids, self._uncounted)
+        positions = position_ids(inputs.ids, self._uncounted)
         filling = np.full(missing, self._padding)
         # One position for all padding: a table has no more of them than a text may have tokens.
-        numbers = [*ids, filling, positions, np.full(missing, positions[0])]
+        numbers = [*inputs.ids, filling, positions, np.full(missing, positions[0])]
         if self._has_types:
-            assert type_ids is not None
-            numbers += [*type_ids, np.zeros(missing, np.int64)]
+            assert inputs.type_ids is not None
+            numbers += [*inputs.type_ids, np.zeros(missing, np.int64)]
         self._send(torch.from_numpy(np.concatenate([*numbers, owners, ends]).astype(np.int64)), self._numbers)
         self._send(labels, self.labels)
         self.weight.fill_(weight)
@@ -67,6 +67,10 @@ class Slots:
     def _send(self, values: Tensor, to: Tensor) -> None:
         """Copies to the device without waiting for what it has still to do: its copy begins when the pass before is over."""
         to.copy_(values.pin_memory() if to.is_cuda else values, non_blocking=True)
+
+    def logits(self) -> Tensor:
+        """Float32 logits (B, C) of the texts, with autograd."""
+        return self._packed.logits(self.batch())[: self._n_texts]
 
     def batch(self) -> PackedBatch:
         """The texts, and the padding text behind them; anew for every pass, which works things out from it."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..changes.delta import Delta
 from ..encoders.encoder import Encoder, encoder_of, load
 from ..encoders.places import Place, find_base
-from ..engine.packed import prepare
+from ..engine import prepare
 from ..errors import InputError
 from ..tasks.batches import Tokens, Truncation, tokenize
 from ..tasks.metrics import scores
@@ -84,7 +84,7 @@ class Predictor:
         self.task = Task.from_description(self.delta.task)
         self.encoder = base_encoder(self.delta, encoder)
         self.model = self.delta.attach(self.encoder).to(device())
-        prepare(self.model)  # now and not with the first answer, which several threads may ask for at once
+        self.prepared = prepare(self.model)
 
     def __reduce__(self):
         """A copy, or one sent to another process, is made anew: what the engine has put into the model does not travel."""
@@ -128,7 +128,7 @@ class Predictor:
         """Float32 logits (N, C); raises InputError where they are no numbers."""
         check_ids(self.model, tokens)
         with threads_for(int(tokens.lengths.sum())):
-            logits = all_logits(self.model, tokens, tokens_at_once())
+            logits = all_logits(self.prepared, tokens, tokens_at_once())
         if not bool(torch.isfinite(logits).all()):
             raise InputError("the model's answers are not numbers (NaN): the run or its encoder is damaged")
         return logits

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..changes.contract import Method, add_and_select
 from ..changes.lora import Lora
@@ -13,6 +12,7 @@ from ..changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Union,
 from ..changes.selection import Selection
 from ..changes.top import FisherTop, MovedTop, Random, Top
 from ..encoders.encoder import Encoder
+from ..encoders.heads import ModelWithHead
 from ..encoders.parameter_kinds import layers_of
 from ..errors import InputError
 from ..randomness import seeded
@@ -79,7 +79,7 @@ class _Sizes:
     def __init__(self, encoder: Encoder, task: Task, head: str, head_start: str):
         """Keeps one model for all methods that leave it as it is."""
         self._fresh = lambda: encoder.with_head(task, head=head, start=head_start)
-        self.model: Any = self._fresh()
+        self.model: ModelWithHead = self._fresh()
         # Class names may be long, or many.
         self._described = len(json.dumps(task.description(), ensure_ascii=False).encode())
 
@@ -102,7 +102,7 @@ class _Sizes:
         return Candidate(method, chosen.body.count, n_bytes)
 
 
-def _last_layers(model: Any) -> tuple[Method, ...]:
+def _last_layers(model: ModelWithHead) -> tuple[Method, ...]:
     """All numbers of last layers but all, which is nearly `full`; the most layers first."""
     layers = layers_of(model)
     return () if layers.shared else tuple(LastLayers(k) for k in range(layers.count - 1, 0, -1))

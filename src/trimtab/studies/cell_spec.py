@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..changes.contract import Method
 from ..changes.method_text import method_identity, method_text
 from ..encoders.encoder import Encoder
-from ..engine.packed import resolved
+from ..engine import resolved
 from ..errors import InputError
 from ..results.cells import Cell, Cells, Identity
 from ..results.outputs import packed

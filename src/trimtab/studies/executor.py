@@ -15,7 +15,7 @@ import torch
 
 from ..changes.contract import Method
 from ..changes.method_text import method_text
-from ..engine.packed import resolved
+from ..engine import resolved
 from ..errors import InputError, first_line
 from ..results.cells import Cells
 from ..training.ranks import device

@@ -18,8 +18,9 @@ from ..changes.fisher import Fisher, Meter
 from ..changes.method_text import method_of, method_text
 from ..changes.methods import LayerNorms
 from ..changes.trial_training import head_started
+from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder, encoder_of
-from ..engine.packed import Compute, computing, resolved
+from ..engine import resolved
 from ..errors import InputError, counted
 from ..randomness import generator, seeded, stream_seed
 from ..results.recipe import LEAST_LENGTH, Settings
@@ -91,19 +92,18 @@ def fisher(
     check_ids(model, tokens)
     if labelled and head_start == "probe" and can_start(model):
         started(encoder, model, tokens, loss, arithmetic, settings)
-    # Around the method too, which may measure for itself (fisher_top does).
-    with computing(cast(Compute, compute)):
-        with seeded(seed, "method"):
-            within, _ = add_and_select(method, model, Trial(_batches(tokens), loss, task.kind))
-        if within.body.count < at_least:
-            raise InputError(
-                f"{method_text(method)} names {within.body.count:,} elements of the encoder, which is less than the "
-                f"{at_least:,} to choose (--count)"
-            )
-        meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"))
-        batches = _batches(tokens) if head_steps else []
-        with head_started(model, batches, loss, head_steps, TOKENS_PER_BATCH), meter.measuring("auto"):
-            _measure(meter, tokens, shown=progress)
+    batches = _batches(tokens)
+    with seeded(seed, "method"):
+        within, _ = add_and_select(method, model, Trial(batches, loss, task.kind, compute=arithmetic))
+    if within.body.count < at_least:
+        raise InputError(
+            f"{method_text(method)} names {within.body.count:,} elements of the encoder, which is less than the "
+            f"{at_least:,} to choose (--count)"
+        )
+    meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"))
+    at_head = head_started(model, batches, loss, head_steps, TOKENS_PER_BATCH, arithmetic)
+    with at_head, meter.measuring(arithmetic):
+        _measure(meter, tokens, shown=progress)
     # What it was measured with; the hash tells later whether an encoder is the same.
     notes = {
         "encoder": encoder.name, "revision": encoder.revision, "encoder_sha256": encoder.sha256, "task": task.name,

@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..encoders.choices import Compute
+
 
 class Job(NamedTuple):
     """A cell to compute; encoder and task are numbers, each with what it stands for where it is new."""
@@ -29,7 +31,7 @@ class Job(NamedTuple):
     settings: Any
     folder: Path | None
     waits: bool
-    compute: str  # what "auto" stands for: measured once, so that all workers agree
+    compute: Compute  # what "auto" stands for: measured once, so that all workers agree; "auto" where nothing asks
 
 
 def begun(threads: int) -> tuple[subprocess.Popen, Connection]:
@@ -77,9 +79,10 @@ def _computed(job: Job, known: dict[tuple[str, Any], Any]) -> Any:
     """What came of the job; encoders, tasks and what was read of the folder stay in `known` for the next ones."""
     from ..encoders.encoder import load
     from ..encoders.places import Place
-    from ..engine.packed import computing
+    from ..engine import settle
     from ..errors import InputError
     from ..results.cells import Cells
+    from ..training.ranks import device
     from .cell_spec import CellSpec, outcome
 
     number, given = job.encoder
@@ -92,9 +95,12 @@ def _computed(job: Job, known: dict[tuple[str, Any], Any]) -> Any:
         known["task", job.task[0]] = job.task[1]
     encoder, task = known["encoder", number], known["task", job.task[0]]
     spec = CellSpec(encoder, task, pickle.loads(job.method), job.settings)
-    with computing(job.compute):  # pyright: ignore[reportArgumentType]
-        cells = job.folder and known.setdefault(("cells", str(job.folder)), Cells(job.folder))
-        return outcome(spec, cells, waits=job.waits, starts=lambda: None)
+    if (
+        job.compute != "auto"
+    ):  # as measured by the process that began this one: all cells of a study have one arithmetic
+        settle(job.compute, device())
+    cells = job.folder and known.setdefault(("cells", str(job.folder)), Cells(job.folder))
+    return outcome(spec, cells, waits=job.waits, starts=lambda: None)
 
 
 def _sendable(error: BaseException) -> BaseException:

@@ -15,9 +15,10 @@ import torch
 
 from ..changes.contract import Method, trial_of
 from ..changes.method_text import method_of
+from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder, encoder_of
 from ..encoders.places import Place
-from ..engine.packed import Compute, restore
+from ..engine import on_own_stream
 from ..errors import InputError
 from ..randomness import forked
 from ..results.checkpoint import Progress, chosen_in, load_checkpoint, save_checkpoint
@@ -27,7 +28,6 @@ from ..results.run_folder import RECIPE, check_folder, gone_if_empty, taking_pla
 from ..tasks.holdout import limited
 from ..tasks.read import task_of
 from ..tasks.task import Task
-from .cuda_graphs import on_own_stream
 from .display import Display
 from .ranks import is_first, joined
 from .run import Run, finished_run, recipe_of
@@ -192,7 +192,7 @@ class Steps:
             # The last values are seldom the best ones: what is reported, saved and returned is the best validation.
             bench.optimizer.restore(sitting.best)
             run = finished_run(bench, sitting.state, sitting.stopped, sitting.best_logits, folder, sitting.seconds)
-        restore(bench.model)  # or its modules and our closures would wait for the garbage collector together
+        bench.prepared.restore()  # or its modules and our closures would wait for the garbage collector together
         self._run = run
         yield Finished(run)
 

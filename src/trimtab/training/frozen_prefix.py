@@ -22,15 +22,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..cache import cache_folder, delete, key_of, make_room, mark_used
-from ..encoders.parameter_kinds import layers_of
-from ..engine.packed import forward_from, pack, states_before
+from ..encoders.inputs import ModelInputs
+from ..engine import PreparedModel
 from ..files import flush_to_disk, part_of
 from ..process_memory import SHARE, free_bytes
 from ..tasks.batches import Tokens, token_groups
@@ -59,10 +58,10 @@ class Prefix:
         """States per row (N,)."""
         return np.diff(self.starts)
 
-    def logits(self, model: Any, rows: np.ndarray) -> Tensor:
+    def logits(self, prepared: PreparedModel, rows: np.ndarray) -> Tensor:
         """Float32 logits (B, C) of the rows at `rows`, with gradients above `depth`."""
         states, lengths = self.of(rows)
-        return forward_from(model, states.to(next(model.parameters()).device), lengths, self.depth)
+        return prepared.logits_from(states.to(prepared.device), lengths, self.depth)
 
     def of(self, rows: np.ndarray) -> tuple[Tensor, list[int]]:
         """The states of the rows at `rows`, one text behind the other, and how many each text has."""
@@ -78,20 +77,20 @@ class Prefix:
 
 
 def computed(
-    model: Any, tokens: Tokens, depth: int, named: str, most_bytes: int, ours: set[Path], at_once: int
+    prepared: PreparedModel, tokens: Tokens, depth: int, named: str, most_bytes: int, ours: set[Path], at_once: int
 ) -> Iterator[tuple[int, Prefix | None]]:
     """Yields (rows done, None) while it computes, and last (rows, the Prefix), or (0, None) where there is no room for it.
 
-    `model` is prepared and in evaluation mode; `named` says what the states depend on beside the tokens: the encoder, the
+    The model is in evaluation mode; `named` says what the states depend on beside the tokens: the encoder, the
     head's way of pooling and the arithmetic. Files in `ours` are not deleted to make room; that of this prefix is added.
     There is none beyond `most_bytes`, nor where both disk and memory are full.
     `at_once` are the most tokens of a forward pass, which decide the last bits as well.
     """
     lengths, at_once = tokens.lengths, min(at_once, MOST_TOKENS)
     # One row shows the width and the dtype of the states, before any room is made for them.
-    probe = states_before(model, pack(*tokens.take([0]).texts(), model), depth)
+    probe = prepared.states(ModelInputs(*tokens.take([0]).texts()), depth)
     # Behind the last layer the head reads one state per text, so no other is kept.
-    pooled = depth == layers_of(model).count
+    pooled = depth == prepared.n_layers
     each = 1 if tokens.firsts is None else 2  # texts of a row
     starts = np.concatenate([[0], (np.full_like(lengths, each) if pooled else lengths).cumsum()])
     firsts = np.ones_like(lengths) if pooled and tokens.firsts is not None else tokens.firsts
@@ -119,7 +118,7 @@ def computed(
         done, began = 0, time.perf_counter()
         for rows in token_groups(lengths, range(len(tokens)), at_once):
             batch = tokens.take(rows.tolist())
-            made = states_before(model, pack(*batch.texts(), model), depth).to(states.device)
+            made = prepared.states(ModelInputs(*batch.texts()), depth).to(states.device)
             for row, part in zip(rows, made.split(np.diff(starts)[rows].tolist()), strict=True):
                 states[starts[row] : starts[row + 1]] = part
             done += len(rows)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..encoders.choices import AUTO
+from ..encoders.choices import AUTO, Compute
 from ..encoders.encoder import Encoder
-from ..engine.packed import Compute, prepare, restore
+from ..engine import prepare
 from ..errors import InputError
 from ..results.recipe import Settings
 from ..tasks.batches import Tokens
@@ -106,11 +106,8 @@ def _probe_loss(
     """The cross-validated loss of a probe; NaN where the form has none."""
     model = encoder.with_head(task, 0, head, 0.0, pairs, settings.head_start).to(device()).eval().requires_grad_(False)
     check_ids(model, tokens)
-    prepare(model, compute=compute)
-    try:
-        features = head_inputs(model, tokens, MOST_TOKENS)
-        if features is None or tokens.labels is None:
-            return float("nan")
-        return fitted_probe(features, tokens.labels, loss, task.n_outputs).loss
-    finally:
-        restore(model)
+    with prepare(model, compute) as prepared:
+        features = head_inputs(prepared, tokens, MOST_TOKENS)
+    if features is None or tokens.labels is None:
+        return float("nan")
+    return fitted_probe(features, tokens.labels, loss, task.n_outputs).loss

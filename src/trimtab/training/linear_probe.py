@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..encoders.heads import is_new, last_map
+from ..encoders.heads import ModelWithHead, is_new, last_map
+from ..engine import PreparedModel
 from ..tasks.batches import Tokens
 from ..tasks.losses import TaskLoss
 from .frozen_prefix import Prefix
@@ -73,24 +74,24 @@ def fitted_probe(features: Tensor, labels: Tensor, loss: TaskLoss, n_outputs: in
 
 
 def head_inputs(
-    model: Any, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE
+    prepared: PreparedModel, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE
 ) -> Tensor | None:
     """What the head's last map is given of each row, (N, F) float32; None where its answer is not what the model answers.
 
-    The model is prepared, and runs in evaluation mode.
+    The model runs in evaluation mode.
     """
-    found = last_map(model)
+    found = last_map(prepared.model)
     if found is None:
         return None
     _, last = found
     with _passing_through(last):
-        features = all_logits(model, tokens, tokens_per_batch, prefix, ranks, width=last.in_features)
+        features = all_logits(prepared, tokens, tokens_per_batch, prefix, ranks, width=last.in_features)
     # A head may do more behind its last map: then a map that is best by itself is not what it needs.
     some = np.arange(min(4, len(tokens)))
     with torch.no_grad():
-        expected = batch_logits(model, tokens, some, prefix).cpu()
+        expected = batch_logits(prepared, tokens, some, prefix).cpu()
         with _passing_through(last):
-            again = batch_logits(model, tokens, some, prefix)
+            again = batch_logits(prepared, tokens, some, prefix)
         answered = last(again.to(last.weight.device)).float().cpu()
     return (
         features
@@ -99,14 +100,14 @@ def head_inputs(
     )
 
 
-def can_start(model: Any) -> bool:
+def can_start(model: ModelWithHead) -> bool:
     """Whether the head's last map is new, so that a probe may take its place."""
     found = last_map(model)
     return found is not None and is_new(model, found[0])
 
 
 @torch.no_grad()
-def write_probe(model: Any, probe: Probe) -> None:
+def write_probe(model: ModelWithHead, probe: Probe) -> None:
     """Puts the probe into the head's last map, in place, and scales the rate of its weight to the features."""
     scale_rate(model, probe)
     found = last_map(model)
@@ -117,7 +118,7 @@ def write_probe(model: Any, probe: Probe) -> None:
         last.bias.copy_(probe.bias)
 
 
-def scale_rate(model: Any, probe: Probe) -> None:
+def scale_rate(model: ModelWithHead, probe: Probe) -> None:
     """Scales the rate of the weight of the head's last map to the features that the probe is of.
 
     AdamW moves every weight by about its rate, whatever the gradient: features that are many or large would be moved too far.
@@ -129,7 +130,7 @@ def scale_rate(model: Any, probe: Probe) -> None:
 
 
 @torch.no_grad()
-def write_constant(model: Any, labels: Tensor, loss: TaskLoss) -> None:
+def write_constant(model: ModelWithHead, labels: Tensor, loss: TaskLoss) -> None:
     """Makes the head answer every row alike, with what is most likely: the baseline of a probe."""
     found = last_map(model)
     assert found is not None

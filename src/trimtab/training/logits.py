@@ -8,25 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.packed import forward, pack
-from ..engine.proof import evaluating
+from ..encoders.heads import ModelWithHead
+from ..encoders.inputs import ModelInputs
+from ..engine import PreparedModel
 from ..errors import InputError
 from ..tasks.batches import Tokens, token_groups
 from .frozen_prefix import Prefix
 from .ranks import ALONE, Ranks
 
 
-def batch_logits(model: Any, tokens: Tokens, rows: np.ndarray, prefix: Prefix | None = None) -> Tensor:
+def batch_logits(prepared: PreparedModel, tokens: Tokens, rows: np.ndarray, prefix: Prefix | None = None) -> Tensor:
     """Float32 logits (B, C) of the rows at `rows`, from their prefix where there is one; with autograd."""
     if prefix is not None:
-        return prefix.logits(model, rows)
-    batch = tokens.take(rows.tolist())
-    return forward(model, pack(*batch.texts(), model))
+        return prefix.logits(prepared, rows)
+    return prepared.logits(ModelInputs(*tokens.take(rows.tolist()).texts()))
 
 
-def check_ids(model: Any, tokens: Tokens) -> None:
+def check_ids(model: ModelWithHead, tokens: Tokens) -> None:
     """Raises InputError for tokens or segments that the encoder has no embeddings of, which torch would stumble over."""
-    body = model.base_model
+    body: Any = model.base_model
     try:
         words = body.get_input_embeddings()
     except NotImplementedError:  # a family that has several
@@ -46,7 +46,7 @@ def check_ids(model: Any, tokens: Tokens) -> None:
 
 
 def all_logits(
-    model: Any, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE,
+    prepared: PreparedModel, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE,
     width: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Float32 logits (N, C) of every row of `tokens`, on the CPU and in their order, in evaluation mode.
@@ -56,13 +56,13 @@ def all_logits(
     """
     # By tokens, cached or not: the same groups come to the same bits.
     lengths = tokens.lengths
-    logits = torch.zeros(len(tokens), width or model.num_labels)
-    with evaluating(model):
+    logits = torch.zeros(len(tokens), width or prepared.n_outputs)
+    with prepared.evaluating():
         for rows in token_groups(lengths, ranks.share(np.arange(len(tokens)), lengths), tokens_per_batch):
-            logits[torch.from_numpy(rows)] = batch_logits(model, tokens, rows, prefix).cpu()
+            logits[torch.from_numpy(rows)] = batch_logits(prepared, tokens, rows, prefix).cpu()
     # Rows of other ranks are zeros here, so that the sum over the ranks is all of them.
     if ranks.count > 1:
-        everywhere = logits.to(next(model.parameters()).device)
+        everywhere = logits.to(prepared.device)
         ranks.add_up([everywhere])
         logits = everywhere.cpu()
     return logits

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..engine.dropout import POOL_VALUES
-from ..engine.packed import copies_bytes
+from ..engine import PreparedModel
 from ..process_memory import SHARE, free_bytes
 from ..randomness import forked
 from ..tasks.batches import Tokens
@@ -59,21 +57,21 @@ class Memory:
         return f"memory: about {self.total / 1e6:,.0f} MB ({items}; {self.tokens:,} tokens at a time)"
 
 
-def estimated(model: Any, optimizer: SelectedAdamW, tokens: Tokens, wanted: int, process: int) -> Memory:
-    """The Memory of training `model`, prepared, on `tokens` with `wanted` tokens at a time (0: as many as fit).
+def estimated(prepared: PreparedModel, optimizer: SelectedAdamW, tokens: Tokens, wanted: int, process: int) -> Memory:
+    """The Memory of training a model on `tokens` with `wanted` tokens at a time (0: as many as fit).
 
     What is kept for backward is counted on the longest rows, and grows with the tokens; `process` are the bytes that were
     in use before the model.
     """
-    kept, fixed = _kept_per_token(model, tokens)
-    device = next(model.parameters()).device
+    kept, fixed = _kept_per_token(prepared, tokens)
+    device = prepared.device
     n_tokens = wanted or _fitting(kept, fixed, device)
     masters = sum(master.numel() for master in optimizer.masters.values()) * 4
     n_tokens = int(min(n_tokens, max(tokens.lengths.sum(), 1)))
     on_cpu, activations = device.type == "cpu", int(kept * n_tokens + fixed)
     return Memory(
         process if on_cpu else 0,
-        sum(p.numel() * p.element_size() for p in model.parameters()) + copies_bytes(model),
+        sum(p.numel() * p.element_size() for p in prepared.model.parameters()) + prepared.copies_bytes(),
         masters + optimizer.largest_dense_bytes(),
         masters * 3 + optimizer.partial_bytes(),
         activations,
@@ -89,8 +87,9 @@ def _fitting(kept: float, fixed: float, device: torch.device) -> int:
     return min(fitting, MOST_TOKENS[device.type])
 
 
-def _kept_per_token(model: Any, tokens: Tokens) -> tuple[float, float]:
+def _kept_per_token(prepared: PreparedModel, tokens: Tokens) -> tuple[float, float]:
     """Bytes that one more token needs in a training step, and bytes that any step needs."""
+    model = prepared.model
     longest = np.argsort(-tokens.lengths, kind="stable")
     rows = longest[: max(1, int((tokens.lengths[longest].cumsum() <= PROBE_TOKENS).sum()))]
     count = int(tokens.lengths[rows].sum())
@@ -103,14 +102,13 @@ def _kept_per_token(model: Any, tokens: Tokens) -> tuple[float, float]:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    was_training, drops = model.training, any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+    was_training = model.training
     model.train()
     with forked(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        batch_logits(model, tokens, rows)
+        batch_logits(prepared, tokens, rows)
     model.train(was_training)
     widest = max((m.out_features for m in model.modules() if isinstance(m, nn.Linear)), default=0)
     # The scores of attention, which a GPU's kernels do not write out.
-    if next(model.parameters()).device.type == "cpu":
+    if prepared.device.type == "cpu":
         widest = max(widest, getattr(model.config, "num_attention_heads", 0) * int(tokens.lengths[rows].max()))
-    pool = 2 * 4 * POOL_VALUES if drops else 0  # masks for activations and for attention weights, at most float32
-    return sum(kept.values()) / count + _WORKING * widest * 4, pool
+    return sum(kept.values()) / count + _WORKING * widest * 4, prepared.masks_bytes()

@@ -10,26 +10,29 @@ from torch import distributed as dist
 from ..changes.selection import Selection
 from ..encoders.heads import rate_factors
 from ..encoders.weights import own
-from ..engine.sparse_gradient import is_engaged, pick, unpick
-from .cuda_graphs import RecordedWork
+from ..engine import PreparedModel, RecordedWork
 
 
 class SelectedAdamW:
     """AdamW (arXiv 1711.05101) on float32 masters of the selected elements of `model`.
 
     A parameter selected whole is its own master. For one selected in part, the master is a vector of those elements, whose
-    new values are written back after each step. Its gradient comes from the engine where that can pick it
-    (engine/sparse_gradient.py); else the dense gradient is read at their positions and dropped as soon as backward has made it.
+    new values are written back after each step. Its gradient comes from the `prepared` model where that can pick it;
+    else the dense gradient is read at their positions and dropped as soon as backward has made it.
     Weight decay touches matrices only: not biases, not norms.
     """
 
-    def __init__(self, model: nn.Module, selection: Selection, lr: float, head_lr: float, weight_decay: float):
+    def __init__(
+        self, model: nn.Module, selection: Selection, lr: float, head_lr: float, weight_decay: float,
+        prepared: PreparedModel | None = None,
+    ):  # fmt: skip
         parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
         for parameter in parameters.values():
             parameter.requires_grad_(False)
         self.masters: dict[str, nn.Parameter] = {}  # by parameter name; (K,) for one of which K elements are selected
         self._partial: list[tuple[nn.Parameter, nn.Parameter, Tensor]] = []  # (parameter, master, positions)
-        self._picking: list[nn.Module] = []  # modules whose engine picks the gradients of some elements
+        self._prepared = prepared
+        self._picking: dict[str, nn.Parameter] = {}  # by name, where the engine picks gradients of some elements
         self._hooks: list[Any] = []  # on parameters selected in part, taken away by `release`
         for name, at in selection.elements.items():
             parameter = parameters[name]
@@ -77,7 +80,7 @@ class SelectedAdamW:
 
     def largest_dense_bytes(self) -> int:
         """Of the dense gradients of parameters selected in part; one is there at a time, and none where they are picked."""
-        picked = {id(module.weight) for module in self._picking if is_engaged(module)}
+        picked = {id(p) for name, p in self._picking.items() if self._prepared and self._prepared.picked(name)}
         return max(
             (4 * parameter.numel() for parameter, _, _ in self._partial if id(parameter) not in picked), default=0
         )
@@ -86,8 +89,9 @@ class SelectedAdamW:
         """Takes what this optimizer has set up on the model away, so that another may take its place."""
         for hook in self._hooks:
             hook.remove()
-        for module in self._picking:
-            unpick(module)
+        for name in self._picking:
+            assert self._prepared is not None
+            self._prepared.unpick(name)
 
     def partial_bytes(self) -> int:
         """Of the masters of parameters selected in part (float32), with their positions (int64)."""
@@ -140,10 +144,9 @@ class SelectedAdamW:
         positions = positions.to(parameter.device)
         master = nn.Parameter(parameter.detach().flatten()[positions].clone())
         self._partial.append((parameter, master, positions))
-        path, _, role = name.rpartition(".")
         # The hook stays in either case: a module picks only while it runs through the engine.
-        if role == "weight" and pick(model.get_submodule(path), positions, master):
-            self._picking.append(model.get_submodule(path))
+        if self._prepared is not None and self._prepared.pick(name, positions, master):
+            self._picking[name] = parameter
         self._hooks.append(parameter.register_post_accumulate_grad_hook(_collector(master, positions)))
         return master
 

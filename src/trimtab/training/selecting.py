@@ -9,6 +9,8 @@ import numpy as np
 from ..changes.contract import Additions, Method, Trial, adapted, add_and_select
 from ..changes.method_text import method_text
 from ..changes.selection import Selection
+from ..encoders.choices import Compute
+from ..encoders.heads import ModelWithHead
 from ..encoders.parameter_kinds import parts_of
 from ..errors import InputError
 from ..randomness import seeded
@@ -20,7 +22,7 @@ from .ranks import device
 
 
 def chosen_by(
-    method: Method, model: Any, train: Tokens, loss: TaskLoss, settings: Settings
+    method: Method, model: ModelWithHead, train: Tokens, loss: TaskLoss, settings: Settings, compute: Compute
 ) -> tuple[Selection, Additions]:
     """What `method` selects, with the head, which is new and so always trained; and what it has added to `model`.
 
@@ -29,7 +31,7 @@ def chosen_by(
     batches, most_tokens = _FirstEpoch(train, settings), settings.tokens_per_batch or MOST_TOKENS[device().type]
     with seeded(settings.seed, "method"):
         # A method may draw (random subsets, LoRA's start) or train a little: from a stream of its own.
-        selection, additions = add_and_select(method, model, Trial(batches, loss, loss.kind, most_tokens))
+        selection, additions = add_and_select(method, model, Trial(batches, loss, loss.kind, most_tokens, compute))
     if not selection:
         raise InputError(f"{method_text(method)} chose nothing to train on this encoder")
     # The rest of what was added would be lost: it is drawn at random and belongs to no encoder.
@@ -40,7 +42,7 @@ def chosen_by(
 
 
 def chosen_before(
-    method: Method, model: Any, elements: Mapping[str, np.ndarray | None], settings: Settings
+    method: Method, model: ModelWithHead, elements: Mapping[str, np.ndarray | None], settings: Settings
 ) -> tuple[Selection, Additions]:
     """The elements that the run has begun with, in a model to which is added what the method adds; and what that was.
 

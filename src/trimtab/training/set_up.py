@@ -9,8 +9,9 @@ import numpy as np
 
 from ..changes.contract import Method, trial_of
 from ..changes.selection import Selection
+from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder, limit_note
-from ..engine.packed import Compute, computing, prepare, resolved
+from ..engine import on_own_stream, prepare, resolved
 from ..errors import InputError, counted, shortened
 from ..process_memory import forget_peak, give_back, private_bytes, resident_bytes
 from ..results.recipe import Settings
@@ -21,7 +22,6 @@ from ..tasks.losses import TaskLoss, task_loss
 from ..tasks.task import Rows, Task
 from ..tasks.token_cache import tokenized
 from ..tasks.unknown_tokens import empty_rows, lowered_note, unknown_tokens
-from .cuda_graphs import on_own_stream
 from .head_choice import Form, chosen_form
 from .head_start import has_probe, is_last_map, started
 from .linear_probe import can_start, write_constant
@@ -73,11 +73,10 @@ def set_up(
     if trial_of(method) and began_with is None and probes:
         start = started(encoder, model, train, loss, compute, settings, ranks)
     began = time.perf_counter()
-    with computing(compute):
-        if began_with is None:
-            selection, additions = chosen_by(method, model, train, loss, settings)
-        else:
-            selection, additions = chosen_before(method, model, began_with, settings)
+    if began_with is None:
+        selection, additions = chosen_by(method, model, train, loss, settings, compute)
+    else:
+        selection, additions = chosen_before(method, model, began_with, settings)
     choosing_seconds = time.perf_counter() - began
     # A choice that was measured may differ in an element between two machines, and gradients are added up by position.
     selection = Selection(selection.parts, ranks.agreed(dict(selection.elements)))
@@ -88,18 +87,16 @@ def set_up(
         start = started(encoder, model, train, loss, compute, settings, ranks)
     assert settings.lr is not None
     assert settings.head_lr is not None
-    # It sets requires_grad, which tells the engine what is frozen; hence before `prepare`.
-    optimizer = SelectedAdamW(model, selection, settings.lr, settings.head_lr, settings.weight_decay)
-    model.eval()
-    prepare(model, compute=compute)  # after the optimizer has decided what is frozen
+    prepared = prepare(model.eval(), compute)
+    optimizer = SelectedAdamW(model, selection, settings.lr, settings.head_lr, settings.weight_decay, prepared)
     if solves and begun is None:
         assert train.labels is not None
         write_constant(model, train.labels, loss)
-    memory = estimated(model, optimizer, train, settings.tokens_per_batch, process)
+    memory = estimated(prepared, optimizer, train, settings.tokens_per_batch, process)
     give_back()  # what the estimate's own pass took
     memory = replace(memory, tokens=ranks.agreed(memory.tokens))
     bench = Workbench(
-        encoder, task, method, settings, model, selection, optimizer, loss,
+        encoder, task, method, settings, prepared, selection, optimizer, loss,
         train, validation, validation_rows, max_length, compute, memory, ranks, private, choosing_seconds, form, solves, start,
         token_lines=limit_note(encoder, asked) + lowered_note(encoder.tokenizer) + train_lines + validation_lines
         + (begun.lines(task, settings) if begun else []),

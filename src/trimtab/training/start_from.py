@@ -16,10 +16,9 @@ from torch import Tensor
 from ..changes.contract import Method
 from ..changes.delta import Delta
 from ..changes.method_text import method_text
-from ..encoders.choices import AUTO
+from ..encoders.choices import AUTO, Compute
 from ..encoders.encoder import Encoder
-from ..encoders.heads import last_map
-from ..engine.packed import Compute
+from ..encoders.heads import ModelWithHead, last_map
 from ..errors import InputError
 from ..files import absolute
 from ..results.recipe import Settings
@@ -105,7 +104,7 @@ class Start:
             )
 
     def write_into(
-        self, model: Any, task: Task, train: Tokens, loss: TaskLoss, compute: Compute, settings: Settings, ranks: Ranks
+        self, model: ModelWithHead, task: Task, train: Tokens, loss: TaskLoss, compute: Compute, settings: Settings, ranks: Ranks
     ) -> None:  # fmt: skip
         """Puts its values into `model`, to which is added what the method adds; rows of the head go to classes of their name.
 
@@ -187,7 +186,7 @@ def _moved(value: Tensor, rows: Sequence[int | None]) -> Tensor:
 
 
 @torch.no_grad()
-def _write_rows(model: Any, is_new: Tensor, weight: Tensor, bias: Tensor) -> None:
+def _write_rows(model: ModelWithHead, is_new: Tensor, weight: Tensor, bias: Tensor) -> None:
     """Adds to the new rows of the head's last map, which are the mean of the others, what those of a probe have beside theirs."""
     found = last_map(model)
     assert found is not None

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,11 @@ from torch import Tensor, nn
 from ..changes.contract import Additions, Method
 from ..changes.method_text import method_identity
 from ..changes.selection import Selection
+from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder
-from ..encoders.parameter_kinds import layers_of
-from ..engine.attention import has_flash
-from ..engine.packed import Compute, can_split, prepare
+from ..encoders.heads import ModelWithHead
+from ..encoders.inputs import ModelInputs
+from ..engine import PreparedModel, RecordedPasses, on_own_stream
 from ..errors import InputError
 from ..process_memory import TIDY_PASSES, Tidy, give_back
 from ..randomness import drawing, stream_seed
@@ -28,7 +28,6 @@ from ..tasks.label_parsing import ONE_ANSWER
 from ..tasks.losses import TaskLoss
 from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
-from .cuda_graphs import RecordedPasses, on_own_stream
 from .frozen_prefix import Prefix, computed
 from .head_choice import Form
 from .head_start import named_states, probed
@@ -48,7 +47,7 @@ class Workbench:
     task: Task
     method: Method
     settings: Settings  # with the method's defaults filled in
-    model: Any  # with its head, on its device, and as `prepare` leaves it
+    prepared: PreparedModel  # with its head, on its device
     selection: Selection  # what is trained, the head included
     optimizer: SelectedAdamW
     loss: TaskLoss
@@ -86,12 +85,16 @@ class Workbench:
             self.optimizer.release()
             self.selection = selection
             lr, head_lr, decay = self.optimizer.lr, self.optimizer.head_lr, self.settings.weight_decay
-            self.optimizer = SelectedAdamW(self.model, selection, lr, head_lr, decay)
+            self.optimizer = SelectedAdamW(self.model, selection, lr, head_lr, decay, self.prepared)
         vars(self).pop("_recorded", None)  # made for the arithmetic and the elements that were
-        # The engine patches modules for one arithmetic, so another one means preparing anew.
         if compute != self.compute:
             self.compute = compute
-            prepare(self.model, compute=compute)
+            self.prepared.use(compute)
+
+    @property
+    def model(self) -> ModelWithHead:
+        """The model that is prepared."""
+        return self.prepared.model
 
     @property
     def steps_per_epoch(self) -> int:
@@ -163,7 +166,7 @@ class Workbench:
         """The one step of a head that is solved for; returns the sum of the training losses, and how many rows there are."""
         self.model.eval()
         probe, features = probed(
-            self.model, self.train, self.loss, self.memory.tokens, self.prefixes.get("train"), self.ranks
+            self.prepared, self.train, self.loss, self.memory.tokens, self.prefixes.get("train"), self.ranks
         )
         assert probe is not None  # as it was found when `solves` was decided
         assert self.train.labels is not None
@@ -194,9 +197,11 @@ class Workbench:
     def _pass(self, rows: np.ndarray, divisor: float) -> Tensor:
         """Adds up the gradients of the rows' losses over `divisor`; returns the sum of the losses, ()."""
         if self._recorded is not None:
-            return self._recorded.add(self.train.take(rows.tolist()), 1 / divisor)
+            batch = self.train.take(rows.tolist())
+            assert batch.labels is not None
+            return self._recorded.add(ModelInputs(*batch.texts()), batch.labels, 1 / divisor)
         assert self.train.labels is not None
-        logits = batch_logits(self.model, self.train, rows, self.prefixes.get("train"))
+        logits = batch_logits(self.prepared, self.train, rows, self.prefixes.get("train"))
         losses = self.loss.per_row(logits, self.train.labels[torch.from_numpy(rows)].to(logits.device)).sum()
         (losses / divisor).backward()
         self._passes += 1
@@ -207,19 +212,9 @@ class Workbench:
     @cached_property
     def _recorded(self) -> RecordedPasses | None:
         """What runs training passes as CUDA graphs, where that is possible: on a GPU, packed, from the tokens on."""
-        head_width = self.encoder.config.hidden_size // getattr(self.encoder.config, "num_attention_heads", 1)
-        where = next(self.model.parameters()).device
-        if (
-            where.type != "cuda"
-            or "train" in self.prefixes
-            or not can_split(self.model)
-            or self.train.firsts is not None
-        ):
+        if "train" in self.prefixes or self.ranks.count > 1:
             return None
-        # In float32, attention lays texts out in blocks, which are others for every batch.
-        if self.compute != "bfloat16" or not has_flash(where, head_width) or self.ranks.count > 1:
-            return None
-        return RecordedPasses(self.model, self.loss, int(self.train.lengths.max()))
+        return self.prepared.recorded_passes(self.loss.per_row, int(self.train.lengths.max()))
 
     def validation_due(self, step: int) -> bool:
         """Whether to validate after `step` steps: every `eval_steps` or every epoch, and at the end.
@@ -247,7 +242,7 @@ class Workbench:
         Raises InputError where a logit is not a number.
         """
         prefix = self.prefixes.get("validation")
-        logits = all_logits(self.model, self.validation, self.memory.tokens, prefix, self.ranks)
+        logits = all_logits(self.prepared, self.validation, self.memory.tokens, prefix, self.ranks)
         if logits.device == device():  # a CPU's allocator keeps the holes that groups of all sizes have left
             give_back()
         if not bool(torch.isfinite(logits).all()):
@@ -276,7 +271,7 @@ class Workbench:
         self.model.eval()
         with self.ranks.first_alone():  # the others read its file, or where there is none compute their own
             for split, tokens in splits.items():
-                filling = computed(self.model, tokens, depth, named, most_bytes, ours, self.memory.tokens)
+                filling = computed(self.prepared, tokens, depth, named, most_bytes, ours, self.memory.tokens)
                 for rows, prefix in filling:
                     if prefix is not None:
                         self.prefixes[split] = prefix
@@ -287,7 +282,7 @@ class Workbench:
 
     def prefix_bytes(self) -> int:
         """What `cache_prefixes` will keep, where the budget holds it."""
-        pooled = self.selection.first_layer == layers_of(self.model).count
+        pooled = self.selection.first_layer == self.prepared.n_layers
         width = self.encoder.config.hidden_size * (4 if pooled or self.compute == "float32" else 2)
         sizes = [width * (len(t) if pooled else int(t.lengths.sum())) for t in self._splits_visited_again().values()]
         return sum(size for size in sizes if size <= self.settings.cache_bytes)
@@ -295,11 +290,7 @@ class Workbench:
     def _splits_visited_again(self) -> dict[str, Tokens]:
         """The splits whose states in front of the first trained layer are worth keeping; none where all layers are trained."""
         first = self.selection.first_layer
-        if (
-            first < 1
-            or not can_split(self.model)
-            or (first == layers_of(self.model).count and self._trains_last_norm())
-        ):
+        if first < 1 or not self.prepared.packed or (first == self.prepared.n_layers and self._trains_last_norm()):
             return {}
         # A cached prefix is read once per visit: training rows of a single epoch would be written for nothing.
         return ({"train": self.train} if self.settings.epochs != 1 else {}) | {"validation": self.validation}

@@ -15,10 +15,11 @@ method_text.SCORES, and its options in choices.OPTIONS, which is read without to
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from ...encoders.heads import ModelWithHead
 from ..contract import Trial
 from ..selection import Selection
 
@@ -30,7 +31,7 @@ class Score(Protocol):
     (the Method whose elements are scored where none is named; otherwise all in the encoder's layers).
     """
 
-    def score(self, model: Any, pool: Selection, trial: Trial) -> np.ndarray:
+    def score(self, model: ModelWithHead, pool: Selection, trial: Trial) -> np.ndarray:
         """(E,): a number for each of the E elements of `pool`, in the order of `Selection.taken`; the highest are chosen.
 
         It leaves `model` as it was, and draws from torch's global generator where it is random.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 
+from ...encoders.heads import ModelWithHead
 from ..contract import Trial
 from ..selection import Selection
 
@@ -18,7 +19,7 @@ class Chance:
 
     name: ClassVar[str] = "random"
 
-    def score(self, model: Any, pool: Selection, trial: Trial) -> np.ndarray:
+    def score(self, model: ModelWithHead, pool: Selection, trial: Trial) -> np.ndarray:
         """(E,) int32: each of the numbers 1 to E once."""
         # The first of a random order is the highest, so that the `count` highest are the first `count`: those of older versions.
         ranks = np.empty(pool.count, np.int32)

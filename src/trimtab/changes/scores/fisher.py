@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ...engine.per_example_rows import pieces
+from ...encoders.heads import ModelWithHead
 from ...errors import InputError
 from ..choices import check_estimator
 from ..contract import Method, Trial
@@ -46,7 +46,7 @@ class FisherInformation:
         """What is measured, in words."""
         return f"Fisher information on at most {self.examples:,} rows"
 
-    def score(self, model: Any, pool: Selection, trial: Trial) -> np.ndarray:
+    def score(self, model: ModelWithHead, pool: Selection, trial: Trial) -> np.ndarray:
         """(E,) float32; raises InputError where there is no task to measure on."""
         # Which labels are possible, and how they are drawn, is a matter of the task's kind.
         if trial.kind is None:
@@ -57,11 +57,11 @@ class FisherInformation:
         # For the labels of the estimator "sampled"; from the method's own stream, which the caller seeds.
         seed = int(torch.randint(2**62, (), dtype=torch.int64))
         meter = Meter(model, pool, trial.kind, self.estimator, seed)
-        # "auto": the arithmetic of the fit that this is for (see `computing`). Behind the block the head is as it was.
-        with head_started(model, needed, trial.loss, self.head_steps, trial.most_tokens), meter.measuring("auto"):
+        # Behind the block the head is as it was.
+        head = head_started(model, needed, trial.loss, self.head_steps, trial.most_tokens, trial.compute)
+        with head, meter.measuring(trial.compute):
             for batch in needed:
-                for piece in pieces(model, batch, trial.most_tokens):
-                    meter.add(piece)
+                meter.add(batch, trial.most_tokens)
         return pool.values_of(meter.result().values)
 
 

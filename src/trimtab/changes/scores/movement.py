@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...encoders.heads import ModelWithHead
 from ...encoders.parameter_kinds import parts_of
 from ...errors import InputError
 from ..contract import Method, Trial
@@ -41,7 +42,7 @@ class Movement:
         """What is measured, in words."""
         return f"a trial of {self.steps:,} steps"
 
-    def score(self, model: Any, pool: Selection, trial: Trial) -> np.ndarray:
+    def score(self, model: ModelWithHead, pool: Selection, trial: Trial) -> np.ndarray:
         """(E,) float32; raises InputError where there is no task to train on, or training comes to no numbers."""
         # Each step its own batch, where there are so many; fewer are gone through again.
         batches = list(islice(trial.batches, self.steps))
@@ -65,7 +66,7 @@ class Movement:
 
         # The fit that follows starts from the pretrained values, and its head from its own draw.
         with put_back(model, rates) as before:
-            train_briefly(model, rates, batches, trial.loss, self.steps, stepping, trial.most_tokens)
+            train_briefly(model, rates, batches, trial.loss, self.steps, stepping, trial.most_tokens, trial.compute)
             distances = {name: (p.detach() - before[name]).abs() for name, p in parameters.items()}
         if not all(bool(torch.isfinite(distance).all()) for distance in distances.values()):
             raise InputError("moved_top: the trial steps came to values that are not numbers (NaN)")

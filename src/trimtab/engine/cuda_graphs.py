@@ -1,4 +1,4 @@
-"""Recorded: training passes on a GPU as CUDA graphs.
+"""Training passes on a GPU as CUDA graphs.
 
 A pass over 32 sentences is hundreds of small kernels, and Python takes longer to start them than the GPU to run them. So
 the kernels of a forward and backward pass are recorded once for each shape of batch and then started together. Noise is drawn
@@ -10,16 +10,15 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..engine.packed import packed_logits
-from ..engine.static_batch import Slots, room_for
+from ..encoders.inputs import ModelInputs
 from ..errors import first_line
-from ..tasks.batches import Batch
-from ..tasks.losses import TaskLoss
+from .packed import PackedModel
+from .static_batch import Slots, room_for
 
 MOST_SHAPES = 64  # recorded at most: each costs about as much time as five passes, and memory
 WARM_UP = (
@@ -83,33 +82,29 @@ class RecordedWork:
 
 
 class RecordedPasses:
-    """Runs a prepared and packed model forward and backward: at the second batch of a shape it is recorded, and then replayed.
+    """Runs a packed model forward and backward: at the second batch of a shape it is recorded, and then replayed.
 
     The first one runs as it is: it makes what later passes share (copies of frozen weights, gradients, kernels). To be used
     within `on_own_stream`.
     """
 
-    def __init__(self, model: Any, loss: TaskLoss, longest: int):
-        self._model, self._loss, self._longest = model, loss, longest
+    def __init__(self, packed: PackedModel, loss: Callable[[Tensor, Tensor], Tensor], longest: int):
+        self._packed, self._loss, self._longest = packed, loss, longest
         self._slots: dict[tuple[int, int], Slots] = {}  # by texts and tokens
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._records = True  # whether recording has worked so far
         self._passes = 0  # that were run and not replayed
         self._pool = torch.cuda.graph_pool_handle()  # graphs run one after the other, so they share their memory
 
-    def add(self, batch: Batch, weight: float) -> Tensor:
-        """Adds the gradient of `weight` times the sum of the rows' losses to the parameters' gradients; returns the sum."""
-        assert batch.labels is not None
-        tokens = sum(map(len, batch.ids))
-        shape = len(batch), room_for(tokens)
+    def add(self, inputs: ModelInputs, labels: Tensor, weight: float) -> Tensor:
+        """Adds the gradient of `weight` times the sum of the losses to the parameters' gradients; returns the sum."""
+        shape = len(inputs), room_for(sum(inputs.lengths))
         known = shape in self._slots
         if not known:
-            has_types = batch.type_ids is not None
-            self._slots[shape] = Slots(
-                self._model, *shape, self._longest, has_types=has_types, labels=batch.labels
-            )  # fmt: skip
+            has_types = inputs.type_ids is not None
+            self._slots[shape] = Slots(self._packed, *shape, self._longest, has_types=has_types, labels=labels)
         slots = self._slots[shape]
-        slots.fill(batch.ids, batch.type_ids, batch.labels, weight)
+        slots.fill(inputs, labels, weight)
         ready = known and self._passes >= WARM_UP and self._records
         if ready and shape not in self._graphs and len(self._graphs) < MOST_SHAPES:
             self._record(shape, slots)
@@ -130,7 +125,7 @@ class RecordedPasses:
             self._records = False
             # The first error says why; what follows is that the recording is lost.
             why = error.__context__ if isinstance(error.__context__, Exception) else error
-            _log.warning("passes of %s are not recorded: %s", type(self._model).__name__, first_line(why))
+            _log.warning("passes of %s are not recorded: %s", type(self._packed.model).__name__, first_line(why))
             # The generator waits for the end of a recording that there will not be: another one with its state does not.
             generator = torch.cuda.default_generators[stream.device_index]
             generator.graphsafe_set_state(generator.clone_state())
@@ -139,7 +134,6 @@ class RecordedPasses:
 
     def _pass(self, slots: Slots) -> None:
         """Forward and backward; the sum of the losses goes to `slots.total`."""
-        logits = packed_logits(self._model, slots.batch())[: len(slots.labels)]
-        loss = self._loss.per_row(logits, slots.labels).sum()
+        loss = self._loss(slots.logits(), slots.labels).sum()
         (loss * slots.weight).backward()
         slots.total.copy_(loss.detach())

@@ -10,7 +10,7 @@ from transformers import AutoModel
 
 from trimtab.encoders.heads import LinearHead
 from trimtab.encoders.parameter_kinds import layers_of
-from trimtab.engine.packed import can_split, forward, forward_from, pack, prepare, states_before
+from trimtab.engine import prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*cannot run on padding-free batches")
 
@@ -28,52 +28,50 @@ def test_both_parts_of_a_pass_are_the_whole_pass(family: str, head: str, compute
     model: Any = random_model(CONFIGS[family]())
     if head == "linear":
         model = enlarged(LinearHead(AutoModel.from_config(CONFIGS[family]()), "body", 3))
-    ids, types = random_texts(family)
+    texts = random_texts(family)
     model.requires_grad_(False)
-    prepare(model, compute=compute)
-    assert can_split(model)
-    batch = pack(ids, types, model)
-    expected = forward(model, batch)
+    prepared = prepare(model, compute)
+    assert prepared.packed
+    expected = prepared.logits(texts)
     for depth in depths(model):
-        states = states_before(model, batch, depth)
+        states = prepared.states(texts, depth)
         pooled = depth == layers_of(model).count
         assert states.shape[0] == (len(LENGTHS) if pooled else sum(LENGTHS))
         assert not states.requires_grad
-        assert torch.equal(forward_from(model, states, LENGTHS, depth), expected), depth
+        assert torch.equal(prepared.logits_from(states, LENGTHS, depth), expected), depth
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 def test_gradients_above_the_split(compute: Any) -> None:
-    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
+    model, texts = random_model(CONFIGS["bert"]()), random_texts()
     train_only(model, "layer.[12].*LayerNorm|classifier")
-    prepare(model, compute=compute)
-    batch = pack(ids, types, model)
-    expected = gradients(model, forward(model, batch))
-    found = gradients(model, forward_from(model, states_before(model, batch, 1), LENGTHS, 1))
+    prepared = prepare(model, compute)
+    expected = gradients(model, prepared.logits(texts))
+    found = gradients(model, prepared.logits_from(prepared.states(texts, 1), LENGTHS, 1))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_nothing_below_the_split_is_run() -> None:
-    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
-    prepare(model, compute="float32")
-    states = states_before(model, pack(ids, types, model), 2)
+    model, texts = random_model(CONFIGS["bert"]()), random_texts()
+    prepared = prepare(model, "float32")
+    states = prepared.states(texts, 2)
     ran: list[int] = []
     for number, layer in enumerate(model.bert.encoder.layer):
         layer.attention.register_forward_hook(lambda *_, number=number: ran.append(number))
-    forward_from(model, states, LENGTHS, 2)
+    prepared.logits_from(states, LENGTHS, 2)
     assert ran == [2]
 
 
 def test_padded_families_cannot_be_split() -> None:
-    model = random_model(CONFIGS["deberta-v2"]())
-    assert not can_split(model)
-    prepare(model)
-    assert not can_split(model)
+    prepared = prepare(random_model(CONFIGS["deberta-v2"]()))
+    assert not prepared.packed
+    with pytest.raises(ValueError, match="runs padded"):
+        prepared.states(random_texts(), 1)
 
 
 def test_there_is_no_layer_behind_the_last() -> None:
-    model, (ids, types) = random_model(CONFIGS["bert"]()), random_texts()
-    prepare(model, compute="float32")
+    model, texts = random_model(CONFIGS["bert"]()), random_texts()
+    prepared = prepare(model, "float32")
     with pytest.raises(ValueError, match="has no layer 7"):
-        states_before(model, pack(ids, types, model), 7)
+        prepared.states(texts, 7)

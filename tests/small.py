@@ -3,6 +3,7 @@
 import csv
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -22,7 +23,9 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from trimtab.tasks.losses import label_tensor
 from trimtab.tasks.task import Rows, Task
+from trimtab.training.batches import Examples
 
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
 
@@ -155,3 +158,8 @@ def write_csv(path: Path, rows: list[dict]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def examples_of(encoder: Any, task: Task, apart: bool = False) -> Examples:
+    """The training rows of `task` as a fit of `encoder` has them."""
+    return Examples(encoder.inputs(task.train.texts, 60, apart=apart), label_tensor(task, task.train))

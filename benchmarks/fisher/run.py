@@ -23,11 +23,11 @@ from trimtab.changes.fisher import Meter
 from trimtab.changes.methods import Full, LayerNorms
 from trimtab.encoders.choices import Compute
 from trimtab.encoders.encoder import load
-from trimtab.encoders.inputs import ModelInputs
 from trimtab.engine.padded import padded_logits
 from trimtab.files import write_json
-from trimtab.tasks.batches import Tokens, token_groups, tokenize
+from trimtab.tasks.losses import label_tensor
 from trimtab.tasks.read import read
+from trimtab.training.batches import Examples, token_groups
 
 HERE = Path(__file__).parent
 METHODS = {"layer_norms": LayerNorms(), "all": Full()}
@@ -67,51 +67,49 @@ def cell(data: Path, task_name: str, method: str, way: str) -> dict[str, Any]:
     encoder, task = load("minilm"), read(data / task_name)
     model = encoder.with_head(task, 0).eval()
     within = METHODS[method].attach(model)
-    tokens = tokenize(
-        task, task.train.take(range(0, len(task.train), len(task.train) // ROWS)[:ROWS]), encoder.tokenizer, 256
-    )
+    rows = task.train.take(range(0, len(task.train), len(task.train) // ROWS)[:ROWS])
+    examples = Examples(encoder.inputs(rows.texts, 256), label_tensor(task, rows))
     before = peak()
     started = time.perf_counter()
     if way == "loop":
-        loop(model, list(within.elements), tokens, range(LOOP_ROWS))
+        loop(model, list(within.elements), examples, range(LOOP_ROWS))
         seconds = (time.perf_counter() - started) / LOOP_ROWS
         return {"seconds_per_row": seconds, "rows": LOOP_ROWS, "peak_bytes": peak(), "peak_bytes_before": before}
     meter = Meter(model, within, task.kind, "empirical", 0)
     with meter.measuring(cast(Compute, way)):
-        for rows in token_groups(tokens.lengths, range(ROWS), TOKENS_PER_BATCH):
-            meter.add(tokens.take(rows.tolist()))
+        for group in token_groups(examples.lengths, range(ROWS), TOKENS_PER_BATCH):
+            meter.add(examples.take(group.tolist()))
     info = meter.result()
     seconds = (time.perf_counter() - started) / ROWS
     high = peak()
     return {
         "seconds_per_row": seconds, "rows": ROWS, "peak_bytes": high, "peak_bytes_before": before, "stability": info.stability,
-        "tokens": int(tokens.lengths.sum()), "difference": difference(model, within, task.kind, tokens, way),
+        "tokens": int(examples.lengths.sum()), "difference": difference(model, within, task.kind, examples, way),
     }  # fmt: skip
 
 
-def loop(model: Any, names: list[str], tokens: Tokens, rows: range) -> dict[str, torch.Tensor]:
+def loop(model: Any, names: list[str], examples: Examples, rows: range) -> dict[str, torch.Tensor]:
     """The mean over `rows` of squared gradients, one row at a time, in float32."""
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in names)
     wanted = {name: parameters[name] for name in names}
     sums = {name: torch.zeros_like(parameter) for name, parameter in wanted.items()}
-    assert tokens.labels is not None
-    assert tokens.type_ids is not None
     for row in rows:
-        logits = padded_logits(model, ModelInputs([tokens.ids[row]], [tokens.type_ids[row]]))
-        loss = functional.cross_entropy(logits, tokens.labels[row : row + 1])
+        batch = examples.take([row])
+        assert batch.labels is not None
+        loss = functional.cross_entropy(padded_logits(model, batch.inputs), batch.labels)
         for name, gradient in zip(names, torch.autograd.grad(loss, list(wanted.values())), strict=True):
             sums[name].addcmul_(gradient, gradient)
     return {name: total / len(rows) for name, total in sums.items()}
 
 
-def difference(model: Any, within: Any, kind: str, tokens: Tokens, way: str) -> float:
+def difference(model: Any, within: Any, kind: str, examples: Examples, way: str) -> float:
     """The largest difference between both sides on the first rows, over the largest value."""
     meter = Meter(model, within, kind, "empirical", 0)
     with meter.measuring(cast(Compute, way)):
-        meter.add(tokens.take(range(16)))
-    found, expected = meter.result().values, loop(model, list(within.elements), tokens, range(16))
+        meter.add(examples.take(range(16)))
+    found, expected = meter.result().values, loop(model, list(within.elements), examples, range(16))
     highest = max(float(value.max()) for value in expected.values())
     return max(float((found[name] - value).abs().max()) for name, value in expected.items()) / highest
 

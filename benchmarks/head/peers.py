@@ -95,8 +95,8 @@ def regression(options: argparse.Namespace, name: str, size: int, draw: int) -> 
     for _ in bench.cache_prefixes():
         pass
     x, unseen = (
-        head_inputs(bench.prepared, tokens, 4096, bench.prefixes.get(split))
-        for split, tokens in (("train", bench.train), ("validation", bench.validation))
+        head_inputs(bench.prepared, examples.inputs, 4096, bench.prefixes.get(split))
+        for split, examples in (("train", bench.train), ("validation", bench.validation))
     )
     assert x is not None
     assert unseen is not None

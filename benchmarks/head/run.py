@@ -259,8 +259,8 @@ def seconds(data: Path) -> dict[str, float]:
         began = time.process_time()
         if name.startswith("encoding"):
             bench.model.eval()
-            for tokens in (bench.train, bench.validation):
-                head_inputs(bench.prepared, tokens, bench.memory.tokens)
+            for examples in (bench.train, bench.validation):
+                head_inputs(bench.prepared, examples.inputs, bench.memory.tokens)
         else:
             trimtab.fit(encoder, task, Head(), **settings)
         spent[f"{name}_cpu_seconds"] = round(time.process_time() - began, 2)

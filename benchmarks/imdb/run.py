@@ -19,7 +19,7 @@ from trimtab.engine import prepare
 from trimtab.files import write_json
 from trimtab.inference.evaluate import evaluate
 from trimtab.inference.predictor import tokens_at_once
-from trimtab.tasks.batches import tokenize
+from trimtab.tasks.losses import label_tensor
 from trimtab.tasks.metrics import scores
 from trimtab.tasks.read import read
 from trimtab.tasks.task import Task
@@ -59,9 +59,8 @@ def main() -> None:
 def untrained(encoder: Encoder, task: Task) -> dict[str, float]:
     """The scores of the new head on the unchanged encoder, on the test split."""
     prepared, rows = prepare(encoder.with_head(task, seed=0).eval()), task.splits["test"]
-    tokens = tokenize(task, rows, encoder.tokenizer, MAX_LENGTH)
-    assert tokens.labels is not None
-    return scores(task, all_logits(prepared, tokens, tokens_at_once()), tokens.labels)
+    logits = all_logits(prepared, encoder.inputs(rows.texts, MAX_LENGTH), tokens_at_once())
+    return scores(task, logits, label_tensor(task, rows))
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ from trimtab.encoders.encoder import load
 from trimtab.encoders.inputs import ModelInputs
 from trimtab.engine import prepare
 from trimtab.engine.padded import padded_logits
-from trimtab.tasks.batches import shuffled_batches
 from trimtab.tasks.holdout import limited
+from trimtab.tasks.losses import label_tensor
 from trimtab.tasks.read import read
-from trimtab.tasks.token_cache import tokenized
+from trimtab.training.batches import Examples, shuffled_batches
 
 BATCH_SIZE, MAX_LENGTH = 32, 256
 FIRST, STEPS = 24, 40  # steps while shapes are still new, and steps that are timed
@@ -39,20 +39,20 @@ def main() -> None:
     options = parser.parse_args()
     encoder = load("minilm")
     task = limited(read(options.data / "sst2"), (FIRST + STEPS) * BATCH_SIZE, seed=0)
-    tokens = tokenized(task, task.train, encoder.tokenizer, MAX_LENGTH, 0)
+    examples = Examples(encoder.inputs(task.train.texts, MAX_LENGTH), label_tensor(task, task.train))
     result: dict[str, Any] = {"threads": torch.get_num_threads(), "batch_size": BATCH_SIZE, "timed_steps": STEPS}
     for name, is_packed, is_compiled in (
         ("padded", False, False), ("padded, compiled", False, True), ("packed", True, False), ("packed, compiled", True, True),
     ):  # fmt: skip
         torch.compiler.reset()
-        result[name] = seconds_of(encoder.with_head(task), tokens, is_packed=is_packed, is_compiled=is_compiled)
+        result[name] = seconds_of(encoder.with_head(task), examples, is_packed=is_packed, is_compiled=is_compiled)
         print(name, result[name], flush=True)
     for kind in ("padded", "packed"):
         result[f"{kind}: steps until compiling has paid"] = break_even(result[kind], result[f"{kind}, compiled"])
     keep("compiled", result)
 
 
-def seconds_of(model: Any, tokens: Any, *, is_packed: bool, is_compiled: bool) -> dict[str, Any]:
+def seconds_of(model: Any, examples: Examples, *, is_packed: bool, is_compiled: bool) -> dict[str, Any]:
     """Seconds of the first steps together, and of one later step (median)."""
     selection = LayerNorms().attach(model)
     for name, parameter in model.named_parameters():
@@ -65,10 +65,11 @@ def seconds_of(model: Any, tokens: Any, *, is_packed: bool, is_compiled: bool) -
     model.train()
     seconds = []
     try:
-        for rows in shuffled_batches(len(tokens), BATCH_SIZE, 0, 0):
+        for rows in shuffled_batches(len(examples), BATCH_SIZE, 0, 0):
             started = time.perf_counter()
-            batch = tokens.take(rows.tolist())
-            functional.cross_entropy(logits_of(ModelInputs(batch.ids, batch.type_ids)), batch.labels).backward()
+            batch = examples.take(rows.tolist())
+            assert batch.labels is not None
+            functional.cross_entropy(logits_of(batch.inputs), batch.labels).backward()
             optimizer.step()
             optimizer.zero_grad()
             seconds.append(time.perf_counter() - started)

@@ -18,11 +18,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from trimtab.changes.methods import LayerNorms
 from trimtab.encoders.encoder import load
+from trimtab.encoders.inputs import TextInputs
+from trimtab.engine import prepared
 from trimtab.results.recipe import Settings
-from trimtab.tasks import batches
 from trimtab.tasks.holdout import limited
 from trimtab.tasks.read import read
-from trimtab.training import logits, workbench
+from trimtab.training import workbench
 from trimtab.training.set_up import set_up
 from trimtab.training.workbench import Workbench
 
@@ -64,7 +65,7 @@ def waiting(bench: Workbench, steps: int) -> dict[str, float]:
         return wrapper
 
     places: list[tuple[Any, str]] = [
-        (workbench, "shuffled_batches"), (workbench, "token_groups"), (logits, "pack"), (batches.Tokens, "take"),
+        (workbench, "shuffled_batches"), (workbench, "token_groups"), (prepared, "pack"), (TextInputs, "take"),
     ]  # fmt: skip
     before = [getattr(place, name) for place, name in places]
     for step in range(5):

@@ -13,13 +13,14 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from kept import keep
 
 from trimtab.changes.methods import LayerNorms
 from trimtab.encoders.encoder import load
+from trimtab.encoders.inputs import TextInputs
 from trimtab.engine import packed
 from trimtab.results.recipe import Settings
 from trimtab.tasks.holdout import limited
@@ -50,9 +51,10 @@ def main() -> None:
 
 def cut(bench: Workbench, length: int) -> Workbench:
     """The workbench with training texts of at most `length` tokens."""
-    bench, tokens = copy.copy(bench), bench.train
-    types = tokens.type_ids and [ids[:length] for ids in tokens.type_ids]
-    bench.train = replace(tokens, ids=[ids[:length] for ids in tokens.ids], type_ids=types)
+    bench, inputs = copy.copy(bench), cast(TextInputs, bench.train.inputs)
+    types = inputs.type_ids and [ids[:length] for ids in inputs.type_ids]
+    inputs = replace(inputs, ids=[ids[:length] for ids in inputs.ids], type_ids=types)
+    bench.train = replace(bench.train, inputs=inputs)
     return bench
 
 

@@ -3,20 +3,19 @@
 from typing import Any
 
 import torch
-from small import make_task
+from small import examples_of, make_task
 
 from trimtab.changes.fisher import Fisher, Meter
 from trimtab.changes.selection import Selection
 from trimtab.encoders.parameter_kinds import parts_of
-from trimtab.tasks.batches import Tokens, tokenize
+from trimtab.training.batches import Batch, Examples
 
 SEED = 5
 AT = 5  # texts in the first of the two batches that are measured
 
 
-def tokens_of(encoder: Any, kind: str, n_rows: int = 14, *, pairs: bool = False) -> Tokens:
-    task = make_task(kind, n_train=n_rows, n_validation=4, pairs=pairs)
-    return tokenize(task, task.train, encoder.tokenizer, 60)
+def examples_of_kind(encoder: Any, kind: str, n_rows: int = 14, *, pairs: bool = False) -> Examples:
+    return examples_of(encoder, make_task(kind, n_train=n_rows, n_validation=4, pairs=pairs))
 
 
 def model_of(encoder: Any, kind: str, head: str = "default") -> Any:
@@ -29,16 +28,16 @@ def model_of(encoder: Any, kind: str, head: str = "default") -> Any:
     return model
 
 
-def two_batches(tokens: Tokens) -> list[Tokens]:
-    return [tokens.take(range(AT)), tokens.take(range(AT, len(tokens)))]
+def two_batches(examples: Examples) -> list[Batch]:
+    return [examples.take(range(AT)), examples.take(range(AT, len(examples)))]
 
 
 def measured(
-    model: Any, within: Selection, tokens: Tokens, kind: str, estimator: str = "empirical",
+    model: Any, within: Selection, examples: Examples, kind: str, estimator: str = "empirical",
     compute: Any = "float32",
 ) -> Fisher:  # fmt: skip
     meter = Meter(model, within, kind, estimator, SEED)
     with meter.measuring(compute):
-        for batch in two_batches(tokens):
+        for batch in two_batches(examples):
             meter.add(batch)
     return meter.result()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from measuring import AT, SEED, measured, model_of, tokens_of
+from measuring import AT, SEED, examples_of_kind, measured, model_of
 from safetensors.torch import save_file
 from small import CONFIGS
 from torch import Tensor
@@ -18,11 +18,10 @@ from trimtab.changes.lora import Lora
 from trimtab.changes.methods import Biases, Full, Head, LayerNorms
 from trimtab.changes.selection import Selection
 from trimtab.changes.top import Random
-from trimtab.encoders.inputs import ModelInputs
 from trimtab.encoders.parameter_kinds import Part, parts_of
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
-from trimtab.tasks.batches import Tokens
+from trimtab.training.batches import Examples
 
 
 def losses_by_label(
@@ -65,24 +64,23 @@ def draws_for(logits: Tensor, kind: str) -> Tensor:
     return torch.cat(drawn)
 
 
-def loop(model: Any, within: Selection, tokens: Tokens, kind: str, estimator: str) -> dict[str, Tensor]:
+def loop(model: Any, within: Selection, examples: Examples, kind: str, estimator: str) -> dict[str, Tensor]:
     """The definition, read aloud: for each text and label, its own gradient, squared, weighted and averaged."""
     parameters = {name: p for name, p in model.named_parameters() if name in within.elements}
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    assert tokens.labels is not None
+    assert examples.labels is not None
     with torch.no_grad():
-        draws = draws_for(padded_logits(model, ModelInputs(tokens.ids, tokens.type_ids)), kind)
+        draws = draws_for(padded_logits(model, examples.take(range(len(examples))).inputs), kind)
     sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
-    for i in range(len(tokens)):
-        types = None if tokens.type_ids is None else [tokens.type_ids[i]]
-        logits = padded_logits(model, ModelInputs([tokens.ids[i]], types))[0]
-        for p, loss in losses_by_label(logits, tokens.labels[i], kind, estimator, draws[i]):
+    for i in range(len(examples)):
+        logits = padded_logits(model, examples.take([i]).inputs)[0]
+        for p, loss in losses_by_label(logits, examples.labels[i], kind, estimator, draws[i]):
             gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
             for name, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     sums[name] += p * gradient.double() ** 2
-    return {name: (total / len(tokens)).float() for name, total in sums.items()}
+    return {name: (total / len(examples)).float() for name, total in sums.items()}
 
 
 def assert_equal(found: Fisher, expected: dict[str, Tensor], tolerance: float = 1e-5) -> None:
@@ -99,10 +97,10 @@ def assert_equal(found: Fisher, expected: dict[str, Tensor], tolerance: float = 
 @pytest.mark.parametrize("kind", ["single_label", "multi_label", "regression"])
 @pytest.mark.parametrize("pairs", [False, True])
 def test_all_weights_of_bert(kind: str, estimator: str, pairs: bool, encoder: Any) -> None:
-    model, tokens = model_of(encoder, kind), tokens_of(encoder, kind, pairs=pairs)
+    model, examples = model_of(encoder, kind), examples_of_kind(encoder, kind, pairs=pairs)
     everything = Full().attach(model)
-    expected = loop(model, everything, tokens, kind, estimator)
-    assert_equal(measured(model, everything, tokens, kind, estimator), expected, 3e-5)
+    expected = loop(model, everything, examples, kind, estimator)
+    assert_equal(measured(model, everything, examples, kind, estimator), expected, 3e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.* cannot run on padding-free batches")
@@ -110,35 +108,36 @@ def test_all_weights_of_bert(kind: str, estimator: str, pairs: bool, encoder: An
 @pytest.mark.parametrize("method", [LayerNorms(), Full()])
 def test_every_family(family: str, method: Any, encoder_of: Any) -> None:
     encoder = encoder_of(family)
-    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    model, examples = model_of(encoder, "single_label"), examples_of_kind(encoder, "single_label")
     within = method.attach(model)
-    expected = loop(model, within, tokens, "single_label", "exact")
-    assert_equal(measured(model, within, tokens, "single_label", "exact"), expected, 1e-4)
+    expected = loop(model, within, examples, "single_label", "exact")
+    assert_equal(measured(model, within, examples, "single_label", "exact"), expected, 1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:.* cannot run on padding-free batches")
 def test_a_table_of_all_texts_can_be_measured_alone(encoder_of: Any) -> None:
     """No hook sees which text used DeBERTa's relative positions, so each text has a backward pass of its own."""
     encoder = encoder_of("deberta-v2")
-    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    model, examples = model_of(encoder, "single_label"), examples_of_kind(encoder, "single_label")
     within = Selection.where(parts_of(model), lambda name, part: "rel_embeddings" in name)
     assert within.count
-    expected = loop(model, within, tokens, "single_label", "exact")
-    assert_equal(measured(model, within, tokens, "single_label", "exact"), expected, 1e-4)
+    expected = loop(model, within, examples, "single_label", "exact")
+    assert_equal(measured(model, within, examples, "single_label", "exact"), expected, 1e-4)
 
 
 def test_compact_head_and_biases(encoder: Any) -> None:
-    model, tokens = model_of(encoder, "single_label", "linear"), tokens_of(encoder, "single_label")
+    model, examples = model_of(encoder, "single_label", "linear"), examples_of_kind(encoder, "single_label")
     within = Biases().attach(model)
-    expected = loop(model, within, tokens, "single_label", "empirical")
-    assert_equal(measured(model, within, tokens, "single_label", "empirical"), expected, 3e-5)
+    expected = loop(model, within, examples, "single_label", "empirical")
+    assert_equal(measured(model, within, examples, "single_label", "empirical"), expected, 3e-5)
 
 
 def test_bfloat16_ranks_alike(encoder: Any) -> None:
-    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    model, examples = model_of(encoder, "single_label"), examples_of_kind(encoder, "single_label")
     within = LayerNorms().attach(model)
     exact, fast = (
-        measured(model, within, tokens, "single_label", "exact", compute=compute) for compute in ("float32", "bfloat16")
+        measured(model, within, examples, "single_label", "exact", compute=compute)
+        for compute in ("float32", "bfloat16")
     )
     exact, fast = (torch.cat([value.flatten() for value in each.values.values()]) for each in (exact, fast))
     assert 0 < float((fast - exact).abs().max() / exact.max()) < 0.05
@@ -189,8 +188,8 @@ def test_top_elements() -> None:
 
 
 def test_sums_by_kind_and_layer(encoder: Any) -> None:
-    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
-    info = measured(model, Full().attach(model), tokens, "single_label", "empirical")
+    model, examples = model_of(encoder, "single_label"), examples_of_kind(encoder, "single_label")
+    info = measured(model, Full().attach(model), examples, "single_label", "empirical")
     kinds = info.by("kind")
     assert sum(entry["share"] for entry in kinds.values()) == pytest.approx(1)
     assert kinds["head"]["share"] == 0
@@ -200,8 +199,8 @@ def test_sums_by_kind_and_layer(encoder: Any) -> None:
 
 
 def test_saved_and_read_again(encoder: Any, tmp_path: Path) -> None:
-    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
-    info = measured(model, Random(count=50).attach(model), tokens, "single_label", "empirical")
+    model, examples = model_of(encoder, "single_label"), examples_of_kind(encoder, "single_label")
+    info = measured(model, Random(count=50).attach(model), examples, "single_label", "empirical")
     info.save(tmp_path / "info.safetensors")
     again = Fisher.load(tmp_path / "info.safetensors")
     assert again.within == info.within
@@ -301,10 +300,10 @@ def test_the_mean_of_tasks_gives_each_one_vote() -> None:
 
 
 def test_a_model_is_left_as_it_was(encoder: Any) -> None:
-    model, tokens = model_of(encoder, "single_label").train(), tokens_of(encoder, "single_label")
+    model, examples = model_of(encoder, "single_label").train(), examples_of_kind(encoder, "single_label")
     model.classifier.weight.requires_grad_(False)
     before = {name: (p.clone(), p.requires_grad) for name, p in model.named_parameters()}
-    measured(model, LayerNorms().attach(model), tokens, "single_label", "empirical")
+    measured(model, LayerNorms().attach(model), examples, "single_label", "empirical")
     assert model.training
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name][0])
@@ -313,16 +312,16 @@ def test_a_model_is_left_as_it_was(encoder: Any) -> None:
 
 
 def test_not_a_number_is_said(encoder: Any) -> None:
-    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    model, examples = model_of(encoder, "single_label"), examples_of_kind(encoder, "single_label")
     with torch.no_grad():
         model.bert.encoder.layer[1].output.dense.weight[0, 0] = float("nan")
     with pytest.raises(InputError, match="NaN"):
-        measured(model, LayerNorms().attach(model), tokens, "single_label", "empirical")
+        measured(model, LayerNorms().attach(model), examples, "single_label", "empirical")
 
 
 def test_labels_are_needed_by_one_estimator(encoder: Any) -> None:
-    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
-    bare = Tokens(tokens.ids, tokens.type_ids, None, tokens.truncation)
+    model, examples = model_of(encoder, "single_label"), examples_of_kind(encoder, "single_label")
+    bare = Examples(examples.inputs, None)
     within = LayerNorms().attach(model)
     assert measured(model, within, bare, "single_label", "exact").values
     with pytest.raises(InputError, match="needs labels"):
@@ -332,11 +331,11 @@ def test_labels_are_needed_by_one_estimator(encoder: Any) -> None:
 
 
 def test_lora_can_be_measured_too(encoder: Any) -> None:
-    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    model, examples = model_of(encoder, "single_label"), examples_of_kind(encoder, "single_label")
     within = Lora(rank=2).attach(model)
-    expected = loop(model, within, tokens, "single_label", "empirical")
+    expected = loop(model, within, examples, "single_label", "empirical")
     assert any(float(value.max()) > 0 for value in expected.values())
-    assert_equal(measured(model, within, tokens, "single_label", "empirical"), expected, 1e-4)
+    assert_equal(measured(model, within, examples, "single_label", "empirical"), expected, 1e-4)
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
@@ -354,8 +353,8 @@ def test_nothing_to_measure_is_refused(encoder: Any) -> None:
 
 
 def test_measurements_of_an_older_version_given_the_head_are_told_apart(encoder: Any) -> None:
-    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
-    plain, older = (measured(model, LayerNorms().attach(model), tokens, "single_label") for _ in range(2))
+    model, examples = model_of(encoder, "single_label"), examples_of_kind(encoder, "single_label")
+    plain, older = (measured(model, LayerNorms().attach(model), examples, "single_label") for _ in range(2))
     older.notes["given"] = "head"  # type: ignore[index]
     assert (plain.measure, older.measure) == ("empirical", "empirical, given the head")
     with pytest.raises(InputError, match="given the head and some are not"):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from measuring import AT, measured, model_of, tokens_of, two_batches
+from measuring import AT, examples_of_kind, measured, model_of, two_batches
 from small import make_task
 
 from trimtab.changes.fisher import Meter
@@ -13,7 +13,6 @@ from trimtab.changes.method_text import method_text, parse_method
 from trimtab.changes.methods import Biases, Chosen, Head, LayerNorms
 from trimtab.changes.top import FisherTop, Random
 from trimtab.changes.trial_training import head_started
-from trimtab.encoders.inputs import ModelInputs
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.tasks.losses import task_loss
@@ -38,22 +37,22 @@ MEASURE, TOP = ("estimator",), ("share", "count")  # what the options are passed
     ids=str,
 )  # fmt: skip
 def test_it_is_the_top_of_a_measurement_on_the_first_rows(options: dict[str, Any], encoder: Any) -> None:
-    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    model, examples = model_of(encoder, "single_label"), examples_of_kind(encoder, "single_label")
     loss, chosen = task_loss(make_task()), {"share": 0.4} | options
-    rows = tokens.take(range(options.get("examples", len(tokens))))
+    rows = examples.take(range(options.get("examples", len(examples))))
     within = options.get("within", LayerNorms()).attach(model)
     how = {name: chosen[name] for name in MEASURE if name in chosen}
     info = measured(model, within, rows, "single_label", **how)
     expected = info.top(**{name: chosen[name] for name in TOP if name in chosen})
-    assert FisherTop(**chosen).attach(model, two_batches(tokens), loss) == expected
+    assert FisherTop(**chosen).attach(model, two_batches(examples), loss) == expected
     if options:
-        assert FisherTop(share=0.4).attach(model, two_batches(tokens), loss) != expected, "the options decide nothing"
+        assert FisherTop(share=0.4).attach(model, two_batches(examples), loss) != expected, "the options decide nothing"
 
 
 @pytest.mark.usefixtures("float32")
 def test_sampled_labels_are_drawn_from_the_stream_of_the_method(encoder: Any) -> None:
-    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
-    batches, loss = two_batches(tokens), task_loss(make_task())
+    model, examples = model_of(encoder, "single_label"), examples_of_kind(encoder, "single_label")
+    batches, loss = two_batches(examples), task_loss(make_task())
     torch.manual_seed(3)
     seed = int(torch.randint(2**62, (), dtype=torch.int64))
     meter = Meter(model, LayerNorms().attach(model), "single_label", "sampled", seed)
@@ -67,14 +66,17 @@ def test_sampled_labels_are_drawn_from_the_stream_of_the_method(encoder: Any) ->
 
 
 def test_the_head_may_be_trained_first_and_comes_back(encoder: Any) -> None:
-    model, tokens = model_of(encoder, "single_label"), tokens_of(encoder, "single_label")
+    model, examples = model_of(encoder, "single_label"), examples_of_kind(encoder, "single_label")
     loss = task_loss(make_task())
     before = model.classifier.weight.detach().clone()
-    batches = two_batches(tokens)
+    batches = two_batches(examples)
     with torch.no_grad():
-        start = float(loss(padded_logits(model, ModelInputs(tokens.ids, tokens.type_ids)), tokens.labels))
+        start = float(loss(padded_logits(model, examples.take(range(len(examples))).inputs), examples.labels))
     with head_started(model, batches, loss, 60), torch.no_grad():
-        assert float(loss(padded_logits(model, ModelInputs(tokens.ids, tokens.type_ids)), tokens.labels)) < start - 0.01
+        assert (
+            float(loss(padded_logits(model, examples.take(range(len(examples))).inputs), examples.labels))
+            < start - 0.01
+        )
     assert torch.equal(model.classifier.weight, before)
     first, later = (FisherTop(count=40, head_steps=steps).attach(model, batches, loss) for steps in (0, 60))
     assert first != later
@@ -121,7 +123,7 @@ def test_a_saved_selection(encoder: Any, encoder_of: Any, tmp_path: Path) -> Non
     chosen.save(tmp_path / "one,two")
     with pytest.raises(InputError, match="rename the file"):
         Chosen(str(tmp_path / "one,two")).attach(model)
-    info = measured(model, LayerNorms().attach(model), tokens_of(encoder, "single_label"), "single_label")
+    info = measured(model, LayerNorms().attach(model), examples_of_kind(encoder, "single_label"), "single_label")
     info.save(tmp_path / "info")
     with pytest.raises(InputError, match="holds Fisher information and no selection"):
         Chosen(str(tmp_path / "info")).attach(model)

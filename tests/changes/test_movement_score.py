@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import make_task
+from small import examples_of, make_task
 from torch.nn import functional
 
 import trimtab
@@ -18,7 +18,6 @@ from trimtab.encoders.parameter_kinds import parts_of
 from trimtab.engine import PreparedModel
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
-from trimtab.tasks.batches import tokenize
 from trimtab.tasks.losses import task_loss
 
 STEPS = 6
@@ -35,9 +34,8 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def batches_of(encoder: Any) -> list[Any]:
-    task = make_task(n_train=24, n_validation=4)
-    tokens = tokenize(task, task.train, encoder.tokenizer, 60)
-    return [tokens.take(range(i, i + 8)) for i in range(0, 24, 8)]
+    examples = examples_of(encoder, make_task(n_train=24, n_validation=4))
+    return [examples.take(range(i, i + 8)) for i in range(0, 24, 8)]
 
 
 def by_hand(model: Any, batches: list[Any], method: Any, clip: float) -> dict[str, torch.Tensor]:
@@ -55,7 +53,7 @@ def by_hand(model: Any, batches: list[Any], method: Any, clip: float) -> dict[st
     for step in range(STEPS):
         batch = batches[step % len(batches)]
         optimizer.zero_grad()
-        functional.cross_entropy(padded_logits(model, ModelInputs(batch.ids)), batch.labels).backward()
+        functional.cross_entropy(padded_logits(model, ModelInputs(batch.inputs.ids)), batch.labels).backward()
         norm = torch.nn.utils.clip_grad_norm_([*parameters.values(), *head], clip)
         assert norm > clip, "clipping does not matter here"
         optimizer.step()

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from small import make_task
+from small import examples_of, make_task
 
 import trimtab
 from trimtab.changes.contract import Trial
@@ -21,7 +21,6 @@ from trimtab.changes.scores.movement import Movement
 from trimtab.changes.top import FisherTop, MovedTop, Random, Top
 from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
-from trimtab.tasks.batches import tokenize
 from trimtab.tasks.losses import task_loss
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -33,8 +32,8 @@ BEFORE = json.loads((FIXTURES / "choices.json").read_text())
 def test_the_same_seed_chooses_the_same_elements_as_ever(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trimtab.engine.linear.bfloat16_pays", lambda device: False)
     encoder, task = load(FIXTURES / "format3" / "encoder"), make_task(n_train=24, n_validation=4)
-    tokens = tokenize(task, task.train, encoder.tokenizer, 60)
-    batches = [tokens.take(range(i, i + 8)) for i in range(0, 24, 8)]
+    examples = examples_of(encoder, task)
+    batches = [examples.take(range(i, i + 8)) for i in range(0, 24, 8)]
     model = encoder.with_head(task, 0)
     torch.manual_seed(3)
     found = parse_method(text).attach(model, batches, task_loss(task))  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from small import FAMILIES, make_encoder_folder, make_task, sentences
+from small import FAMILIES, examples_of, make_encoder_folder, make_task, sentences
 
 import trimtab
 from trimtab.changes.delta import Delta
@@ -16,13 +16,13 @@ from trimtab.encoders.encoder import load
 from trimtab.encoders.heads import TWO_CLASSES
 from trimtab.encoders.inputs import ModelInputs
 from trimtab.encoders.parameter_kinds import layers_of
+from trimtab.encoders.token_cache import tokenized
+from trimtab.encoders.tokenizing import tokenize
 from trimtab.engine import prepare
 from trimtab.engine import prepared as prepared_module
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.studies.measure_fisher import fisher
-from trimtab.tasks.batches import tokenize
-from trimtab.tasks.token_cache import tokenized
 from trimtab.training.fit import fit
 
 TASK = make_task(n_train=40, n_validation=20, pairs=True)
@@ -70,27 +70,26 @@ def test_packed_and_padded_are_the_formula(family, head, encoder_of) -> None:
 
 
 def test_tokens_of_a_pair_apart_are_those_of_its_texts(encoder) -> None:
-    tokens = tokenize(TASK, TASK.train, encoder.tokenizer, 8, apart=True)
-    batch = tokens.take([3, 1])
+    inputs = tokenize(TASK.train.texts, encoder.tokenizer, 8, apart=True)
+    batch = inputs.take([3, 1])
     expected = [
         encoder.tokenizer(column[row], truncation=True, max_length=8)["input_ids"]
         for row in (3, 1)
         for column in TASK.train.texts
     ]
-    ids, types = batch.texts()
-    assert [each.tolist() for each in ids] == expected
-    assert types is not None
-    assert [len(each) for each in types] == [len(each) for each in expected]
+    assert [each.tolist() for each in batch.ids] == expected
+    assert batch.type_ids is not None
+    assert [len(each) for each in batch.type_ids] == [len(each) for each in expected]
     cut = sum(len(encoder.tokenizer(text)["input_ids"]) > 8 for column in TASK.train.texts for text in column)
-    assert tokens.truncation.rows_cut == cut
-    assert tokens.truncation.rows == 2 * len(TASK.train)
+    assert inputs.truncation.rows_cut == cut
+    assert inputs.truncation.rows == 2 * len(TASK.train)
 
 
 def test_they_have_a_file_of_their_own_in_the_cache(encoder, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path))
     for apart in (True, False, True):
-        tokens = tokenized(TASK, TASK.train, encoder.tokenizer, 20, 1 << 20, apart=apart)
-        expected = tokenize(TASK, TASK.train, encoder.tokenizer, 20, apart=apart)
+        tokens = tokenized(TASK.train.texts, encoder.tokenizer, 20, 1 << 20, apart=apart)
+        expected = tokenize(TASK.train.texts, encoder.tokenizer, 20, apart=apart)
         assert all(np.array_equal(a, b) for a, b in zip(tokens.ids, expected.ids, strict=True))
         assert (tokens.firsts is None) == (not apart)
         if apart:
@@ -107,11 +106,11 @@ def test_fisher_information_is_of_rows_and_not_of_texts(family, encoder_of) -> N
         encoder, TASK, Full(), examples=12, head="linear", pairs="apart", head_start="random", compute="float32"
     )
     model = encoder.with_head(TASK, 0, "linear", pairs="apart").eval()
-    tokens = tokenize(TASK, TASK.train, encoder.tokenizer, 60, apart=True)
+    examples = examples_of(encoder, TASK, apart=True)
     sums = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for row in info.rows.tolist():
-        batch = tokens.take([row])
-        loss = torch.nn.functional.cross_entropy(padded_logits(model, ModelInputs(*batch.texts())), batch.labels)
+        batch = examples.take([row])
+        loss = torch.nn.functional.cross_entropy(padded_logits(model, batch.inputs), batch.labels)
         for name, gradient in zip(
             sums, torch.autograd.grad(loss, list(model.parameters()), allow_unused=True), strict=True
         ):

@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from trimtab.encoders.inputs import Truncation
+from trimtab.encoders.unknown_tokens import Unknown
 from trimtab.errors import InputError
 from trimtab.files import replacing
 from trimtab.inference.predict_file import predict_file
 from trimtab.inference.predictor import Answered
-from trimtab.tasks.batches import Truncation
 from trimtab.tasks.predictions import Answer
 from trimtab.tasks.reading import Reading
 from trimtab.tasks.task import Rows, Task
-from trimtab.tasks.unknown_tokens import Unknown
 
 LIMIT = 100  # letters that an Echo reads
 ALL_KNOWN = Unknown(0, 0, 0, 0)

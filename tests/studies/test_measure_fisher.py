@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import colormaps, image
-from small import make_task
+from small import examples_of, make_task
 
 import trimtab
 from trimtab.changes.fisher import Fisher
-from trimtab.encoders.inputs import ModelInputs
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
 from trimtab.pages.heatmap import draw_heat_map, means_by_place
 from trimtab.studies.measure_fisher import advice, fisher
-from trimtab.tasks.batches import tokenize
 
 
 def test_it_is_the_mean_over_its_rows(encoder: Any) -> None:
@@ -25,13 +23,11 @@ def test_it_is_the_mean_over_its_rows(encoder: Any) -> None:
     info = trimtab.fisher(encoder, task, trimtab.LayerNorms(), examples=20, seed=3, head="linear", head_start="random")
     assert len(info.rows) == len(set(info.rows.tolist())) == 20
     model = encoder.with_head(task, seed=3, head="linear").eval()
-    tokens, parameter = tokenize(task, task.train, encoder.tokenizer, 60), dict(model.named_parameters())[name]
-    assert tokens.labels is not None
-    assert tokens.type_ids is not None
+    examples, parameter = examples_of(encoder, task), dict(model.named_parameters())[name]
     expected = torch.zeros_like(parameter)
     for row in info.rows.tolist():
-        logits = padded_logits(model, ModelInputs([tokens.ids[row]], [tokens.type_ids[row]]))
-        loss = torch.nn.functional.cross_entropy(logits, tokens.labels[row : row + 1])
+        batch = examples.take([row])
+        loss = torch.nn.functional.cross_entropy(padded_logits(model, batch.inputs), batch.labels)
         expected += torch.autograd.grad(loss, parameter)[0] ** 2 / 20
     torch.testing.assert_close(info.values[name], expected, rtol=1e-5, atol=1e-6 * float(expected.max()))
 

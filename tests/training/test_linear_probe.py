@@ -138,7 +138,7 @@ def test_the_head_alone_is_the_probe_of_its_inputs(kind: str, head: str, encoder
     task = make_task(kind, n_train=60)
     run = fit(encoder, task, Head(), head=head, compute="float32")
     bench = set_up(encoder, task, Head(), Settings(head=head, compute="float32"))
-    features = head_inputs(bench.prepared, bench.train, 4096)
+    features = head_inputs(bench.prepared, bench.train.inputs, 4096)
     assert features is not None
     assert bench.train.labels is not None
     probe = fitted_probe(features, bench.train.labels, bench.loss, task.n_outputs)

@@ -38,9 +38,9 @@ def test_freed_blocks_count_on_a_processor(encoder):
 def test_scores_of_attention_count_where_they_are_the_widest(encoder):
     """What is given back within a layer, for a head that keeps nothing of it: so many scores per token as heads and tokens."""
     bench = bench_of(encoder, Head(), dropout=0.0)
-    before, _ = module._kept_per_token(bench.prepared, bench.train)
+    before, _ = module._kept_per_token(bench.prepared, bench.train.inputs)
     bench.model.config.num_attention_heads = 100
-    after, _ = module._kept_per_token(bench.prepared, bench.train)
+    after, _ = module._kept_per_token(bench.prepared, bench.train.inputs)
     widest = max(m.out_features for m in bench.model.modules() if isinstance(m, torch.nn.Linear))
     scores = 100 * int(bench.train.lengths.max())
     assert after - before == pytest.approx(module._WORKING * 4 * (scores - widest))
@@ -87,8 +87,8 @@ def test_what_is_kept_is_what_autograd_keeps(encoder):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-        module.batch_logits(bench.prepared, bench.train, rows)
-    per_token, _ = module._kept_per_token(bench.prepared, bench.train)
+        module.batch_logits(bench.prepared, bench.train.inputs, rows)
+    per_token, _ = module._kept_per_token(bench.prepared, bench.train.inputs)
     widest = max(m.out_features for m in bench.model.modules() if isinstance(m, torch.nn.Linear))
     assert per_token - module._WORKING * widest * 4 == pytest.approx(sum(sizes.values()) / (2 * longest), rel=0.2)
 
@@ -129,7 +129,7 @@ def test_a_run_tells_the_estimate_and_the_peak(encoder):
 def test_the_estimate_leaves_noise_and_gradients_alone(encoder):
     bench = bench_of(encoder, LayerNorms())
     before = torch.get_rng_state()
-    module.estimated(bench.prepared, bench.optimizer, bench.train, 0, 0)
+    module.estimated(bench.prepared, bench.optimizer, bench.train.inputs, 0, 0)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(p.grad is None for p in bench.model.parameters())
 

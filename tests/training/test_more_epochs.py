@@ -14,9 +14,9 @@ import trimtab.training.more_epochs as module
 from trimtab.changes.delta import Delta
 from trimtab.errors import InputError
 from trimtab.results import run_folder
-from trimtab.tasks.batches import shuffled_batches
 from trimtab.tasks.read import read
 from trimtab.training import workbench
+from trimtab.training.batches import shuffled_batches
 from trimtab.training.fit import fit
 from trimtab.training.more_epochs import more_epochs
 from trimtab.training.workbench import Workbench

@@ -48,15 +48,14 @@ _VALUES, _POSITIONS = "values/", "positions/"  # what names of tensors in a file
 
 
 class TextBatch(Protocol):
-    """Some texts as token ids (and segment ids), with labels as the task's loss takes them."""
+    """What a model reads of some rows, with labels as the task's loss takes them."""
 
     @property
-    def ids(self) -> list[np.ndarray]: ...
+    def inputs(self) -> ModelInputs: ...
     @property
-    def type_ids(self) -> list[np.ndarray] | None: ...
+    def lengths(self) -> list[int]: ...
     @property
     def labels(self) -> Tensor | None: ...
-    def texts(self) -> tuple[list[np.ndarray], list[np.ndarray] | None]: ...
     def take(self, rows: Sequence[int]) -> TextBatch: ...
 
 
@@ -220,7 +219,7 @@ class Meter:
     @torch.enable_grad()
     def _add(self, prepared: PreparedModel, batch: TextBatch) -> None:
         """`add`, of texts that run together."""
-        texts = prepared.observed(ModelInputs(*batch.texts()))
+        texts = prepared.observed(batch.inputs)
         groups = (torch.arange(len(texts)) + self.count) % 2
         rest = self._seen.per_example.rest
         self._seen.per_example.begin(texts, groups)
@@ -257,7 +256,7 @@ class Meter:
         for parameter in rest.values():
             parameter.requires_grad_(True)
         for i in range(len(groups)):
-            logits = prepared.observed(ModelInputs(*batch.take([i]).texts())).logits()
+            logits = prepared.observed(batch.inputs.take_rows([i])).logits()
             for factor in found[:, i : i + 1] if logits.requires_grad else ():  # else none of them matters
                 gradients = torch.autograd.grad(
                     logits, list(rest.values()), factor, retain_graph=True, allow_unused=True

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ..encoders.choices import Compute
 from ..encoders.heads import ModelWithHead, rate_factors
-from ..encoders.inputs import ModelInputs
 from ..encoders.parameter_kinds import parts_of
 from ..encoders.weights import own
 from ..engine import prepare
@@ -61,9 +60,9 @@ def train_briefly(
             # From the first batch again, where there are fewer than steps.
             for batch in islice(cycle(batches), steps):
                 for piece in prepared.pieces(batch, most_tokens):
-                    logits = prepared.observed(ModelInputs(*piece.texts())).logits()
+                    logits = prepared.observed(piece.inputs).logits()
                     # Of the batch's mean: a piece counts by its rows.
-                    (loss(logits, piece.labels.to(logits.device)) * (len(piece.ids) / len(batch.ids))).backward()
+                    (loss(logits, piece.labels.to(logits.device)) * (len(piece) / len(batch))).backward()
                 stepping(step)
                 # Here and not in `step`, behind which `stepping` may still read the gradients.
                 optimizer.zero_grad()

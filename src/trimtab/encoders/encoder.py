@@ -19,9 +19,12 @@ from .checkpoint_head import rows_for, settle_head, unused_head
 from .choices import AUTO, HEADS, PAIRS, USUAL_LENGTH
 from .configuration import deciding, with_dropout
 from .heads import POOLINGS, TWO_CLASSES, LinearHead, Outputs, in_units_of
+from .inputs import TextInputs
 from .places import MINILM, Place, find_place, weight_files
 from .pooling import stated_pooling
 from .positions import most_positions
+from .token_cache import tokenized
+from .tokenizing import Texts
 from .weights import Weights, own
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
@@ -108,6 +111,10 @@ class Encoder:
         model.units = in_units_of(model, outputs)
         model.rate_factors = dict(model.units)
         return model
+
+    def inputs(self, texts: Texts, max_length: int, *, apart: bool = False, most_bytes: int = 0) -> TextInputs:
+        """`texts` as `tokenize` makes them; of a cache of at most `most_bytes`, where that is more than 0."""
+        return tokenized(texts, self.tokenizer, max_length, most_bytes, apart=apart)
 
     def give_back(self) -> int:
         """Takes the pages of the weights' files out of this process's memory, and returns the bytes that the weights still take.

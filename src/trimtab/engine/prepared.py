@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..encoders.choices import Compute
 from ..encoders.heads import ModelWithHead, texts_per_row
-from ..encoders.inputs import ModelInputs, TextRows, pieces
+from ..encoders.inputs import ModelInputs, SizedRows, pieces
 from ..encoders.parameter_kinds import layers_of
 from ..errors import InputError, first_line
 from . import linear
@@ -27,7 +27,7 @@ from .per_example_rows import ObservedTexts
 from .proof import check_training, evaluating, observe, padding_matters, probe_inputs
 from .sparse_gradient import SparseGradients
 
-T = TypeVar("T", bound=TextRows)
+T = TypeVar("T", bound=SizedRows)
 
 _TOLD: dict[
     str, Compute

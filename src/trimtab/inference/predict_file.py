@@ -23,8 +23,8 @@ from .row_files import check_ending, row_writer
 
 # Not before the first answer: files are looked at, and slips told, without waiting for torch.
 if TYPE_CHECKING:
+    from ..encoders.unknown_tokens import Unknown
     from ..tasks.predictions import Answer
-    from ..tasks.unknown_tokens import Unknown
     from .predictor import Predictor
 
 CHUNK_ROWS = 4096  # held in memory at once; within a chunk, texts of similar length run together
@@ -107,7 +107,7 @@ def predict_rows(
     predictor: Predictor, found: PredictionRows, source: Path, to: Path, *, progress: bool = False
 ) -> Counts:
     """Writes the rows `found` of `source` to `to` with the answers added, as `predict_file` says."""
-    from ..tasks.unknown_tokens import Unknown
+    from ..encoders.unknown_tokens import Unknown
 
     added = answer_columns(predictor.task)
     count = n_empty = n_cut = 0
@@ -176,7 +176,7 @@ def _answers(predictor: Predictor, rows: list[ReadRow]) -> tuple[list[Answer | N
 
     Raises InputError where the rows have more or fewer texts than those of the run's task.
     """
-    from ..tasks.unknown_tokens import Unknown
+    from ..encoders.unknown_tokens import Unknown
 
     # All rows of a file have as many texts as the first one.
     n_texts = len(predictor.task.text_columns)

@@ -10,17 +10,18 @@ from torch import Tensor
 
 from ..changes.delta import Delta
 from ..encoders.encoder import Encoder, encoder_of, load
+from ..encoders.inputs import Inputs, TextInputs, Truncation
 from ..encoders.places import Place, find_base
+from ..encoders.unknown_tokens import Unknown, empty_rows, unknown_tokens
 from ..engine import prepare
 from ..errors import InputError
-from ..tasks.batches import Tokens, Truncation, tokenize
+from ..tasks.losses import label_tensor
 from ..tasks.metrics import scores
 from ..tasks.predictions import Answer, answers
 from ..tasks.raw_rows import is_blank
 from ..tasks.task import Rows, Task
-from ..tasks.unknown_tokens import Unknown, empty_rows, unknown_tokens
 from ..threads import threads_for
-from ..training.logits import all_logits, check_ids
+from ..training.logits import all_logits
 from ..training.ranks import device
 from ..training.run import Run, interval_of
 
@@ -96,39 +97,27 @@ class Predictor:
 
     def answered(self, rows: Rows) -> Answered:
         """One Answer per row, in order, what was cut from the rows as in training, and what the encoder does not know of them."""
-        tokens = self._tokens(rows, labelled=False)
+        inputs, texts, tokenizer = self._inputs(rows), rows.texts, self.encoder.tokenizer
         return Answered(
-            answers(self.task, self._logits(tokens)), tokens.truncation,
-            unknown_tokens(tokens, rows, self.encoder.tokenizer), empty_rows(tokens, rows, self.encoder.tokenizer),
+            answers(self.task, self._logits(inputs)), inputs.truncation,
+            unknown_tokens(inputs, texts, tokenizer), empty_rows(inputs, texts, tokenizer),
         )  # fmt: skip
 
     def scored(self, rows: Rows) -> tuple[dict[str, float], dict[str, Any], Truncation]:
         """Every metric of the task on labelled rows, the interval of the main one, and what was cut from the rows."""
-        tokens = self._tokens(rows, labelled=True)
-        assert tokens.labels is not None
-        logits = self._logits(tokens)
-        return (
-            scores(self.task, logits, tokens.labels),
-            interval_of(self.task, logits, tokens.labels),
-            tokens.truncation,
-        )
+        inputs, labels = self._inputs(rows), label_tensor(self.task, rows)
+        logits = self._logits(inputs)
+        return scores(self.task, logits, labels), interval_of(self.task, logits, labels), inputs.truncation
 
-    def _tokens(self, rows: Rows, *, labelled: bool) -> Tokens:
+    def _inputs(self, rows: Rows) -> TextInputs:
         """As training cut them."""
-        return tokenize(
-            self.task,
-            rows,
-            self.encoder.tokenizer,
-            self.delta.max_length,
-            labelled=labelled,
-            apart=self.delta.pairs == "apart",
-        )
+        return self.encoder.inputs(rows.texts, self.delta.max_length, apart=self.delta.pairs == "apart")
 
-    def _logits(self, tokens: Tokens) -> Tensor:
+    def _logits(self, inputs: Inputs) -> Tensor:
         """Float32 logits (N, C); raises InputError where they are no numbers."""
-        check_ids(self.model, tokens)
-        with threads_for(int(tokens.lengths.sum())):
-            logits = all_logits(self.prepared, tokens, tokens_at_once())
+        inputs.check(self.model)
+        with threads_for(int(inputs.lengths.sum())):
+            logits = all_logits(self.prepared, inputs, tokens_at_once())
         if not bool(torch.isfinite(logits).all()):
             raise InputError("the model's answers are not numbers (NaN): the run or its encoder is damaged")
         return logits

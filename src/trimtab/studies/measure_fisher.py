@@ -24,14 +24,13 @@ from ..engine import resolved
 from ..errors import InputError, counted
 from ..randomness import generator, seeded, stream_seed
 from ..results.recipe import LEAST_LENGTH, Settings
-from ..tasks.batches import Tokens, token_groups, tokenize
-from ..tasks.losses import task_loss
+from ..tasks.losses import label_tensor, task_loss
 from ..tasks.read import task_of
 from ..tasks.task import Task
+from ..training.batches import Batch, Examples, token_groups
 from ..training.head_choice import Form, chosen_form
 from ..training.head_start import started
 from ..training.linear_probe import can_start
-from ..training.logits import check_ids
 from ..training.ranks import device
 
 TOKENS_PER_BATCH = 4096  # tokens in one forward pass
@@ -83,16 +82,15 @@ def fisher(
         else _suited(encoder, asked)
     )
     # Cut as a fit cuts them: at most to what the encoder can take.
-    tokens = tokenize(
-        task, task.train.take(rows.tolist()), encoder.tokenizer, min(max_length, encoder.max_length), labelled=labelled,
-        apart=form.pairs == "apart",
-    )  # fmt: skip
+    some = task.train.take(rows.tolist())
+    inputs = encoder.inputs(some.texts, min(max_length, encoder.max_length), apart=form.pairs == "apart")
+    measured = Examples(inputs, label_tensor(task, some) if labelled else None)
     # The head and the method's own draws are those of a fit with this seed: what is measured is what training starts from.
     model = encoder.with_head(task, seed, form.head, pairs=form.pairs, start=head_start).to(device())
-    check_ids(model, tokens)
+    inputs.check(model)
     if labelled and head_start == "probe" and can_start(model):
-        started(encoder, model, tokens, loss, arithmetic, settings)
-    batches = _batches(tokens)
+        started(encoder, model, measured, loss, arithmetic, settings)
+    batches = _batches(measured)
     with seeded(seed, "method"):
         within, _ = add_and_select(method, model, Trial(batches, loss, task.kind, compute=arithmetic))
     if within.body.count < at_least:
@@ -103,7 +101,7 @@ def fisher(
     meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"))
     at_head = head_started(model, batches, loss, head_steps, TOKENS_PER_BATCH, arithmetic)
     with at_head, meter.measuring(arithmetic):
-        _measure(meter, tokens, shown=progress)
+        _measure(meter, measured, shown=progress)
     # What it was measured with; the hash tells later whether an encoder is the same.
     notes = {
         "encoder": encoder.name, "revision": encoder.revision, "encoder_sha256": encoder.sha256, "task": task.name,
@@ -142,18 +140,18 @@ def _rows(task: Task, examples: int, seed: int, *, labelled: bool) -> np.ndarray
     return torch.randperm(len(task.train), generator=generator(seed, "fisher")).numpy()[:examples]
 
 
-def _batches(tokens: Tokens) -> list[Any]:
+def _batches(examples: Examples) -> list[Batch]:
     """The rows as Batches of HEAD_BATCH texts, in the order in which they were drawn."""
-    return [tokens.take(range(i, min(i + HEAD_BATCH, len(tokens)))) for i in range(0, len(tokens), HEAD_BATCH)]
+    return [examples.take(range(i, min(i + HEAD_BATCH, len(examples)))) for i in range(0, len(examples), HEAD_BATCH)]
 
 
-def _measure(meter: Meter, tokens: Tokens, shown: bool) -> None:
+def _measure(meter: Meter, examples: Examples, shown: bool) -> None:
     """Adds all texts to the meter, under a bar on stderr where `shown` and there is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("[bold]Fisher information"), BarColumn(), TextColumn("{task.completed}/{task.total} texts"))
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not (shown and sys.stderr.isatty())) as bar:
-        row = bar.add_task("", total=len(tokens))
+        row = bar.add_task("", total=len(examples))
         # By length, for speed: each text's gradient is squared by itself, whatever its group.
-        for group in token_groups(tokens.lengths, range(len(tokens)), TOKENS_PER_BATCH):
-            meter.add(tokens.take(group.tolist()))
+        for group in token_groups(examples.lengths, range(len(examples)), TOKENS_PER_BATCH):
+            meter.add(examples.take(group.tolist()))
             bar.update(row, completed=meter.count)

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
+from ..encoders.unknown_tokens import MUCH
 from ..results.checkpoint import Progress
 from ..tasks.label_parsing import in_quotes
 from ..tasks.metrics import METRICS, figure, given_answers, named
 from ..tasks.task import Task
-from ..tasks.unknown_tokens import MUCH
 
 _RISE = 1.05  # a validation loss this many times its lowest counts as risen: smaller differences are noise
 

@@ -102,8 +102,8 @@ class Display:
     def _announce(self, begun: Begun) -> None:
         """Says what will be trained, what truncation cuts and whether it goes on from a checkpoint; starts the bar."""
         self._bench = bench = begun.bench
-        lines = [bench.train.truncation.line("train", bench.max_length)]
-        lines += [bench.validation.truncation.line("validation", bench.max_length)]
+        lines = [bench.train.inputs.truncation.line("train", bench.max_length)]
+        lines += [bench.validation.inputs.truncation.line("validation", bench.max_length)]
         lines += bench.token_lines
         # The method's own rates are filled in by now.
         body, head = bench.selection.body.count, bench.selection.head.count

@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 
 from ..cache import cache_folder, delete, key_of, make_room, mark_used
-from ..encoders.inputs import ModelInputs
+from ..encoders.inputs import Inputs
 from ..engine import PreparedModel
 from ..files import flush_to_disk, part_of
 from ..process_memory import SHARE, free_bytes
-from ..tasks.batches import Tokens, token_groups
 from ..version import VERSION
+from .batches import token_groups
 
 MOST_TOKENS = 4096  # in one forward pass while it is computed, without gradients
 
@@ -77,32 +77,32 @@ class Prefix:
 
 
 def computed(
-    prepared: PreparedModel, tokens: Tokens, depth: int, named: str, most_bytes: int, ours: set[Path], at_once: int
+    prepared: PreparedModel, inputs: Inputs, depth: int, named: str, most_bytes: int, ours: set[Path], at_once: int
 ) -> Iterator[tuple[int, Prefix | None]]:
     """Yields (rows done, None) while it computes, and last (rows, the Prefix), or (0, None) where there is no room for it.
 
-    The model is in evaluation mode; `named` says what the states depend on beside the tokens: the encoder, the
+    The model is in evaluation mode; `named` says what the states depend on beside the inputs: the encoder, the
     head's way of pooling and the arithmetic. Files in `ours` are not deleted to make room; that of this prefix is added.
     There is none beyond `most_bytes`, nor where both disk and memory are full.
     `at_once` are the most tokens of a forward pass, which decide the last bits as well.
     """
-    lengths, at_once = tokens.lengths, min(at_once, MOST_TOKENS)
+    lengths, at_once = inputs.lengths, min(at_once, MOST_TOKENS)
     # One row shows the width and the dtype of the states, before any room is made for them.
-    probe = prepared.states(ModelInputs(*tokens.take([0]).texts()), depth)
+    probe = prepared.states(inputs.take([0]), depth)
     # Behind the last layer the head reads one state per text, so no other is kept.
     pooled = depth == prepared.n_layers
-    each = 1 if tokens.firsts is None else 2  # texts of a row
+    each = 1 if inputs.firsts is None else 2  # texts of a row
     starts = np.concatenate([[0], (np.full_like(lengths, each) if pooled else lengths).cumsum()])
-    firsts = np.ones_like(lengths) if pooled and tokens.firsts is not None else tokens.firsts
+    firsts = np.ones_like(lengths) if pooled and inputs.firsts is not None else inputs.firsts
     shape = (int(starts[-1]), probe.shape[1])
     n_bytes = math.prod(shape) * probe.element_size()
-    path = cache_folder() / "prefix" / _key(tokens, depth, f"{named} {at_once}")
+    path = cache_folder() / "prefix" / _key(inputs, depth, f"{named} {at_once}")
     found = _open(path, shape, probe.dtype) if n_bytes <= most_bytes else None  # a budget of 0 means no cache at all
     if found is not None:
         _log.info("the first %d layers' states are read from %s", depth, path)
         ours.add(path)
         states, seconds = found
-        yield len(tokens), Prefix(depth, pooled, starts, states, firsts, seconds)
+        yield len(inputs), Prefix(depth, pooled, starts, states, firsts, seconds)
         return
     if not make_room(n_bytes, most_bytes, ours):
         _log.info("the states behind %d layers would take %.1f GB: computed at every visit", depth, n_bytes / 1e9)
@@ -116,9 +116,8 @@ def computed(
         return
     try:
         done, began = 0, time.perf_counter()
-        for rows in token_groups(lengths, range(len(tokens)), at_once):
-            batch = tokens.take(rows.tolist())
-            made = prepared.states(ModelInputs(*batch.texts()), depth).to(states.device)
+        for rows in token_groups(lengths, range(len(inputs)), at_once):
+            made = prepared.states(inputs.take(rows.tolist()), depth).to(states.device)
             for row, part in zip(rows, made.split(np.diff(starts)[rows].tolist()), strict=True):
                 states[starts[row] : starts[row + 1]] = part
             done += len(rows)
@@ -134,16 +133,13 @@ def computed(
     finally:
         # Gone already where it was moved; a caller that stops on the way (Ctrl-C) closes this generator at its yield.
         delete(temporary)
-    yield len(tokens), Prefix(depth, pooled, starts, states, firsts)
+    yield len(inputs), Prefix(depth, pooled, starts, states, firsts)
 
 
-def _key(tokens: Tokens, depth: int, named: str) -> str:
+def _key(inputs: Inputs, depth: int, named: str) -> str:
     """The name of the file: a hash of all the states depend on, the versions of what computes them included."""
-    ids = [np.concatenate(rows).tobytes() for rows in (tokens.ids, tokens.type_ids or []) if rows]
-    if tokens.firsts is not None:
-        ids.append(tokens.firsts.tobytes())
     made_by = [f"{package} {version(package)}" for package in ("torch", "transformers")]
-    return key_of([named, str(depth), f"trimtab {VERSION}", *made_by, tokens.lengths.tobytes(), *ids])
+    return key_of([named, str(depth), f"trimtab {VERSION}", *made_by, inputs.sha256])
 
 
 def _open(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, float] | None:

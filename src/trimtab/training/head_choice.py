@@ -7,17 +7,15 @@ from dataclasses import dataclass
 
 from ..encoders.choices import AUTO, Compute
 from ..encoders.encoder import Encoder
+from ..encoders.inputs import Inputs
 from ..engine import prepare
 from ..errors import InputError
 from ..results.recipe import Settings
-from ..tasks.batches import Tokens
 from ..tasks.holdout import limited
-from ..tasks.losses import TaskLoss
+from ..tasks.losses import TaskLoss, label_tensor
 from ..tasks.task import Task
-from ..tasks.token_cache import tokenized
 from .frozen_prefix import MOST_TOKENS
 from .linear_probe import fitted_probe, head_inputs
-from .logits import check_ids
 from .ranks import device
 
 FEW_ROWS = 1000  # up to which an encoder's heads are compared; and of more rows of pairs, those that their forms are compared on
@@ -67,15 +65,15 @@ def _better(
 ) -> Form:
     """The form whose probe has the least loss on held-out folds of the training rows of `task`."""
     losses: dict[tuple[str, str], float] = {}
-    tokens: dict[str, Tokens] = {}
+    inputs: dict[str, Inputs] = {}
     for head, pairs in forms:
-        if pairs not in tokens:
+        if pairs not in inputs:
             max_length = min(settings.max_length, encoder.max_length)
-            tokens[pairs] = tokenized(
-                task, task.train, encoder.tokenizer, max_length, settings.cache_bytes, apart=pairs == "apart"
+            inputs[pairs] = encoder.inputs(
+                task.train.texts, max_length, apart=pairs == "apart", most_bytes=settings.cache_bytes
             )
         try:
-            losses[head, pairs] = _probe_loss(encoder, task, tokens[pairs], loss, head, pairs, settings, compute)
+            losses[head, pairs] = _probe_loss(encoder, task, inputs[pairs], loss, head, pairs, settings, compute)
         except InputError:  # of a form that the encoder cannot take; where it can take none, the fit will say why
             continue
     known = {form: found for form, found in losses.items() if not math.isnan(found)}
@@ -101,13 +99,13 @@ def _named(form: tuple[str, str], forms: list[tuple[str, str]]) -> str:
 
 
 def _probe_loss(
-    encoder: Encoder, task: Task, tokens: Tokens, loss: TaskLoss, head: str, pairs: str, settings: Settings, compute: Compute
+    encoder: Encoder, task: Task, inputs: Inputs, loss: TaskLoss, head: str, pairs: str, settings: Settings, compute: Compute
 ) -> float:  # fmt: skip
     """The cross-validated loss of a probe; NaN where the form has none."""
     model = encoder.with_head(task, 0, head, 0.0, pairs, settings.head_start).to(device()).eval().requires_grad_(False)
-    check_ids(model, tokens)
+    inputs.check(model)
     with prepare(model, compute) as prepared:
-        features = head_inputs(prepared, tokens, MOST_TOKENS)
-    if features is None or tokens.labels is None:
+        features = head_inputs(prepared, inputs, MOST_TOKENS)
+    if features is None:
         return float("nan")
-    return fitted_probe(features, tokens.labels, loss, task.n_outputs).loss
+    return fitted_probe(features, label_tensor(task, task.train), loss, task.n_outputs).loss

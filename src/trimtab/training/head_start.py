@@ -17,8 +17,8 @@ from ..encoders.heads import LinearHead, ModelWithHead, last_map
 from ..engine import PreparedModel, prepare
 from ..process_memory import give_back
 from ..results.recipe import Settings
-from ..tasks.batches import Tokens
 from ..tasks.losses import TaskLoss
+from .batches import Examples
 from .frozen_prefix import MOST_TOKENS, Prefix, computed
 from .linear_probe import Probe, fitted_probe, head_inputs, write_probe
 from .ranks import ALONE, Ranks, device
@@ -26,25 +26,25 @@ from .ranks import ALONE, Ranks, device
 
 def probed(
     prepared: PreparedModel,
-    tokens: Tokens,
+    examples: Examples,
     loss: TaskLoss,
     at_once: int,
     prefix: Prefix | None = None,
     ranks: Ranks = ALONE,
 ) -> tuple[Probe | None, Tensor]:
     """The linear probe of the rows and the features (N, F) it is of; None where the head is not of a kind that has one."""
-    features = head_inputs(prepared, tokens, at_once, prefix, ranks)
+    features = head_inputs(prepared, examples.inputs, at_once, prefix, ranks)
     found = last_map(prepared.model)
     if features is None or found is None:
         return None, torch.empty(0)
-    assert tokens.labels is not None
+    assert examples.labels is not None
     # Solved by one rank, since the last bits may differ between machines.
     centred = found[1].bias is not None
-    return ranks.agreed(fitted_probe(features, tokens.labels, loss, prepared.n_outputs, centred=centred)), features
+    return ranks.agreed(fitted_probe(features, examples.labels, loss, prepared.n_outputs, centred=centred)), features
 
 
 def started(
-    encoder: Encoder, model: ModelWithHead, train: Tokens, loss: TaskLoss, compute: Compute, settings: Settings,
+    encoder: Encoder, model: ModelWithHead, train: Examples, loss: TaskLoss, compute: Compute, settings: Settings,
     ranks: Ranks = ALONE,
 ) -> Probe | None:  # fmt: skip
     """Puts the linear probe of the training rows into the new head of `model`, otherwise as it was; None where it has none.
@@ -58,7 +58,7 @@ def started(
             named = named_states(encoder, model, compute)
             with ranks.first_alone():
                 *_, (_, prefix) = computed(
-                    prepared, train, prepared.n_layers, named, settings.cache_bytes, set(), at_once
+                    prepared, train.inputs, prepared.n_layers, named, settings.cache_bytes, set(), at_once
                 )
         probe, _ = probed(prepared, train, loss, at_once, prefix, ranks)
     if probe is not None:
@@ -69,23 +69,23 @@ def started(
 
 
 def probe_of(
-    model: ModelWithHead, tokens: Tokens, loss: TaskLoss, compute: Compute, settings: Settings, ranks: Ranks
+    model: ModelWithHead, examples: Examples, loss: TaskLoss, compute: Compute, settings: Settings, ranks: Ranks
 ) -> Probe | None:
     """The linear probe of the rows on what `model` as it is makes of them; None where its head has none.
 
     Nothing is kept: its layers may be other than the encoder's.
     """
     with _frozen_and_prepared(model, compute) as prepared:
-        probe, _ = probed(prepared, tokens, loss, settings.tokens_per_batch or MOST_TOKENS, ranks=ranks)
+        probe, _ = probed(prepared, examples, loss, settings.tokens_per_batch or MOST_TOKENS, ranks=ranks)
     if device().type == "cpu":
         give_back()
     return probe
 
 
-def has_probe(model: ModelWithHead, train: Tokens, loss: TaskLoss, compute: Compute) -> bool:
+def has_probe(model: ModelWithHead, train: Examples, loss: TaskLoss, compute: Compute) -> bool:
     """Whether the head of `model` is of a kind that a linear probe can be put into, as a few rows show."""
     with _frozen_and_prepared(model, compute) as prepared:
-        return probed(prepared, train.take_tokens(range(min(4, len(train)))), loss, MOST_TOKENS)[0] is not None
+        return probed(prepared, train.subset(range(min(4, len(train)))), loss, MOST_TOKENS)[0] is not None
 
 
 @contextmanager

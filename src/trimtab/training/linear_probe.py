@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ..encoders.heads import ModelWithHead, is_new, last_map
+from ..encoders.inputs import Inputs
 from ..engine import PreparedModel
-from ..tasks.batches import Tokens
 from ..tasks.losses import TaskLoss
 from .frozen_prefix import Prefix
 from .logits import all_logits, batch_logits
@@ -74,7 +74,7 @@ def fitted_probe(features: Tensor, labels: Tensor, loss: TaskLoss, n_outputs: in
 
 
 def head_inputs(
-    prepared: PreparedModel, tokens: Tokens, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE
+    prepared: PreparedModel, inputs: Inputs, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE
 ) -> Tensor | None:
     """What the head's last map is given of each row, (N, F) float32; None where its answer is not what the model answers.
 
@@ -85,13 +85,13 @@ def head_inputs(
         return None
     _, last = found
     with _passing_through(last):
-        features = all_logits(prepared, tokens, tokens_per_batch, prefix, ranks, width=last.in_features)
+        features = all_logits(prepared, inputs, tokens_per_batch, prefix, ranks, width=last.in_features)
     # A head may do more behind its last map: then a map that is best by itself is not what it needs.
-    some = np.arange(min(4, len(tokens)))
+    some = np.arange(min(4, len(inputs)))
     with torch.no_grad():
-        expected = batch_logits(prepared, tokens, some, prefix).cpu()
+        expected = batch_logits(prepared, inputs, some, prefix).cpu()
         with _passing_through(last):
-            again = batch_logits(prepared, tokens, some, prefix)
+            again = batch_logits(prepared, inputs, some, prefix)
         answered = last(again.to(last.weight.device)).float().cpu()
     return (
         features

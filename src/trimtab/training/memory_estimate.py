@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..encoders.inputs import Inputs
 from ..engine import PreparedModel
 from ..process_memory import SHARE, free_bytes
 from ..randomness import forked
-from ..tasks.batches import Tokens
 from .logits import batch_logits
 from .optimizer import SelectedAdamW
 
@@ -57,17 +57,17 @@ class Memory:
         return f"memory: about {self.total / 1e6:,.0f} MB ({items}; {self.tokens:,} tokens at a time)"
 
 
-def estimated(prepared: PreparedModel, optimizer: SelectedAdamW, tokens: Tokens, wanted: int, process: int) -> Memory:
-    """The Memory of training a model on `tokens` with `wanted` tokens at a time (0: as many as fit).
+def estimated(prepared: PreparedModel, optimizer: SelectedAdamW, inputs: Inputs, wanted: int, process: int) -> Memory:
+    """The Memory of training a model on `inputs` with `wanted` tokens at a time (0: as many as fit).
 
     What is kept for backward is counted on the longest rows, and grows with the tokens; `process` are the bytes that were
     in use before the model.
     """
-    kept, fixed = _kept_per_token(prepared, tokens)
+    kept, fixed = _kept_per_token(prepared, inputs)
     device = prepared.device
     n_tokens = wanted or _fitting(kept, fixed, device)
     masters = sum(master.numel() for master in optimizer.masters.values()) * 4
-    n_tokens = int(min(n_tokens, max(tokens.lengths.sum(), 1)))
+    n_tokens = int(min(n_tokens, max(inputs.lengths.sum(), 1)))
     on_cpu, activations = device.type == "cpu", int(kept * n_tokens + fixed)
     return Memory(
         process if on_cpu else 0,
@@ -87,12 +87,12 @@ def _fitting(kept: float, fixed: float, device: torch.device) -> int:
     return min(fitting, MOST_TOKENS[device.type])
 
 
-def _kept_per_token(prepared: PreparedModel, tokens: Tokens) -> tuple[float, float]:
+def _kept_per_token(prepared: PreparedModel, inputs: Inputs) -> tuple[float, float]:
     """Bytes that one more token needs in a training step, and bytes that any step needs."""
     model = prepared.model
-    longest = np.argsort(-tokens.lengths, kind="stable")
-    rows = longest[: max(1, int((tokens.lengths[longest].cumsum() <= PROBE_TOKENS).sum()))]
-    count = int(tokens.lengths[rows].sum())
+    longest = np.argsort(-inputs.lengths, kind="stable")
+    rows = longest[: max(1, int((inputs.lengths[longest].cumsum() <= PROBE_TOKENS).sum()))]
+    count = int(inputs.lengths[rows].sum())
     owned = {parameter.data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -105,10 +105,10 @@ def _kept_per_token(prepared: PreparedModel, tokens: Tokens) -> tuple[float, flo
     was_training = model.training
     model.train()
     with forked(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        batch_logits(prepared, tokens, rows)
+        batch_logits(prepared, inputs, rows)
     model.train(was_training)
     widest = max((m.out_features for m in model.modules() if isinstance(m, nn.Linear)), default=0)
     # The scores of attention, which a GPU's kernels do not write out.
     if prepared.device.type == "cpu":
-        widest = max(widest, getattr(model.config, "num_attention_heads", 0) * int(tokens.lengths[rows].max()))
+        widest = max(widest, getattr(model.config, "num_attention_heads", 0) * int(inputs.lengths[rows].max()))
     return sum(kept.values()) / count + _WORKING * widest * 4, prepared.masks_bytes()

@@ -200,7 +200,10 @@ def _details(
         "versions": {"trimtab": VERSION} | {package: version(package) for package in ("torch", "transformers")},
         "rows": found.as_json()["splits"],
         "survey": found.lines() + bench.token_lines,
-        "truncation": {"train": bench.train.truncation.as_json(), "validation": bench.validation.truncation.as_json()},
+        "truncation": {
+            "train": bench.train.inputs.truncation.as_json(),
+            "validation": bench.validation.inputs.truncation.as_json(),
+        },
         "max_length": bench.max_length,
         "trained": {"layers": layers, "kinds": kinds, "selected": selected, "total": total},
         "confusion": confusion(task, logits, labels),

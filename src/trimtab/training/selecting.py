@@ -15,14 +15,14 @@ from ..encoders.parameter_kinds import parts_of
 from ..errors import InputError
 from ..randomness import seeded
 from ..results.recipe import Settings
-from ..tasks.batches import Tokens, shuffled_batches
 from ..tasks.losses import TaskLoss
+from .batches import Examples, shuffled_batches
 from .memory_estimate import MOST_TOKENS
 from .ranks import device
 
 
 def chosen_by(
-    method: Method, model: ModelWithHead, train: Tokens, loss: TaskLoss, settings: Settings, compute: Compute
+    method: Method, model: ModelWithHead, train: Examples, loss: TaskLoss, settings: Settings, compute: Compute
 ) -> tuple[Selection, Additions]:
     """What `method` selects, with the head, which is new and so always trained; and what it has added to `model`.
 
@@ -62,7 +62,7 @@ def chosen_before(
 class _FirstEpoch:
     """The batches of the first epoch, from the first one at every walk: each part of a union measures on the same rows."""
 
-    train: Tokens
+    train: Examples
     settings: Settings
 
     def __iter__(self) -> Iterator[Any]:

@@ -11,21 +11,19 @@ from ..changes.contract import Method, trial_of
 from ..changes.selection import Selection
 from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder, limit_note
+from ..encoders.unknown_tokens import empty_rows, lowered_note, unknown_tokens
 from ..engine import on_own_stream, prepare, resolved
 from ..errors import InputError, counted, shortened
 from ..process_memory import forget_peak, give_back, private_bytes, resident_bytes
 from ..results.recipe import Settings
 from ..tasks.answering import answering_for
-from ..tasks.batches import Tokens
 from ..tasks.holdout import limited
-from ..tasks.losses import TaskLoss, task_loss
+from ..tasks.losses import TaskLoss, label_tensor, task_loss
 from ..tasks.task import Rows, Task
-from ..tasks.token_cache import tokenized
-from ..tasks.unknown_tokens import empty_rows, lowered_note, unknown_tokens
+from .batches import Examples
 from .head_choice import Form, chosen_form
 from .head_start import has_probe, is_last_map, started
 from .linear_probe import can_start, write_constant
-from .logits import check_ids
 from .memory_estimate import estimated
 from .optimizer import SelectedAdamW
 from .ranks import ALONE, Ranks, device
@@ -65,8 +63,8 @@ def set_up(
         _read(encoder, task, split, max_length, settings) for split in ("train", "validation")
     )
     model, form = _with_head(encoder, task, settings, form, begun)
-    for tokens in (train, validation):
-        check_ids(model, tokens)
+    for examples in (train, validation):
+        examples.inputs.check(model)
     start = None
     probes = settings.head_start == "probe" and can_start(model)
     # A method that measures sees the head that training will start from.
@@ -92,7 +90,7 @@ def set_up(
     if solves and begun is None:
         assert train.labels is not None
         write_constant(model, train.labels, loss)
-    memory = estimated(prepared, optimizer, train, settings.tokens_per_batch, process)
+    memory = estimated(prepared, optimizer, train.inputs, settings.tokens_per_batch, process)
     give_back()  # what the estimate's own pass took
     memory = replace(memory, tokens=ranks.agreed(memory.tokens))
     bench = Workbench(
@@ -121,15 +119,15 @@ def _held_before(encoder: Encoder) -> tuple[int, int]:
 
 def _read(
     encoder: Encoder, task: Task, split: str, max_length: int, settings: Settings
-) -> tuple[Tokens, Rows, list[str], float]:
-    """The tokens of a split, the rows that they are of, what is to be said of them beside what is cut, and how many are unknown.
+) -> tuple[Examples, Rows, list[str], float]:
+    """The examples of a split, their rows, what is to be said of them beside what is cut, and the share of unknown tokens.
 
     A row of which only special tokens are left is an empty text: raises InputError for such rows, or leaves them out where the
     task's reading says so.
     """
     rows, tokenizer = task.splits[split], encoder.tokenizer
-    tokens = tokenized(task, rows, tokenizer, max_length, settings.cache_bytes, apart=settings.pairs == "apart")
-    gone, lines = empty_rows(tokens, rows, tokenizer), []
+    inputs = encoder.inputs(rows.texts, max_length, apart=settings.pairs == "apart", most_bytes=settings.cache_bytes)
+    gone, lines = empty_rows(inputs, rows.texts, tokenizer), []
     if gone:
         some = shortened([repr(rows.texts[0][i][:20]) for i in gone], 3)
         what = (
@@ -138,10 +136,10 @@ def _read(
         if not task.reading.skip_bad_rows or len(gone) == len(rows):
             raise InputError(f"task {task.name!r}, {what}: write them otherwise, or leave them out (--skip-bad-rows)")
         kept = sorted({*range(len(rows))} - {*gone})
-        tokens, rows = tokens.take_tokens(kept), rows.take(kept)
+        inputs, rows = inputs.subset(kept), rows.take(kept)
         lines.append(f"left out of {what}")
-    unknown = unknown_tokens(tokens, rows, tokenizer)
-    return tokens, rows, lines + unknown.lines(split), unknown.share
+    unknown = unknown_tokens(inputs, rows.texts, tokenizer)
+    return Examples(inputs, label_tensor(task, rows)), rows, lines + unknown.lines(split), unknown.share
 
 
 def _form(

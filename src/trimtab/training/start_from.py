@@ -22,11 +22,11 @@ from ..encoders.heads import ModelWithHead, last_map
 from ..errors import InputError
 from ..files import absolute
 from ..results.recipe import Settings
-from ..tasks.batches import Tokens
 from ..tasks.data_report import rows_in
 from ..tasks.label_parsing import in_quotes
 from ..tasks.losses import TaskLoss
 from ..tasks.task import Task
+from .batches import Examples
 from .chosen_rows import train_rows_of
 from .head_choice import Form
 from .head_start import probe_of
@@ -104,7 +104,8 @@ class Start:
             )
 
     def write_into(
-        self, model: ModelWithHead, task: Task, train: Tokens, loss: TaskLoss, compute: Compute, settings: Settings, ranks: Ranks
+        self, model: ModelWithHead, task: Task, train: Examples, loss: TaskLoss, compute: Compute, settings: Settings,
+        ranks: Ranks,
     ) -> None:  # fmt: skip
         """Puts its values into `model`, to which is added what the method adds; rows of the head go to classes of their name.
 
@@ -128,7 +129,7 @@ class Start:
         if settings.head_start != "probe" or not can_start(model):
             return
         is_new = [row is None for row in rows]
-        some = train if any(is_new) else train.take_tokens(range(min(_ROWS_FOR_RATE, len(train))))
+        some = train if any(is_new) else train.subset(range(min(_ROWS_FOR_RATE, len(train))))
         probe = probe_of(model, some, loss, compute, settings, ranks)
         if probe is None:
             return

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..changes.delta import TENSORS, Delta
 from ..encoders.heads import agree
+from ..encoders.inputs import Inputs
 from ..engine import PreparedModel, prepare
-from ..tasks.batches import Tokens
 from .logits import all_logits
 from .workbench import Workbench
 
@@ -22,7 +22,7 @@ def check_saved(folder: Path, bench: Workbench) -> None:
     """
     # Spread over the split, its first and last row among them.
     rows = np.linspace(0, len(bench.validation) - 1, min(_ROWS, len(bench.validation))).astype(int).tolist()
-    some = bench.validation.take_tokens(rows)
+    some = bench.validation.inputs.subset(rows)
     bench.prepared.use("float32")
     trained = _logits(bench.prepared, some)
     with prepare(Delta.load(folder).attach(bench.encoder).to(bench.prepared.device), "float32") as again:
@@ -33,6 +33,6 @@ def check_saved(folder: Path, bench: Workbench) -> None:
         raise OSError(f"{folder / TENSORS} does not reproduce the trained model (logits differ by {gap:.2g})")
 
 
-def _logits(prepared: PreparedModel, tokens: Tokens) -> Tensor:
+def _logits(prepared: PreparedModel, inputs: Inputs) -> Tensor:
     """Float32 logits (N, C) of all rows, run as one batch."""
-    return all_logits(prepared, tokens, int(tokens.lengths.sum()))
+    return all_logits(prepared, inputs, int(inputs.lengths.sum()))

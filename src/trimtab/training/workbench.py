@@ -17,17 +17,17 @@ from ..changes.selection import Selection
 from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder
 from ..encoders.heads import ModelWithHead
-from ..encoders.inputs import ModelInputs
+from ..encoders.inputs import Inputs
 from ..engine import PreparedModel, RecordedPasses, on_own_stream
 from ..errors import InputError
 from ..process_memory import TIDY_PASSES, Tidy, give_back
 from ..randomness import drawing, stream_seed
 from ..results.recipe import FEW_VALIDATION_ROWS, MOST_VALIDATIONS, SHORT_STEPS, Settings
-from ..tasks.batches import Tokens, shuffled_batches, token_groups
 from ..tasks.label_parsing import ONE_ANSWER
 from ..tasks.losses import TaskLoss
 from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
+from .batches import Examples, shuffled_batches, token_groups
 from .frozen_prefix import Prefix, computed
 from .head_choice import Form
 from .head_start import named_states, probed
@@ -41,7 +41,7 @@ from .start_from import NAMED, Start
 
 @dataclass(eq=False)
 class Workbench:
-    """The model being trained, the tokens it is trained and judged on, and the optimizer between them."""
+    """The model being trained, the examples it is trained and judged on, and the optimizer between them."""
 
     encoder: Encoder
     task: Task
@@ -51,8 +51,8 @@ class Workbench:
     selection: Selection  # what is trained, the head included
     optimizer: SelectedAdamW
     loss: TaskLoss
-    train: Tokens
-    validation: Tokens
+    train: Examples
+    validation: Examples
     validation_rows: Rows  # as text, to show the hardest mistakes
     max_length: int  # tokens per text: the setting or the encoder's limit, whichever is less
     compute: Compute  # "float32" or "bfloat16"
@@ -199,9 +199,9 @@ class Workbench:
         if self._recorded is not None:
             batch = self.train.take(rows.tolist())
             assert batch.labels is not None
-            return self._recorded.add(ModelInputs(*batch.texts()), batch.labels, 1 / divisor)
+            return self._recorded.add(batch.inputs, batch.labels, 1 / divisor)
         assert self.train.labels is not None
-        logits = batch_logits(self.prepared, self.train, rows, self.prefixes.get("train"))
+        logits = batch_logits(self.prepared, self.train.inputs, rows, self.prefixes.get("train"))
         losses = self.loss.per_row(logits, self.train.labels[torch.from_numpy(rows)].to(logits.device)).sum()
         (losses / divisor).backward()
         self._passes += 1
@@ -242,7 +242,7 @@ class Workbench:
         Raises InputError where a logit is not a number.
         """
         prefix = self.prefixes.get("validation")
-        logits = all_logits(self.prepared, self.validation, self.memory.tokens, prefix, self.ranks)
+        logits = all_logits(self.prepared, self.validation.inputs, self.memory.tokens, prefix, self.ranks)
         if logits.device == device():  # a CPU's allocator keeps the holes that groups of all sizes have left
             give_back()
         if not bool(torch.isfinite(logits).all()):
@@ -270,13 +270,13 @@ class Workbench:
         # The next step puts the trained layers back into training mode.
         self.model.eval()
         with self.ranks.first_alone():  # the others read its file, or where there is none compute their own
-            for split, tokens in splits.items():
-                filling = computed(self.prepared, tokens, depth, named, most_bytes, ours, self.memory.tokens)
+            for split, inputs in splits.items():
+                filling = computed(self.prepared, inputs, depth, named, most_bytes, ours, self.memory.tokens)
                 for rows, prefix in filling:
                     if prefix is not None:
                         self.prefixes[split] = prefix
                     yield done + rows, total
-                done += len(tokens)
+                done += len(inputs)
         if device().type == "cpu":  # as behind a validation
             give_back()
 
@@ -287,13 +287,15 @@ class Workbench:
         sizes = [width * (len(t) if pooled else int(t.lengths.sum())) for t in self._splits_visited_again().values()]
         return sum(size for size in sizes if size <= self.settings.cache_bytes)
 
-    def _splits_visited_again(self) -> dict[str, Tokens]:
+    def _splits_visited_again(self) -> dict[str, Inputs]:
         """The splits whose states in front of the first trained layer are worth keeping; none where all layers are trained."""
         first = self.selection.first_layer
         if first < 1 or not self.prepared.packed or (first == self.prepared.n_layers and self._trains_last_norm()):
             return {}
         # A cached prefix is read once per visit: training rows of a single epoch would be written for nothing.
-        return ({"train": self.train} if self.settings.epochs != 1 else {}) | {"validation": self.validation}
+        return ({"train": self.train.inputs} if self.settings.epochs != 1 else {}) | {
+            "validation": self.validation.inputs
+        }
 
     @cached_property
     def _tidy(self) -> Tidy:
@@ -346,14 +348,12 @@ class Workbench:
         """JSON of all that decides the bits of the run, beside what a checkpoint says itself, which belongs to one identity."""
         # The content of the rows and not their file's name: a table that changed under a checkpoint is another run.
         data = hashlib.sha256()
-        for tokens in (self.train, self.validation):
-            assert tokens.labels is not None
-            data.update(np.concatenate([np.empty(0, np.int32), *tokens.ids]).tobytes())
-            data.update(tokens.labels.numpy().tobytes())
-            data.update(tokens.lengths.tobytes())
-            data.update(b"" if tokens.firsts is None else tokens.firsts.tobytes())
-            # The empty array is for encoders without segment ids: there is nothing else to concatenate.
-            data.update(np.concatenate([np.empty(0, np.int32), *(tokens.type_ids or [])]).tobytes())
+        for examples in (self.train, self.validation):
+            assert examples.labels is not None
+            first, *rest = examples.inputs.content
+            # The labels stand where they stood in checkpoints of older versions.
+            for part in (first, examples.labels.numpy().tobytes(), *rest):
+                data.update(part)
         named = {
             "encoder": self.encoder.sha256, "configuration": self.encoder.config_sha256,
             "method": method_identity(self.method), "data": data.hexdigest(), "kind": self.task.kind,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import counted
-from .batches import TOKENIZER_LOCK, Tokens
-from .task import Rows
+from .inputs import TextInputs
+from .tokenizing import TOKENIZER_LOCK, Texts
 
 MUCH = 0.5  # of all tokens: more than that and what is learned can hardly be of the texts
 _WORTH_ADVICE = 0.01  # of all tokens, or
@@ -68,27 +68,27 @@ class Unknown:
         ]
 
 
-def unknown_tokens(tokens: Tokens, rows: Rows, tokenizer: Any) -> Unknown:
-    """The Unknown of `tokens`, which `tokenizer` made of `rows`; of a tokenizer without an unknown token there are none."""
-    n_special = _n_special(tokens, rows, tokenizer) * (1 if tokens.firsts is None else 2)
-    n_tokens = int(tokens.lengths.sum()) - n_special * len(tokens)
+def unknown_tokens(inputs: TextInputs, texts: Texts, tokenizer: Any) -> Unknown:
+    """The Unknown of `inputs`, which `tokenizer` made of `texts`; of a tokenizer without an unknown token there are none."""
+    n_special = _n_special(inputs, texts, tokenizer) * (1 if inputs.firsts is None else 2)
+    n_tokens = int(inputs.lengths.sum()) - n_special * len(inputs)
     unknown = _unknown_id(tokenizer)
-    if unknown is None or not len(tokens):
-        return Unknown(len(tokens), 0, n_tokens, 0)
-    counts = np.fromiter((np.count_nonzero(ids == unknown) for ids in tokens.ids), np.int64, len(tokens))
+    if unknown is None or not len(inputs):
+        return Unknown(len(inputs), 0, n_tokens, 0)
+    counts = np.fromiter((np.count_nonzero(ids == unknown) for ids in inputs.ids), np.int64, len(inputs))
     some = np.flatnonzero(counts)
-    words = _words(rows, some.tolist(), tokenizer, unknown)
+    words = _words(texts, some.tolist(), tokenizer, unknown)
     known = tokenizer.get_vocab() if words else {}
     cased = next((word for word in words if word in known and word != word.lower()), "")
-    return Unknown(len(tokens), len(some), n_tokens, int(counts.sum()), tuple(words[:_EXAMPLES]), cased)
+    return Unknown(len(inputs), len(some), n_tokens, int(counts.sum()), tuple(words[:_EXAMPLES]), cased)
 
 
-def empty_rows(tokens: Tokens, rows: Rows, tokenizer: Any) -> list[int]:
+def empty_rows(inputs: TextInputs, texts: Texts, tokenizer: Any) -> list[int]:
     """The rows with a text of which only special tokens are left: such a text is empty, whatever stands there."""
-    n_special = _n_special(tokens, rows, tokenizer)
-    shortest = tokens.lengths
-    if tokens.firsts is not None:
-        shortest = np.minimum(tokens.firsts, tokens.lengths - tokens.firsts)
+    n_special = _n_special(inputs, texts, tokenizer)
+    shortest = inputs.lengths
+    if inputs.firsts is not None:
+        shortest = np.minimum(inputs.firsts, inputs.lengths - inputs.firsts)
     return np.flatnonzero(shortest <= n_special).tolist()
 
 
@@ -109,9 +109,9 @@ def lowered_note(tokenizer: Any) -> list[str]:
     ]
 
 
-def _n_special(tokens: Tokens, rows: Rows, tokenizer: Any) -> int:
+def _n_special(inputs: TextInputs, texts: Texts, tokenizer: Any) -> int:
     """Special tokens of each text, or of each pair that is read as one text."""
-    return tokenizer.num_special_tokens_to_add(pair=len(rows.texts) > 1 and tokens.firsts is None)
+    return tokenizer.num_special_tokens_to_add(pair=len(texts) > 1 and inputs.firsts is None)
 
 
 def _unknown_id(tokenizer: Any) -> int | None:
@@ -121,11 +121,11 @@ def _unknown_id(tokenizer: Any) -> int | None:
     return None if unknown in [getattr(tokenizer, name, None) for name in others] else unknown
 
 
-def _words(rows: Rows, some: Sequence[int], tokenizer: Any, unknown: int) -> list[str]:
+def _words(texts: Texts, some: Sequence[int], tokenizer: Any, unknown: int) -> list[str]:
     """Different unknown words of the first rows among `some`, as they stand there."""
     found: dict[str, None] = {}
     for i in some[: 10 * _EXAMPLES]:
-        for column in rows.texts:
+        for column in texts:
             for word in dict.fromkeys(column[i].split()[:300]):
                 with TOKENIZER_LOCK:
                     is_unknown = unknown in tokenizer(word, add_special_tokens=False)["input_ids"]

@@ -4,13 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from small import make_task
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from trimtab.tasks.batches import tokenize
-from trimtab.tasks.task import Rows
-from trimtab.tasks.unknown_tokens import Unknown, empty_rows, lowered_note, unknown_tokens
+from trimtab.encoders.tokenizing import tokenize
+from trimtab.encoders.unknown_tokens import Unknown, empty_rows, lowered_note, unknown_tokens
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "March", "Turkey", "sells", "the"]
 
@@ -30,9 +28,8 @@ def tokenizer_of(words: list[str], unknown: str = "[UNK]", lowers: bool = False)
 
 def unknown_of(tokenizer: Any, *texts: str, pairs: bool = False, apart: bool = False) -> tuple[Unknown, list[int]]:
     columns = (list(texts), ["the"] * len(texts)) if pairs else (list(texts),)
-    rows = Rows(columns, [0] * len(texts))
-    tokens = tokenize(make_task(), rows, tokenizer, 50, apart=apart)
-    return unknown_tokens(tokens, rows, tokenizer), empty_rows(tokens, rows, tokenizer)
+    inputs = tokenize(columns, tokenizer, 50, apart=apart)
+    return unknown_tokens(inputs, columns, tokenizer), empty_rows(inputs, columns, tokenizer)
 
 
 @pytest.mark.parametrize(("pairs", "apart"), [(False, False), (True, False), (True, True)])

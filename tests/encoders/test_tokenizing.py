@@ -1,6 +1,5 @@
-"""Tokens, truncation and batches."""
+"""Tokens and truncation."""
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,14 +10,13 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import BertProcessing, RobertaProcessing, TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from trimtab.encoders.tokenizing import tokenize
 from trimtab.errors import InputError
-from trimtab.tasks.batches import shuffled_batches, token_groups, tokenize
-from trimtab.tasks.task import Rows
 
 
 def test_tokens_are_the_tokenizers_own(encoder):
     task = make_task(pairs=True)
-    tokens = tokenize(task, task.train, encoder.tokenizer, 60)
+    tokens = tokenize(task.train.texts, encoder.tokenizer, 60)
     for i in range(len(task.train)):
         row = task.train[i]
         expected = encoder.tokenizer(row["text_a"], row["text_b"])
@@ -29,9 +27,7 @@ def test_tokens_are_the_tokenizers_own(encoder):
 
 
 def test_truncation_is_counted_exactly(encoder):
-    task = make_task()
-    rows = Rows((["cat " * n for n in (1, 6, 7, 50)],), [0, 0, 0, 0])
-    tokens = tokenize(task, rows, encoder.tokenizer, 8)
+    tokens = tokenize((["cat " * n for n in (1, 6, 7, 50)],), encoder.tokenizer, 8)
     assert tokens.lengths.tolist() == [3, 8, 8, 8]
     found = tokens.truncation
     assert (found.rows, found.rows_cut, found.tokens, found.tokens_cut) == (4, 2, 3 + 8 + 9 + 52, 1 + 44)
@@ -42,12 +38,12 @@ def test_truncation_is_counted_exactly(encoder):
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_cut_text_is_the_tokenizers_own_too(family, side, encoder_of, monkeypatch):
-    tokenizer, task = encoder_of(family).tokenizer, make_task()
+    tokenizer = encoder_of(family).tokenizer
     monkeypatch.setattr(tokenizer, "truncation_side", side)
     ending_specially = "dog cat " * 10 + tokenizer.sep_token
-    rows = Rows((["cat dog " * 30, "", ending_specially, "dog"],), [0, 0, 0, 0])
-    found = tokenize(task, rows, tokenizer, 21)
-    for text, ids in zip(rows.texts[0], found.ids, strict=True):
+    texts = ["cat dog " * 30, "", ending_specially, "dog"]
+    found = tokenize((texts,), tokenizer, 21)
+    for text, ids in zip(texts, found.ids, strict=True):
         assert ids.tolist() == tokenizer(text, truncation=True, max_length=21)["input_ids"]
     if found.type_ids is not None:
         assert [len(row) for row in found.type_ids] == found.lengths.tolist()
@@ -66,7 +62,7 @@ def test_a_tokenizer_without_the_tokenizers_library(encoder):
             return 3 if pair else 2
 
     for length in (60, 12):
-        expected, found = (tokenize(task, task.train, one, length) for one in (fast, Slow()))
+        expected, found = (tokenize(task.train.texts, one, length) for one in (fast, Slow()))
         assert [row.tolist() for row in found.ids] == [row.tolist() for row in expected.ids]
         assert found.truncation == expected.truncation
 
@@ -75,14 +71,13 @@ def test_a_tokenizer_without_the_tokenizers_library(encoder):
 def test_a_limit_that_leaves_nothing_of_a_text_is_refused(pairs, least, encoder):
     task = make_task(pairs=pairs)
     with pytest.raises(InputError, match=f"give at least {least} "):
-        tokenize(task, task.train, encoder.tokenizer, least - 1)
-    found = tokenize(task, task.train, encoder.tokenizer, least)
+        tokenize(task.train.texts, encoder.tokenizer, least - 1)
+    found = tokenize(task.train.texts, encoder.tokenizer, least)
     assert {len(ids) for ids in found.ids} == {least}
 
 
 def test_pairs_are_cut_from_the_longer_text(encoder):
-    task = make_task(pairs=True)
-    tokens = tokenize(task, Rows((["cat " * 20], ["dog dog"]), [0]), encoder.tokenizer, 10)
+    tokens = tokenize((["cat " * 20], ["dog dog"]), encoder.tokenizer, 10)
     words = encoder.tokenizer.convert_ids_to_tokens(tokens.ids[0].tolist())
     assert words == ["[CLS]", *["cat"] * 5, "[SEP]", "dog", "dog", "[SEP]"]
 
@@ -104,7 +99,7 @@ several_letters = st.text("abcdefghij", max_size=30).map(" ".join)
 
 @pytest.mark.parametrize("name", PROCESSORS)
 @given(
-    rows=st.lists(st.tuples(several_letters, several_letters), min_size=1, max_size=3), max_length=st.integers(5, 40),
+    rows=st.lists(st.tuples(several_letters, several_letters), min_size=1, max_size=3), max_length=st.integers(6, 40),
     side=st.sampled_from(["right", "left"]), pairs=st.booleans(),
 )  # fmt: skip
 def test_what_is_cut_from_texts_and_pairs_is_exactly_what_the_tokenizer_cuts(name, rows, max_length, side, pairs):
@@ -117,7 +112,7 @@ def test_what_is_cut_from_texts_and_pairs_is_exactly_what_the_tokenizer_cuts(nam
         tokenizer_object=backend, unk_token="[UNK]", model_input_names=inputs, truncation_side=side
     )
     texts = [list(column) for column in zip(*rows, strict=True)][: 1 + pairs]
-    found = tokenize(make_task(), Rows(tuple(texts), [0] * len(rows)), tokenizer, max_length)
+    found = tokenize(tuple(texts), tokenizer, max_length)
     expected = tokenizer(*texts, truncation="longest_first", max_length=max_length)
     assert [ids.tolist() for ids in found.ids] == expected["input_ids"]
     assert found.type_ids is not None
@@ -126,47 +121,21 @@ def test_what_is_cut_from_texts_and_pairs_is_exactly_what_the_tokenizer_cuts(nam
 
 def test_a_pair_of_very_long_texts_is_cut(encoder):
     """The tokenizers library makes every combination of the pieces that it leaves out: here more than memory holds."""
-    found = tokenize(make_task(), Rows((["cat " * 60_000], ["dog " * 50_000]), [0]), encoder.tokenizer, 64)
+    found = tokenize((["cat " * 60_000], ["dog " * 50_000]), encoder.tokenizer, 64)
     assert len(found.ids[0]) == 64
     assert found.truncation.tokens == 110_003
 
 
 def test_rows_are_handed_to_the_tokenizer_in_groups_that_fit_memory(encoder, monkeypatch):
-    monkeypatch.setattr("trimtab.tasks.batches._CHUNK_LETTERS", 50)
+    monkeypatch.setattr("trimtab.encoders.tokenizing._CHUNK_LETTERS", 50)
     task = make_task(pairs=True)
-    found = tokenize(task, task.train, encoder.tokenizer, 12)
+    found = tokenize(task.train.texts, encoder.tokenizer, 12)
     monkeypatch.undo()
-    whole = tokenize(task, task.train, encoder.tokenizer, 12)
+    whole = tokenize(task.train.texts, encoder.tokenizer, 12)
     assert [ids.tolist() for ids in found.ids] == [ids.tolist() for ids in whole.ids]
     assert found.truncation == whole.truncation
 
 
 def test_type_ids_only_where_the_encoder_takes_them(encoder_of):
     task = make_task()
-    assert tokenize(task, task.train, encoder_of("roberta").tokenizer, 60).type_ids is None
-
-
-@given(st.integers(1, 300), st.integers(1, 64), st.integers(0, 5))
-def test_an_epoch_holds_each_row_once(n_rows, batch_size, epoch):
-    batches = shuffled_batches(n_rows, batch_size, 0, epoch)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(n_rows))
-    assert all(len(batch) == batch_size for batch in batches[:-1])
-    assert 1 <= len(batches[-1]) <= batch_size
-
-
-def test_no_rows_make_no_groups():
-    assert token_groups(np.array([3, 4]), [], 10) == []
-
-
-def test_epochs_and_seeds_differ():
-    orders = [np.concatenate(shuffled_batches(50, 8, seed, epoch)).tolist() for seed in (0, 1) for epoch in (0, 1)]
-    assert len({tuple(order) for order in orders}) == 4
-
-
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 200))
-def test_groups_hold_each_row_once_within_the_budget(lengths, budget):
-    lengths = np.array(lengths)
-    groups = token_groups(lengths, range(len(lengths)), budget)
-    assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
-    for group in groups:
-        assert lengths[group].sum() <= budget or len(group) == 1
+    assert tokenize(task.train.texts, encoder_of("roberta").tokenizer, 60).type_ids is None

@@ -48,7 +48,9 @@ class Adding:
         return Lora().select(model) | Biases("query").select(model)
 
 
-@pytest.mark.parametrize("method", [Attaching(), Selecting(), Union((Attaching(), Biases("query")))], ids=repr)
+@pytest.mark.parametrize(
+    "method", [Attaching(), Selecting(), Union((Attaching(), Biases("query")))], ids=["attach", "select", "union"]
+)
 def test_a_users_own_method(method: Any, encoder: Any) -> None:
     run = trimtab.fit(encoder, make_task(**TASK), method, epochs=1)
     assert run.delta.count_body == 3 * 32

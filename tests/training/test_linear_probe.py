@@ -20,6 +20,7 @@ from trimtab.results.recipe import Settings
 from trimtab.tasks.losses import TaskLoss
 from trimtab.training.fit import fit
 from trimtab.training.linear_probe import _Logistic, _Ridge, fitted_probe, head_inputs
+from trimtab.training.logits import all_logits
 from trimtab.training.set_up import set_up
 
 
@@ -154,6 +155,20 @@ def test_its_baseline_is_one_answer_for_all(encoder) -> None:
     run = fit(encoder, task, Head())
     most = np.bincount(task.train.labels).argmax()
     assert run.baseline["accuracy"] == pytest.approx(np.mean(np.array(task.validation.labels) == most))
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"), [("single_label", "default"), ("multi_label", "linear"), ("regression", "cls")]
+)
+def test_the_baseline_needs_no_pass_and_is_that_of_one(kind, head, encoder, monkeypatch) -> None:
+    bench = set_up(encoder, make_task(kind, n_train=40), Head(), Settings(head=head).for_method(Head(), 40, 32))
+    by_a_pass = all_logits(bench.prepared, bench.validation.inputs, bench.memory.tokens)
+    with monkeypatch.context() as patched:
+        patched.setattr("trimtab.training.workbench.all_logits", lambda *args: pytest.fail("a pass was made"))
+        _, logits = bench.validate()
+    torch.testing.assert_close(logits, by_a_pass, rtol=0, atol=1e-6)
+    bench.train_step(0)
+    assert not torch.equal(bench.validate()[1], logits)  # the head has been solved for, and a pass is made
 
 
 def test_the_seed_of_the_run_is_in_no_probe(encoder) -> None:

@@ -143,7 +143,7 @@ def test_when_the_study_is_ended_so_are_its_processes(sent: signal.Signals, enco
         assert len(workers) == 2
         assert process.pid not in workers
         os.killpg(process.pid, sent)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
         assert process.returncode == (-sent if sent == signal.SIGKILL else 1) or "KeyboardInterrupt" in err
         assert all(map(ended, workers))
     finally:

@@ -27,12 +27,12 @@ from trimtab.errors import InputError
 from trimtab.files import write_text
 from trimtab.inference.evaluate import evaluate
 from trimtab.inference.predictor import predict
+from trimtab.results import record
 from trimtab.results.checkpoint import CHECKPOINT
 from trimtab.results.recipe import Settings
 from trimtab.studies.measure_fisher import fisher
 from trimtab.tasks.task import Rows
 from trimtab.training import fit as fit_module
-from trimtab.training import run as run_module
 from trimtab.training import steps as steps_module
 from trimtab.training import workbench
 from trimtab.training.fit import fit
@@ -366,8 +366,8 @@ def test_a_full_disk_behind_the_delta_does_not_lose_it(name, encoder, tmp_path, 
             raise InputError(f"cannot write {path}: No space left on device.")
         write_text(path, text)
 
-    monkeypatch.setattr(run_module, "write_text", full_disk)
-    monkeypatch.setattr(run_module, "write_json", lambda path, value: full_disk(path, json.dumps(value)))
+    monkeypatch.setattr(record, "write_text", full_disk)
+    monkeypatch.setattr(record, "write_json", lambda path, value: full_disk(path, json.dumps(value)))
     task = make_task(n_train=16, n_validation=8)
     with pytest.raises(InputError, match=r"No space left on device\. The delta is whole"):
         fit(encoder, task, LayerNorms(), out=tmp_path / "run", epochs=1)

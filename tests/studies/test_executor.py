@@ -116,8 +116,10 @@ def ended(process: int) -> bool:
     return False
 
 
+# A shell that runs the tests in the background has them ignore Ctrl-C, and whatever they start.
 STUDY = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = [{tests!r}, {studies!r}]
 import owned, trimtab
 from small import make_task

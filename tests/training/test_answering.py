@@ -12,6 +12,7 @@ from trimtab.inference.predictor import Predictor
 from trimtab.pages.run_page import report
 from trimtab.results.recipe import Recipe, Settings
 from trimtab.tasks.answering import USUAL, Answering
+from trimtab.tasks.losses import label_tensor
 from trimtab.tasks.metrics import scores
 from trimtab.tasks.task import Task
 from trimtab.training.fit import fit
@@ -48,9 +49,8 @@ def test_the_scores_of_a_chosen_one_are_those_at_it(encoder: Encoder, tmp_path: 
         epochs=1, threshold="auto", seed=1, lr=1e-6, head_lr=1e-6,
     )  # fmt: skip
     task = Task.from_description(run.delta.task)
-    truth = Predictor(run, encoder)._tokens(make_task("multi_label", 96, 200).validation, labelled=True).labels
+    truth = label_tensor(task, make_task("multi_label", 96, 200).validation)
     assert run.logits is not None
-    assert truth is not None
     assert run.scores == scores(task, run.logits, truth)
     at_best = next(entry["scores"] for entry in run.history if entry["step"] == run.details["best_step"])
     assert (task.answering != USUAL) == (run.scores["f1_macro"] > at_best["f1_macro"])

@@ -40,7 +40,9 @@ def workplace(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize(
+    "document", [DOCUMENTS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in DOCUMENTS[1:])]
+)
 def test_every_command_does_what_it_is_there_for(document, command, encoder, workplace):
     for arguments in commands(document):
         typed = [str(encoder.folder) if word == "minilm" else word for word in arguments]

@@ -45,6 +45,7 @@ def test_two_processes_come_to_the_same_cells(encoder: Encoder, tmp_path: Path) 
     assert len(list(Cells(tmp_path / "both").every())) == 8
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_replaced_and_its_cell_tried_again(
     encoder: Encoder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +128,7 @@ trimtab.compare({encoder!r}, make_task(n_train=24, n_validation=12), [owned.Slow
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_when_the_study_is_ended_so_are_its_processes(sent: signal.Signals, encoder: Encoder, tmp_path: Path) -> None:
     """By Ctrl-C, which reaches the first process alone, and by a kill, of which that knows nothing; nor is a script without a
@@ -179,6 +181,7 @@ def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [3, 2, 1]
 
 
+@pytest.mark.slow
 def test_recommend_keeps_its_processes_for_both_rounds(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

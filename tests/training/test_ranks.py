@@ -93,7 +93,10 @@ def fit_with(n_ranks, places, out, *options, **environment):
     return launched(n_ranks, "fit", *places, "--out", out, *fixed, *options, **environment, **script)
 
 
-@pytest.mark.parametrize("method", ["layer_norms", "random:count=200", "last_layers:k=1"])
+@pytest.mark.parametrize(
+    "method",
+    ["layer_norms", *(pytest.param(each, marks=pytest.mark.slow) for each in ("random:count=200", "last_layers:k=1"))],
+)
 def test_two_ranks_reach_the_weights_of_one(method, places, tmp_path):
     for n_ranks in (1, 2):
         done = fit_with(n_ranks, places, tmp_path / str(n_ranks), "--method", method)
@@ -123,6 +126,7 @@ def test_a_rank_may_have_nothing_to_do(places, tmp_path):
     torch.testing.assert_close(two.values, one.values, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["head", "last_layers:k=1"])
 def test_two_ranks_read_one_prefix_cache_and_go_on_where_they_were_killed(method, places, tmp_path, monkeypatch):
     """Killed for real after the first checkpoint; the resumed run ends as the uninterrupted one."""
@@ -141,6 +145,7 @@ def test_two_ranks_read_one_prefix_cache_and_go_on_where_they_were_killed(method
     assert all(torch.equal(values[0][name], values[1][name]) for name in values[0])
 
 
+@pytest.mark.slow
 def test_ranks_whose_clocks_differ_write_checkpoints_together(places, tmp_path):
     """The first rank writes one at every step; the losses it reads for that are sums over both."""
     runs = {"plain": {}, "late": {"LATE": "1"}}

@@ -44,9 +44,11 @@ def main() -> None:
         "as they are": compared(ways, options.steps),
         "four tokens": compared({name: cut(bench, 4) for name, bench in ways.items()}, options.steps),
     }
-    result = {"compute": ways["whole"].compute, "threads": torch.get_num_threads(), "texts": result}
+    compute = ways["whole"].compute
+    result = {"compute": compute, "threads": torch.get_num_threads(), "texts": result}
     print(result)
-    keep("whole_layers", result)
+    # Half as long a product is twice as large a share for what is around it.
+    keep("whole_layers" if compute == "float32" else f"whole_layers_{compute}", result)
 
 
 def cut(bench: Workbench, length: int) -> Workbench:

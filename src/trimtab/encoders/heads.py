@@ -114,13 +114,17 @@ class LinearHead(ModelWithHead):
         weights = attention_mask.to(states.dtype)  # (B, L)
         return torch.einsum("blh,bl->bh", states, weights) / weights.sum(1, keepdim=True)
 
+    def features(self, vectors: Tensor) -> Tensor:
+        """What the map reads: the vectors (B, H), or of pairs (2 B, H) as (B, 4 H); an odd text, a filler, is left out."""
+        if self.texts_per_row == 1:
+            return vectors
+        u, v = vectors[: len(vectors) // 2 * 2].unflatten(0, (-1, 2)).unbind(1)
+        u, v = (functional.normalize(each, dim=1) * each.shape[1] ** 0.5 for each in (u, v))
+        return torch.cat([u, v, (u - v).abs(), u * v], 1)
+
     def answer(self, vectors: Tensor) -> Tensor:
-        """Logits (B, C) from one vector a text, (B, H) or (2 B, H); an odd text at the end, a filler, is left out."""
-        if self.texts_per_row == 2:
-            u, v = vectors[: len(vectors) // 2 * 2].unflatten(0, (-1, 2)).unbind(1)
-            u, v = (functional.normalize(each, dim=1) * each.shape[1] ** 0.5 for each in (u, v))
-            vectors = torch.cat([u, v, (u - v).abs(), u * v], 1)
-        return self.classifier(self.dropout(vectors))
+        """Logits (B, C) from one vector a text, (B, H) or (2 B, H)."""
+        return self.classifier(self.dropout(self.features(vectors)))
 
 
 def texts_per_row(model: ModelWithHead) -> int:

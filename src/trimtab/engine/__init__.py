@@ -4,13 +4,18 @@
 """
 
 from .cuda_graphs import RecordedPasses, RecordedWork, on_own_stream
+from .mixed_model import MixedModel
+from .mixed_rows import LowRank, TaskChange
 from .prepared import PreparedModel, prepare, resolved, settle
 from .proof import probe_logits, probe_vectors
 
 __all__ = [
+    "LowRank",
+    "MixedModel",
     "PreparedModel",
     "RecordedPasses",
     "RecordedWork",
+    "TaskChange",
     "on_own_stream",
     "prepare",
     "probe_logits",

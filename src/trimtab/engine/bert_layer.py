@@ -19,16 +19,19 @@ from torch.nn import functional
 
 from .attention import Call, Kept, attend_table, table_gradient
 from .dropout import NOISE, Mask
-from .forward_context import CURRENT
+from .forward_context import CURRENT, ForwardContext
 from .linear import COMPUTE, Copies, Masters, is_intermediate
+from .mixed_rows import MixedRows
 from .residual_norm import is_tail, sum_gradients, sum_normed
 
 
 class WholeLayer:
     """A layer that runs in one step; `fits` says which do."""
 
-    def __init__(self, layer: Any):
+    def __init__(self, layer: Any, path: str, number: int):
+        """`path` is that of the `layer`, `number` that among the layers."""
         attention = layer.attention.self
+        self.number = number
         self.attention = attention
         self.heads: int = attention.num_attention_heads
         self.tails = layer.attention.output, layer.output  # dense, dropout and norm at the end of either half
@@ -38,6 +41,9 @@ class WholeLayer:
             [layer.intermediate.dense],
             [layer.output.dense],
         ]
+        paths = {module: f"{path}.{name}" for name, module in layer.named_modules()}
+        self.paths = [[paths[module] for module in group] for group in self.groups]
+        self.norm_paths = [paths[tail.LayerNorm] for tail in self.tails]
         self.dtype = torch.float32  # of products, and of what leaves a linear map
         self.maps: Sequence[Masters | Copies] = [Masters(group) for group in self.groups]
 
@@ -86,6 +92,8 @@ def whole_forward(whole: WholeLayer, own: Callable[..., Any]) -> Callable[..., A
         context = CURRENT.get()
         if context is None or context.observed or hidden_states.device.type != "cpu":
             return own(hidden_states, *args, **kwargs)
+        if context.mixed is not None:
+            return _mixed(hidden_states[0].to(whole.dtype), whole, context, context.mixed)[None]
         graph = torch.is_grad_enabled()
         if graph and any(matrix.requires_grad for matrix in whole.matrices()):
             return own(hidden_states, *args, **kwargs)
@@ -101,6 +109,40 @@ def whole_forward(whole: WholeLayer, own: Callable[..., Any]) -> Callable[..., A
         return _answered(x, whole, call, keep=False)[0][None]
 
     return forward
+
+
+POINTS = 6  # of a layer, at which rows may part: in front of its first maps, and of the five steps behind attention
+
+
+def point_of(whole: WholeLayer, path: str) -> int:
+    """Behind which point of the layer, from 0, the module at `path` does its work."""
+    steps = [whole.paths[0], whole.paths[1], whole.norm_paths[:1], whole.paths[2], whole.paths[3], whole.norm_paths[1:]]
+    return next(point for point, paths in enumerate(steps) if path in paths)
+
+
+def _mixed(x: Tensor, whole: WholeLayer, context: ForwardContext, rows: MixedRows) -> Tensor:
+    """The layer's answer to x (T, H), rows of several tasks, outside of the graph; at every point rows may become more."""
+    point = 1 + POINTS * whole.number
+    to_table, to_attended, to_inner, to_outer = whole.maps
+    (x,) = rows.reach(point, x)
+    first = whole.attention is context.firsts_from
+    call = Call(rows.layout, whole.attention.scaling, first=first)
+    table = rows.product(to_table, whole.groups[0], whole.paths[0], x)
+    answer, _, _ = attend_table(table, whole.heads, call, keep=False)
+    if first:
+        x = x.index_select(0, rows.layout.first_rows())
+        context.firsts_only = rows.by_text = True
+    answer, x = rows.reach(point + 1, answer, x)
+    answer = rows.product(to_attended, whole.groups[1], whole.paths[1], answer)
+    answer, x = rows.reach(point + 2, answer, x)
+    x = rows.normed(x + answer, whole.norm_paths[0], whole.tails[0].LayerNorm)
+    (x,) = rows.reach(point + 3, x)
+    inner = rows.product(to_inner, whole.groups[2], whole.paths[2], x, gelu=True)
+    inner, x = rows.reach(point + 4, inner, x)
+    outer = rows.product(to_outer, whole.groups[3], whole.paths[3], inner)
+    outer, x = rows.reach(point + 5, outer, x)
+    context.layout = rows.layout
+    return rows.normed(x + outer, whole.norm_paths[1], whole.tails[1].LayerNorm)
 
 
 @dataclass

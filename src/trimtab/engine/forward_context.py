@@ -21,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from . import dropout as noisy
 from .attention import Call, attend
 from .layout import Layout
+from .mixed_rows import MixedRows
 
 NAME = "trimtab_packed"  # of our attention in transformers' registry
 
@@ -33,9 +34,10 @@ class ForwardContext:
     firsts_from: nn.Module | None = None  # the attention module behind which only first tokens matter
     firsts_only: bool = False  # whether the pass is behind it
     n_layers: int = -1  # modules in the stack of layers; -1 is no depth, so nothing stops or begins behind them
-    depth: int = 0  # layers below it are not run where `states` stands in for them
-    states: Tensor | None = None  # what layer `depth` is given (1, T, H), or behind all layers, the texts (B, H)
-    wants_states: bool = False  # whether to stop in front of layer `depth`
+    begin: int = 0  # layers below it are not run where `states` stands in for them
+    states: Tensor | None = None  # what layer `begin` is given (1, T, H), or behind all layers, the texts (B, H)
+    stop: int | None = None  # in front of which layer the pass ends
+    mixed: MixedRows | None = None  # whose rows are whose, where they are of several tasks
     observed: bool = False  # whether every norm is to be computed by its own module
     last_layer_calls: int = 0  # so far, of the last layer's module
     attention_modules: list[nn.Module] = field(default_factory=list)  # in the order of their calls
@@ -175,13 +177,13 @@ def layer_forward(own: Any, number: int) -> Any:
     def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         nonlocal in_tuple
         context = CURRENT.get()
-        if context is not None and context.wants_states and context.depth == number:
+        if context is not None and context.stop == number:
             raise Reached(hidden[0])
         if context is not None and context.states is not None:
-            # Below, states go through as they are; at `depth` those given take their place.
-            if number < context.depth:
+            # Below, states go through as they are; at `begin` those given take their place.
+            if number < context.begin:
                 return (hidden,) if in_tuple else hidden
-            if number == context.depth:
+            if number == context.begin:
                 hidden = context.states
         output = own(hidden, *args, **kwargs)
         in_tuple = isinstance(output, tuple)
@@ -192,8 +194,6 @@ def layer_forward(own: Any, number: int) -> Any:
 
 def _behind_layers(context: ForwardContext, texts: Tensor) -> Tensor:
     """`texts` (B, H), or what stands in for them; where they are all that was wanted, the pass ends."""
-    if context.depth != context.n_layers:
-        return texts
-    if context.wants_states:
+    if context.stop == context.n_layers:
         raise Reached(texts)
-    return texts if context.states is None else context.states
+    return context.states if context.states is not None and context.begin == context.n_layers else texts

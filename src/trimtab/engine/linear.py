@@ -36,7 +36,9 @@ class Copies:
     def __init__(self, modules: Sequence[nn.Linear], sparse: SparseGradients | None = None):
         self._modules = modules
         self.sparse = SparseGradients() if sparse is None else sparse  # of which maps some elements are trained
-        self._made: dict[str, tuple[Any, Tensor]] = {}  # name -> what it was made of, the copy
+        self._made: dict[
+            str, tuple[Any, list[Tensor], Tensor]
+        ] = {}  # name -> what it was made of (its stamp, itself), the copy
 
     def weight(self) -> Tensor:
         """(O, I)"""
@@ -64,6 +66,13 @@ class Copies:
             return functional.gelu(y) if gelu else y
         return _product(x, self._copy("forward", self._weights(), _packed), bias, gelu=gelu)
 
+    def plus(self, x: Tensor, table: Tensor) -> Tensor:
+        """x W' + table (T, O) in the place of the biases, which is written to; for frozen W and outside of the graph."""
+        if x.device.type != "cpu" or not _packs() or self._changing():
+            return torch.addmm(table, x, self.weight().t())
+        packed = self._copy("forward", self._weights(), _packed)
+        return torch.ops.mkldnn._linear_pointwise.binary(x, table, packed, None, "add")
+
     def times_transposed(self, grad: Tensor) -> Tensor:
         """grad W, for frozen W."""
         if grad.device.type != "cpu" or not _packs() or self._changing():
@@ -84,12 +93,13 @@ class Copies:
         changes = any(source.requires_grad and source.is_cuda for source in sources)
         if changes and torch.cuda.is_current_stream_capturing():
             return arrange(torch.cat([source.to(COMPUTE) for source in sources]))
-        # Memory and version: torch counts every change in place, and a parameter that was moved lies elsewhere.
+        # Memory and version: torch counts every change in place, and a parameter that was moved lies elsewhere. The sources are
+        # kept, since another tensor might lie where one was that is gone.
         stamp = [(source.data_ptr(), source._version) for source in sources]
         made = self._made.get(name)
-        if made is None or made[0] != stamp:
-            made = self._made[name] = stamp, self._arranged(name, sources, arrange)
-        return made[1]
+        if made is None or made[0] != stamp or any(a is not b for a, b in zip(made[1], sources, strict=True)):
+            made = self._made[name] = stamp, list(sources), self._arranged(name, sources, arrange)
+        return made[2]
 
     def _arranged(self, name: str, sources: Sequence[Tensor], arrange: Callable[[Tensor], Tensor]) -> Tensor:
         """A new copy, or that of another model of the encoder, where the `sources` are frozen weights that both share."""
@@ -117,6 +127,12 @@ class Masters:
         else:
             y = functional.linear(x, self._modules[0].weight, self._modules[0].bias)
         return functional.gelu(y) if gelu else y
+
+    def plus(self, x: Tensor, table: Tensor) -> Tensor:
+        """x W' + table (T, O) in the place of the biases, which is written to."""
+        for module, strip in zip(self._modules, table.split(self._widths, 1), strict=True):
+            torch.addmm(strip, x, module.weight.t(), out=strip)
+        return table
 
     def times_transposed(self, grad: Tensor) -> Tensor:
         """grad W (T, I), for grad (T, O)."""

@@ -72,8 +72,8 @@ class PackedModel:
         self.n_layers = len(self.layers)  # modules in the stack: 1 where one is run for every layer
         self.wholes: list[WholeLayer] = []  # layers that run in one step while their matrices are frozen
         self._patches, self._sparse = patches, sparse
-        self._firsts_from: nn.Module | None = None  # as in ForwardContext
-        self._halved = False  # whether the layers compute in bfloat16
+        self.firsts_from: nn.Module | None = None  # as in ForwardContext
+        self.halved = False  # whether the layers compute in bfloat16
 
     def logits(self, batch: PackedBatch, observed: bool = False) -> Tensor:
         """Float32 logits (B, C), with autograd.
@@ -86,7 +86,7 @@ class PackedModel:
     def states(self, batch: PackedBatch, depth: int) -> Tensor:
         """What layer `depth` is given, as `PreparedModel.states` says."""
         try:
-            self.run(batch, depth=depth, wants_states=True)
+            self.run(batch, stop=depth)
         except forward_context.Reached as reached:
             # Less the padding text that `rounded` may have added behind the others.
             return reached.states[: len(batch) if depth == self.n_layers else batch.input_ids.shape[1]]
@@ -101,26 +101,30 @@ class PackedModel:
         # Stand in for the tokens, whose embeddings nothing will read.
         padding = self.model.config.pad_token_id or 0
         ids = [np.full(1 if pooled else length, padding, np.int32) for length in lengths]
-        return self.run(pack(self.model, ModelInputs(ids)), depth=depth, states=states if pooled else states[None])[0]
+        return self.run(pack(self.model, ModelInputs(ids)), begin=depth, states=states if pooled else states[None])[0]
 
     def run(self, batch: PackedBatch, **part: Any) -> tuple[Tensor, ForwardContext]:
         """The logits, and the context that they come from; `part` are fields of it that say where to begin or to stop."""
         n_rows = len(batch) // texts_per_row(self.model)
         states = part.get("states")
         # A head alone has no large products, whose shapes would be worth rounding.
-        if states is None or part["depth"] != self.n_layers:
+        if states is None or part["begin"] != self.n_layers:
             batch = self.rounded(batch)
             if states is not None:
                 part["states"] = functional.pad(states, (0, 0, 0, batch.input_ids.shape[1] - states.shape[1]))
         layout = batch.layout or Layout(batch.starts.tolist(), batch.lengths.tolist(), batch.input_ids.device)
+        context = ForwardContext(layout, self.firsts_from, n_layers=self.n_layers, **part)
+        return self.forward(batch, context)[:n_rows], context  # without the padding text's answer
+
+    def forward(self, batch: PackedBatch, context: ForwardContext) -> Tensor:
+        """Float32 logits of the batch as it is; raises Reached where the pass is to stop."""
         inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
         if batch.token_type_ids is not None:
             inputs["token_type_ids"] = batch.token_type_ids
         if isinstance(self.model, LinearHead):  # its mean is over B texts of one token each
             inputs["attention_mask"] = torch.ones(len(batch), 1, device=batch.input_ids.device)
-        context = ForwardContext(layout, self._firsts_from, n_layers=self.n_layers, **part)
         with forward_context.in_force(context):
-            return self.model(**inputs).logits.float()[:n_rows], context  # without the padding text's answer
+            return self.model(**inputs).logits.float()
 
     def rounded(self, batch: PackedBatch) -> PackedBatch:
         """`batch` with one more text of padding, where it takes one to come to a round number of tokens and that pays.
@@ -128,12 +132,16 @@ class PackedModel:
         oneDNN builds a program for every shape of a product, and a run whose every step has another number of tokens would
         spend a tenth of its time on that. Some 16 sizes per doubling cost 2% more tokens.
         """
-        tokens = batch.input_ids.shape[1]
-        step = min(64, 1 << max(3, tokens.bit_length() - 5))  # tokens
-        missing = -tokens % step
-        if not missing or not self._halved or batch.input_ids.device.type != "cpu":
+        if not self.halved or batch.input_ids.device.type != "cpu":
             return batch
-        types = batch.token_type_ids
+        tokens = batch.input_ids.shape[1]
+        return self.filled(batch, -tokens % round_step(tokens))
+
+    def filled(self, batch: PackedBatch, missing: int) -> PackedBatch:
+        """`batch` with one more text, of `missing` tokens of padding; itself where none is missing."""
+        if not missing:
+            return batch
+        tokens, types = batch.input_ids.shape[1], batch.token_type_ids
         return PackedBatch(
             functional.pad(batch.input_ids, (0, missing), value=self.model.config.pad_token_id or 0),
             torch.cat([batch.position_ids, batch.position_ids[:, :1].expand(1, missing)], 1),
@@ -157,7 +165,7 @@ class PackedModel:
                     return True
                 self._patches.undo()
                 self.wholes.clear()
-                self._firsts_from = None
+                self.firsts_from = None
         return False
 
     def _tried(self, expected: Tensor, *, whole: bool, shortcuts: bool) -> bool:
@@ -183,7 +191,7 @@ class PackedModel:
         for number, layer in enumerate(self.layers):
             own = layer.forward
             if whole and fits(layer):
-                self.wholes.append(WholeLayer(layer))
+                self.wholes.append(WholeLayer(layer, f"{layers_of(self.model).path}.{number}", number))
                 own = whole_forward(self.wholes[-1], own)
             patches.patch(layer, forward_context.layer_forward(own, number))
         patches.hook(body.register_forward_pre_hook(forward_context.without_mask, with_kwargs=True))
@@ -211,16 +219,21 @@ class PackedModel:
         n_tails = sum(residual_norm.is_tail(module) for module in last.modules())
         n_norms = sum(isinstance(module, nn.LayerNorm) for module in last.modules())
         if attention in set(last.modules()) and n_tails == n_norms > 0:
-            self._firsts_from = attention
+            self.firsts_from = attention
             self._patches.hook(attention.register_forward_hook(forward_context.first_rows))
 
     def use_bfloat16(self, groups: list[list[nn.Linear]]) -> None:
         """Replaces the arithmetic of linear maps, adapters and norms in the layers."""
-        self._halved = True
+        self.halved = True
         for module, forward in bfloat16_forwards(self.layers, groups, self.wholes, self._sparse).items():
             self._patches.patch(module, forward)
         self._patches.hook(self.layers[-1].register_forward_hook(forward_context.in_float32))
         patch_norms(self._patches, self.layers)
+
+
+def round_step(tokens: int) -> int:
+    """What numbers of tokens near that one are rounded up to a multiple of."""
+    return min(64, 1 << max(3, tokens.bit_length() - 5))
 
 
 def _row(rows: Sequence[np.ndarray]) -> Tensor:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Self, TypeVar
 
@@ -20,12 +20,14 @@ from . import linear
 from .attention import has_flash
 from .cuda_graphs import RecordedPasses
 from .dropout import POOL_VALUES
+from .mixed_model import MixedModel
 from .packed import PackedModel, pack
 from .padded import bucketed_logits, warn_padded
 from .patches import Patches, bfloat16_forwards, is_patched, patch_everywhere
 from .per_example_rows import ObservedTexts
 from .proof import check_training, evaluating, observe, padding_matters, probe_inputs
 from .sparse_gradient import SparseGradients
+from .stand_ins import standing_in
 
 T = TypeVar("T", bound=SizedRows)
 
@@ -75,6 +77,7 @@ class PreparedModel:
         self._packed: PackedModel | None = None  # None where texts are padded
         self._alike = False  # whether only texts of one length may run together, since padding changes answers
         self._attention: str | None = model.config._attn_implementation
+        self._mixed: MixedModel | None = None  # made when it is first asked for
         self._patches, self._sparse = Patches(), SparseGradients()
 
     def __enter__(self) -> Self:
@@ -113,6 +116,19 @@ class PreparedModel:
         if self._packed is None:
             return bucketed_logits(self.model, inputs, alike=self._alike)
         return self._packed.logits(pack(self.model, inputs))
+
+    @property
+    def mixed(self) -> MixedModel | None:
+        """Passes over rows of several tasks; None where texts are padded, so that each task runs by itself."""
+        if self._mixed is None and self._packed is not None:
+            self._mixed = MixedModel(self._packed, self._patches)
+        return self._mixed
+
+    @torch.no_grad()
+    def logits_with(self, values: Mapping[str, Tensor], inputs: ModelInputs) -> Tensor:
+        """`logits` without autograd, with `values` in the place of the parameters of these names; one thread at a time."""
+        with standing_in(self.model, values):
+            return self.logits(inputs)
 
     def states(self, inputs: ModelInputs, depth: int) -> Tensor:
         """What layer `depth` is given, (T, H), without autograd; only where the model runs `packed`.
@@ -203,7 +219,7 @@ class PreparedModel:
         if self.model.config._attn_implementation != self._attention:
             self.model.config._attn_implementation = self._attention
         self._patches.undo()
-        self._packed, self.compute = None, "float32"
+        self._packed, self._mixed, self.compute = None, None, "float32"
 
     def _in_packs(self) -> PackedModel:
         if self._packed is None:

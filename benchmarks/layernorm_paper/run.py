@@ -265,7 +265,7 @@ def choose_lowest(encoder: Encoder, name: str, task: Task) -> None:
     if not lowest.is_file():
         seen = limited(task, LIMITS[name], seed=0)
         info = fisher(encoder, seen, LayerNorms(), examples=EXAMPLES, max_length=MAX_LENGTH)
-        (info.within.body - info.top(share=0.9)).save(lowest)
+        (info.within.backbone - info.top(share=0.9)).save(lowest)
 
 
 def look_at_choices(encoder: Encoder, name: str, task: Task) -> None:
@@ -274,7 +274,7 @@ def look_at_choices(encoder: Encoder, name: str, task: Task) -> None:
     if path.is_file():
         return
     settings = Settings(max_length=MAX_LENGTH, train_limit=LIMITS[name])
-    chosen = {method: set_up(encoder, task, parse_method(method), settings).selection.body for method in CONFIRMED}
+    chosen = {method: set_up(encoder, task, parse_method(method), settings).selection.backbone for method in CONFIRMED}
     found: dict[str, Any] = {}
     for method, selection in chosen.items():
         counts = selection.counts()

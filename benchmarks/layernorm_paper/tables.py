@@ -144,7 +144,10 @@ def pivot(found: Comparison) -> str:
     lines = [f"| method | elements | {' | '.join(heads)} | mean |", "|---" * (len(heads) + 3) + "|"]
     for number, method in enumerate(found.methods):
         of_method = [*(found.by_task[task.name][number] for task in found.tasks), found.overall[number]]
-        scores = (f"{100 * s.mean:.1f}" + ("" if s.spread is None else f" ± {100 * s.spread:.1f}") for s in of_method)
+        scores = (
+            f"{100 * s.mean:.1f}" + ("" if s.standard_deviation is None else f" ± {100 * s.standard_deviation:.1f}")
+            for s in of_method
+        )
         lines.append(f"| {method} | {of_method[0].elements:,} | {' | '.join(scores)} |")
     return "\n".join(lines) + "\n"
 

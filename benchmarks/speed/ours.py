@@ -37,7 +37,7 @@ def run_prediction(encoder: Encoder, task: Task, rows: Rows) -> dict[str, Any]:
     run = fit(encoder, small, parse_method("layer_norms"), epochs=1)
     predictor = Predictor(run, encoder)
     started = time.perf_counter()
-    answers = predictor.answers(rows)
+    answers = predictor.predictions(rows)
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "labels": [answer.label for answer in answers], "run": run}
 

@@ -1,4 +1,4 @@
-"""The command line: one subcommand per library verb, of the same name. Progress goes to stderr, answers to stdout."""
+"""The command line: one subcommand per library verb, of the same name. Progress goes to stderr, results to stdout."""
 
 import errno
 import io

@@ -55,7 +55,7 @@ def test_saved_applied_and_merged_give_the_same_logits(method, encoder, tmp_path
     for name, at in selection.elements.items():
         assert at is None if name not in again.positions else np.array_equal(again.positions[name], at)
     assert again.values.keys() == selection.elements.keys()
-    assert (again.count_body, again.count_head) == (selection.body.count, selection.head.count)
+    assert (again.count_body, again.count_head) == (selection.backbone.count, selection.head.count)
     expected = logits_of(model, encoder)
     torch.testing.assert_close(logits_of(again.attach(encoder), encoder), expected, rtol=0, atol=0)
     merged = again.merged(encoder)

@@ -295,7 +295,7 @@ def test_the_mean_of_tasks_gives_each_one_vote() -> None:
     one = fisher_of({"a.weight": [1.0, 0.0, 0.0]}, model)
     loud = fisher_of({"a.weight": [0.0, 700.0, 300.0]}, model)
     assert mean_of([one, loud]).values["a.weight"].tolist() == pytest.approx([0.5, 0.35, 0.15])
-    with pytest.raises(InputError, match="different elements"):
+    with pytest.raises(InputError, match="different parameters"):
         mean_of([one, fisher_of({"b.bias": [1.0, 1.0]}, model)])
 
 
@@ -349,7 +349,7 @@ def test_every_element_of_the_layers_is_told_apart_by_text(compute: Any, encoder
 def test_nothing_to_measure_is_refused(encoder: Any) -> None:
     model = model_of(encoder, "single_label")
     with pytest.raises(InputError, match="nothing to measure"):
-        Meter(model, Head().attach(model).body, "single_label", "empirical", 0)
+        Meter(model, Head().attach(model).backbone, "single_label", "empirical", 0)
 
 
 def test_measurements_of_an_older_version_given_the_head_are_told_apart(encoder: Any) -> None:

@@ -134,7 +134,7 @@ def test_random_leaves_embedding_tables_and_head_alone(encoder):
 
 def test_random_beside_lora_draws_from_the_encoder_alone(encoder):
     union = Union((Random(count=400), Lora()))
-    chosen = union.attach(encoder.with_head(TWO_CLASSES)).body
+    chosen = union.attach(encoder.with_head(TWO_CLASSES)).backbone
     drawn = {name: at for name, at in chosen.elements.items() if chosen.parts[name].kind != "lora"}
     assert sum(map(len, drawn.values())) == 400
     assert all(at is None for name, at in chosen.elements.items() if name not in drawn)
@@ -144,7 +144,7 @@ def test_random_beside_lora_draws_from_the_encoder_alone(encoder):
 def test_what_chooses_within_everything_leaves_lora_beside_it_alone(kind, encoder):
     task = make_task(n_train=16, n_validation=4)
     method = Union((kind(count=400, within=Full()), Lora(rank=2)))
-    chosen = set_up(encoder, task, method, Settings(batch_size=8)).selection.body
+    chosen = set_up(encoder, task, method, Settings(batch_size=8)).selection.backbone
     drawn = {name: at for name, at in chosen.elements.items() if chosen.parts[name].kind != "lora"}
     assert sum(map(len, drawn.values())) == 400
     assert all(at is None for name, at in chosen.elements.items() if name not in drawn)
@@ -154,7 +154,7 @@ def test_a_saved_selection_of_matrices_finds_them_within_lora(encoder, tmp_path)
     path = tmp_path / "chosen.safetensors"
     chosen = Random(count=400).attach(encoder.with_head(TWO_CLASSES))
     chosen.save(path)
-    again = Union((Chosen(str(path)), Lora(rank=2))).attach(encoder.with_head(TWO_CLASSES)).body
+    again = Union((Chosen(str(path)), Lora(rank=2))).attach(encoder.with_head(TWO_CLASSES)).backbone
     assert any(".base_layer." in name for name in again.elements)
     positions = {plain_name(name): at for name, at in again.elements.items() if again.parts[name].kind != "lora"}
     assert positions.keys() == chosen.elements.keys()
@@ -303,4 +303,4 @@ def test_debertas_biases_of_query_and_value_are_such(tmp_path):
     deberta = load(make_encoder_folder("deberta", tmp_path / "deberta")).with_head(TWO_CLASSES)
     chosen = Biases("query+value").attach(deberta).elements
     assert sorted(name.rpartition(".")[2] for name in chosen) == ["q_bias"] * N_LAYERS + ["v_bias"] * N_LAYERS
-    assert Lora().attach(deberta).body.count > 0, "of the map that query, key and value share"
+    assert Lora().attach(deberta).backbone.count > 0, "of the map that query, key and value share"

@@ -51,9 +51,9 @@ def test_operations_are_those_of_sets(a, b):
 @given(subsets)
 def test_counts(a):
     x = from_set(a)
-    assert x.count == len(a) == x.body.count + x.head.count
+    assert x.count == len(a) == x.backbone.count + x.head.count
     assert x.head.count == len([e for e in a if e[0] == "h"])
-    assert x.share == pytest.approx(x.body.count / 12)
+    assert x.share == pytest.approx(x.backbone.count / 12)
     if a:
         assert x.first_layer == min(PARTS[name].layer for name, _ in a)
 

@@ -57,7 +57,7 @@ def test_a_score_of_the_users_own(encoder: Any) -> None:
     values = torch.cat([p.detach().abs().flatten() for n, p in model.named_parameters() if n in model_body(model)])
     lowest = min(
         float(dict(model.named_parameters())[name].detach().abs().flatten()[at].min())
-        for name, at in run.selection.body.elements.items()
+        for name, at in run.selection.backbone.elements.items()
         if at is not None
     )
     assert int((values > lowest).sum()) < 30 <= int((values >= lowest).sum())
@@ -66,7 +66,7 @@ def test_a_score_of_the_users_own(encoder: Any) -> None:
 
 
 def model_body(model: Any) -> set[str]:
-    return set(Full().attach(model).body.elements)
+    return set(Full().attach(model).backbone.elements)
 
 
 @pytest.mark.parametrize(("more", "value"), [(0, np.nan), (1, 0.5)])

@@ -47,7 +47,7 @@ def test_the_same_classes_in_another_order_keep_their_outputs(family: str, class
     theirs = logits_of(AutoModelForSequenceClassification.from_pretrained(encoder.folder))
     model = encoder.with_head(make_task(), head="default")
     assert model.head_kept
-    assert model.head_note == "the checkpoint's head is kept: it answers these classes, in another order"
+    assert model.head_note == "the checkpoint's head is kept: it has these classes, in another order"
     torch.testing.assert_close(logits_of(model), theirs[[1, 2, 0]])
     assert model.config.id2label == dict(enumerate(CLASSES))
     asked = encoder.with_head(make_task(), head="default", start="checkpoint")
@@ -123,7 +123,7 @@ def test_a_fit_goes_on_from_the_head_that_answers_its_classes(classifier: Callab
     encoder, task = classifier("fish", "dog", "cat"), make_task(n_train=16, n_validation=8)
     bench = set_up(encoder, task, Full(), Settings())
     assert bench.form.reason.startswith(
-        "head: the checkpoint's own; the checkpoint's head is kept: it answers these classes"
+        "head: the checkpoint's own; the checkpoint's head is kept: it has these classes"
     )
     assert (bench.settings.head, bench.start, bench.starts_trained) == ("default", None, True)
     other = set_up(encoder, replace(task, classes=("a", "b", "c")), Full(), Settings(head="default"))

@@ -137,7 +137,7 @@ def test_norms_behind_what_they_normalise(odd: Callable[[str], Encoder]) -> None
 
 def test_a_list_of_tables_is_no_stack_of_layers(odd: Callable[[str], Encoder]) -> None:
     chosen = LastLayers(1).attach(odd("markuplm").with_head(TWO_CLASSES, seed=0))
-    assert all(".encoder.layer.2." in name or ".pooler." in name for name in chosen.body.elements)
+    assert all(".encoder.layer.2." in name or ".pooler." in name for name in chosen.backbone.elements)
     assert kinds(odd("markuplm"))["markuplm.encoder.layer.1.attention.self.query.weight"] == (1, "query")
 
 
@@ -163,7 +163,7 @@ def test_layers_in_several_lists(odd: Callable[[str], Encoder]) -> None:
     assert found["transformer.layer_norm1.1.weight"] == (1, "attention_norm")
     assert found["transformer.layer_norm2.1.weight"] == (1, "output_norm")
     chosen = LastLayers(1).attach(odd("xlm").with_head(TWO_CLASSES, seed=0))
-    assert all(".2." in name for name in chosen.body.elements)
+    assert all(".2." in name for name in chosen.backbone.elements)
 
 
 def test_a_convolution_behind_the_first_layer(odd: Callable[[str], Encoder]) -> None:

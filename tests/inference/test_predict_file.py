@@ -1,4 +1,4 @@
-"""A file answered row by row: nothing of it is lost, and what cannot be answered is left empty."""
+"""A file predicted row by row: nothing of it is lost, and what cannot be predicted is left empty."""
 
 import csv
 import gzip
@@ -16,8 +16,8 @@ from trimtab.encoders.unknown_tokens import Unknown
 from trimtab.errors import InputError
 from trimtab.files import replacing
 from trimtab.inference.predict_file import predict_file
-from trimtab.inference.predictor import Answered
-from trimtab.tasks.predictions import Answer
+from trimtab.inference.predictor import Predicted
+from trimtab.tasks.predictions import Prediction
 from trimtab.tasks.reading import Reading
 from trimtab.tasks.task import Rows, Task
 
@@ -26,13 +26,13 @@ ALL_KNOWN = Unknown(0, 0, 0, 0)
 
 
 class Echo:
-    """In place of a Predictor: answers "b" to the texts that hold a b, and remembers what it was asked."""
+    """In place of a Predictor: predicts "b" for the texts that hold a b, and remembers what it was asked."""
 
     def __init__(self, *text_columns: str, kind: str = "single_label"):
         self.task = Task("echo", kind, ("a", "b"), text_columns, "label", "accuracy")
         self.asked: list[str] = []
 
-    def answered(self, rows: Rows) -> Answered:
+    def predicted(self, rows: Rows) -> Predicted:
         assert len(rows), "no model takes an empty batch"
         self.asked += map(" ".join, zip(*rows.texts, strict=True))
         lengths = [len(text) for text in rows.texts[0]]
@@ -40,9 +40,9 @@ class Echo:
             len(rows), sum(n > LIMIT for n in lengths), sum(lengths), sum(max(0, n - LIMIT) for n in lengths)
         )
         if self.task.kind == "regression":
-            return Answered([Answer(value=float(n)) for n in lengths], cut, ALL_KNOWN, [])
-        found = [Answer("b" if "b" in text else "a", {"a": 0.25, "b": 0.75}) for text in rows.texts[0]]
-        return Answered(found, cut, ALL_KNOWN, [])
+            return Predicted([Prediction(value=float(n)) for n in lengths], cut, ALL_KNOWN, [])
+        found = [Prediction("b" if "b" in text else "a", {"a": 0.25, "b": 0.75}) for text in rows.texts[0]]
+        return Predicted(found, cut, ALL_KNOWN, [])
 
 
 def rows_of(path: Path) -> list[dict]:
@@ -172,7 +172,9 @@ def test_only_earlier_answers_are_replaced_and_only_on_request(tmp_path: Path, t
     (tmp_path / "out.csv").write_text(there)
     if there:
         words = (
-            "is there already.*--overwrite" if replaced else "holds something else than answers, which would be lost"
+            "is there already.*--overwrite"
+            if replaced
+            else "holds something else than predictions, which would be lost"
         )
         for overwrite in (False, not replaced):
             with pytest.raises(InputError, match=words):
@@ -192,9 +194,9 @@ def test_a_pair_needs_both_texts_and_a_file_may_have_none(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("same", [lambda path: path, lambda path: path.parent / ".." / path.parent.name / path.name])
-def test_a_file_is_not_answered_into_itself(tmp_path: Path, same: Callable[[Path], Path]) -> None:
+def test_a_file_is_not_predicted_into_itself(tmp_path: Path, same: Callable[[Path], Path]) -> None:
     (tmp_path / "new.csv").write_text("text\nb\n")
-    with pytest.raises(InputError, match=r"is the file to be answered.*--out"):
+    with pytest.raises(InputError, match=r"is the file to be predicted.*--out"):
         predict_file(Echo("text"), tmp_path / "new.csv", same(tmp_path / "new.csv"))
     assert (tmp_path / "new.csv").read_text() == "text\nb\n"
 
@@ -202,11 +204,11 @@ def test_a_file_is_not_answered_into_itself(tmp_path: Path, same: Callable[[Path
 def test_a_link_to_the_file_is_the_file(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("text\nb\n")
     (tmp_path / "link.csv").symlink_to(tmp_path / "new.csv")
-    with pytest.raises(InputError, match="is the file to be answered"):
+    with pytest.raises(InputError, match="is the file to be predicted"):
         predict_file(Echo("text"), tmp_path / "new.csv", tmp_path / "link.csv")
 
 
-def test_a_folder_is_not_answered(tmp_path: Path) -> None:
+def test_a_folder_is_not_predicted(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder, and a file is needed here"):
         predict_file(Echo("text"), tmp_path, tmp_path / "out.csv")
 
@@ -229,7 +231,7 @@ def test_rows_that_are_read_in_part_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_a_row_that_is_not_of_the_tables_form_has_a_reason_and_no_answer(tmp_path: Path, ending: str) -> None:
-    """A comma that is not quoted, a number in place of a text: the rows around it have their answers all the same."""
+    """A comma that is not quoted, a number in place of a text: the rows around it have their predictions all the same."""
     (tmp_path / "new.csv").write_text("text,id\nb,1\nhello, you,2\nx\n\u200b,4\nb,5\n")
     echo, to = Echo("text"), tmp_path / f"out.{ending}"
     assert predict_file(echo, tmp_path / "new.csv", to)[:3] == (5, 3, 0)
@@ -265,9 +267,9 @@ class Tags(Echo):
         super().__init__("text")
         self.task = Task("tags", "multi_label", ("a|b", "c"), ("text",), "label", "f1_macro")
 
-    def answered(self, rows: Rows) -> Answered:
-        found = [Answer(self.task.classes, {"a|b": 0.9, "c": 0.8}) for _ in rows.texts[0]]
-        return Answered(found, Truncation(len(rows), 0, 9, 0), ALL_KNOWN, [])
+    def predicted(self, rows: Rows) -> Predicted:
+        found = [Prediction(self.task.classes, {"a|b": 0.9, "c": 0.8}) for _ in rows.texts[0]]
+        return Predicted(found, Truncation(len(rows), 0, 9, 0), ALL_KNOWN, [])
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])

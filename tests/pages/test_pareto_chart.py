@@ -59,7 +59,7 @@ def test_each_chart_has_a_name_tips_and_ids_of_its_own() -> None:
         assert f"accuracy against {COSTS[cost]}: no other method scores better for less than head, a&lt;b&gt;" in label
         assert source.count("<title>") == source.count('class="tip"') == len(METHODS)
     assert (
-        "<title>lora:r=8: 0.892 (accuracy), 147,456 (trained elements of the encoder)</title>" in drawings["elements"]
+        "<title>lora:r=8: 0.892 (accuracy), 147,456 (trained parameters of the encoder)</title>" in drawings["elements"]
     )
     assert "<title>head: 0.810 (accuracy), 4 KB (size of the delta)</title>" in drawings["delta_bytes"]
 

@@ -92,7 +92,7 @@ def test_single_label_page_tells_the_whole_story_in_order(tmp_path: Path) -> Non
     ]  # fmt: skip
     story = [
         "Accuracy on tickets rose from 0.224 to 0.863.",
-        "The method layer_norms trained 9,984 parameters of the body (0.044%) and 1,925 of the head in 1 min 12 s; "
+        "The method layer_norms trained 9,984 parameters of the backbone (0.044%) and 1,925 of the head in 1 min 12 s; "
         "the delta takes 43.1 KB.",
         "612 MB",
         "step 150 of 300",
@@ -381,6 +381,7 @@ def test_a_calibration_error_is_not_called_worse_than_that_of_a_head_that_knows_
     ("start", "said"),
     [
         ("a linear probe of the frozen encoder", "rose from 0.224 (a linear probe of the frozen encoder) to 0.863."),
+        ("one prediction for all rows", "reached 0.863."),
         ("one answer for all rows", "reached 0.863."),
         (None, "rose from 0.224 to 0.863."),
     ],

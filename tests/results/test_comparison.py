@@ -23,22 +23,22 @@ def of_tasks(*names: str, n_seeds: int = 3) -> Comparison:
     return summarised("bert", tasks, ["head"], list(range(n_seeds)), "head", cells)
 
 
-def test_mean_and_spread_over_seeds() -> None:
+def test_mean_and_standard_deviation_over_seeds() -> None:
     for name, variance in zip(SCORES, VARIANCES, strict=True):
         (found,) = of_tasks(name).overall
         assert found.mean == pytest.approx(sum(SCORES[name]) / 3)
-        assert found.spread == pytest.approx(variance**0.5)
+        assert found.standard_deviation == pytest.approx(variance**0.5)
         assert found.seconds == pytest.approx(1.0)
-    assert of_tasks("one", n_seeds=1).overall[0].spread is None
+    assert of_tasks("one", n_seeds=1).overall[0].standard_deviation is None
 
 
-def test_the_spread_over_tasks_is_that_of_the_mean_of_independent_scores() -> None:
+def test_the_standard_deviation_over_tasks_is_that_of_the_mean_of_independent_scores() -> None:
     (found,) = of_tasks(*SCORES).overall
     assert found.mean == pytest.approx((0.6 + 0.6 + 0.9) / 3)
-    assert found.spread == pytest.approx((0.01 + 0.07 + 0.0) ** 0.5 / 3)
+    assert found.standard_deviation == pytest.approx((0.01 + 0.07 + 0.0) ** 0.5 / 3)
     assert found.seconds == pytest.approx((1 + 11 + 21) / 3)
     assert (found.elements, found.delta_bytes) == (100, 2000)
-    assert of_tasks(*SCORES, n_seeds=1).overall[0].spread is None
+    assert of_tasks(*SCORES, n_seeds=1).overall[0].standard_deviation is None
 
 
 def test_the_same_scores_in_another_order_share_a_rank_and_the_smaller_method_goes_first() -> None:

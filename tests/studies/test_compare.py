@@ -13,14 +13,14 @@ from small import make_task
 
 import trimtab
 from trimtab.errors import InputError
-from trimtab.pages.comparison_page import answer, doubts, how_judged, markdown, write_page
+from trimtab.pages.comparison_page import conclusions, doubts, how_judged, markdown, write_page
 from trimtab.pages.pareto_chart import COSTS, MOST_NAMES, chart, drawing
 from trimtab.results.comparison import Cell, Comparison, summarised
 from trimtab.results.statistics import Difference, holm
 from trimtab.studies import cell_spec as module
 from trimtab.studies.compare import compare
 from trimtab.tasks.losses import label_tensor
-from trimtab.tasks.metrics import given_answers, scores
+from trimtab.tasks.metrics import predicted_labels, scores
 from trimtab.tasks.task import Task
 
 METHODS = [trimtab.Full(), trimtab.LayerNorms(), trimtab.Head()]
@@ -102,7 +102,7 @@ def task_named(name: str, kind: str = "single_label", metric: str = "accuracy") 
 
 
 def cell_of(task: Task, method: str, seed: int, answers: Any, elements: int = 10, **other: Any) -> Cell:
-    """A made-up cell with these answers to the validation rows, scored by the task's metric."""
+    """A made-up cell with these predictions for the validation rows, scored by the task's metric."""
     logits = torch.tensor(answers)[:, None] if task.kind == "regression" else torch.eye(3)[torch.tensor(answers)]
     found = scores(task, logits, label_tensor(task, task.validation))
     baseline = dict.fromkeys(found, 0.3)
@@ -150,7 +150,7 @@ def test_where_lower_is_better_the_lowest_error_is_best(tmp_path: Path) -> None:
     assert [s.method for s in found.best_first] == ["good", "full", "poor"]
     assert found.front("elements") == ["poor", "good"]
     assert {s.method: s.verdict for s in found.overall} == {"full": "", "good": "better", "poor": "worse"}
-    first, second, _ = answer(found)
+    first, second, _ = conclusions(found)
     assert first.startswith("good scores best: 0.0")
     assert "(mean absolute error, lower is better)" in first
     assert second.startswith("good is the smallest change that is better than full")
@@ -172,13 +172,13 @@ def test_scores_of_both_directions_are_ranked_by_task(tmp_path: Path) -> None:
     assert {s.method: s.rank for s in found.overall} == {"full": 2, "second": 3, "first": 1}
     assert [s.mean_rank for s in found.by_task["animals"]] == [None, None, None]
     assert found.front("elements") == ["first"]
-    lead = answer(found)[0]
+    lead = conclusions(found)[0]
     assert lead.startswith("first ranks best: mean rank 1.50 over 2 tasks (of ranks, not of scores")
     assert lead.endswith("full, the reference, has mean rank 2.00.")
     assert "nothing is tested over the tasks" in how_judged(found)
     assert {s.verdict for s in found.overall} == {""}
     # "first" is worse on animals, "second" too; full is the larger one.
-    assert answer(found)[1] == "Every other method is worse than full on some task, beyond chance."
+    assert conclusions(found)[1] == "Every other method is significantly worse than full on some task."
     overall = found.as_json()["overall"]
     assert [entry["mean"] for entry in overall] == [None, None, None]
     assert json.dumps(found.as_json(), allow_nan=False)
@@ -195,7 +195,7 @@ def test_errors_of_several_tasks_have_no_common_mean() -> None:
     found = summarised("bert", tasks, ["full", "good"], [0], "full", cells)
     assert found.higher_is_better is None
     assert [s.difference for s in found.overall] == [None, None]
-    assert "good is the smallest change that is worse than full on no task" in answer(found)[1]
+    assert "good is the smallest change that is not significantly worse than full on any task" in conclusions(found)[1]
 
 
 def test_a_method_that_is_refused_elsewhere_has_no_say_in_who_ranks_best() -> None:
@@ -211,13 +211,13 @@ def test_nine_rows_tell_nothing_apart() -> None:
     truth = label_tensor(task, task.validation).numpy()
     cells = [cell_of(task, "full", 0, truth), cell_of(task, "head", 0, (truth + 1) % 3)]
     found = summarised("bert", [task], ["full", "head"], [0], "full", cells)
-    assert {s.verdict for s in found.overall} == {"", "not told apart"}
+    assert {s.verdict for s in found.overall} == {"", "not significantly different"}
     assert "−1.000 (too few rows)" in markdown(found)
     assert "The 9 validation rows of few are too few" in how_judged(found)
     assert json.dumps(found.as_json(), allow_nan=False)
 
 
-def test_constant_answers_and_scores_below_the_start_are_said(tmp_path: Path) -> None:
+def test_constant_predictions_and_scores_below_the_start_are_said(tmp_path: Path) -> None:
     task = task_named("animals")
     truth = label_tensor(task, task.validation).numpy()
     cells = [
@@ -226,7 +226,7 @@ def test_constant_answers_and_scores_below_the_start_are_said(tmp_path: Path) ->
     ]  # fmt: skip
     found = summarised("bert", [task], ["full", "head", "lora"], [0], "full", cells)
     said = [
-        "head answers every row alike on animals: the score is that of a constant.",
+        "head predicts the same for every row of animals: the score is that of a constant.",
         "lora scores worse than before training on animals.",
     ]
     assert doubts(found) == said
@@ -272,21 +272,23 @@ def test_a_method_counts_where_every_seed_of_it_was_finished() -> None:
 
 
 def test_what_is_said_where_nothing_was_compared() -> None:
-    assert answer(made_up({"full": 0.9}))[1] == "Nothing else was compared to full: there is no other method."
+    assert conclusions(made_up({"full": 0.9}))[1] == "Nothing else was compared to full: there is no other method."
     whole = made_up({"full": 0.9, "close": 0.89})
     cells = [replace(cell, refused="no peft") if cell.method == "close" else cell for cell in whole.cells]
     found = summarised("bert", whole.tasks, whole.methods, whole.seeds, "full", cells)
-    assert answer(found)[1] == "Nothing else was compared to full: the other methods were refused."
-    assert "worse beyond chance" in answer(made_up({"full": 0.9, "poor": 0.3}))[1]
+    assert conclusions(found)[1] == "Nothing else was compared to full: the other methods were refused."
+    assert "every one is significantly worse" in conclusions(made_up({"full": 0.9, "poor": 0.3}))[1]
 
 
 def test_a_reference_that_is_itself_the_smallest_is_said_to_be() -> None:
     def second_line(rates: dict[str, float], reference: str) -> str:
         whole = made_up(rates)
-        return answer(summarised("bert", whole.tasks, whole.methods, whole.seeds, reference, whole.cells))[1]
+        return conclusions(summarised("bert", whole.tasks, whole.methods, whole.seeds, reference, whole.cells))[1]
 
     line = second_line({"full": 0.9, "norms": 0.89, "head": 0.89}, "head")
-    assert line.startswith("head itself is the smallest of the changes that are not worse beyond chance: 100 elements")
+    assert line.startswith(
+        "head itself is the smallest of the changes that are not significantly worse: 100 parameters"
+    )
     assert "better" not in line
     assert second_line({"full": 0.99, "head": 0.6}, "head").endswith("but better than it: full.")
     assert second_line({"full": 0.9, "norms": 0.89, "head": 0.3}, "norms").startswith("norms itself is the smallest")
@@ -313,15 +315,15 @@ def test_summaries_and_the_three_lines() -> None:
     ranks = {s.method: s.rank for s in found.overall}
     assert ranks == {"full": 1, "close": 2, "poor": 3}
     verdicts = {s.method: s.verdict for s in found.overall}
-    assert verdicts == {"full": "", "close": "not told apart", "poor": "worse"}
+    assert verdicts == {"full": "", "close": "not significantly different", "poor": "worse"}
     close = found.by_task["animals 0"][1]
     by_seed = [c.score for c in found.cells if c.method == "close" and c.task == "animals 0"]
     assert close.mean == pytest.approx(np.mean(by_seed))
-    assert close.spread == pytest.approx(np.std(by_seed, ddof=1))
+    assert close.standard_deviation == pytest.approx(np.std(by_seed, ddof=1))
     assert found.front("elements") == ["poor", "close", "full"]
-    first, second, third = answer(found)
+    first, second, third = conclusions(found)
     assert first.startswith("full scores best")
-    assert second.startswith("close is the smallest change that cannot be told apart from full")
+    assert second.startswith("close is the smallest change that is not significantly different from full")
     assert third.startswith("poor is quickest")
     # three methods, two tasks and the mean over them: two differences each
     assert sum(s.p is not None for each in [*found.by_task.values(), found.overall] for s in each) == 6
@@ -330,7 +332,7 @@ def test_summaries_and_the_three_lines() -> None:
 def test_page_and_markdown(tmp_path: Path) -> None:
     found = made_up({"full": 0.9, "<b>odd|name</b>": 0.89})
     page = write_page(found, tmp_path / "page.html").read_text()
-    assert answer(found)[1].replace("<b>", "&lt;b&gt;").replace("</b>", "&lt;/b&gt;") in page
+    assert conclusions(found)[1].replace("<b>", "&lt;b&gt;").replace("</b>", "&lt;/b&gt;") in page
     assert "<b>odd" not in page
     assert page.count("<svg") == 3
     assert 'src="http' not in page
@@ -392,9 +394,9 @@ def test_long_names_of_methods_may_break_at_commas(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e6])
-def test_answers_are_kept_in_the_unit_of_the_labels(unit: float) -> None:
+def test_predictions_are_kept_in_the_unit_of_the_labels(unit: float) -> None:
     values = unit * torch.tensor([[0.123456789], [-1.0], [2.5]])
-    found = given_answers(make_task("regression"), values)
+    found = predicted_labels(make_task("regression"), values)
     assert np.array_equal(found.astype(np.float32), values[:, 0].numpy())
 
 

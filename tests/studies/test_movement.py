@@ -98,8 +98,8 @@ def test_elements_without_information_are_no_foresight(capsys: pytest.CaptureFix
     assert all(abs(r) < 0.05 for r in seen["by_kind"].values())
     foreseen_table(seen)
     printed = capsys.readouterr().out
-    assert "over 8,000 elements" in printed
-    assert "6,000 more elements were left out" in printed
+    assert "over 8,000 parameters" in printed
+    assert "6,000 more parameters were left out" in printed
     assert "embedding" in printed
 
 

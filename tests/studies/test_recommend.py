@@ -193,7 +193,7 @@ def test_the_best_three_of_all_candidates_are_tried_again(encoder: Any) -> None:
     assert (found.method, found.runner_up) == (LayerNorms(), LastLayers(1))
     assert found.reasons[0] == (
         "layer_norms scored best, accuracy 0.900 over 3 seeds on 30 rows after training on 60; the runner-up is "
-        "last_layers:k=1 with 0.833 (not told apart), and the head alone has 0.367."
+        "last_layers:k=1 with 0.833 (not significantly different), and the head alone has 0.367."
     )
 
 
@@ -203,7 +203,7 @@ def test_a_runner_up_that_is_far_behind_is_said_to_be(encoder: Any, monkeypatch:
         module, "candidates", lambda *_: [Candidate(method, 10, 0) for method in (Head(), LayerNorms())]
     )
     found = recommend(encoder, make_task(n_train=90), "300", rows=60, seeds=2, epochs=1)
-    assert "; the runner-up is head with 0.367 (worse beyond chance)." in found.reasons[0]
+    assert "; the runner-up is head with 0.367 (significantly worse)." in found.reasons[0]
 
 
 def test_where_information_is_by_hand() -> None:
@@ -216,9 +216,9 @@ def test_where_information_is_by_hand() -> None:
     info = Fisher(tensors, Selection(parts, dict.fromkeys(parts)), "empirical", np.arange(1200), 0.9)
     # 12 of 40 in the norms; 8 and 8 in the most informative two. The head has no part in either.
     assert where_information_is(info, 0) == (
-        "On 1,200 rows, LayerNorms hold 30% of the encoder's Fisher information (empirical) in 20% of its elements."
+        "On 1,200 rows, LayerNorms hold 30% of the encoder's Fisher information (empirical) in 20% of its parameters."
     )
-    assert where_information_is(info, 2).endswith(", and the 2 most informative elements of all hold 40%.")
+    assert where_information_is(info, 2).endswith(", and the 2 most informative parameters of all hold 40%.")
 
 
 def test_what_a_choice_takes_is_not_multiplied_by_the_rows(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from small import make_task
 from trimtab.results.checkpoint import Progress
 from trimtab.training.diagnostics import plain_notes
 
-TASK, VARIED, LABELS = make_task(), torch.eye(3), torch.arange(3)  # answers and labels of every class
+TASK, VARIED, LABELS = make_task(), torch.eye(3), torch.arange(3)  # outputs and labels of every class
 
 
 def progress(rows, best_step):
@@ -55,18 +55,18 @@ def test_scores_that_fell_below_the_start(after: list[float], said: bool) -> Non
     assert any("worse than it was before" in note for note in plain_notes(state, None, TASK, VARIED, LABELS, 2)) == said
 
 
-def test_one_answer_to_everything_is_said() -> None:
+def test_one_prediction_for_everything_is_said() -> None:
     state = progress([(0.6, 0.5, 0.6), (0.4, 0.45, 0.605)], best_step=20)
     constant = torch.tensor([[0.1, 0.9, 0.2], [0.0, 3.0, 1.0]])
     (note,) = plain_notes(state, None, TASK, constant, torch.tensor([0, 1]), 20)
     assert note.startswith(
-        f"Every validation row is answered {TASK.classes[1]!r}, so the scores are those of a constant"
+        f"The prediction for every validation row is {TASK.classes[1]!r}, so the scores are those of a constant"
     )
     assert plain_notes(state, None, TASK, constant, torch.tensor([1, 1]), 20) == [], "rows of one class tell nothing"
 
 
 @pytest.mark.parametrize(
-    ("kind", "logits", "labels", "answer"),
+    ("kind", "logits", "labels", "prediction"),
     [
         ("regression", [[2.5], [2.5]], [0.0, 1.0], "2.500"),
         ("multi_label", [[-1.0, -2.0, -3.0], [-2.0, -1.0, -5.0]], [[0, 0, 1], [1, 0, 0]], "no class"),
@@ -76,16 +76,16 @@ def test_one_answer_to_everything_is_said() -> None:
         ("multi_label", [[1.0, -2.0, 3.0], [2.0, -1.0, 5.0]], [[0, 0, 1], [0, 0, 1]], None),
     ],
 )
-def test_one_answer_to_everything_is_said_of_every_kind(
-    kind: str, logits: list, labels: list, answer: str | None
+def test_one_prediction_for_everything_is_said_of_every_kind(
+    kind: str, logits: list, labels: list, prediction: str | None
 ) -> None:
     state = progress([(0.6, 0.5, 0.6), (0.4, 0.45, 0.605)], best_step=20)
     task = replace(make_task(kind), metric="accuracy")
     notes = plain_notes(state, None, task, torch.tensor(logits), torch.tensor(labels, dtype=torch.float32), 20)
-    if answer is None:
+    if prediction is None:
         assert notes == []
     else:
-        assert notes[0].startswith(f"Every validation row is answered {answer}, so")
+        assert notes[0].startswith(f"The prediction for every validation row is {prediction}, so")
 
 
 def test_a_probe_that_no_step_beat_is_no_failure_of_training() -> None:

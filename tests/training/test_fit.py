@@ -588,7 +588,7 @@ def test_a_regression_whose_labels_are_all_equal_is_fitted(encoder):
     task = make_task("regression", n_train=16, n_validation=8)
     constant = {name: dataclasses.replace(rows, labels=[0.1] * len(rows)) for name, rows in task.splits.items()}
     task = dataclasses.replace(task, splits=constant, metric="mean_absolute_error")
-    assert (task.centre, task.spread) == (pytest.approx(0.1), 1.0)
+    assert (task.centre, task.standard_deviation) == (pytest.approx(0.1), 1.0)
     assert fit(encoder, task, LayerNorms(), epochs=2).scores["mean_absolute_error"] < 1
 
 

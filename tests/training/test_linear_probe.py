@@ -206,7 +206,7 @@ def test_the_rate_of_the_last_map_goes_with_what_its_features_reach(encoder) -> 
     bench = set_up(encoder, task, LayerNorms(), Settings(head="linear"))
     assert bench.start is not None
     factors = {group["factor"] for group in bench.optimizer._adamw.param_groups}
-    assert any(f == pytest.approx(task.spread * 100 / bench.start.reach) for f in factors)
+    assert any(f == pytest.approx(task.standard_deviation * 100 / bench.start.reach) for f in factors)
 
 
 def test_a_solved_head_can_be_killed_and_begun_again(encoder, tmp_path) -> None:

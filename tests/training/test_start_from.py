@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_refused_in_words(encoder, encoder_of):
     refused = [
         ((encoder, larger(), "biases"), {}, r"trained by layer_norms, and not by biases"),
         ((encoder_of("roberta"), larger(), None), {}, "this delta belongs to"),
-        ((encoder, larger("multi_label"), None), {}, "answers a single_label task, and task 'animals' is multi_label"),
+        ((encoder, larger("multi_label"), None), {}, "is of a single_label task, and task 'animals' is multi_label"),
         ((encoder, make_task(pairs=True), None), {}, r"reads 1 text\(s\) per row"),
         ((encoder, dataclasses.replace(larger(), classes=("a", "b", "c")), None), {}, "has none of them but 'a', 'b', 'c'"),
         ((encoder, larger(), None), {"head": "cls" if first.delta.head != "cls" else "linear"}, "which a run that starts"),

@@ -178,7 +178,7 @@ def test_a_delta_that_answers_otherwise_is_not_kept(encoder, tmp_path, monkeypat
 def test_what_chooses_nothing_is_refused(encoder):
     class Nothing:
         def attach(self, model, batches=(), loss=None):
-            return Head().attach(model).body
+            return Head().attach(model).backbone
 
     with pytest.raises(InputError, match="chose nothing to train"):
         fit(encoder, make_task(n_train=16, n_validation=4), Nothing(), epochs=1)

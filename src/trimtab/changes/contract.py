@@ -18,7 +18,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Defaults(NamedTuple):
     """How a method is best trained where the user does not say; for ours, what benchmarks/rates/run.py found."""
 
-    lr: float = 1e-4  # peak learning rate of the body
+    lr: float = 1e-4  # peak learning rate of the backbone
     head_lr: float = 1e-2  # peak learning rate of the head
     epochs: int = 5  # more where there are few rows
     width: int | None = None  # of the encoder that `lr` is for; for others it goes with 1 / width, see `for_width`

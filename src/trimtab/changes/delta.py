@@ -78,7 +78,7 @@ class Delta:
         base["transformers"] = version("transformers")  # which decides what parameters are called
         return cls(
             base, dict(task), method_text(method), head, max_length, values, positions, additions.made,
-            selection.body.count, selection.head.count, dict(notes or {}), pairs,
+            selection.backbone.count, selection.head.count, dict(notes or {}), pairs,
         )  # fmt: skip
 
     def attach(self, encoder: Encoder) -> Any:
@@ -164,7 +164,7 @@ class Delta:
 
     @property
     def sha256(self) -> str:
-        """Of the description, names, shapes and bytes: a flipped bit or a lost tensor is found at loading, not in the answers."""
+        """Of the description, names, shapes and bytes: a flipped bit or a lost tensor is found at loading, not by using it."""
         return _hash(self._described(), self._tensors())
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -178,7 +178,7 @@ class Delta:
         return "" if then in (None, now) else f": its names are those of transformers {then}, and this is {now}"
 
     def check_base(self, encoder: Encoder) -> None:
-        """Raises InputError unless `encoder` is the one that the delta was trained on, and would answer as it did."""
+        """Raises InputError unless `encoder` is the one that the delta was trained on, and would predict as it did."""
         # Weights first: with others, a difference in the rest says nothing more.
         if encoder.sha256 != self.base["sha256"]:
             raise InputError(

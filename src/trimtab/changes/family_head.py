@@ -2,7 +2,7 @@
 
 Such a head is a dense map, an activation and a last map. The dense map is made to hand its input through, where the activation
 is (nearly) a straight line: tanh close to 0, ReLU and GELU far above it. What its last map is to undo of that is known. Whether
-a family's head is of this kind is not looked up: it is tried, and the answers are compared.
+a family's head is of this kind is not looked up: it is tried, and the predictions are compared.
 """
 
 # Shapes: B texts, C outputs, H width.
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 def in_family_head(model: LinearHead, encoder: Encoder, outputs: HeadShape) -> Any | None:
-    """The family's own model with the weights of `model`, which reads one text a row at its first token, and the same answers.
+    """The family's own model with the weights of `model`, which reads one text a row at its first token; it predicts the same.
 
     None where the family's head has no place for such a map.
     """
@@ -52,8 +52,8 @@ def in_family_head(model: LinearHead, encoder: Encoder, outputs: HeadShape) -> A
     expected = probe_logits(model)
     for scale, shift in _straight(float(probe_vectors(model).abs().max())):
         _write(dense, found[1], model.classifier, scale, shift)
-        answered = probe_logits(own)
-        if bool(torch.isfinite(answered).all()) and float((answered - expected).abs().max()) <= _TOLERANCE * max(
+        logits = probe_logits(own)
+        if bool(torch.isfinite(logits).all()) and float((logits - expected).abs().max()) <= _TOLERANCE * max(
             1.0, float(expected.abs().max())
         ):
             return own
@@ -80,7 +80,7 @@ def _dense_map(own: Any, ours: Any) -> nn.Linear | None:
 
 @torch.no_grad()
 def _write(dense: nn.Linear, last: nn.Linear, wanted: nn.Linear, scale: float, shift: float) -> None:
-    """Makes `dense` answer scale * x + shift, and `last` what `wanted` makes of x, given that."""
+    """Makes `dense` give scale * x + shift, and `last` what `wanted` makes of x, given that."""
     dense.weight.copy_(scale * torch.eye(len(dense.weight)))
     dense.bias.fill_(shift)
     weight: Tensor = wanted.weight.double() / scale

@@ -1,4 +1,4 @@
-"""The diagonal Fisher information: how much a task's answers depend on each element of an encoder.
+"""The diagonal Fisher information: how much a task's predictions depend on each parameter of an encoder.
 
 F(e) is the mean over rows of E_y [(d loss(y) / d e)^2], where the loss of a row is read as the negative logarithm of a
 likelihood: cross-entropy (single_label), binary cross-entropy averaged over the C classes (multi_label), and (f - y)^2, which
@@ -7,7 +7,7 @@ smoothing: information is a property of the model and the task's labels, and not
 differ in y:
 
 - empirical: the label of the row (what FISH, arXiv 2111.09839, and arXiv 2403.20284 measure);
-- sampled: one label drawn from the model's own answer, so that its mean is the exact one;
+- sampled: one label drawn from the model's own prediction, so that its mean is the exact one;
 - exact: the expectation over all labels, which takes C - 1 backward passes (C for multi_label, 1 for regression).
 
 See Kunstner et al. 2019 (arXiv 1905.12558) for why the empirical one is not the others.
@@ -81,12 +81,14 @@ class Fisher:
         return self.estimator + (", given the head" if self.notes.get("given") == "head" else "")
 
     def top(self, share: float | None = None, count: int | None = None) -> Selection:
-        """The most informative elements of the body, by `share` or `count` of those measured there.
+        """The most informative elements of the backbone, by `share` or `count` of those measured there.
 
         Raises InputError for a share or count that does not fit.
         """
-        body = self.within.body
-        return body.highest(body.values_of(self.values), wanted_count("fisher_top", body.count, count, share))
+        backbone = self.within.backbone
+        return backbone.highest(
+            backbone.values_of(self.values), wanted_count("fisher_top", backbone.count, count, share)
+        )
 
     def sums(self) -> dict[str, tuple[float, int]]:
         """Of each measured parameter: the sum of its information and how many elements were measured."""
@@ -98,16 +100,16 @@ class Fisher:
         return found
 
     def part_of(self, chosen: Selection) -> float:
-        """The part of the body's information that the chosen elements of the body hold, from 0 to 1."""
+        """The part of the backbone's information that its chosen elements hold, from 0 to 1."""
         total = sum(value for name, (value, _) in self.sums().items() if not self.parts[name].is_head)
         held = 0.0
-        for name, at in (chosen.body & self.within).elements.items():
+        for name, at in (chosen.backbone & self.within).elements.items():
             values = self.values[name].flatten().double()
             held += float(values.sum() if at is None else values[torch.from_numpy(at)].sum())
         return held / total if total else 0.0
 
     def by(self, key: Literal["kind", "layer"]) -> dict[Any, dict[str, float]]:
-        """kind or layer -> sum, mean per element, share of the body's sum, and elements; the head's share is not counted."""
+        """kind or layer -> sum, mean per parameter, share of the backbone's sum, and count; the head's share is not counted."""
         sums = self.sums()
         total = sum(value for name, (value, _) in sums.items() if not self.parts[name].is_head) or 1.0
         found: dict[Any, dict[str, float]] = {}
@@ -185,7 +187,7 @@ class Meter:
     def __init__(self, model: ModelWithHead, within: Selection, kind: str, estimator: str, seed: int):
         check_estimator(estimator)
         if not within:
-            raise InputError("there is nothing to measure: no element of the encoder was chosen")
+            raise InputError("there is nothing to measure: no parameter of the encoder was chosen")
         self._model, self._within, self._kind, self._estimator = model, within, kind, estimator
         self._prepared: PreparedModel | None = None  # within `measuring`
         # Texts go to two groups by turns: how far these agree is the stability of the ranking.
@@ -226,11 +228,11 @@ class Meter:
         logits = texts.logits()
         # Of those in `rest` the hooks see nothing; they are asked one text at a time.
         if not logits.requires_grad and not rest:
-            raise InputError("none of these elements lies on the way from a text to its answer")
+            raise InputError("none of these parameters lies on the way from a text to its prediction")
         labels = batch.labels
         found = factors(logits.detach().cpu(), labels, self._kind, self._estimator, self._generator).to(logits.device)
         if not bool(torch.isfinite(found).all()):
-            raise InputError("the model's answers are not numbers (NaN), so there is no gradient to measure")
+            raise InputError("the model's predictions are not numbers (NaN), so there is no gradient to measure")
         # The squares of all K passes add up in the sums.
         for k, factor in enumerate(found if logits.requires_grad else ()):
             logits.backward(factor, retain_graph=k + 1 < len(found))
@@ -246,7 +248,7 @@ class Meter:
         bad = [name for name, value in values.items() if not bool(torch.isfinite(value).all())]
         if bad:
             raise InputError(f"the gradient of {bad[0]} is not a number (NaN) for some text: is the encoder damaged?")
-        stability = stability_of(self._within.body, halves)
+        stability = stability_of(self._within.backbone, halves)
         rows = np.arange(self.count) if rows is None else rows
         return Fisher(values, self._within, self._estimator, rows, stability, dict(notes or {}))
 
@@ -290,14 +292,14 @@ def factors(
     if estimator == "empirical" and labels is None:
         raise InputError("the empirical Fisher information needs labels: use sampled or exact, or a task that has them")
     if kind == "regression":
-        answers = logits[:, 0]
+        predictions = logits[:, 0]
         if estimator == "empirical":
             assert labels is not None
-            return (2 * (answers - labels))[None, :, None]
+            return (2 * (predictions - labels))[None, :, None]
         # With y of variance 1/2 around f, the derivative 2 (f - y) has variance 2.
         if estimator == "sampled":
-            return 2**0.5 * torch.randn(1, len(answers), 1, generator=generator)
-        return torch.full((1, len(answers), 1), 2**0.5)
+            return 2**0.5 * torch.randn(1, len(predictions), 1, generator=generator)
+        return torch.full((1, len(predictions), 1), 2**0.5)
     if kind == "multi_label":
         p = torch.sigmoid(logits)
         # The classes are independent, of variance p (1 - p) each: one pass per class.
@@ -330,19 +332,19 @@ def _cholesky_columns(p: Tensor) -> Tensor:
 
 
 def mean_of(infos: Sequence[Fisher]) -> Fisher:
-    """The mean of several tasks' information over one body, each divided by its own sum over the body first.
+    """The mean of several tasks' information over one backbone, each divided by its own sum over the backbone first.
 
     The scale of a task's information is that of its loss (how unsure the model is, how many classes there are), and says
     nothing about which elements matter; after the division every task has one vote. Heads are left out: they are
     different parameters. Raises InputError for information about different elements or encoders, of different estimators, or
     of which only some is given the head.
     """
-    first = infos[0].within.body
+    first = infos[0].within.backbone
     for info in infos[1:]:
         # By name and position: parts may differ, because they hold the head of each task.
         encoders = {each.notes.get("encoder_sha256") for each in (infos[0], info)}
-        if len(encoders) > 1 or not info.within.body.same_elements(first):
-            raise InputError("these measurements are of different elements or encoders, so they have no mean")
+        if len(encoders) > 1 or not info.within.backbone.same_elements(first):
+            raise InputError("these measurements are of different parameters or encoders, so they have no mean")
         if info.estimator != infos[0].estimator:
             raise InputError(
                 f"these measurements are of different estimators ({infos[0].estimator} and {info.estimator}), so they have no "
@@ -361,13 +363,13 @@ def mean_of(infos: Sequence[Fisher]) -> Fisher:
     return Fisher(values, first, infos[0].estimator, np.empty(0, np.int64), stability, notes)
 
 
-def stability_of(body: Selection, halves: Mapping[str, Tensor]) -> float:
-    """The rank correlation between the information of both halves of the texts (name -> (2, ...)), over elements of `body`.
+def stability_of(backbone: Selection, halves: Mapping[str, Tensor]) -> float:
+    """The rank correlation between the information of both halves of the texts (name -> (2, ...)), over elements of `backbone`.
 
     Only of elements with information in either half: those without any (the embeddings of words that do not occur, which can be
     half of an encoder) are tied in both, and would make any ranking look stable. NaN where there is nothing to rank.
     """
-    a, b = (body.values_of({name: sums[half] for name, sums in halves.items()}) for half in (0, 1))
+    a, b = (backbone.values_of({name: sums[half] for name, sums in halves.items()}) for half in (0, 1))
     informed = np.flatnonzero((a > 0) | (b > 0))
     if len(informed) > _RANKED:
         informed = np.random.default_rng(0).choice(informed, _RANKED, replace=False)

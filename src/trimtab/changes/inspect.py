@@ -30,7 +30,7 @@ SHOWN: tuple[Method, ...] = (
 
 @dataclass(frozen=True)
 class Inspection:
-    """Element counts by layer and kind, and by method; the head is that of a task with two classes."""
+    """Parameter counts by layer and kind, and by method; the head is that of a task with two classes."""
 
     layers: list[str]  # "embeddings", "0", "1", ..., "after"
     kinds: list[str]  # those that the encoder has, in the order of KINDS
@@ -52,14 +52,14 @@ def inspect(encoder: Encoder | str | Path, head: str = AUTO) -> Inspection:
 
 
 def _chosen(encoder: Encoder, method: Method, head: str) -> dict[str, Any]:
-    """What `method` would train: elements of body and head, and the body's share; or why this encoder refuses it."""
+    """What `method` would train: parameters of backbone and head, and the backbone's share; or why this encoder refuses it."""
     # A model for each, since a method may add modules to it.
     model = encoder.with_head(TWO_CLASSES, head=head)
     # Of the model and not of the selection, since a fit trains the head with every method.
     heads = sum(part.count for part in parts_of(model).values() if part.is_head)
-    # A refusal is an answer too: ModernBERT has no biases, ALBERT no last layers.
+    # A refusal is a result too: ModernBERT has no biases, ALBERT no last layers.
     try:
         selection, _ = add_and_select(method, model)
     except InputError as error:
         return {"refused": str(error)}
-    return {"body": selection.body.count, "head": heads, "share": selection.share}
+    return {"body": selection.backbone.count, "head": heads, "share": selection.share}

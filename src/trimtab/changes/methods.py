@@ -60,7 +60,7 @@ class LastLayers(Choosing):
 
 @dataclass(frozen=True)
 class Biases(Choosing):
-    """Bias vectors (BitFit, arXiv 2106.10199): all of the body's, or those of the kinds in `which`, joined by "+"."""
+    """Bias vectors (BitFit, arXiv 2106.10199): all of the backbone's, or those of the kinds in `which`, joined by "+"."""
 
     which: str = "all"
     defaults: ClassVar[Defaults] = Defaults(lr=3e-3, head_lr=1e-2, count=26_112)

@@ -122,7 +122,7 @@ class PerExampleGradients:
         self._texts = None
 
     def _hook(self, watched: Watched) -> Any:
-        """A forward hook that keeps what the module is given, until the gradient of its answer arrives."""
+        """A forward hook that keeps what the module is given, until the gradient of its output arrives."""
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> Tensor | None:
             if self._texts is None or watched not in self._watched:
@@ -146,7 +146,7 @@ class PerExampleGradients:
         return hook
 
     def _arrived(self, watched: Watched, call: _Call, gradient: Tensor) -> None:
-        """Notes the gradient of a call's answer; of several calls, `end` takes all together."""
+        """Notes the gradient of a call's output; of several calls, `end` takes all together."""
         call.gradient = gradient.detach().flatten(0, -2)
         if len(watched.calls) == 1:
             self._finish(watched, [call])

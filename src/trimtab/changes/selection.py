@@ -61,12 +61,12 @@ class Selection:
 
     @property
     def share(self) -> float:
-        """The chosen share of the body's elements, from 0 to 1."""
+        """The chosen share of the backbone's elements, from 0 to 1."""
         total = sum(part.count for part in self.parts.values() if not part.is_head)
-        return self.body.count / total if total else 0.0
+        return self.backbone.count / total if total else 0.0
 
     @property
-    def body(self) -> Selection:
+    def backbone(self) -> Selection:
         """What is chosen outside the head."""
         return self._restricted(lambda part: not part.is_head)
 
@@ -104,7 +104,7 @@ class Selection:
 
     def values_of(self, values: Mapping[str, torch.Tensor]) -> np.ndarray:
         """(E,): `values` (parameter name -> a number for each of its elements) at the E chosen ones, in the order of `taken`."""
-        # An empty selection has an empty answer.
+        # An empty selection has an empty result.
         picked = [np.empty(0, np.float32)]
         for name, at in self.elements.items():
             flat = values[name].detach().flatten().cpu().numpy()
@@ -131,8 +131,8 @@ class Selection:
         whole = [name for name, at in self.elements.items() if at is None]
         # `counts` tell another encoder; `chosen` and `in_vectors` are for the defaults of a method without a model.
         described = {
-            "whole": whole, "counts": {name: self.parts[name].count for name in self.elements}, "chosen": self.body.count,
-            "in_vectors": all(self.parts[name].is_vector for name in self.body.elements),
+            "whole": whole, "counts": {name: self.parts[name].count for name in self.elements}, "chosen": self.backbone.count,
+            "in_vectors": all(self.parts[name].is_vector for name in self.backbone.elements),
         }  # fmt: skip
         write_tensors(Path(path), positions, {"selection": json.dumps(described)})
 
@@ -189,7 +189,7 @@ class Selection:
         return bool(self.elements)
 
     def __repr__(self) -> str:
-        return f"Selection({self.body.count:,} body + {self.head.count:,} head elements in {len(self.elements)} parameters)"
+        return f"Selection({self.backbone.count:,} backbone + {self.head.count:,} head elements in {len(self.elements)} tensors)"
 
     def _restricted(self, wanted: Callable[[Part], bool]) -> Selection:
         """What is chosen in the parameters whose Part is wanted."""
@@ -209,8 +209,8 @@ class Selection:
 
 
 def described_in(path: str | Path) -> dict[str, Any]:
-    """What a saved selection says of itself: "counts" of its parameters, how many elements of the body are "chosen", and whether
-    they all lie "in_vectors"; raises InputError for another file.
+    """What a saved selection says of itself: "counts" of its parameters, how many elements of the backbone are "chosen", and
+    whether they all lie "in_vectors"; raises InputError for another file.
     """
     try:
         with open_tensors(path) as file:
@@ -242,10 +242,10 @@ def wanted_count(name: str, available: int, count: int | None, share: float | No
     if (count is None) == (share is None):
         raise InputError(f"{name} needs either count= or share=, and not both")
     if not available:
-        raise InputError(f"{name} has nothing to choose from: `within` names no element of the encoder")
+        raise InputError(f"{name} has nothing to choose from: `within` names no parameter of the encoder")
     check_size(name, count, share)
     if count is not None and count > available:
-        raise InputError(f"{name}:count={count} must be from 1 to the {available} elements there are to choose from")
+        raise InputError(f"{name}:count={count} must be from 1 to the {available} parameters there are to choose from")
     # At least one, however small the share: an empty selection trains nothing.
     return count if count is not None else max(1, round(available * share))  # type: ignore[operator]
 

@@ -23,7 +23,7 @@ from .selection import Selection, wanted_count
 
 @dataclass(frozen=True)
 class Top(Choosing):
-    """The elements of the body with the highest score, by `share` or `count` of those that `within` selects.
+    """The elements of the backbone with the highest score, by `share` or `count` of those that `within` selects.
 
     Where no `within` is given it is the score's own, or else all in the encoder's layers: the embedding tables are left out,
     because the rows of words that a task never uses cannot move.
@@ -81,7 +81,7 @@ class Top(Choosing):
                 parts_of(model),
                 lambda name, part: part.layer > EMBEDDINGS and not part.is_head and name not in trial.added,
             )
-        within = adapted(self.within).select(model, trial).body
+        within = adapted(self.within).select(model, trial).backbone
         return within - Selection.where(within.parts, lambda name, part: name in trial.added)
 
 

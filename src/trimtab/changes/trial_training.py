@@ -54,7 +54,7 @@ def train_briefly(
         optimizer.step()
 
     try:
-        # No dropout: a measurement should not depend on its noise.
+        # No dropout: a measurement should not depend on its masks.
         model.eval()
         with prepare(model, compute) as prepared:
             # From the first batch again, where there are fewer than steps.

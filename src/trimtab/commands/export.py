@@ -24,6 +24,6 @@ def export(
     # What is wrong with `to`, the run or `out` is told there before torch is imported.
     folder = export_run(run, to, out, encoder)
     say(f"written to {folder}")
-    if line := Task.from_description(header_of(run)["task"]).answering.line():
-        say(f"{line} The folder does not know of it: apply it to the probabilities of its answers")
+    if line := Task.from_description(header_of(run)["task"]).decision_rule.line():
+        say(f"{line} The folder does not know of it: apply it to the probabilities that it predicts")
     print_json({"out": str(folder)}, as_json)

@@ -1,4 +1,4 @@
-"""Subcommand fisher: how much a task depends on each element of an encoder, before any training."""
+"""Subcommand fisher: how much a task depends on each parameter of an encoder, before any training."""
 
 import shlex
 from pathlib import Path
@@ -21,7 +21,7 @@ def fisher(
     reading: ReadingOptions = NOTHING,
     # What is measured, and how.
     within: Annotated[
-        str, typer.Option(help="The elements to measure, as a method; full is all of them.")
+        str, typer.Option(help="The parameters to measure, as a method; full is all of them.")
     ] = "layer_norms",
     estimator: Annotated[str, typer.Option(help="empirical, sampled or exact.")] = "empirical",
     examples: Annotated[int, typer.Option(help="Training rows to measure on.")] = 1024,
@@ -31,17 +31,18 @@ def fisher(
     compute: Annotated[str, typer.Option(help="float32, or auto: faster, and right to about 1%.")] = "float32",
     # Several tasks, and what is kept of the outcome.
     is_global: Annotated[bool, typer.Option("--global", help="Average over tasks, each with one vote.")] = False,
-    share: Annotated[float | None, typer.Option(help="Of the elements, for --save-selection.")] = None,
-    count: Annotated[int | None, typer.Option(help="Of elements, for --save-selection.")] = None,
+    share: Annotated[float | None, typer.Option(help="Share of the parameters, for --save-selection.")] = None,
+    count: Annotated[int | None, typer.Option(help="Number of parameters, for --save-selection.")] = None,
     save_selection: Annotated[
-        Path | None, typer.Option(help="Where to write the top elements; fit takes them as selection:file=PATH.")
+        Path | None,
+        typer.Option(help="Where to write the most informative parameters; fit takes them as selection:file=PATH."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Default: runs/TASK-fisher.safetensors, the heat map beside it.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure how much a task's answers depend on each element of an encoder."""
+    """Measure how much a task's predictions depend on each parameter of an encoder."""
     from ..changes.choices import check_estimator, check_names
     from ..encoders.places import find_place
     from ..files import check_writable
@@ -81,7 +82,7 @@ def fisher(
     method, loaded, infos = parse_method(within), load(place), []
     share_machine()
     say(*limit_note(loaded, max_length))
-    # One after another: what is kept of each is one number per element, not its model. All are measured alike: only then can
+    # One after another: what is kept of each is one number per parameter, not its model. All are measured alike: only then can
     # they be averaged.
     for task in read_tasks:
         say(*cost_note(estimator, task.kind, len(task.classes), min(examples, len(task.train))))
@@ -99,22 +100,22 @@ def fisher(
     found.save(out)
     # The file is there before the picture is drawn: it is what took the time.
     heading = f"Fisher information ({found.measure}): {title} on {encoder}"
-    # The mean and not the sum: kinds differ a thousandfold in how many elements they have.
-    draw_heat_map(*means_by_place(found.parts, found.sums()), heading, "mean per element", plot)
+    # The mean and not the sum: kinds differ a thousandfold in how many parameters they have.
+    draw_heat_map(*means_by_place(found.parts, found.sums()), heading, "mean per parameter", plot)
     say(f"written to {out}; heat map: {plot}")
     # `rows` counts training rows and `stability` is a rank correlation, each with one number per task.
-    answer = {
+    result = {
         "tasks": tasks, "estimator": estimator, "rows": [len(info.rows) for info in infos],
         "stability": [info.stability for info in infos], "by_kind": found.by("kind"), "by_layer": found.by("layer"),
         "out": str(out), "plot": str(plot),
     }  # fmt: skip
     if save_selection is not None:
-        answer |= _saved(found.top(share, count), save_selection)
-    print_json(answer, as_json)
+        result |= _saved(found.top(share, count), save_selection)
+    print_json(result, as_json)
 
 
 def _check_averaging(tasks: list[str], is_global: bool) -> None:
-    """Raises InputError unless a mean over tasks is asked for: several tasks could as well mean one answer for each."""
+    """Raises InputError unless a mean over tasks is asked for: several tasks could as well mean one result for each."""
     if (len(tasks) > 1) != is_global:
         raise InputError("--global averages over two tasks or more, and several tasks need --global")
 
@@ -124,7 +125,7 @@ def _check_kept(save_selection: Path | None, share: float | None, count: int | N
     from ..changes.choices import check_size
 
     if save_selection is not None and (share is None) == (count is None):
-        raise InputError("--save-selection needs --share or --count, to know how many elements to keep")
+        raise InputError("--save-selection needs --share or --count, to know how many parameters to keep")
     if save_selection is None and (share is not None or count is not None):
         raise InputError("--share and --count say how much --save-selection keeps: name a file with it")
     check_size("fisher", count, share)  # before hours of measuring
@@ -162,6 +163,6 @@ def _saved(chosen: "Selection", path: Path) -> dict[str, Any]:
     """What --json adds about the selection, now written to `path`; raises InputError where that cannot be written."""
     chosen.save(path)
     say(
-        f"{chosen.count:,} elements written to {path}: fit takes them as --method {shlex.quote(f'selection:file={path}')}"
+        f"{chosen.count:,} parameters written to {path}: fit takes them as --method {shlex.quote(f'selection:file={path}')}"
     )
     return {"selection": str(path), "selected": chosen.count}

@@ -37,7 +37,7 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Train what a method chooses, keep the best, write a run folder with a report."""
-    # All options by name, before anything else is local. Imports wait until here, so that --help answers at once.
+    # All options by name, before anything else is local. Imports wait until here, so that --help is printed at once.
     given = dict(locals())
     from ..results.recipe import Recipe
     from ..results.run_folder import holds_run
@@ -98,8 +98,8 @@ def _say_outcome(run: "Run", folder: Path) -> None:
     for note in run.notes:
         say(note)
     say(
-        f"{run.delta.count_body:,} elements of the encoder ({share(details['share'])}) and {run.delta.count_head:,} of the head "
-        f"trained in {run.seconds:.0f} s; the delta takes {details['delta_bytes']:,} bytes in {folder}; page: {page}"
+        f"{run.delta.count_body:,} parameters of the encoder ({share(details['share'])}) and {run.delta.count_head:,} of the "
+        f"head trained in {run.seconds:.0f} s; the delta takes {details['delta_bytes']:,} bytes in {folder}; page: {page}"
     )
     say(*use_lines(folder, details["task"]["text_columns"]))
     # The delta of an interrupted run is whole and can be used; its checkpoint is kept beside it.

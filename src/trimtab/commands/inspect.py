@@ -13,7 +13,7 @@ def inspect(
     head: Annotated[str, typer.Option(help="auto, default, linear or cls.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Show layers x kinds with element counts, and what each method would train."""
+    """Show the number of parameters by layer and kind, and what each method would train."""
     # In each subcommand imports wait until it is called: torch takes seconds, and --help should not. What it calls is imported
     # under another name, since its own name is the subcommand's.
     from ..encoders.places import find_place

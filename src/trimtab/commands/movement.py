@@ -48,6 +48,6 @@ def movement(
     places = means_by_place(found.parts, found.sums())
     picture = draw_heat_map(*places, heading, "mean absolute change", plot or Path(run) / "movement.png")
     say(f"heat map: {picture}")
-    answer = {"by_kind": found.by("kind"), "by_layer": found.by("layer"), "plot": str(picture)}
+    result = {"by_kind": found.by("kind"), "by_layer": found.by("layer"), "plot": str(picture)}
     # `foreseen` is there only where information was given to judge.
-    print_json(answer | ({} if seen is None else {"foreseen": seen}), as_json)
+    print_json(result | ({} if seen is None else {"foreseen": seen}), as_json)

@@ -1,4 +1,4 @@
-"""How subcommands talk to the user: progress and notes on stderr, answers on stdout."""
+"""How subcommands talk to the user: progress and notes on stderr, results on stdout."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def share_machine() -> None:
 
 
 def say(*lines: str) -> None:
-    """Tells the user, a line each, on stderr: stdout is for answers, which may be piped."""
+    """Tells the user, a line each, on stderr: stdout is for results, which may be piped."""
     for line in lines:
         print(line, file=sys.stderr)
 

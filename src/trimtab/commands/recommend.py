@@ -15,7 +15,7 @@ def recommend(
     encoder: EncoderName,
     task: TaskName,
     budget: Annotated[
-        str, typer.Option(help="Elements of the encoder (5000), a share of them (0.05%), or bytes of delta (20KB).")
+        str, typer.Option(help="Parameters of the encoder (5000), a share of them (0.05%), or bytes of delta (20KB).")
     ],
     columns: OriginOptions = NOTHING,
     reading: ReadingOptions = NOTHING,

@@ -1,6 +1,6 @@
-"""Tables for the terminal: what inspect, fisher, movement and recommend answer where no --json is asked for.
+"""Tables for the terminal: what inspect, fisher, movement and recommend print where no --json is asked for.
 
-They go to stdout, as all answers do, so that they can be piped; in a pipe rich leaves colours away.
+They go to stdout, as all results do, so that they can be piped; in a pipe rich leaves colours away.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from ..studies.recommend import Recommendation
 
 
 def inspection_tables(found: Inspection) -> None:
-    """Prints elements by layer and kind, then what each method would train, to stdout."""
+    """Prints parameters by layer and kind, then what each method would train, to stdout."""
     console = Console(highlight=False)
     # Layers down and kinds across; a kind that the encoder does not have has no column, and empty cells let a reader see at once
     # where a layer has none.
@@ -30,7 +30,7 @@ def inspection_tables(found: Inspection) -> None:
     for number, block in enumerate(_blocks(columns, console.width - _width(layers))):
         if number:
             console.print()
-        title = "Elements by layer and kind" if number == 0 else None
+        title = "Parameters by layer and kind" if number == 0 else None
         grid = Table(title=title, box=None, header_style="bold", padding=(0, 1, 0, 0))
         for header, *_ in (layers, *block):
             grid.add_column(header, justify="left" if header == "layer" else "right", no_wrap=True)
@@ -38,7 +38,9 @@ def inspection_tables(found: Inspection) -> None:
             grid.add_row(*row)
         console.print(grid)
     # One row per method, those of `SHOWN` in changes/inspect.py.
-    methods = _table("\nWhat each method trains (head: of a task with two classes)", "method", "body", "share", "head")
+    methods = _table(
+        "\nWhat each method trains (head: of a task with two classes)", "method", "backbone", "share", "head"
+    )
     for method, chosen in found.methods.items():
         if "refused" in chosen:
             methods.add_row(method, "refused", "", "")
@@ -52,18 +54,18 @@ def inspection_tables(found: Inspection) -> None:
 
 
 def information_tables(info: Fisher) -> None:
-    """Prints the information by kind and by layer to stdout: its sum, its mean per element, and its share of the body's."""
+    """Prints the information by kind and by layer to stdout: its sum, its mean per parameter, and its share of the backbone's."""
     console = Console(highlight=False)
     for key, order in _orders(info.parts):
         found = info.by(key)
         # Which one it is belongs to every number: estimators measure different things.
         title = f"Fisher information by {key} ({info.measure})"
-        table = _table(title, key, "elements", "sum", "mean per element", "share")
+        table = _table(title, key, "parameters", "sum", "mean per parameter", "share")
         for value, name in order.items():
             # Nothing was measured in the others: `fisher --within` may name a few kinds only.
             if value in found:
                 entry = found[value]
-                # Shares are of the body, which the head is not part of.
+                # Shares are of the backbone, which the head is not part of.
                 part = "" if key == "kind" and name == "head" else f"{entry['share']:.1%}"
                 table.add_row(name, f"{entry['elements']:,}", f"{entry['sum']:.3g}", f"{entry['mean']:.3g}", part)
         console.print(table)
@@ -72,13 +74,13 @@ def information_tables(info: Fisher) -> None:
 def movement_tables(found: Movement) -> None:
     """Prints how far kinds and layers moved to stdout.
 
-    Of each: its elements, how many of them moved at all, their mean and largest absolute change, and the norm of the change
+    Of each: its parameters, how many of them moved at all, their mean and largest absolute change, and the norm of the change
     in percent of that of the pretrained values.
     """
     console = Console(highlight=False)
     for key, order in _orders(found.parts):
         entries = found.by(key)
-        numbers = ("elements", "moved", "mean |change|", "relative norm", "largest")
+        numbers = ("parameters", "moved", "mean |change|", "relative norm", "largest")
         table = _table(f"Movement by {key}", key, *numbers)
         for value, name in order.items():
             # Absent are places where nothing could move, and the head, which has no pretrained values to move from.
@@ -93,12 +95,12 @@ def foreseen_table(seen: dict[str, Any]) -> None:
     """Prints how well information foresaw movement to stdout; `seen` is what `Movement.foreseen_by` returns."""
     console = Console(highlight=False)
     console.print(
-        f"\nRank correlation of Fisher information and movement over {seen['elements']:,} elements: "
+        f"\nRank correlation of Fisher information and movement over {seen['elements']:,} parameters: "
         f"{seen['rank_correlation']:.2f}"
     )
     if seen["left_out"]:
         console.print(
-            f"{seen['left_out']:,} more elements were left out: they have no information at all, like the embeddings of words "
+            f"{seen['left_out']:,} more parameters were left out: they have no information at all, like the embeddings of words "
             "that do not occur."
         )
     # Over all kinds at once, a correlation may come from nothing but differences between kinds.
@@ -107,7 +109,7 @@ def foreseen_table(seen: dict[str, Any]) -> None:
         within.add_row(kind, f"{correlation:.2f}")
     console.print(within)
     # `by chance` is what two random subsets of that size have in common.
-    table = Table(title="Of the elements that moved most, how many were among the most informative", box=None)
+    table = Table(title="Of the parameters that moved most, how many were among the most informative", box=None)
     for name in ("top share", "found", "by chance"):
         table.add_column(name, justify="right")
     for top, each in seen["overlap"].items():
@@ -120,21 +122,20 @@ def trials_table(found: Recommendation) -> None:
     console = Console(highlight=False)
     # All trials are on one task.
     metric = found.final.tasks[0].metric
-    table = _table(f"Within {found.budget}", "method", "elements", "delta", metric, "seeds")
-    # Those that lost in the first round have one seed, and no spread.
+    table = _table(f"Within {found.budget}", "method", "parameters", "delta", metric, "seeds")
+    # Those that lost in the first round have one seed, and no standard deviation.
     finalists = {summary.method for summary in found.final.overall}
     most = found.budget.n_bytes
     rest = [s for s in found.first.best_first if s.method not in finalists and (most is None or s.delta_bytes <= most)]
     for summary, study in [(s, found.final) for s in found.final.best_first] + [(s, found.first) for s in rest]:
-        # The standard deviation over seeds.
-        spread = "" if summary.spread is None else f" ± {score(summary.spread)}"
-        # Elements are those of the encoder; the bytes of the delta hold the head's values too.
+        deviation = "" if summary.standard_deviation is None else f" ± {score(summary.standard_deviation)}"
+        # Parameters are those of the encoder; the bytes of the delta hold the head's values too.
         n_seeds = str(len(study.seeds))
         table.add_row(
             summary.method,
             f"{summary.elements:,}",
             size(summary.delta_bytes),
-            f"{score(summary.mean)}{spread}",
+            f"{score(summary.mean)}{deviation}",
             n_seeds,
         )
     console.print(table)

@@ -1,4 +1,4 @@
-"""The classification head that a checkpoint brings: whether it answers the classes of a task, and in which order.
+"""The classification head that a checkpoint brings: whether it has the classes of a task, and in which order.
 
 A head of the right shape may have been trained for anything: other classes, the same ones in another order, a number in another
 unit. Names decide, and what was decided is said.
@@ -41,7 +41,7 @@ def rows_for(config: Any, outputs: Outputs) -> list[int] | None:
 def settle_head(model: ModelWithHead, config: Any, outputs: Outputs, start: str) -> tuple[bool, str]:
     """Keeps the head that `model` has from the checkpoint of `config`, in the order of `outputs`, or draws its last map anew.
 
-    It is kept where it answers these classes and `start` is not "random", and in any case where that is "checkpoint". Returns
+    It is kept where it has these classes and `start` is not "random", and in any case where that is "checkpoint". Returns
     whether it is kept, and what is to be said of it: "" where the checkpoint has none. Raises InputError where there is none to
     keep.
     """
@@ -70,7 +70,7 @@ def settle_head(model: ModelWithHead, config: Any, outputs: Outputs, start: str)
     if moved:
         for parameter in last.parameters():
             parameter.copy_(parameter[rows].clone())
-    return True, "the checkpoint's head is kept: it answers these classes" + (", in another order" if moved else "")
+    return True, "the checkpoint's head is kept: it has these classes" + (", in another order" if moved else "")
 
 
 def unused_head(config: Any) -> str:

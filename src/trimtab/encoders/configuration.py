@@ -1,4 +1,4 @@
-"""The configuration of an encoder: which of its entries decide what is answered, and its rates of dropout."""
+"""The configuration of an encoder: which of its entries decide what is predicted, and its rates of dropout."""
 
 import copy
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def with_dropout(config: Any, rate: float | None) -> Any:
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a configuration that can change what an encoder answers, and of the parts that it holds likewise."""
+    """The entries of a configuration that can change what an encoder computes, and of the parts that it holds likewise."""
     return {
         name: deciding(value) if isinstance(value, Mapping) else value
         for name, value in config.items()
@@ -32,8 +32,8 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decides(name: str) -> bool:
-    """Whether the entry of a configuration can change what an encoder answers."""
-    # Dropout is off when a model answers; an underscore marks what transformers notes for itself.
+    """Whether the entry of a configuration can change what an encoder computes."""
+    # Dropout is off when a model predicts; an underscore marks what transformers notes for itself.
     return not (name in _OF_NO_MATTER or name.startswith("_") or _is_dropout(name))
 
 

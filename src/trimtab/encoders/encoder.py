@@ -75,13 +75,13 @@ class Encoder:
         """The float32 model with a new head for `outputs` (a Task will do), drawn from the stream "head" of `seed`.
 
         "default" is Hugging Face's own sequence-classification model, whose head is not drawn but kept where the checkpoint
-        has one that answers these classes, or where `start` is "checkpoint" (see checkpoint_head.py): `model.head_kept` tells,
+        has one that has these classes, or where `start` is "checkpoint" (see checkpoint_head.py): `model.head_kept` tells,
         and `model.head_note` says so; "linear" is the compact LinearHead on the mean of a text's token states, "cls" that on its
         first one, both always new; "auto" is that of `suited_head`. With `pairs` "apart" the head compares the vectors of two
         texts.
         The names of the parameters that the checkpoint lacked are kept in `model.new_parameters`. A new head of a regression
-        answers in the unit of its labels, about their mean; `model.rate_factors` says by what the learning rates of its last map
-        are multiplied for that. `dropout` replaces every dropout rate of the configuration. The parameters of the body share the
+        predicts in the unit of its labels, about their mean; `model.rate_factors` says by what the learning rates of its last map
+        are multiplied for that. `dropout` replaces every dropout rate of the configuration. The backbone's parameters share the
         memory of the encoder's weights: who writes into them calls `weights.own` first (optimizers do by themselves). Raises
         InputError for an unknown head, an encoder that has no such model, or a checkpoint without the head that is to be kept.
         """
@@ -187,8 +187,8 @@ class Encoder:
 
     @cached_property
     def behaviour(self) -> dict[str, Any]:
-        """What decides the answers beside the weights, as JSON: configuration, vocabulary, and tokens of a text that is hard to
-        divide, whole, and where a limit cuts it or a pair of it.
+        """What decides the predictions beside the weights, as JSON: configuration, vocabulary, and tokens of a text that is hard
+        to divide, whole, and where a limit cuts it or a pair of it.
 
         Not the bytes of the files, which another version of transformers writes otherwise.
         """
@@ -214,31 +214,33 @@ class Encoder:
         config.problem_type = _PROBLEM_TYPES[outputs.kind]
         # The checkpoint's own head may have more classes or fewer: then it is drawn anew.
         model, found = self._read(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, config, ignore_mismatched_sizes=True)
-        body = f"{model.base_model_prefix}."
+        backbone = f"{model.base_model_prefix}."
         for name, parameter in model.named_parameters():
-            if not name.startswith(body):  # each model writes into its head
+            if not name.startswith(backbone):  # each model writes into its head
                 own(parameter)
-        model.new_parameters = self._new(found, body)
+        model.new_parameters = self._new(found, backbone)
         model.head_kept, model.head_note = settle_head(model, self.config, outputs, start)
         return model
 
     def _own_head(self, outputs: Outputs, config: Any, head: str, pairs: str) -> Any:
-        """The LinearHead on the body of `config`, with an output for each class, or one."""
-        body, found = self._read(MODEL_MAPPING, config, ignore_mismatched_sizes=True)
+        """The LinearHead on the backbone of `config`, with an output for each class, or one."""
+        backbone, found = self._read(MODEL_MAPPING, config, ignore_mismatched_sizes=True)
         self._new(found, "")
-        if getattr(body, "pooler", None) is not None:
-            body.pooler = None  # its output is not used, so it is neither stored nor counted
+        if getattr(backbone, "pooler", None) is not None:
+            backbone.pooler = None  # its output is not used, so it is neither stored nor counted
         n_texts = 2 if pairs == "apart" else 1
-        model: Any = LinearHead(body, body.base_model_prefix, max(1, len(outputs.classes)), POOLINGS[head], n_texts)
-        # The head is known by lying outside of the body, in which only the pooler could have been new.
+        model: Any = LinearHead(
+            backbone, backbone.base_model_prefix, max(1, len(outputs.classes)), POOLINGS[head], n_texts
+        )
+        # The head is known by lying outside of the backbone, in which only the pooler could have been new.
         model.new_parameters = frozenset()
         model.head_kept, model.head_note = False, unused_head(config)
         return model
 
-    def _new(self, found: Mapping[str, Any], body: str) -> frozenset[str]:
-        """The parameters that the weights do not have; raises InputError where they are the body's, but for its pooler."""
+    def _new(self, found: Mapping[str, Any], backbone: str) -> frozenset[str]:
+        """The parameters that the weights do not have; raises InputError where they are the backbone's, but for its pooler."""
         new = frozenset(found["missing_keys"]) | {key[0] for key in found["mismatched_keys"]}
-        lacking = sorted(name for name in new if name.startswith(body) and "pooler" not in name)
+        lacking = sorted(name for name in new if name.startswith(backbone) and "pooler" not in name)
         if lacking:
             raise InputError(
                 f"the weights of encoder {self.name!r} do not fit its config.json: {', '.join(lacking[:3])} and {len(lacking)} "

@@ -14,7 +14,7 @@ from ..errors import InputError
 
 POOLINGS = {"linear": "mean", "cls": "cls"}  # of our own heads: the mean of a text's token states, or its first one
 _FAR = 4.0  # times their deviation that the mean of the labels may be from 0 where a head has no bias
-_NOISE = 1e-6  # what answers may differ by, in their unit, for no other reason than rounding
+_ROUNDING = 1e-6  # what predictions may differ by, in their unit, for no other reason than rounding
 
 
 class ModelWithHead(nn.Module):
@@ -22,7 +22,7 @@ class ModelWithHead(nn.Module):
 
     if TYPE_CHECKING:
         config: Any  # transformers.PretrainedConfig
-        base_model: nn.Module  # the pretrained body
+        base_model: nn.Module  # the pretrained backbone
         base_model_prefix: str  # its name in the model
         num_labels: int  # C
         new_parameters: set[str]  # the names of those that the checkpoint lacked
@@ -35,7 +35,7 @@ class ModelWithHead(nn.Module):
 class Outputs(Protocol):
     """What a head must know of a task: its kind, and the class names in index order (none for regression).
 
-    `centre` and `spread` are the mean and the standard deviation of the labels of a regression, 0 and 1 for other kinds.
+    `centre` and `standard_deviation` are the mean of the labels of a regression and theirs, 0 and 1 for other kinds.
     """
 
     @property
@@ -45,7 +45,7 @@ class Outputs(Protocol):
     @property
     def centre(self) -> float: ...
     @property
-    def spread(self) -> float: ...
+    def standard_deviation(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class HeadShape:
     kind: str
     classes: tuple[str, ...]
     centre: float = 0.0
-    spread: float = 1.0
+    standard_deviation: float = 1.0
 
 
 TWO_CLASSES = HeadShape("single_label", ("0", "1"))  # for looking at an encoder without a task
@@ -67,26 +67,26 @@ _RATES = (  # where families write the rate of the head's dropout
 
 
 class LinearHead(ModelWithHead):
-    """A pretrained body, one vector a text (pooled from its last token states), dropout, and one linear map to C outputs.
+    """A pretrained backbone, one vector a text (pooled from its last token states), dropout, and one linear map to C outputs.
 
     `pooling`: "mean" of the text's token states, or "cls", its first one. With two texts a row, as pairs apart have it, the map
     reads (u, v, |u - v|, u v) of their vectors u and v (Conneau et al. 2017, arXiv 1705.02364), here of one length (the root of
-    H, so that all entries are about 1): the sum of the products then is their cosine, times H. The body keeps the name that
+    H, so that all entries are about 1): the sum of the products then is their cosine, times H. The backbone keeps the name that
     Hugging Face gives it (`bert`, `roberta`, ...), so parameter names are theirs. H * C + C elements in all: 770 for two classes
     at width 384, where the default head of RoBERTa or ELECTRA takes H * H more.
     """
 
-    def __init__(self, body: Any, prefix: str, n_outputs: int, pooling: str = "mean", texts_per_row: int = 1):
+    def __init__(self, backbone: Any, prefix: str, n_outputs: int, pooling: str = "mean", texts_per_row: int = 1):
         super().__init__()
         self.base_model_prefix = prefix
-        self.config = body.config
+        self.config = backbone.config
         self.pooling = pooling
         self.texts_per_row = texts_per_row
-        self.add_module(prefix, body)
-        self.dropout = nn.Dropout(_dropout_rate(body.config))
-        width = body.config.hidden_size * (1 if texts_per_row == 1 else 4)
+        self.add_module(prefix, backbone)
+        self.dropout = nn.Dropout(_dropout_rate(backbone.config))
+        width = backbone.config.hidden_size * (1 if texts_per_row == 1 else 4)
         self.classifier = nn.Linear(width, n_outputs)
-        nn.init.normal_(self.classifier.weight, std=getattr(body.config, "initializer_range", 0.02))
+        nn.init.normal_(self.classifier.weight, std=getattr(backbone.config, "initializer_range", 0.02))
         nn.init.zeros_(self.classifier.bias)
 
     @property
@@ -96,7 +96,7 @@ class LinearHead(ModelWithHead):
 
     @property
     def base_model(self) -> nn.Module:
-        """The pretrained body."""
+        """The pretrained backbone."""
         return getattr(self, self.base_model_prefix)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> SequenceClassifierOutput:
@@ -134,9 +134,11 @@ def texts_per_row(model: ModelWithHead) -> int:
 
 def last_map(model: ModelWithHead) -> tuple[str, nn.Linear] | None:
     """The linear map of the head that makes the logits, with its path; None where the head has none."""
-    # Some families define their head before the body.
-    body = f"{model.base_model_prefix}."
-    maps = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear) and not path.startswith(body)]
+    # Some families define their head before the backbone.
+    backbone = f"{model.base_model_prefix}."
+    maps = [
+        (path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear) and not path.startswith(backbone)
+    ]
     return maps[-1] if maps else None
 
 
@@ -147,10 +149,11 @@ def is_new(model: ModelWithHead, path: str) -> bool:
 
 @torch.no_grad()
 def in_units_of(model: ModelWithHead, outputs: Outputs) -> dict[str, float]:
-    """Moves the answers of a new regression head to `outputs.centre`, and multiplies their distance from it by `spread`.
+    """Moves the predictions of a new regression head to `outputs.centre`, and multiplies their distance from it by
+    the standard deviation of the labels.
 
-    Returns parameter name -> the factor that its learning rate needs (`spread`, of the last map): with it, AdamW learns labels of
-    any unit as it would learn them standardised. Nothing for other kinds and for a head that the checkpoint had.
+    Returns parameter name -> the factor that its learning rate needs (that deviation, of the last map): with it, AdamW learns
+    labels of any unit as it would learn them standardised. Nothing for other kinds and for a head that the checkpoint had.
     Raises InputError for labels far from 0 where the head has no bias.
     """
     if outputs.kind != "regression":
@@ -159,15 +162,15 @@ def in_units_of(model: ModelWithHead, outputs: Outputs) -> dict[str, float]:
     if found is None or not is_new(model, found[0]):
         return {}
     path, last = found
-    if last.bias is None and abs(outputs.centre) > _FAR * outputs.spread:
+    if last.bias is None and abs(outputs.centre) > _FAR * outputs.standard_deviation:
         raise InputError(
             f"the head of {type(model).__name__} has no bias, which would hold the labels' mean ({outputs.centre:.4g}): fit with "
             "--head linear, or subtract the mean from the labels"
         )
-    last.weight.mul_(outputs.spread)
+    last.weight.mul_(outputs.standard_deviation)
     if last.bias is not None:
         last.bias.fill_(outputs.centre)
-    return {f"{path}.{name}": outputs.spread for name, _ in last.named_parameters()}
+    return {f"{path}.{name}": outputs.standard_deviation for name, _ in last.named_parameters()}
 
 
 def rate_factors(model: nn.Module) -> Mapping[str, float]:
@@ -183,20 +186,20 @@ def _units(model: nn.Module) -> Mapping[str, float]:
 def agree(
     model: nn.Module, found: Tensor, expected: Tensor, rtol: float, atol: float, apart: float = math.inf
 ) -> bool:  # fmt: skip
-    """Whether logits are the `expected` ones of `model`, in the unit of its answers: in that of a regression's labels.
+    """Whether logits are the `expected` ones of `model`, in the unit of its predictions: in that of a regression's labels.
 
-    Those may be millionths, or years around 2,000 of which a small difference is all that the head says; so answers are compared
-    by their distance from the centre, in units of the spread, to the rounding of float32. Of the distance between the expected
-    answers to different texts (their standard deviation) `atol` may be at most the share `apart`.
+    Those may be millionths, or years around 2,000 of which a small difference is all that the head says; so predictions are
+    compared by their distance from the centre, in units of the standard deviation, to the rounding of float32. Of the distance
+    between the expected predictions for different texts (their standard deviation) `atol` may be at most the share `apart`.
     """
-    spread = max(_units(model).values(), default=1.0)
+    deviation = max(_units(model).values(), default=1.0)
     named = dict(model.named_parameters())
     biases = [named[name].detach() for name in _units(model) if name.endswith("bias")]
     centre = float(biases[0].mean()) if biases else 0.0
-    rounding = 8 * torch.finfo(torch.float32).eps * abs(centre) / spread
-    a, b = ((logits - centre) / spread for logits in (found, expected))
+    rounding = 8 * torch.finfo(torch.float32).eps * abs(centre) / deviation
+    a, b = ((logits - centre) / deviation for logits in (found, expected))
     if len(b) > 1:
-        atol = min(atol, max(_NOISE, apart * float(b.std(0).max())))
+        atol = min(atol, max(_ROUNDING, apart * float(b.std(0).max())))
     return torch.allclose(a, b, rtol=rtol, atol=atol + rounding)
 
 

@@ -177,12 +177,12 @@ class TextInputs:
 
     def check(self, model: Any) -> None:
         """Raises InputError for tokens or segments that `model` has no embeddings of, which torch would stumble over."""
-        body = model.base_model
+        backbone = model.base_model
         try:
-            words = body.get_input_embeddings()
+            words = backbone.get_input_embeddings()
         except NotImplementedError:  # a family that has several
             return
-        segments = (m for name, m in body.named_modules() if name.endswith("token_type_embeddings"))
+        segments = (m for name, m in backbone.named_modules() if name.endswith("token_type_embeddings"))
         for what, table, ids in (("token", words, self.ids), ("segment", next(segments, None), self.type_ids)):
             known = getattr(table, "num_embeddings", None)  # families have tables of other kinds
             highest = max((int(each.max()) for each in ids or () if len(each)), default=0)

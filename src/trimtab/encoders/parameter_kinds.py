@@ -3,7 +3,7 @@
 Rules (they hold for BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DistilBERT, DeBERTa-v2, MPNet, RoFormer, ModernBERT and
 ALBERT): the layers are the longest ModuleList of one class; a norm is known by its class name; inside a layer a linear
 map belongs to attention when its path says so, and of the others the last is the output and those before it are
-intermediate; the head is what lies outside the pretrained body or was not in its checkpoint.
+intermediate; the head is what lies outside the pretrained backbone or was not in its checkpoint.
 """
 
 import re
@@ -102,11 +102,11 @@ def layers_of(model: nn.Module) -> Layers:
 def parts_of(model: nn.Module) -> dict[str, Part]:
     """The Part of every parameter of `model`, by name, in the order of `named_parameters`.
 
-    `model.base_model_prefix` names the pretrained body (all of the model where there is none), and
+    `model.base_model_prefix` names the pretrained backbone (all of the model where there is none), and
     `model.new_parameters`, where set, the parameters that the checkpoint lacked.
     """
     layers = layers_of(model)
-    body, new = getattr(model, "base_model_prefix", ""), getattr(model, "new_parameters", frozenset())
+    backbone, new = getattr(model, "base_model_prefix", ""), getattr(model, "new_parameters", frozenset())
     # The map that an adapter wraps has the wrapper's plain path: it goes in last and takes its place.
     modules = {plain_name(name): module for name, module in model.named_modules() if not name.endswith(".base_layer")}
     modules |= {plain_name(name): module for name, module in model.named_modules() if name.endswith(".base_layer")}
@@ -117,7 +117,7 @@ def parts_of(model: nn.Module) -> dict[str, Part]:
         layer = _layer_number(path, layers)
         # What precedes the layers and what follows them is told apart by the order of definition.
         layers_seen = layers_seen or layer is not None
-        if name in new or not _inside(path, body):
+        if name in new or not _inside(path, backbone):
             kind, layer = "head", layers.count
         elif "lora_" in name:
             kind = "lora"
@@ -168,9 +168,9 @@ def plain_name(path: str) -> str:
     return re.sub(r"\.(base_layer|lora_\w+(\.\w+)?)(?=\.|$)", "", path)
 
 
-def _inside(path: str, body: str) -> bool:
-    """Whether `path` lies in the `body`; where that has no name, all of the model is body."""
-    return not body or path == body or path.startswith(body + ".")
+def _inside(path: str, backbone: str) -> bool:
+    """Whether `path` lies in the `backbone`; where that has no name, all of the model is backbone."""
+    return not backbone or path == backbone or path.startswith(backbone + ".")
 
 
 def _layer_number(path: str, layers: Layers) -> int | None:
@@ -224,7 +224,7 @@ def _normalises_attention(path: str, modules: Mapping[str, nn.Module]) -> bool:
 
 
 def _kind_outside(path: str, modules: Mapping[str, nn.Module], layers_seen: bool) -> str:
-    """The kind of a parameter of the body outside of its layers; `layers_seen`: whether it is defined after them."""
+    """The kind of a parameter of the backbone outside of its layers; `layers_seen`: whether it is defined after them."""
     module = modules[path]
     if is_norm(module):
         return "embedding_norm" if not layers_seen or _beside_embedding(path, modules) else "encoder_norm"

@@ -33,7 +33,7 @@ def score_rows(predictor: Predictor, chosen: ChosenRows) -> dict[str, Any]:
     found, interval, cut = predictor.scored(chosen.rows)
     notes = [*chosen.notes, *([cut.line(chosen.split, predictor.delta.max_length)] if cut.rows_cut else [])]
     notes += seen_note(chosen)
-    notes += [line for line in [predictor.task.answering.line()] if line]
+    notes += [line for line in [predictor.task.decision_rule.line()] if line]
     return {
         "split": chosen.split, "rows": len(chosen.rows), "scores": found, "interval": interval,
         "positive": predictor.task.positive, "notes": notes,

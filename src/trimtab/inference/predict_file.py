@@ -1,4 +1,4 @@
-"""Answer a file row by row into another file, in bounded memory: columns and row order kept, answers added."""
+"""Predict a file row by row into another file, in bounded memory: columns and row order kept, predictions added."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ..tasks.tables import open_table
 from ..tasks.task import Rows, Task
 from .row_files import check_ending, row_writer
 
-# Not before the first answer: files are looked at, and slips told, without waiting for torch.
+# Not before the first prediction: files are looked at, and slips told, without waiting for torch.
 if TYPE_CHECKING:
     from ..encoders.unknown_tokens import Unknown
-    from ..tasks.predictions import Answer
+    from ..tasks.predictions import Prediction
     from .predictor import Predictor
 
 CHUNK_ROWS = 4096  # held in memory at once; within a chunk, texts of similar length run together
-REASON = "not_predicted"  # the column that says why a row has no answer
+REASON = "not_predicted"  # the column that says why a row has no prediction
 Texts = tuple[str, ...]  # the text of a row, or its pair of texts
 ReadRow = tuple[Row, Texts, str | None]  # with what is wrong with it, if anything
 
@@ -47,7 +47,7 @@ class Counts(NamedTuple):
         """What a person should know of them, in plain words; `max_length` is how many tokens the run reads."""
         told = ""
         if self.unanswered:
-            told += f", {self.unanswered:,} of them without an answer (column {REASON} says why)"
+            told += f", {self.unanswered:,} of them without a prediction (column {REASON} says why)"
         if self.cut:
             told += f", {self.cut:,} of them longer than the run's {max_length} tokens and read in part"
         if self.unknown_line:
@@ -65,7 +65,7 @@ def predict_file(
     overwrite: bool = False,
     progress: bool = False,
 ) -> Counts:
-    """Writes every row of `source` to `to` with the answer added.
+    """Writes every row of `source` to `to` with the prediction added.
 
     A row without a text has none, nor has one that is not of the form of the table; `not_predicted` says why. `to` ends in
     .csv, .tsv, .jsonl or .parquet, and all but the last may have .gz behind them. Added are `predicted_label` and
@@ -73,7 +73,7 @@ def predict_file(
     `columns` names the text column, or two as "a,b"; by default those of the task the run was trained on, where the file has
     them, or else the usual ones. Raises InputError, before anything is computed, for a file that cannot be read to its end, a
     missing column, an unknown ending, an output column that the file already has, one file as both, and a file that is at `to`
-    already, unless it holds answers and `overwrite` is true.
+    already, unless it holds predictions and `overwrite` is true.
     """
     found = open_rows(predictor.task, source, to, columns, reading=reading, overwrite=overwrite)
     return predict_rows(predictor, found, source, to, progress=progress)
@@ -88,15 +88,15 @@ def open_rows(
     reading: Reading = AS_WRITTEN,
     overwrite: bool = False,
 ) -> PredictionRows:
-    """The rows that `predict_file` would answer with a run of `task`; raises InputError as it does, without a model."""
+    """The rows that `predict_file` would predict with a run of `task`; raises InputError as it does, without a model."""
     check_ending(to)
-    # Or the answers would take the place of the rows, and the file could not be answered again.
+    # Or the predictions would take the place of the rows, and the file could not be predicted again.
     if to.resolve() == source.resolve():
-        raise InputError(f"{to} is the file to be answered. Name another file for the answers (--out).")
-    added = answer_columns(task)
+        raise InputError(f"{to} is the file to be predicted. Name another file for the predictions (--out).")
+    added = prediction_columns(task)
     _check_free(to, [*added][:1], overwrite)
     found = read_rows(source, columns or None, reading, preferred=task.text_columns, option="--columns")
-    # Checked before anything is computed: an hour of answers should not end in a name clash.
+    # Checked before anything is computed: an hour of predictions should not end in a name clash.
     clash = [name for name in added if name in found.table.columns]
     if clash:
         raise InputError(f"{source} already has the column {clash[0]!r}: rename it, so that nothing is overwritten")
@@ -106,10 +106,10 @@ def open_rows(
 def predict_rows(
     predictor: Predictor, found: PredictionRows, source: Path, to: Path, *, progress: bool = False
 ) -> Counts:
-    """Writes the rows `found` of `source` to `to` with the answers added, as `predict_file` says."""
+    """Writes the rows `found` of `source` to `to` with the predictions added, as `predict_file` says."""
     from ..encoders.unknown_tokens import Unknown
 
-    added = answer_columns(predictor.task)
+    added = prediction_columns(predictor.task)
     count = n_empty = n_cut = 0
     unknown = Unknown(0, 0, 0, 0)
     # Written under another name and moved into place: a file that is there is whole.
@@ -119,20 +119,22 @@ def predict_rows(
         _bar(progress, found.n_rows) as advance,
     ):
         for chunk in _chunks(found.rows):
-            answers, cut, strange = _answers(predictor, chunk)
+            predictions, cut, strange = _predictions(predictor, chunk)
             unknown += strange
-            for (row, _, reason), answer in zip(chunk, answers, strict=True):
-                reason = reason or ("empty text" if answer is None else None)
+            for (row, _, reason), prediction in zip(chunk, predictions, strict=True):
+                reason = reason or ("empty text" if prediction is None else None)
                 # None is an empty cell in a table and null in JSON.
-                cells = [None] * (len(added) - 1) if answer is None else answer_values(predictor.task, answer)
+                cells = (
+                    [None] * (len(added) - 1) if prediction is None else prediction_values(predictor.task, prediction)
+                )
                 write(row | dict(zip(added, [*cells, reason], strict=True)))
-            count, n_empty, n_cut = count + len(chunk), n_empty + answers.count(None), n_cut + cut
+            count, n_empty, n_cut = count + len(chunk), n_empty + predictions.count(None), n_cut + cut
             advance(len(chunk))
     return Counts(count, n_empty, n_cut, unknown.tokens, unknown.unknown, "".join(unknown.lines(source.name)))
 
 
 def _check_free(to: Path, own: list[str], overwrite: bool) -> None:
-    """Raises InputError where a file is at `to`: of earlier answers, which have the columns `own`, unless `overwrite` is true."""
+    """Raises InputError for a file at `to`: of earlier predictions, which have the columns `own`, unless `overwrite` is true."""
     if not to.is_file() or not to.stat().st_size:
         return
     try:
@@ -140,14 +142,14 @@ def _check_free(to: Path, own: list[str], overwrite: bool) -> None:
     except InputError:
         ours = False
     if not ours:
-        raise InputError(f"{to} holds something else than answers, which would be lost: name another file (--out)")
+        raise InputError(f"{to} holds something else than predictions, which would be lost: name another file (--out)")
     if not overwrite:
         raise InputError(
             f"{to} is there already: name another file (--out), or replace it with overwrite=True (--overwrite)"
         )
 
 
-def answer_columns(task: Task) -> dict[str, str]:
+def prediction_columns(task: Task) -> dict[str, str]:
     """The columns that are added, by name, each with its Arrow type; probabilities are in the order of the classes."""
     if task.kind == "regression":
         return {"predicted_value": "double", REASON: "string"}
@@ -156,23 +158,23 @@ def answer_columns(task: Task) -> dict[str, str]:
     return {"predicted_label": "string", **several, **likely, REASON: "string"}
 
 
-def answer_values(task: Task, answer: Answer) -> list[Any]:
-    """The cells of `answer_columns` but the last; the classes of a multi_label row are joined by "|", and a list beside that."""
+def prediction_values(task: Task, prediction: Prediction) -> list[Any]:
+    """The cells of `prediction_columns` but the last; the classes of a multi_label row are joined by "|", and are a list too."""
     if task.kind == "regression":
-        return [answer.value]
-    assert answer.probabilities is not None
-    likely = [round(p, 6) for p in answer.probabilities.values()]
-    if isinstance(answer.label, str):
-        return [answer.label, *likely]
+        return [prediction.value]
+    assert prediction.probabilities is not None
+    likely = [round(p, 6) for p in prediction.probabilities.values()]
+    if isinstance(prediction.label, str):
+        return [prediction.label, *likely]
     # A row of no class has an empty cell; a name may hold a "|" itself, so that only the list can be taken apart again.
-    names = list(answer.label or ())
+    names = list(prediction.label or ())
     return ["|".join(names), names, *likely]
 
 
-def _answers(predictor: Predictor, rows: list[ReadRow]) -> tuple[list[Answer | None], int, Unknown]:
-    """The answer to each row, how many rows are cut, and what the encoder does not know of them.
+def _predictions(predictor: Predictor, rows: list[ReadRow]) -> tuple[list[Prediction | None], int, Unknown]:
+    """The prediction for each row, how many rows are cut, and what the encoder does not know of them.
 
-    None where a text is missing, or nothing of it is left to the encoder: a model would answer that too, with a guess.
+    None where a text is missing, or nothing of it is left to the encoder: a model would predict that too, by a guess.
 
     Raises InputError where the rows have more or fewer texts than those of the run's task.
     """
@@ -185,13 +187,13 @@ def _answers(predictor: Predictor, rows: list[ReadRow]) -> tuple[list[Answer | N
             f"the run takes {n_texts} text(s) per row, not {len(rows[0][1])}. Name as many columns (--columns)."
         )
     full = [i for i, (_, _, reason) in enumerate(rows) if reason is None]
-    found: list[Answer | None] = [None] * len(rows)
+    found: list[Prediction | None] = [None] * len(rows)
     if not full:
         return found, 0, Unknown(0, 0, 0, 0)
     columns = tuple([rows[i][1][k] for i in full] for k in range(n_texts))
-    answers, truncation, unknown, empty = predictor.answered(Rows(columns, [None] * len(full)))
-    for i, answer in zip(full, answers, strict=True):
-        found[i] = answer
+    predictions, truncation, unknown, empty = predictor.predicted(Rows(columns, [None] * len(full)))
+    for i, prediction in zip(full, predictions, strict=True):
+        found[i] = prediction
     for i in empty:
         found[full[i]] = None
     return found, truncation.rows_cut, unknown
@@ -205,8 +207,8 @@ def _chunks(rows: Iterator[ReadRow]) -> Iterator[list[ReadRow]]:
 
 @contextmanager
 def _bar(shown: bool, n_rows: int) -> Iterator[Callable[[int], None]]:
-    """Shows how many rows are answered, on a terminal; the block tells of each chunk."""
-    columns = (TextColumn("[bold]answered"), BarColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
+    """Shows how many rows are predicted, on a terminal; the block tells of each chunk."""
+    columns = (TextColumn("[bold]predicted"), BarColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not (shown and sys.stderr.isatty())) as bar:
         row = bar.add_task("", total=n_rows)
         yield lambda count: bar.advance(row, count)

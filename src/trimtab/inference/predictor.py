@@ -17,7 +17,7 @@ from ..engine import prepare
 from ..errors import InputError
 from ..tasks.losses import label_tensor
 from ..tasks.metrics import scores
-from ..tasks.predictions import Answer, answers
+from ..tasks.predictions import Prediction, predictions
 from ..tasks.raw_rows import is_blank
 from ..tasks.task import Rows, Task
 from ..threads import threads_for
@@ -63,17 +63,17 @@ def tokens_at_once() -> int:
     return _TOKENS[device().type]
 
 
-class Answered(NamedTuple):
+class Predicted(NamedTuple):
     """What a run says of some rows."""
 
-    answers: list[Answer]  # one per row
+    predictions: list[Prediction]  # one per row
     truncation: Truncation
     unknown: Unknown
-    empty: list[int]  # the rows with a text of which only special tokens are left: their answers are guesses
+    empty: list[int]  # the rows with a text of which only special tokens are left: their predictions are guesses
 
 
 class Predictor:
-    """A delta on its encoder, ready to answer: loaded once, used for any number of calls."""
+    """A delta on its encoder, ready to predict: loaded once, used for any number of calls."""
 
     def __init__(self, run: Trained, encoder: Encoder | Place | str | Path | None = None):
         """`encoder` is an Encoder or the name of one; it defaults to the one the delta names.
@@ -91,15 +91,15 @@ class Predictor:
         """A copy, or one sent to another process, is made anew: what the engine has put into the model does not travel."""
         return type(self), (self.delta, self.encoder)
 
-    def answers(self, rows: Rows) -> list[Answer]:
-        """One Answer per row, in order."""
-        return self.answered(rows).answers
+    def predictions(self, rows: Rows) -> list[Prediction]:
+        """One Prediction per row, in order."""
+        return self.predicted(rows).predictions
 
-    def answered(self, rows: Rows) -> Answered:
-        """One Answer per row, in order, what was cut from the rows as in training, and what the encoder does not know of them."""
+    def predicted(self, rows: Rows) -> Predicted:
+        """One Prediction per row, in order, what was cut from the rows, as in training, and what the encoder does not know."""
         inputs, texts, tokenizer = self._inputs(rows), rows.texts, self.encoder.tokenizer
-        return Answered(
-            answers(self.task, self._logits(inputs)), inputs.truncation,
+        return Predicted(
+            predictions(self.task, self._logits(inputs)), inputs.truncation,
             unknown_tokens(inputs, texts, tokenizer), empty_rows(inputs, texts, tokenizer),
         )  # fmt: skip
 
@@ -119,14 +119,14 @@ class Predictor:
         with threads_for(int(inputs.lengths.sum())):
             logits = all_logits(self.prepared, inputs, tokens_at_once())
         if not bool(torch.isfinite(logits).all()):
-            raise InputError("the model's answers are not numbers (NaN): the run or its encoder is damaged")
+            raise InputError("the model's predictions are not numbers (NaN): the run or its encoder is damaged")
         return logits
 
 
 def predict(
     run: Trained | Predictor, texts: Sequence[str | tuple[str, str]], encoder: Encoder | str | Path | None = None
-) -> list[Answer]:
-    """One Answer for each text, or pair of texts for a pair task; raises InputError when the shapes do not match."""
+) -> list[Prediction]:
+    """One Prediction for each text, or pair of texts for a pair task; raises InputError when the shapes do not match."""
     predictor = run if isinstance(run, Predictor) else Predictor(run, encoder)
     _check_list(texts)
     # Checked one by one, so that the message can say which text it is.
@@ -139,30 +139,32 @@ def predict(
             raise InputError(f"text {i + 1} has {len(row)} part(s); task {predictor.task.name!r} takes {n_texts}")
         for part in row:
             if is_blank(part):
-                raise InputError(f"text {i + 1} is empty: an answer to it would be a guess")
+                raise InputError(f"text {i + 1} is empty: a prediction for it would be a guess")
             try:
                 part.encode()
             except UnicodeEncodeError:  # half a character, as the shell hands over bytes of another encoding
                 raise InputError(f"text {i + 1} is not UTF-8: {part!r:.60}") from None
     columns = tuple([row[k] for row in rows] for k in range(n_texts))
-    found = predictor.answered(Rows(columns, [None] * len(rows)))
+    found = predictor.predicted(Rows(columns, [None] * len(rows)))
     if found.empty:
         raise InputError(
-            f"text {found.empty[0] + 1} is empty: the encoder's tokenizer leaves nothing of it; an answer would be a guess"
+            f"text {found.empty[0] + 1} is empty: the encoder's tokenizer leaves nothing of it; a prediction would be a guess"
         )
-    return found.answers
+    return found.predictions
 
 
 def _check_list(texts: Any) -> None:
     """Raises InputError for what gives something else than its texts, or in no order, where it is gone through."""
-    # A string is a sequence too, whose letters would each be answered.
+    # A string is a sequence too, whose letters would each be predicted.
     if isinstance(texts, str):
         raise InputError("predict takes a list of texts; for one text write [text]")
-    # The names of the columns would be answered.
+    # The names of the columns would be predicted.
     if isinstance(texts, Mapping) or hasattr(texts, "columns") or hasattr(texts, "column_names"):
         raise InputError(
             f"predict takes a list of texts, and not a table ({type(texts).__name__}): give its column, as in table['text'], or "
             "for pairs list(zip(table['a'], table['b']))"
         )
     if isinstance(texts, Set):
-        raise InputError("predict takes a list of texts; a set has no order, by which answers could be told apart")
+        raise InputError(
+            "predict takes a list of texts; a set has no order, by which predictions could be told from each other"
+        )

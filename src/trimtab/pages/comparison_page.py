@@ -1,4 +1,4 @@
-"""A comparison in words: the three lines that answer it, tables as Markdown, and one self-contained HTML page."""
+"""A comparison in words: the three sentences that sum it up, tables as Markdown, and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .pareto_chart import COSTS, MOST_NAMES, drawing
 from .run_page import environment
 
 
-def answer(comparison: Comparison) -> list[str]:
+def conclusions(comparison: Comparison) -> list[str]:
     """Three sentences: which method is best, which is the smallest that keeps up with the reference, and what it costs.
 
     There are always three, as the page asks for each by its place; one that cannot be said is empty.
@@ -39,8 +39,8 @@ def answer(comparison: Comparison) -> list[str]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The answer, then a table over tasks, one per task, and what was refused."""
-    lines = [*map(_plain, answer(comparison)), ""]
+    """The conclusions, then a table over tasks, one per task, and what was refused."""
+    lines = [*map(_plain, conclusions(comparison)), ""]
     # One task needs no table over tasks: it would say the same.
     titled = [(f"Over {len(comparison.tasks)} tasks", comparison.overall)] if len(comparison.tasks) > 1 else []
     titled += [(f"{task.name} ({metric_name(task)})", comparison.by_task[task.name]) for task in comparison.tasks]
@@ -57,12 +57,12 @@ def page(comparison: Comparison) -> str:
     """The HTML page as one text, with its styles and drawings inside."""
     # Markup is not escaped again: in the drawings, matplotlib has escaped the names already.
     contents = {
-        "comparison": comparison, "answer": answer(comparison), "rows": comparison.best_first,
+        "comparison": comparison, "conclusions": conclusions(comparison), "rows": comparison.best_first,
         "charts": [(name, Markup(drawing(comparison, cost))) for cost, name in COSTS.items()] if comparison.overall else [],
         "some_named": len(comparison.overall) > MOST_NAMES,
         "fronts": {name: comparison.front(cost) for cost, name in COSTS.items()},
         "how_judged": how_judged(comparison), "doubts": [*doubts(comparison), *comparison.notes],
-        "difference": difference_text, "spread": _scored, "metric_name": metric_name,
+        "difference": difference_text, "scored": _scored, "metric_name": metric_name,
         "n_rows": {task.name: len(task.validation) for task in comparison.tasks},
     }  # fmt: skip
     # Three of the values are functions: the template puts each summary or task into words where it shows it.
@@ -82,7 +82,7 @@ def how_judged(comparison: Comparison) -> str:
     """How differences were judged, in a few sentences."""
     seeds = len(comparison.seeds)
     # The bootstrap knows rows alone; what training again would change is known from seeds.
-    spread = (
+    seeds_too = (
         "plus the variance over seeds"
         if seeds > 1
         else "with one seed, so what training again would change is not in them"
@@ -91,16 +91,18 @@ def how_judged(comparison: Comparison) -> str:
     sentences = [
         f"Differences from {comparison.reference} are on the same validation rows, {counted(seeds, 'seed')} each; "
         "positive is better, for errors too.",
-        f"Intervals (95%) come from a paired bootstrap over rows, {spread}; p values are corrected (Holm): those over the tasks "
-        "for their number, and those task by task for theirs.",
+        f"Confidence intervals (95%) come from a paired bootstrap over rows, {seeds_too}; p values are corrected "
+        "(Holm): those over the tasks for their number, and those task by task for theirs.",
     ]
     judged = [*comparison.overall, *(s for each in comparison.by_task.values() for s in each)]
     if any(s.difference is not None and s.difference.is_cut for s in judged):
-        sentences.append("Intervals end where scores cannot differ by more: with so few seeds they would go beyond.")
+        sentences.append(
+            "Confidence intervals end where scores cannot differ by more: with so few seeds they would go beyond."
+        )
     if comparison.higher_is_better is None:
         sentences.append("Scores of these tasks have unlike directions or units, so nothing is tested over the tasks.")
     sentences += [
-        f"The {len(task.validation)} validation rows of {task.name} are too few to tell methods apart."
+        f"The {len(task.validation)} validation rows of {task.name} are too few for any difference to be significant."
         for task in comparison.tasks
         if len(task.validation) < LEAST_ROWS
     ]
@@ -113,7 +115,7 @@ def how_judged(comparison: Comparison) -> str:
 
 
 def difference_text(summary: Summary) -> str:
-    """The difference from the reference with its interval: -0.012 (-0.030 to +0.006)."""
+    """The difference from the reference with its confidence interval: -0.012 (-0.030 to +0.006)."""
     # The reference itself, or any method where the reference was refused.
     if summary.difference is None:
         return "–"
@@ -135,43 +137,43 @@ def _keeping_up(comparison: Comparison, found: list[Summary], reference: Summary
         return f"Nothing else was compared to {name}: {why}."
     if comparison.higher_is_better is None:
         return _worse_nowhere(comparison, found, reference)
-    # Those that the data cannot tell apart from the reference, and the better ones: of these the smallest is the answer.
-    level = [s for s in found if s.verdict in ("not told apart", "better")]
+    # Those that do not differ significantly from the reference, and the better ones: of these the smallest is named.
+    level = [s for s in found if s.verdict in ("not significantly different", "better")]
     if not level:
-        return f"No other method keeps up with {name}: every one is worse beyond chance."
+        return f"No other method keeps up with {name}: every one is significantly worse."
     smallest = min(level, key=lambda s: s.elements)
     # All of them may be larger than the reference; a better one is still worth naming.
     if reference.elements <= smallest.elements:
         better = [s.method for s in level if s.verdict == "better"]
         but = f", but better than it: {', '.join(better)}" if better else ""
         return (
-            f"{name} itself is the smallest of the changes that are not worse beyond chance: "
-            f"{count(reference.elements)} elements ({_share(comparison, reference)} of the encoder){but}."
+            f"{name} itself is the smallest of the changes that are not significantly worse: "
+            f"{count(reference.elements)} parameters ({_share(comparison, reference)} of the encoder){but}."
         )
-    verb = "is better than" if smallest.verdict == "better" else "cannot be told apart from"
+    verb = "is better than" if smallest.verdict == "better" else "is not significantly different from"
     return (
-        f"{smallest.method} is the smallest change that {verb} {name} here: {count(smallest.elements)} elements "
+        f"{smallest.method} is the smallest change that {verb} {name} here: {count(smallest.elements)} parameters "
         f"({_share(comparison, smallest)} of the encoder), difference {difference_text(smallest)}."
     )
 
 
 def _worse_nowhere(comparison: Comparison, found: list[Summary], reference: Summary) -> str:
-    """One sentence: the smallest change that is worse than the reference on no task, where scores have no common mean."""
+    """One sentence: the smallest change that is not significantly worse on any task, where scores have no common mean."""
     worse = {s.method for of in comparison.by_task.values() for s in of if s.verdict == "worse"}
     level = [s for s in found if s.method not in worse and s is not reference]
     if not level:
-        return f"Every other method is worse than {reference.method} on some task, beyond chance."
+        return f"Every other method is significantly worse than {reference.method} on some task."
     smallest = min([*level, reference], key=lambda s: s.elements)
     if smallest is reference:
-        return f"{reference.method} itself is the smallest of the changes that are worse than it on no task, beyond chance."
+        return f"{reference.method} itself is the smallest of the changes that are not significantly worse on any task."
     return (
-        f"{smallest.method} is the smallest change that is worse than {reference.method} on no task, beyond chance: "
-        f"{count(smallest.elements)} elements ({_share(comparison, smallest)} of the encoder)."
+        f"{smallest.method} is the smallest change that is not significantly worse than {reference.method} on any task: "
+        f"{count(smallest.elements)} parameters ({_share(comparison, smallest)} of the encoder)."
     )
 
 
 def doubts(comparison: Comparison) -> list[str]:
-    """What a reader should know of the scores, a sentence for each method: constant answers, and nothing learned."""
+    """What a reader should know of the scores, a sentence for each method: constant predictions, and nothing learned."""
     said = []
     for method in comparison.methods:
         alike, worse = [], []
@@ -180,12 +182,14 @@ def doubts(comparison: Comparison) -> list[str]:
             # Rows that are all of one class cannot tell a constant from a model.
             varied = len({repr(label) for label in task.validation.labels}) > 1
             of = f" (in {{}} of {len(cells)} fits)" if len(cells) > 1 else ""
-            if n := sum(varied and len({repr(answer) for answer in c.answers}) == 1 for c in cells):
+            if n := sum(varied and len({repr(each) for each in c.answers}) == 1 for c in cells):
                 alike.append(task.name + of.format(n))
             elif n := sum(METRICS[c.metric].better(c.baseline.get(c.metric, math.nan), c.score) for c in cells):
                 worse.append(task.name + of.format(n))
         if alike:
-            said.append(f"{method} answers every row alike on {', '.join(alike)}: the score is that of a constant.")
+            said.append(
+                f"{method} predicts the same for every row of {', '.join(alike)}: the score is that of a constant."
+            )
         if worse:
             said.append(f"{method} scores worse than before training on {', '.join(worse)}.")
     return said
@@ -209,7 +213,7 @@ def _table(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
     """The lines of a Markdown table, a method each."""
     against = _in_table(comparison.reference)
     lines = [
-        f"| method | elements | score | rank | difference from {against} (95%) | p | seconds | delta |",
+        f"| method | parameters | score | rank | difference from {against} (95%) | p | seconds | delta |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for s in summaries:
@@ -239,7 +243,7 @@ def _in_table(name: str) -> str:
 
 
 def _where(comparison: Comparison) -> str:
-    """The end of the first sentence of the answer: on which tasks, and by which score."""
+    """The end of the first sentence of the conclusions: on which tasks, and by which score."""
     names = [task.name for task in comparison.tasks]
     if comparison.higher_is_better is None:
         return f"over {len(names)} tasks (of ranks, not of scores, which have unlike directions or units)"
@@ -252,7 +256,9 @@ def _scored(summary: Summary) -> str:
     """The mean score with its standard deviation over seeds, or the mean rank, in words."""
     if summary.mean_rank is not None:
         return f"mean rank {summary.mean_rank:.2f}"
-    return score(summary.mean) + ("" if summary.spread is None else f" ± {score(summary.spread)}")
+    return score(summary.mean) + (
+        "" if summary.standard_deviation is None else f" ± {score(summary.standard_deviation)}"
+    )
 
 
 def _share(comparison: Comparison, summary: Summary) -> str:

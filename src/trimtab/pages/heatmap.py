@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SPAN = 4.0  # orders of magnitude that the colours tell apart
+SPAN = 4.0  # orders of magnitude that the colours distinguish
 
 
 def means_by_place(
     parts: Mapping[str, Part], sums: Mapping[str, tuple[float, int]]
 ) -> tuple[list[str], list[str], Any]:
-    """Layer names, kinds, and the mean per element (layers, kinds) of `sums` (name -> sum, elements); NaN where none is.
+    """Layer names, kinds, and the mean per parameter (layers, kinds) of `sums` (name -> sum, count); NaN where none is.
 
     The head is left out: it is not the encoder's, and its numbers would dwarf the others.
     """
@@ -37,7 +37,7 @@ def means_by_place(
         at = list(layers).index(parts[name].layer), kinds.index(parts[name].kind)
         total[at] += value
         count[at] += n
-    # Places without elements come to 0 / 0, which is NaN.
+    # Places without parameters come to 0 / 0, which is NaN.
     with np.errstate(invalid="ignore"):
         return list(layers.values()), kinds, total / count
 
@@ -81,7 +81,8 @@ def _draw(figure: Figure, axes: Axes, layers: list[str], kinds: list[str], value
     colours = mpl.colormaps["viridis"].with_extremes(bad="0.92", under=mpl.colormaps["viridis"](0.0))
     # A single value has no range to spread colours over.
     norm = LogNorm(lowest, highest) if highest > lowest else None
-    # 0 has no logarithm, and is less than the lowest that is told apart: the darkest colour, not that of places without elements.
+    # 0 has no logarithm, and is less than the lowest that has a colour of its own: it gets the darkest, and not that of places
+    # without parameters.
     shown = np.ma.masked_invalid(np.where(np.isfinite(values), np.maximum(values, lowest), values))
     image = axes.imshow(shown, cmap=colours, norm=norm, aspect="auto", origin="lower")
     axes.set_xticks(range(len(kinds)), [kind.replace("_", "\n") for kind in kinds], fontsize=8)

@@ -36,7 +36,7 @@ HEIGHT = 240
 LEFT, RIGHT, TOP, BOTTOM = 48, WIDTH - 14, 40, HEIGHT - 34
 MANY = 40  # points on a line above which single points are no longer drawn, only answer to the pointer
 _DASHES: dict[Colour, str | tuple] = {"blue": "solid", "orange": (0, (3, 2))}  # in widths of the line
-_MARKERS: dict[Colour, str] = {"blue": "o", "orange": "s"}  # colours alone are not told apart by everybody
+_MARKERS: dict[Colour, str] = {"blue": "o", "orange": "s"}  # not everybody can distinguish colours alone
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Fields of a Summary that a chart can put on its x axis -> the axis' name; of each, less is better.
 COSTS = {
-    "elements": "trained elements of the encoder",
+    "elements": "trained parameters of the encoder",
     "seconds": "time per fit",
     "delta_bytes": "size of the delta",
 }
@@ -61,18 +61,20 @@ def chart(comparison: Comparison, cost: str) -> Figure:
     axes = figure.add_subplot()
     dress(axes)
     front = comparison.front(cost)
-    # A head alone trains 0 elements of the encoder, which a logarithmic axis cannot show.
+    # A head alone trains 0 parameters of the encoder, which a logarithmic axis cannot show.
     least = 1 if cost == "elements" else 0
     places = {s.method: (max(least, getattr(s, cost)), _height(s)) for s in comparison.overall}
-    # Spreads are of scores over seeds; a mean rank has none.
-    spreads = {s.method: s.spread or 0 if s.mean_rank is None else 0 for s in comparison.overall}
+    # Standard deviations are of scores over seeds; a mean rank has none.
+    deviations = {s.method: s.standard_deviation or 0 if s.mean_rank is None else 0 for s in comparison.overall}
     # From cheap to dear, behind the points.
     line = sorted(places[method] for method in front)
     axes.plot(*zip(*line, strict=True), color=MUTED, linewidth=1, zorder=1)
     for summary in comparison.overall:
         x, y = places[summary.method]
         colour = BLUE if summary.method in front else ORANGE
-        axes.errorbar(x, y, yerr=spreads[summary.method], fmt="o", markersize=5, color=colour, capsize=2, linewidth=1)
+        axes.errorbar(
+            x, y, yerr=deviations[summary.method], fmt="o", markersize=5, color=colour, capsize=2, linewidth=1
+        )
     answer_the_pointer(axes, "methods", list(places.values()), 3 * _DOT)
     axes.set_xscale("log")
     # Room for the names beside the outermost points.
@@ -83,7 +85,7 @@ def chart(comparison: Comparison, cost: str) -> Figure:
     # Last, as names are set by where the points have come to lie.
     crowded = len(places) > MOST_NAMES
     named = [method for method in places if not crowded or method in front or method == comparison.reference]
-    _label(figure, axes, places, spreads, named)
+    _label(figure, axes, places, deviations, named)
     return figure
 
 
@@ -94,7 +96,7 @@ def _mark_costs(axes: Axes, cost: str) -> None:
     low, high = axes.get_xlim()
     decades = math.log10(high / low)
     within = (1,) if decades > 2.5 else (1, 3) if decades > 1 else (1, 2, 5) if decades > 0.5 else (1, 1.5, 2, 3, 5, 7)
-    # Below one element there is nothing, though the axis begins there.
+    # Below one parameter there is nothing, though the axis begins there.
     least = max(low, 1) if cost == "elements" else low
     ticks = [tick for tick in LogLocator(subs=within, numticks=100).tick_values(low, high) if least <= tick <= high]
     # So many decades that their names would meet: every other one.
@@ -113,7 +115,7 @@ def _label(
     figure: Figure,
     axes: Axes,
     places: Mapping[str, tuple[float, float]],
-    spreads: Mapping[str, float],
+    deviations: Mapping[str, float],
     named: Sequence[str],
 ) -> None:
     """Writes names beside their points, where they cover no point, no bar and no other name, as far as there is such a place."""
@@ -124,7 +126,7 @@ def _label(
     at = {method: axes.transData.transform(place) for method, place in places.items()}  # in units, as all below
     taken = [Bbox.from_bounds(x - _DOT, y - _DOT, 2 * _DOT, 2 * _DOT) for x, y in at.values()]
     for method, (x, y) in places.items():
-        ends = axes.transData.transform([(x, y - spreads[method]), (x, y + spreads[method])])
+        ends = axes.transData.transform([(x, y - deviations[method]), (x, y + deviations[method])])
         taken.append(Bbox.from_extents(ends[0, 0] - 1, ends[0, 1], ends[0, 0] + 1, ends[1, 1]))
     # From the top down, and before those that lie on the same height the one at the right, which has least room.
     for method in sorted(named, key=lambda method: (-at[method][1], -at[method][0])):

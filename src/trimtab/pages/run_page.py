@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from ..files import write_text
 from ..results import formatting
-from ..results.formatting import answer, count, score, score_name
+from ..results.formatting import count, label_text, score, score_name
 from ..results.record import RunFolder, read_run_folder
 from ..tasks.metrics import interval_text
 from .line_chart import Line, LineChart, Mark, Point
@@ -174,7 +174,7 @@ def curve(history: Sequence[Mapping[str, Any]], values: Sequence[float | None]) 
 
 
 def mistake(entry: Mapping[str, Any], text_columns: Sequence[str]) -> dict[str, Any]:
-    """A mistake with its texts cut to an excerpt, and its answers as lists: one class, a number, or several classes."""
+    """A mistake with its texts cut to an excerpt, and its labels as lists: one class, a number, or several classes."""
     # The file has text, or text_a and text_b; the page names texts by the columns of the task.
     texts = [entry[name] for name in (["text"] if len(text_columns) == 1 else ["text_a", "text_b"])]
     return {
@@ -183,14 +183,14 @@ def mistake(entry: Mapping[str, Any], text_columns: Sequence[str]) -> dict[str, 
             {"name": name, "excerpt": excerpt(text), "full": text}
             for name, text in zip(text_columns, texts, strict=True)
         ],
-        "true": answers(entry["label"]),
-        "said": answers(entry["predicted"]),
+        "true": labels(entry["label"]),
+        "said": labels(entry["predicted"]),
     }
 
 
-def answers(value: str | float | list[str]) -> list[str]:
+def labels(value: str | float | list[str]) -> list[str]:
     """A label or a prediction as the words to show; empty where a row has no class."""
-    return [answer(one) for one in (value if isinstance(value, list) else [value])]
+    return [label_text(one) for one in (value if isinstance(value, list) else [value])]
 
 
 def excerpt(text: str, limit: int = EXCERPT) -> str:

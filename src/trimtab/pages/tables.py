@@ -7,7 +7,7 @@ from typing import Any
 from ..results.formatting import compact, count, defined, plain, share
 from .charts import Colour
 
-HEAD = "head"  # the kind under which a run counts the parameters outside the body
+HEAD = "head"  # the kind under which a run counts the parameters outside the backbone
 MANY = 30  # classes above which a page shows the most telling ones and keeps the rest behind a click
 NARROW, SHORT = 8, 10  # columns above which, and letters above which, names of columns are turned upright
 
@@ -46,7 +46,7 @@ def shade(fraction: float) -> float:
 
 
 def confusion_grid(matrix: Sequence[Sequence[int]], classes: Sequence[str], most: int = MANY) -> Grid:
-    """True classes by predicted classes, shaded by their part of the row: right answers blue, mistakes orange.
+    """True classes by predicted classes, shaded by their part of the row: right predictions blue, mistakes orange.
 
     Of more than `most` classes, those that took part in the most mistakes.
     """
@@ -64,7 +64,7 @@ def confusion_grid(matrix: Sequence[Sequence[int]], classes: Sequence[str], most
 
 def most_mistaken(matrix: Sequence[Sequence[int]], most: int) -> list[int]:
     """The `most` classes with the most mistakes, made for them or in their name, in the order of the classes."""
-    # A row's sum counts rows of the class, a column's sum answers with its name; both hold the right answers.
+    # A row's sum counts rows of the class, a column's sum predictions of it; both hold the right ones.
     mistakes = [sum(row) + sum(other[i] for other in matrix) - 2 * row[i] for i, row in enumerate(matrix)]
     return sorted(sorted(range(len(matrix)), key=lambda i: -mistakes[i])[:most])
 
@@ -86,7 +86,7 @@ def often_confused(
 
 
 def trained_grid(trained: Mapping[str, Any]) -> Grid:
-    """Layers by kinds of the body, shaded by the root of the fraction trained; empty layers and kinds are left out."""
+    """Layers by kinds of the backbone, shaded by the root of the fraction trained; empty layers and kinds are left out."""
     layers, kinds, selected, total = (trained[name] for name in ("layers", "kinds", "selected", "total"))
     columns = [j for j, kind in enumerate(kinds) if kind != HEAD and any(row[j] for row in total)]
     kept = [i for i in range(len(layers)) if any(total[i][j] for j in columns)]
@@ -96,7 +96,7 @@ def trained_grid(trained: Mapping[str, Any]) -> Grid:
         [_trained(selected[i][j], total[i][j], f"{layer}, {name}") for j, name in zip(columns, names, strict=True)]
         for i, layer in zip(kept, layer_names, strict=True)
     ]
-    return Grid("Trained parameters of the body", "layer", "kind", layer_names, names, rows)
+    return Grid("Trained parameters of the backbone", "layer", "kind", layer_names, names, rows)
 
 
 def layer_name(layer: str) -> str:
@@ -113,13 +113,13 @@ def _trained(selected: int, total: int, where: str) -> Cell:
 
 
 def trained_sums(trained: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """(selected, total) parameters of the body and of the head."""
-    # Flags over the columns, of which each is either the head's or the body's.
-    body = [kind != HEAD for kind in trained["kinds"]]
+    """(selected, total) parameters of the backbone and of the head."""
+    # Flags over the columns, of which each is either the head's or the backbone's.
+    backbone = [kind != HEAD for kind in trained["kinds"]]
     head = [kind == HEAD for kind in trained["kinds"]]
     selected, total = trained["selected"], trained["total"]
     return {
-        "body": (_sum_of(selected, body), _sum_of(total, body)),
+        "backbone": (_sum_of(selected, backbone), _sum_of(total, backbone)),
         "head": (_sum_of(selected, head), _sum_of(total, head)),
     }
 

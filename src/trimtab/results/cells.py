@@ -31,18 +31,20 @@ class Cell:
     metric: str  # name of the task's main metric
     scores: Mapping[str, float] = field(default_factory=dict)  # validation, at the best step
     baseline: Mapping[str, float] = field(default_factory=dict)  # validation, before training
-    elements: Mapping[str, int] = field(default_factory=dict)  # body and head
-    share: float = 0.0  # of the body
+    elements: Mapping[str, int] = field(default_factory=dict)  # backbone and head, the first under the key "body"
+    share: float = 0.0  # of the backbone
     seconds: float = 0.0  # the whole fit, as if nothing had been cached before it
     examples_per_second: float = 0.0
     peak_memory_bytes: int = 0  # of the process during the fit
     delta_bytes: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)  # with the method's own filled in
-    answers: list[Any] = field(default_factory=list, repr=False)  # to each validation row
+    answers: list[Any] = field(default_factory=list, repr=False)  # the prediction for each validation row
     choosing_seconds: float | None = None  # of `seconds`: what the method took to choose; None where it was not noted
     refused: str | None = None  # why the method cannot be used here
     judged_by: str | None = None  # the score by which the best step was chosen; None where it was not noted
-    outputs: str | None = field(default=None, repr=False)  # to each validation row, as `outputs.packed` has them
+    outputs: str | None = field(
+        default=None, repr=False
+    )  # the prediction for each validation row, as `outputs.packed` has them
 
     @property
     def score(self) -> float:

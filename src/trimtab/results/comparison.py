@@ -1,4 +1,4 @@
-"""What the cells of a study come to: means, spreads and ranks, differences from a reference, and how sure they are."""
+"""What the cells of a study come to: means, standard deviations and ranks, differences from a reference, and their p values."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Summary:
 
     method: str
     mean: float  # of the main score
-    spread: float | None  # its standard deviation over seeds; None for one seed
+    standard_deviation: float | None  # of it, over seeds; None for one seed
     rank: int  # among the methods of the task, or of those that did all tasks; 1 is best
-    elements: int  # of the body
+    elements: int  # of the backbone, trained
     seconds: float  # of a fit, mean over seeds
     delta_bytes: int
     difference: Difference | None = None  # from the reference method, positive is better; None for itself
@@ -38,10 +38,10 @@ class Summary:
 
     @property
     def verdict(self) -> str:
-        """better, worse or not told apart (from the reference); "" for the reference itself."""
+        """better, worse or not significantly different (from the reference); "" for the reference itself."""
         if self.difference is None or self.p is None:
             return ""
-        return "not told apart" if self.p >= ALPHA else "better" if self.difference.mean > 0 else "worse"
+        return "not significantly different" if self.p >= ALPHA else "better" if self.difference.mean > 0 else "worse"
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def summarised(
     found = {task.name: [m for m in methods if all((task.name, m, s) in done for s in seeds)] for task in tasks}
     differences: dict[tuple[str, str], Difference] = {}
     for task in tasks:
-        # Answers to the same rows with the same seeds are paired, which takes most of the noise out of a difference.
+        # Predictions for the same rows with the same seeds are paired, which takes most of the variance out of a difference.
         labels = label_tensor(task, task.validation).numpy()
         mine = {m: [_said(task, done[task.name, m, seed]) for seed in seeds] for m in found[task.name]}
         for method in found[task.name]:
@@ -201,11 +201,11 @@ def summarised(
 def _over_seeds(method: str, cells: list[Cell]) -> Summary:
     """Mean and sample standard deviation (over n - 1); rank and difference are filled in by `_judged`."""
     scores = [cell.score for cell in cells]
-    spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+    deviation = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
     seconds = _mean(cell.seconds for cell in cells)
     loss = _mean(cell.scores.get("loss", 0.0) for cell in cells)
     return Summary(
-        method, _mean(scores), spread, 0, cells[0].elements["body"], seconds, cells[0].delta_bytes, loss=loss
+        method, _mean(scores), deviation, 0, cells[0].elements["body"], seconds, cells[0].delta_bytes, loss=loss
     )
 
 
@@ -216,10 +216,10 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _over_tasks(method: str, summaries: list[Summary], tasks: list[Task], ranks: list[int]) -> Summary:
-    """Means over tasks; the spread is that of the mean over seeds, tasks being independent. `ranks` are those on each."""
+    """Means over tasks; the standard deviation is of the mean over seeds, tasks being independent. `ranks` are those on each."""
     n = len(summaries)
-    spreads = [s.spread for s in summaries if s.spread is not None]
-    spread = float(np.sqrt(np.square(spreads).sum()) / n) if spreads else None
+    deviations = [s.standard_deviation for s in summaries if s.standard_deviation is not None]
+    deviation = float(np.sqrt(np.square(deviations).sum()) / n) if deviations else None
     mean, seconds = (_mean(getattr(s, name) for s in summaries) for name in ("mean", "seconds"))
     elements, size = (round(np.mean([getattr(s, name) for s in summaries])) for name in ("elements", "delta_bytes"))
     # The mean of an accuracy and an error is neither: each task has a vote by its ranks instead.
@@ -227,7 +227,7 @@ def _over_tasks(method: str, summaries: list[Summary], tasks: list[Task], ranks:
     # That of a regression is in the unit of its labels.
     alike = len(tasks) == 1 or all(task.kind != "regression" for task in tasks)
     loss = _mean(s.loss for s in summaries) if alike else 0.0
-    return Summary(method, mean, spread, 0, elements, seconds, size, mean_rank=mean_rank, loss=loss)
+    return Summary(method, mean, deviation, 0, elements, seconds, size, mean_rank=mean_rank, loss=loss)
 
 
 def _judged(
@@ -265,10 +265,8 @@ def _direction(tasks: list[Task]) -> bool | None:
 
 def _summary_json(summary: Summary) -> dict[str, Any]:
     """The summary with the bounds of its difference, which only the object can compute."""
-    found = {
-        name: getattr(summary, name)
-        for name in ("method", "mean", "spread", "rank", "elements", "seconds", "delta_bytes")
-    }
+    found = {name: getattr(summary, name) for name in ("method", "mean", "rank", "elements", "seconds", "delta_bytes")}
+    found["spread"] = summary.standard_deviation  # a key that other programs read
     if summary.mean_rank is not None:
         found |= {"mean": None, "spread": None, "mean_rank": summary.mean_rank}
     if summary.difference is not None:

@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..tasks.label_parsing import ONE_ANSWER
+from ..tasks.label_parsing import ONE_PREDICTION
 from ..tasks.metrics import METRICS, figure, named
 from ..tasks.task import Task, positive_class
 
 # The words of this file stand in sentences and tables alike: plain text, escaped where it meets HTML.
 ACRONYMS = {"auc", "f1", "mae", "map", "mse", "rmse", "roc"}  # parts of metrics' names that stand in capitals
+_ONE_ANSWER = "one answer for all rows"  # what ONE_PREDICTION was in older runs
 UNDEFINED = "undefined"  # a correlation of constant predictions has no value, and JSON carries it as null or NaN
 
 
@@ -112,7 +113,7 @@ def metric_name(task: Task) -> str:
     return plain(task.metric) + of_class + ("" if METRICS[task.metric].higher_is_better else ", lower is better")
 
 
-def answer(value: str | float) -> str:
+def label_text(value: str | float) -> str:
     """A class name as it is, or a number without needless zeros: 1.7, 3.762, 12,340; three digits of a small one: 1.23e-06."""
     if isinstance(value, str):
         return value
@@ -176,7 +177,10 @@ def headline(scores: Mapping[str, Any]) -> str:
     subject = f"{metric[:1].upper()}{metric[1:]} on {scores['task']['name']}"
     if not defined(after):
         return f"{subject} is {UNDEFINED} after training."
-    if not defined(before) or scores.get("start") == ONE_ANSWER:  # chance is nothing to have risen from
+    if not defined(before) or scores.get("start") in (
+        ONE_PREDICTION,
+        _ONE_ANSWER,
+    ):  # chance is nothing to have risen from
         return f"{subject} reached {score(after)}."
     of = f" ({scores['start']})" if scores.get("start") else ""
     if before == after:
@@ -186,10 +190,12 @@ def headline(scores: Mapping[str, Any]) -> str:
 
 def price(scores: Mapping[str, Any]) -> str:
     """What the result cost, to follow the name of the method: parameters, time and the size of the delta."""
-    body, head = scores["elements"]["body"], scores["elements"]["head"]
-    trained = f"trained {count(body)} parameters of the body ({share(scores['share'])}) and {count(head)} of the head"
-    if not body:
-        trained = f"trained only the head, {count(head)} parameters, and left the body as it was,"
+    backbone, head = scores["elements"]["body"], scores["elements"]["head"]
+    trained = (
+        f"trained {count(backbone)} parameters of the backbone ({share(scores['share'])}) and {count(head)} of the head"
+    )
+    if not backbone:
+        trained = f"trained only the head, {count(head)} parameters, and left the backbone as it was,"
     return f"{trained} in {duration(scores['seconds'])}; the delta takes {size(scores['delta_bytes'])}."
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..changes.delta import Delta
 from ..errors import shortened
-from ..tasks.answering import Answering
+from ..tasks.decision_rule import DecisionRule
 from ..tasks.metrics import figure, named
 from ..tasks.task import positive_class
 from .formatting import share
@@ -29,7 +29,7 @@ def model_card(details: Mapping[str, Any], delta: Delta) -> str:
     )
     # Of the training rows: what the limit cuts there was never learned from.
     truncation = details["truncation"]["train"]
-    answering = Answering.from_json(task).line()
+    rule = DecisionRule.from_json(task).line()
     source = f"`{task['source']}`" if task["source"] else "a table in memory"
     # RUN stays as it is: the folder may be copied anywhere, and the card with it.
     return f"""---
@@ -40,8 +40,8 @@ pipeline_tag: text-classification
 # {details["run"]}
 
 A trimtab delta of {details["delta_bytes"]:,} bytes for the encoder `{base["name"]}` (weights SHA-256 `{base["sha256"]}`).
-It answers with: {classes}. Trained on {source} with the method `{details["method"]}`: {delta.count_body:,} elements of
-the encoder ({share(details["share"])}) and {delta.count_head:,} of the head.{" " + answering if answering else ""}
+It predicts: {classes}. Trained on {source} with the method `{details["method"]}`: {delta.count_body:,} parameters of
+the encoder ({share(details["share"])}) and {delta.count_head:,} of the head.{" " + rule if rule else ""}
 
 | validation | before ({details.get("start", "an untrained head")}) | after |
 |---|---|---|

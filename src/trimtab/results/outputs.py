@@ -16,7 +16,7 @@ _DROPPED = 8  # of the 24 bits of a float32's fraction, which are rounded off
 
 
 def packed(kind: str, outputs: NDArray) -> str | None:
-    """The outputs (N, C) as text; None for regression, whose outputs are its answers.
+    """The outputs (N, C) as text; None for regression, whose outputs are its predictions.
 
     Of single_label rows the last class's output is taken off the others and left out: a softmax does not change by that. What is
     left is rounded to 16 significant bits (a relative error of 1.6e-5 at most), its bytes are sorted by their place in a

@@ -16,10 +16,10 @@ import tomli_w
 from ..encoders.choices import AUTO, COMPUTES, HEAD_STARTS, HEADS, PAIRS, USUAL_LENGTH
 from ..errors import InputError, suggestion
 from ..files import absolute, write_text
-from ..tasks.answering import checked_threshold
+from ..tasks.decision_rule import checked_threshold
 from ..tasks.reading import Origin, option_field
 
-# Not at once: --help is answered, settings are checked, and slips told, without waiting for torch or numpy.
+# Not at once: --help is printed, settings are checked, and slips told, without waiting for torch or numpy.
 if TYPE_CHECKING:
     from ..changes.contract import Method
     from ..tasks.task import Task
@@ -58,7 +58,7 @@ class Settings:
 
     epochs: int | None = option_field(None, "Default: the method's own, 5 for most; more on few rows.", _ALL)
     batch_size: int = option_field(32, "Texts per optimizer step.", _ALL)
-    lr: float | None = option_field(  # of the body
+    lr: float | None = option_field(  # of the backbone
         None, "Peak learning rate; default: the method's own.", _COMPARED
     )
     head_lr: float | None = option_field(None, "Peak learning rate of the head.", _COMPARED)
@@ -77,7 +77,7 @@ class Settings:
         "auto", "auto, default (Hugging Face's own), linear (on the mean of the token states) or cls.", _ALL
     )
     # What the last map of a new head begins as: the linear probe of the training rows, or "random". A head that the checkpoint
-    # brings is kept where it answers the same classes, and with "checkpoint" in any case; not with "random".
+    # brings is kept where it has the same classes, and with "checkpoint" in any case; not with "random".
     head_start: str = option_field(
         "probe", "probe (of frozen features, the default), random, or checkpoint: the head that it brings.", _ALL
     )
@@ -180,7 +180,7 @@ _FROM_PROBE = (
     0.1  # times a method's head rate: one that is a linear probe, or has been trained, has little left to learn
 )
 _OF_METHOD = ("lr", "head_lr", "epochs")  # settings whose defaults are the method's
-# Settings of how a fit is computed: of what comes of it they change the rounding, and which row has which noise.
+# Settings of how a fit is computed: of what comes of it they change the rounding, and which row has which dropout mask.
 DECIDE_NOTHING = ("cache_gb", "tokens_per_batch")
 LEAST_LENGTH = 3  # tokens: two special ones and one of the text
 _LOWEST = {

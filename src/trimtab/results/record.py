@@ -26,7 +26,7 @@ NAMES = {
 }
 MISSING = object()  # stands for a field that is not there: it has no shape
 SCORE = (float, None)  # null or NaN where a score is undefined, such as a correlation of constant predictions
-ANSWER = (str, float, [str])  # one class, a number, or several classes
+LABEL = (str, float, [str])  # one class, a number, or several classes
 
 # One line of history.jsonl.
 EVALUATION = {
@@ -57,7 +57,7 @@ DETAILS = {
         "sha256": (str, None),  # of the weights
         "model_type": str,
         "layers": int,
-        "parameters": int,  # of the body
+        "parameters": int,  # of the backbone
     },
     "method": str,  # as on the command line
     "metric": str,  # the main one, by which the best step was chosen
@@ -70,7 +70,7 @@ DETAILS = {
     "start": (str, None),  # what the baseline is of, in words; null in older runs
     "metrics": {str: {"higher_is_better": bool, "low": (float, None), "high": (float, None)}},  # null: no end
     "elements": {"body": int, "head": int},  # trained
-    "share": float,  # of the body
+    "share": float,  # of the backbone
     "seconds": float,  # the whole run, tokenisation, validation and saving included
     "examples_per_second": (float, None),
     "peak_memory_bytes": (int, None),
@@ -86,7 +86,7 @@ DETAILS = {
     "survey": [str],  # what was found in the rows, in plain words
     "truncation": {str: {"rows": int, "rows_cut": int, "tokens": int, "tokens_cut": int}},
     "max_length": int,  # tokens
-    # Both tables have a row for each layer and a column for each kind; the kind "head" is not of the body.
+    # Both tables have a row for each layer and a column for each kind; the kind "head" is not of the backbone.
     "trained": {"layers": [str], "kinds": [str], "selected": [[int]], "total": [[int]]},
     "confusion": ([[int]], None),  # true classes by predicted classes; only where a row has one class
     "per_class": [{"class": str, "precision": SCORE, "recall": SCORE, "f1": SCORE, "rows": int}],
@@ -97,8 +97,8 @@ DETAILS = {
         {
             "row": int,
             "unit": (str, None),
-            "label": ANSWER,
-            "predicted": ANSWER,
+            "label": LABEL,
+            "predicted": LABEL,
             "probability": (float, None),
             "loss": SCORE,
         }

@@ -25,7 +25,7 @@ def usable(metric: str) -> bool:
 
 
 def of_probabilities(metric: str, kind: str) -> bool:
-    """Whether the metric of a task of `kind` rests on how sure each answer was, and not on the answers alone."""
+    """Whether the metric of a task of `kind` rests on how sure each prediction was, and not on the predictions alone."""
     return kind != "regression" and metric in _OF_PROBABILITIES
 
 
@@ -34,10 +34,10 @@ def resampled_score(
 ) -> NDArray:
     """`metric` (R,) of what was said of rows that count `weights` (R, N) times, as tasks/metrics.py scores the rows drawn.
 
-    What was said are answers: class numbers (N,), classes as 0 and 1 (N, C), or values (N,); and for metrics of probabilities the
+    What was said are predictions: class numbers (N,), classes as 0 and 1 (N, C), or values (N,); for metrics of probabilities the
     model's outputs (N, C), whose softmax or, where rows may have several classes, sigmoid these are. `n_classes` is the task's (0
-    for regression), because some of its classes may be in neither labels nor answers, and `positive` the number of its positive
-    class where there are two. Raises ValueError for a metric that is not of such labels, and for those that are not `usable`.
+    for regression), because some of its classes may be in neither labels nor predictions, and `positive` the number of its
+    positive class where there are two. Raises ValueError for a metric that is not of such labels, and for those not `usable`.
     """
     kind = "regression" if n_classes == 0 else "multi_label" if labels.ndim == 2 else "single_label"
     if metric not in metric_names(kind):  # it must not be tested as F1
@@ -55,21 +55,21 @@ def resampled_score(
         return _multi_label(metric, labels, said, weights)
     if metric == "accuracy":
         return weights @ (labels == said).astype(float) / weights.sum(1)
-    of_labels, of_answers = _membership(labels, n_classes), _membership(said, n_classes)
+    of_labels, of_predictions = _membership(labels, n_classes), _membership(said, n_classes)
     # Counts (R, C): no table of true by predicted class is needed.
-    hits, true, given = (weights @ each for each in (of_labels.multiply(of_answers), of_labels, of_answers))
+    hits, true, given = (weights @ each for each in (of_labels.multiply(of_predictions), of_labels, of_predictions))
     if metric == "matthews":
         return _matthews(hits, true, given)
     return _of_counts(metric, hits, true, given, one)
 
 
-def _of_values(metric: str, labels: NDArray, answers: NDArray, weights: NDArray) -> NDArray:
+def _of_values(metric: str, labels: NDArray, predictions: NDArray, weights: NDArray) -> NDArray:
     """`metric` (R,) of numbers (N,)."""
     if metric in ("pearson", "spearman"):
         if metric == "spearman":  # of ranks in the whole sample, which resampling hardly changes
-            labels, answers = ranks(labels), ranks(answers)
-        return _correlation(labels, answers, weights)
-    error = np.abs(labels - answers) ** (1 if metric == "mean_absolute_error" else 2)  # that of the loss too
+            labels, predictions = ranks(labels), ranks(predictions)
+        return _correlation(labels, predictions, weights)
+    error = np.abs(labels - predictions) ** (1 if metric == "mean_absolute_error" else 2)  # that of the loss too
     return weights @ error / weights.sum(1)
 
 
@@ -86,11 +86,11 @@ def _of_counts(metric: str, hits: NDArray, true: NDArray, said: NDArray, positiv
     return _ratio(by_class.sum(1), (true + said > 0).sum(1))
 
 
-def _multi_label(metric: str, labels: NDArray, answers: NDArray, weights: NDArray) -> NDArray:
+def _multi_label(metric: str, labels: NDArray, predictions: NDArray, weights: NDArray) -> NDArray:
     """`metric` (R,) of classes as 0 and 1 (N, C); for accuracy, all classes of a row must be right."""
     if metric == "accuracy":
-        return weights @ (labels == answers).all(1).astype(float) / weights.sum(1)
-    hits, true, said = weights @ (labels * answers), weights @ labels, weights @ answers
+        return weights @ (labels == predictions).all(1).astype(float) / weights.sum(1)
+    hits, true, said = weights @ (labels * predictions), weights @ labels, weights @ predictions
     if metric == "f1_micro":
         return _ratio(2 * hits.sum(1), true.sum(1) + said.sum(1))
     return _of_counts(metric, hits, true, said, None)

@@ -1,4 +1,4 @@
-"""Whether two methods differ: a paired bootstrap over rows, with the spread over seeds added, corrected for many tests."""
+"""Whether two methods differ: a paired bootstrap over rows, with the variance over seeds added, corrected for many tests."""
 
 # Shapes: N validation rows, R resamples.
 
@@ -15,7 +15,9 @@ from ..tasks.metrics import METRICS
 from .resampled_scores import resampled_score
 
 RESAMPLES = 1000  # of the validation rows
-LEAST_ROWS = 10  # below that nothing is told apart: two equal methods would be, in up to half of all studies
+LEAST_ROWS = (
+    10  # below that no difference is significant: that of two equal methods would be, in up to half of all studies
+)
 # Where an integral over a normal distribution is cut in panels: evenly, and around a steep place in units of its width.
 _EVENLY, _AROUND = np.linspace(-12, 12, 17), np.array([-64, -16, -4, -1, 0, 1, 4, 16, 64])
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)  # of each panel
@@ -99,7 +101,7 @@ def difference(
 ) -> Difference:  # fmt: skip
     """The Difference of what two methods said of the same rows, one array per seed, paired seed by seed.
 
-    What they said is as `resampled_score` takes it: answers, or outputs (N, C) where the metric is of probabilities.
+    What they said is as `resampled_score` takes it: predictions, or outputs (N, C) where the metric is of probabilities.
     `n_classes` is the task's (0 for regression), `positive` the number of its positive class where there are two. A difference
     above 0 is better for every metric. The same resampled rows serve both
     methods and all seeds; what training again would change comes on top, as the variance over seeds, because rows alone
@@ -111,7 +113,9 @@ def difference(
     pairs = list(zip(ours, theirs, strict=True))
 
     def better_by(a: NDArray, b: NDArray, weights: NDArray) -> NDArray:
-        ours, theirs = (resampled_score(metric, labels, answers, weights, n_classes, positive) for answers in (a, b))
+        ours, theirs = (
+            resampled_score(metric, labels, predictions, weights, n_classes, positive) for predictions in (a, b)
+        )
         return sign * (ours - theirs)
 
     whole = np.ones((1, len(labels)))

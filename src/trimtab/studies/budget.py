@@ -18,26 +18,26 @@ _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib":
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that a change may take: elements of the encoder (the head is not counted), or bytes of delta (it is)."""
+    """The most that a change may take: parameters of the encoder (the head is not counted), or bytes of delta (it is)."""
 
     elements: int | None = None  # one of the two is set
     n_bytes: int | None = None
 
     @classmethod
     def parse(cls, text: str, n_body: int) -> Budget:
-        """What "5000", "0.05%" (of the encoder's `n_body` elements) or "20 KB" says; raises InputError for anything else."""
+        """What "5000", "0.05%" (of the encoder's `n_body` parameters) or "20 KB" says; raises InputError for anything else."""
         # Commas and underscores only group digits by three: 0,05% would be 5%, and is refused.
         found = re.fullmatch(
             r"\s*(\d+|[1-9]\d{0,2}(?:[,_]\d{3})+|\d*\.\d+)\s*(%|(?:[kmg]i?)?b|bytes?)?\s*", text.lower()
         )
         if not found:
             raise InputError(
-                f"budget {text!r} is not understood: give elements (5000), a share (0.05%) or bytes (20KB)"
+                f"budget {text!r} is not understood: give parameters (5000), a share (0.05%) or bytes (20KB)"
             )
         number, unit = float(re.sub("[,_]", "", found[1])), found[2] or ""
-        # In most of Europe a point groups digits: 20.000 would be 20 elements.
+        # In most of Europe a point groups digits: 20.000 would be 20 parameters.
         if "." in found[1] and unit in ("", "b", "byte", "bytes"):
-            raise InputError(f"budget {text!r}: elements and bytes are whole numbers; write 20000, or 20,000")
+            raise InputError(f"budget {text!r}: parameters and bytes are whole numbers; write 20000, or 20,000")
         if unit in _UNITS:
             return cls(n_bytes=int(number * _UNITS[unit]))
         if unit == "%" and set(",_") & set(found[1]):
@@ -47,11 +47,11 @@ class Budget:
         # Rounded down: a budget is never exceeded, though a small share may come to nothing.
         elements = int(number * n_body / 100) if unit == "%" else int(number)
         if elements < 1:
-            raise InputError(f"budget {text!r} is less than one of the encoder's {n_body:,} elements: give more")
+            raise InputError(f"budget {text!r} is less than one of the encoder's {n_body:,} parameters: give more")
         return cls(elements=elements)
 
     def __str__(self) -> str:
-        return f"{self.elements:,} elements" if self.n_bytes is None else f"{size(self.n_bytes)} of delta"
+        return f"{self.elements:,} parameters" if self.n_bytes is None else f"{size(self.n_bytes)} of delta"
 
     def holds(self, candidate: Candidate) -> bool:
         """Whether the candidate is within it."""

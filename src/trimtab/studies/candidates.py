@@ -39,10 +39,10 @@ _NAME_BYTES, _HEADER_BYTES = 120, 2000  # of a delta: per tensor, and for what i
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method, how many elements of the body it trains, and about how many bytes its delta takes."""
+    """A method, how many parameters of the backbone it trains, and about how many bytes its delta takes."""
 
     method: Method
-    elements: int  # of the body
+    elements: int  # of the backbone
     n_bytes: int  # head included
 
 
@@ -99,7 +99,7 @@ class _Sizes:
         for name, count in chosen.counts().items():
             whole = chosen.elements[name] is None
             n_bytes += count * _VALUE_BYTES + _NAME_BYTES if whole else count * _PLACED_BYTES + 2 * _NAME_BYTES
-        return Candidate(method, chosen.body.count, n_bytes)
+        return Candidate(method, chosen.backbone.count, n_bytes)
 
 
 def _last_layers(model: ModelWithHead) -> tuple[Method, ...]:
@@ -114,7 +114,7 @@ def _subsets(sizes: _Sizes, chooser: Top, budget: Budget) -> Iterator[Candidate 
     whole = sizes.of(chooser.within)
     if whole is None or budget.holds(whole):
         return
-    # A first guess: a byte budget has to pay for the head and for names as well.
+    # A first guess: a byte budget has to hold the head and the names as well.
     count = min(whole.elements - 1, budget.elements or (budget.n_bytes or 0) // _PLACED_BYTES)
     while count > 0:
         subset = Random(count=count, within=chooser.within).select(sizes.model)  # about as large as the chooser's

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..results.cells import Cell, Cells, Identity
 from ..results.outputs import packed
 from ..results.recipe import Settings
-from ..tasks.metrics import given_answers, metric_names
+from ..tasks.metrics import metric_names, predicted_labels
 from ..tasks.task import Task
 from ..training.fit import fit
 from ..training.ranks import device
@@ -146,7 +146,7 @@ def _fitted(spec: CellSpec, starts: Callable[[], None]) -> Cell:
     starts()
     try:
         _warm_up(spec.encoder, spec.task)
-        # No run folder: a cell is its scores and answers, and models of hundreds of cells would fill a disk.
+        # No run folder: a cell is its scores and predictions, and models of hundreds of cells would fill a disk.
         run = fit(spec.encoder, spec.task, spec.method, out=None, **asdict(spec.settings))
         cell = _finished(run, spec)
         # Ctrl-C ends the study; the half-trained cell is not kept.
@@ -177,12 +177,12 @@ def _finished(run: Run, spec: CellSpec) -> Cell:
     """The cell of a finished run; its delta is saved once to see how large it is."""
     assert run.logits is not None  # every fit validates
     task = spec.task
-    answers = given_answers(Task.from_description(run.delta.task), run.logits)  # at the run's own threshold
+    predicted = predicted_labels(Task.from_description(run.delta.task), run.logits)  # at the run's own threshold
     with tempfile.TemporaryDirectory() as folder:
         n_bytes = run.delta.save(folder).stat().st_size
     return Cell(
         task.name, spec.text, spec.settings.seed, task.metric, run.scores, run.baseline, run.details["elements"],
         run.details["share"], run.seconds + run.details["cached_seconds"], run.examples_per_second, run.peak_memory_bytes,
-        n_bytes, run.details["settings"], answers.tolist(), run.details["choosing_seconds"],
+        n_bytes, run.details["settings"], predicted.tolist(), run.details["choosing_seconds"],
         judged_by=run.details["judged_by"], outputs=packed(task.kind, run.logits.float().cpu().numpy()),
     )  # fmt: skip

@@ -93,9 +93,9 @@ def fisher(
     batches = _batches(measured)
     with seeded(seed, "method"):
         within, _ = add_and_select(method, model, Trial(batches, loss, task.kind, compute=arithmetic))
-    if within.body.count < at_least:
+    if within.backbone.count < at_least:
         raise InputError(
-            f"{method_text(method)} names {within.body.count:,} elements of the encoder, which is less than the "
+            f"{method_text(method)} names {within.backbone.count:,} parameters of the encoder, which is less than the "
             f"{at_least:,} to choose (--count)"
         )
     meter = Meter(model, within, task.kind, estimator, stream_seed(seed, "labels"))
@@ -121,11 +121,9 @@ def advice(info: Fisher) -> str:
     """In plain words: how far the ranking may be trusted."""
     rows, r = len(info.rows), info.stability
     if np.isnan(r):
-        return f"measured on {counted(rows, 'row')}: too few elements differ to say how stable their ranking is"
+        return f"measured on {counted(rows, 'row')}: too few parameters differ to say how stable their ranking is"
     word = "stable" if r >= 0.9 else "fairly stable" if r >= 0.7 else "not stable: measure on more rows (--examples)"
-    return (
-        f"two halves of the {rows:,} rows rank the elements that have information with a correlation of {r:.2f}: {word}"
-    )
+    return f"two halves of the {rows:,} rows rank the parameters that have information with a correlation of {r:.2f}: {word}"
 
 
 def _rows(task: Task, examples: int, seed: int, *, labelled: bool) -> np.ndarray:

@@ -25,7 +25,7 @@ SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # of the elements whose overlap with the m
 
 @dataclass(frozen=True, eq=False)
 class Movement:
-    """How far each element of the body moved, for the parameters of which any could move; the head has no start to move from."""
+    """How far each parameter of the backbone moved, in the tensors that could move; the head has no start to move from."""
 
     distances: Mapping[str, np.ndarray] = field(repr=False)  # name -> |after - before| (E,) float32
     before: Mapping[str, float] = field(repr=False)  # name -> norm of the pretrained parameter
@@ -43,8 +43,8 @@ class Movement:
     def by(self, key: Literal["kind", "layer"]) -> dict[Any, dict[str, float]]:
         """kind or layer -> how far it moved.
 
-        `mean`: the mean absolute change per element (the measure of BitFit, arXiv 2106.10199, figure 1); `relative`: the norm of
-        the change over the norm of the pretrained values; `largest`: the largest absolute change; `moved`, `elements`: counts.
+        `mean`: the mean absolute change per parameter (the measure of BitFit, arXiv 2106.10199, figure 1); `relative`: the norm
+        of the change over the norm of the pretrained values; `largest`: the largest absolute change; `moved`, `elements`: counts.
         """
         found: dict[Any, dict[str, float]] = {}
         for name, d in self.distances.items():
@@ -88,7 +88,9 @@ class Movement:
         pairs = {kind: _joined(by_kind.pop(kind)) for kind in KINDS if kind in by_kind}
         distance, value = _joined(list(pairs.values()))
         if not len(distance):
-            raise InputError("no element that this run trained has any information: measure on more rows (--examples)")
+            raise InputError(
+                "no parameter that this run trained has any information: measure on more rows (--examples)"
+            )
         overlap = {}
         for share in shares:
             # At least one, or a small share of few elements would be a share of nothing.
@@ -103,15 +105,17 @@ class Movement:
         }  # fmt: skip
 
     def _both(self, info: Fisher) -> Selection:
-        """The body's elements that were trained and measured."""
+        """The backbone's elements that were trained and measured."""
         if info.notes.get("encoder_sha256") not in (None, self.notes.get("encoder_sha256")):
             raise InputError("this Fisher information was measured on another encoder than the run's")
-        names = [name for name in info.within.body.elements if name in self.trained.body.elements]
+        names = [name for name in info.within.backbone.elements if name in self.trained.backbone.elements]
         same = [name for name in names if self.parts[name].count == info.parts[name].count]
         measured = Selection(self.parts, {name: info.within.elements[name] for name in same})
-        both = measured & self.trained.body
+        both = measured & self.trained.backbone
         if not both:
-            raise InputError("no element was both trained by this run and measured: measure --within the run's method")
+            raise InputError(
+                "no parameter was both trained by this run and measured: measure --within the run's method"
+            )
         return both
 
 
@@ -154,7 +158,7 @@ def _is_top(values: np.ndarray, k: int) -> np.ndarray:
 
 
 def _start(delta: Any, encoder: Encoder) -> Any:
-    """The model as it was before training; only its body is looked at, so any head will do."""
+    """The model as it was before training; only its backbone is looked at, so any head will do."""
     from ..encoders.heads import HeadShape
 
     return encoder.with_head(

@@ -44,7 +44,7 @@ class Recommendation:
     budget: Budget
     first: Comparison  # every candidate, one seed
     final: Comparison  # the finalists, all seeds
-    information: Fisher = field(repr=False)  # of every element of the encoder
+    information: Fisher = field(repr=False)  # of every parameter of the encoder
     recipe: Recipe  # fits the proposal on the whole task
     notes: tuple[str, ...] = ()  # sentences: what there is to doubt in the trials of the proposal and its rivals
 
@@ -62,7 +62,7 @@ def recommend(
     encoder: Encoder | str | Path, task: Any, budget: str, *, rows: int = 2000, seeds: int = 3, out: str | Path | None = None,
     jobs: int | Executor = 1, progress: bool = False, **settings: Any,
 ) -> Recommendation:  # fmt: skip
-    """Proposes what to train within `budget`: "5000" elements of the encoder, "0.05%" of them, or "20KB" of delta.
+    """Proposes what to train within `budget`: "5000" parameters of the encoder, "0.05%" of them, or "20KB" of delta.
 
     Encoder and task may be given by name.
     Of each kind of method the largest that fits is trained on at most `rows` training rows and judged on half as many others; the
@@ -135,7 +135,7 @@ def recommend(
 
 
 def _notes(final: Comparison) -> tuple[str, ...]:
-    """Why the finalists' trials may mean little: too few rows, constant answers, nothing learned."""
+    """Why the finalists' trials may mean little: too few rows, constant predictions, nothing learned."""
     (task,) = final.tasks
     few = (
         [f"The trials are judged on {counted(len(task.validation), 'row')}, which tell little: give more rows."]
@@ -157,7 +157,7 @@ def trial_task(task: Task, rows: int) -> Task:
 
 
 def where_information_is(info: Fisher, elements: int) -> str:
-    """One sentence: how much of the information LayerNorms hold, and how much the best elements of a budget could."""
+    """One sentence: how much of the information LayerNorms hold, and how much the best parameters of a budget could."""
     kinds = info.by("kind")
     norms = [kinds[kind] for kind in NORM_KINDS if kind in kinds]
     # Without the head, which has no part in any of these shares.
@@ -166,11 +166,11 @@ def where_information_is(info: Fisher, elements: int) -> str:
     sentence = (
         f"On {counted(len(info.rows), 'row')}, LayerNorms hold {share(held)} of the encoder's Fisher information "
         f"({info.estimator}) in "
-        f"{share(part)} of its elements"
+        f"{share(part)} of its parameters"
     )
     if elements:
         top = info.top(count=elements)
-        sentence += f", and the {count(elements)} most informative elements of all hold {share(info.part_of(top))}"
+        sentence += f", and the {count(elements)} most informative parameters of all hold {share(info.part_of(top))}"
     return sentence + "."
 
 
@@ -184,7 +184,7 @@ def _what_trials_say(final: Comparison, first: Comparison, trial: Task) -> str:
     )
     if others:
         # The reference of `final` is the best method, so the other one cannot be better.
-        apart = "worse beyond chance" if others[0].verdict == "worse" else "not told apart"
+        apart = "significantly worse" if others[0].verdict == "worse" else "not significantly different"
         sentence += f"; the runner-up is {others[0].method} with {score(others[0].mean)} ({apart})"
     # From the first round, as the head need not be a finalist.
     head = next((s for s in first.overall if s.method == "head"), None)
@@ -202,6 +202,6 @@ def _what_it_costs(best: Summary, final: Comparison, task: Task, trial: Task, se
     # A fit takes time in proportion to its visits; what a method measures before it chooses takes as long for any number of rows.
     seconds = chose + (best.seconds - chose) * visits / tried
     return (
-        f"It trains {count(best.elements)} elements ({share(cell.share)} of the encoder), its delta takes "
+        f"It trains {count(best.elements)} parameters ({share(cell.share)} of the encoder), its delta takes "
         f"{size(best.delta_bytes)}, and a fit on all {len(task.train):,} rows takes about {duration(seconds)} on this machine."
     )

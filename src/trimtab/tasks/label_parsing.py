@@ -50,7 +50,7 @@ MEASURED = re.compile(
     r"[^\w\s]?\s*([A-Z]{3}\s*)?[+-]?\s*[0-9]+([.,'\u2019\u00a0\u202f ][0-9]+)*\s*([^\w\s]|[A-Za-z]{1,3})?"
 )
 """A number as people write it: with a currency or a unit (20 kg, 5 %), with separators of thousands, with a decimal comma."""
-ONE_ANSWER = "one answer for all rows"  # what a head that is solved for begins at
+ONE_PREDICTION = "one prediction for all rows"  # what a head that is solved for begins at
 
 
 def form_of(words: Iterable[str]) -> Form:

@@ -35,8 +35,11 @@ SOME_CLASSES, FEW_ROWS = 20, 5
 """So is one with more different values than the first of these, and on average fewer rows of each than the second."""
 
 
-_SMALLEST, _LARGEST = 1e-15, 1e15  # spread of such labels: its square and that of an error must be float32 numbers
-_STEPS = 1000  # of float32 that the labels of a regression must be spread over, in standard deviations
+_SMALLEST, _LARGEST = (
+    1e-15,
+    1e15,
+)  # standard deviation of such labels: its square and that of an error must be float32 numbers
+_STEPS = 1000  # of float32 that the labels of a regression must span, in standard deviations
 
 
 @dataclass(frozen=True)
@@ -147,16 +150,16 @@ def coding_like(task: Task, raw: RawRows, declared: Declared) -> Coding:
 def _refuse_unresolved(raw: RawRows, labels: Sequence[float]) -> None:
     """Raises InputError for numbers that float32, in which models compute, hardly tells apart, or cannot square."""
     centre = sum(labels) / len(labels)
-    spread = (sum((label - centre) ** 2 for label in labels) / len(labels)) ** 0.5
-    if spread and not _SMALLEST < spread < _LARGEST:
+    deviation = (sum((label - centre) ** 2 for label in labels) / len(labels)) ** 0.5
+    if deviation and not _SMALLEST < deviation < _LARGEST:
         raise InputError(
-            f"{raw.table.place}: the labels differ by about {spread:.3g}, whose square is beyond float32. "
+            f"{raw.table.place}: the labels differ by about {deviation:.3g}, whose square is beyond float32. "
             "Use another unit, in which they differ by about 1."
         )
-    if spread < _STEPS * 2**-24 * max(map(abs, labels)):
+    if deviation < _STEPS * 2**-24 * max(map(abs, labels)):
         raise InputError(
-            f"{raw.table.place}: the labels differ by about {spread:.3g} at a size of {abs(centre):.3g}, which float32 hardly "
-            f"tells apart. Subtract a number near {centre:.6g} from all of them, and add it to the answers."
+            f"{raw.table.place}: the labels differ by about {deviation:.3g} at a size of {abs(centre):.3g}, which float32 hardly "
+            f"tells apart. Subtract a number near {centre:.6g} from all of them, and add it to the predictions."
         )
 
 

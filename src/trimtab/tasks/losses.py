@@ -69,7 +69,7 @@ def task_loss(task: Task, class_weights: str = "none", label_smoothing: float = 
             weights = (len(labels) - present).clamp(min=1) / present
     elif class_weights != "none":
         weights = _named_weights(class_weights, task.classes)
-    return TaskLoss(task.kind, weights, label_smoothing, task.spread**2)
+    return TaskLoss(task.kind, weights, label_smoothing, task.standard_deviation**2)
 
 
 def _named_weights(text: str, classes: tuple[str, ...]) -> Tensor:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..correlation import pearson, ranks, spearman
 from ..errors import InputError, counted, suggestion
-from .answering import USUAL, Answering
+from .decision_rule import USUAL, DecisionRule
 from .label_parsing import plainly
 from .task import Task
 
@@ -140,7 +140,7 @@ def scores(task: Task, logits: Tensor, labels: Tensor, only: str | None = None) 
     """Every metric of the task's kind, or `only` one, for logits (N, C) and labels as `label_tensor` makes them.
 
     With two classes precision, recall, F1 and average precision are those of `task.positive`; with more they are macro averages
-    over the classes that occur among the labels or the answers (ROC AUC and average precision: each class against the rest,
+    over the classes that occur among the labels or the predictions (ROC AUC and average precision: each class against the rest,
     over those that some rows have and others not). For multi_label, accuracy asks that all classes of a row be right. The
     calibration error is the expected calibration error of Guo et al. 2017 (arXiv 1706.04599): over 15 equal bins of confidence,
     the mean of |accuracy - confidence|, weighted by rows. The Brier score (1950) is half the mean over rows of the squared
@@ -161,7 +161,7 @@ def scores(task: Task, logits: Tensor, labels: Tensor, only: str | None = None) 
         likely = probabilities(task.kind, logits).numpy()
         found |= {
             "single_label": lambda: _single_label(likely, truth, positive),
-            "multi_label": lambda: _multi_label(likely, truth, task.answering),
+            "multi_label": lambda: _multi_label(likely, truth, task.decision_rule),
             "regression": lambda: _regression(likely, truth),
         }[task.kind]()
     if not {*wanted}.isdisjoint(_RANKING):  # sorts all rows once a class
@@ -191,11 +191,11 @@ def per_class(task: Task, logits: Tensor, labels: Tensor) -> list[dict[str, Any]
 
 def decided(task: Task, likely: NDArray) -> NDArray:
     """The class of each row (N,), or for multi_label 1 for each class it is given (N, C)."""
-    return likely.argmax(-1) if task.kind == "single_label" else task.answering.given(likely)
+    return likely.argmax(-1) if task.kind == "single_label" else task.decision_rule.given(likely)
 
 
-def given_answers(task: Task, logits: Tensor) -> NDArray:
-    """What is answered, from logits (N, C): class numbers (N,), classes as 0 and 1 (N, C), or values (N,)."""
+def predicted_labels(task: Task, logits: Tensor) -> NDArray:
+    """What is predicted, from logits (N, C): class numbers (N,), classes as 0 and 1 (N, C), or values (N,)."""
     likely = probabilities(task.kind, logits).numpy()
     if task.kind == "regression":
         # Nine significant digits are all that float32 holds, in whatever unit labels are; float64 would write seventeen.
@@ -205,10 +205,10 @@ def given_answers(task: Task, logits: Tensor) -> NDArray:
 
 @dataclass(frozen=True)
 class _Counts:
-    """How often each class was right, was answered, and was asked for: three (C,) arrays of whole numbers."""
+    """How often each class was right, was predicted, and was asked for: three (C,) arrays of whole numbers."""
 
     right: NDArray
-    answered: NDArray
+    predicted: NDArray
     asked: NDArray
 
     @classmethod
@@ -217,30 +217,30 @@ class _Counts:
         if truth.ndim == 2:
             truth, predicted = truth.astype(np.int64), predicted.astype(np.int64)
             return cls((truth * predicted).sum(0), predicted.sum(0), truth.sum(0))
-        right, answered, asked = (
+        right, said, asked = (
             np.bincount(each, minlength=n_classes) for each in (truth[truth == predicted], predicted, truth)
         )
-        return cls(right, answered, asked)
+        return cls(right, said, asked)
 
     @property
     def precision(self) -> NDArray:
-        """(C,): of the answers, the share that is right; 0 where there are none."""
-        return self.right / np.maximum(self.answered, 1)
+        """(C,): of the predictions, the share that is right; 0 where there are none."""
+        return self.right / np.maximum(self.predicted, 1)
 
     @property
     def recall(self) -> NDArray:
-        """(C,): of the rows that have the class, the share that is answered so; 0 where there are none."""
+        """(C,): of the rows that have the class, the share that is predicted so; 0 where there are none."""
         return self.right / np.maximum(self.asked, 1)
 
     @property
     def f1(self) -> NDArray:
-        """(C,): the harmonic mean of both; 0 where a class is neither answered nor asked for."""
-        return 2 * self.right / np.maximum(self.answered + self.asked, 1)
+        """(C,): the harmonic mean of both; 0 where a class is neither predicted nor asked for."""
+        return 2 * self.right / np.maximum(self.predicted + self.asked, 1)
 
     def macro(self) -> tuple[float, float, float]:
-        """Means of precision, recall and F1 over the classes that are answered or asked for; 0 where there are none."""
+        """Means of precision, recall and F1 over the classes that are predicted or asked for; 0 where there are none."""
         # A class that is neither has no score, and counts for nothing.
-        present = self.answered + self.asked > 0
+        present = self.predicted + self.asked > 0
         if not present.any():
             return 0.0, 0.0, 0.0
         precision, recall, f1 = (float(each[present].mean()) for each in (self.precision, self.recall, self.f1))
@@ -248,16 +248,16 @@ class _Counts:
 
     def total(self) -> _Counts:
         """Of all classes together, as if they were one: three (1,) arrays."""
-        return _Counts(*(each.sum(keepdims=True) for each in (self.right, self.answered, self.asked)))
+        return _Counts(*(each.sum(keepdims=True) for each in (self.right, self.predicted, self.asked)))
 
     def matthews(self) -> float:
-        """The correlation of true and answered classes of N rows of one class each, R_K; 0 where either is all one class.
+        """The correlation of true and predicted classes of N rows of one class each, R_K; 0 where either is all one class.
 
         Gorodkin 2004 (Computational Biology and Chemistry 28), equation 8; with two classes the coefficient of Matthews 1975.
         """
-        n, answered, asked = float(self.asked.sum()), self.answered.astype(float), self.asked.astype(float)
-        together = n * self.right.sum() - answered @ asked
-        alone = (n * n - answered @ answered) * (n * n - asked @ asked)
+        n, predicted, asked = float(self.asked.sum()), self.predicted.astype(float), self.asked.astype(float)
+        together = n * self.right.sum() - predicted @ asked
+        alone = (n * n - predicted @ predicted) * (n * n - asked @ asked)
         return float(together / np.sqrt(alone)) if alone > 0 else 0.0
 
 
@@ -281,10 +281,10 @@ def _single_label(likely: NDArray, truth: NDArray, positive: int | None) -> dict
     }
 
 
-def _multi_label(likely: NDArray, truth: NDArray, answering: Answering) -> dict[str, float]:
+def _multi_label(likely: NDArray, truth: NDArray, rule: DecisionRule) -> dict[str, float]:
     """All metrics but the loss and those of the ranking, of probabilities (N, C) and classes as 0 and 1 (N, C)."""
     # Each class of each row is a decision of its own.
-    predicted, n_classes = answering.given(likely), likely.shape[1]
+    predicted, n_classes = rule.given(likely), likely.shape[1]
     counts = _Counts.of(truth, predicted, n_classes)
     precision, recall, f1 = counts.macro()
     return {
@@ -294,7 +294,7 @@ def _multi_label(likely: NDArray, truth: NDArray, answering: Answering) -> dict[
         "f1": f1,
         "f1_macro": f1,
         "f1_micro": float(counts.total().f1[0]),
-        # How sure each probability is, whichever way it goes; what is answered at another threshold does not change that.
+        # How sure each probability is, whichever way it goes; what is predicted at another threshold does not change that.
         "calibration_error": calibration_error(
             np.maximum(likely, 1 - likely).ravel(), (USUAL.given(likely) == truth).ravel()
         ),
@@ -341,7 +341,7 @@ def average_precision(found: NDArray, has: NDArray) -> float:
 
 
 def _regression(values: NDArray, truth: NDArray) -> dict[str, float]:
-    """All metrics but the loss, of answers (N, 1) and true numbers (N,)."""
+    """All metrics but the loss, of predictions (N, 1) and true numbers (N,)."""
     predicted = values[:, 0].astype(np.float64)
     # A correlation with a constant is not defined; 0 says "no relation".
     related = {"pearson": pearson(predicted, truth), "spearman": spearman(predicted, truth)}

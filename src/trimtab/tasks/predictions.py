@@ -1,4 +1,4 @@
-"""Answer: what a tuned model says of one text."""
+"""Prediction: what a tuned model says of one text."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from .task import Task
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """A class name with each class's probability, the names of all classes present (multi_label), or a value (regression)."""
 
     label: str | tuple[str, ...] | None = None  # a tuple for multi_label, empty where no class is present
@@ -26,18 +26,18 @@ class Answer:
         )
 
 
-def answers(task: Task, logits: Tensor) -> list[Answer]:
-    """One Answer for each row of logits (N, C); which classes are present in a multi_label row, the task says."""
+def predictions(task: Task, logits: Tensor) -> list[Prediction]:
+    """One Prediction for each row of logits (N, C); which classes are present in a multi_label row, the task says."""
     likely = probabilities(task.kind, logits)
     if task.kind == "regression":
-        return [Answer(value=row[0]) for row in likely.tolist()]
+        return [Prediction(value=row[0]) for row in likely.tolist()]
     given = decided(task, likely.numpy()).tolist()
-    return [_answer(task, *row) for row in zip(likely.tolist(), given, strict=True)]
+    return [_prediction(task, *row) for row in zip(likely.tolist(), given, strict=True)]
 
 
-def _answer(task: Task, likely: list[float], given: int | list[int]) -> Answer:
-    """The Answer for one row's probabilities, in the order of the classes, and what `decided` makes of them."""
+def _prediction(task: Task, likely: list[float], given: int | list[int]) -> Prediction:
+    """The Prediction for one row's probabilities, in the order of the classes, and what `decided` makes of them."""
     by_class = dict(zip(task.classes, likely, strict=True))
     if isinstance(given, list):
-        return Answer(tuple(name for name, has in zip(task.classes, given, strict=True) if has), by_class)
-    return Answer(task.classes[given], by_class)
+        return Prediction(tuple(name for name, has in zip(task.classes, given, strict=True) if has), by_class)
+    return Prediction(task.classes[given], by_class)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from torch import Tensor
 
-from .metrics import METRICS, given_answers, scores
+from .metrics import METRICS, predicted_labels, scores
 from .task import Task
 
 LEVEL, _Z = 0.95, 1.959964
@@ -22,7 +22,7 @@ def score_interval(task: Task, logits: Tensor, labels: Tensor, seed: int = 0) ->
     """
     metric = METRICS[task.metric]
     if task.metric == "accuracy":
-        right = given_answers(task, logits) == labels.numpy()
+        right = predicted_labels(task, logits) == labels.numpy()
         return wilson(int((right if right.ndim == 1 else right.all(-1)).sum()), len(labels))
     draw, found = np.random.default_rng(seed), []
     for _ in range(_RESAMPLES):

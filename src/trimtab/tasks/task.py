@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..errors import InputError
-from .answering import USUAL, Answering
+from .decision_rule import USUAL, DecisionRule
 from .reading import AS_WRITTEN, HELD_OUT, Origin, Reading
 
 # One class a row, any number of classes a row, or a number.
@@ -86,7 +86,7 @@ class Task:
     reading: Reading = AS_WRITTEN  # how the rows were read; reading again must do the same
     validation_share: float = HELD_OUT  # of the training rows held out where there is no validation split, and
     split_seed: int = 0  # the seed they were drawn with; reading again must do the same
-    answering: Answering = USUAL  # which classes a multi_label row is given
+    decision_rule: DecisionRule = USUAL  # which classes a multi_label row is given
     notes: tuple[str, ...] = ()  # what the reader did to the rows, in plain words
 
     @property
@@ -115,15 +115,15 @@ class Task:
     @property
     def centre(self) -> float:
         """The mean label of the training rows of a regression, which its head starts from; 0 for other kinds."""
-        return self._centre_and_spread[0]
+        return self._centre_and_deviation[0]
 
     @property
-    def spread(self) -> float:
+    def standard_deviation(self) -> float:
         """The standard deviation of those labels, the unit of the head's steps; 1 for other kinds, and where it is 0."""
-        return self._centre_and_spread[1]
+        return self._centre_and_deviation[1]
 
     @cached_property
-    def _centre_and_spread(self) -> tuple[float, float]:
+    def _centre_and_deviation(self) -> tuple[float, float]:
         """Once, because a column of labels may be long and is asked for with every model."""
         if self.kind != "regression":
             return 0.0, 1.0
@@ -160,7 +160,7 @@ class Task:
     def description(self) -> dict[str, Any]:
         """All but the rows, as JSON values: what a delta carries."""
         # Older versions pass over what they do not know.
-        answering = asdict(self.answering) if self.kind == "multi_label" else {}
+        rule = asdict(self.decision_rule) if self.kind == "multi_label" else {}
         return {
             "name": self.name,
             "kind": self.kind,
@@ -171,7 +171,7 @@ class Task:
             "source": self.source,
             **self.reading.as_json(),
             "positive": self.positive,  # said also where it was not chosen
-            **answering,
+            **rule,
             "validation_share": self.validation_share,
             "split_seed": self.split_seed,
             "validation_sha256": self.validation.sha256(),  # tells later whether the data has changed
@@ -192,5 +192,5 @@ class Task:
         reading = Reading.from_json(description)
         return cls(
             **values, classes=tuple(classes), text_columns=tuple(text_columns), reading=reading,
-            answering=Answering.from_json(description),
+            decision_rule=DecisionRule.from_json(description),
         )  # fmt: skip

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .answering import Answering
+from .decision_rule import DecisionRule
 
 FEW_ROWS = 50  # with fewer, what is best on them says little of others
 _FOLDS, _RESAMPLES = 5, 200
@@ -24,11 +24,11 @@ _THRESHOLDS = np.array(sorted((i / 100 for i in range(1, 100)), key=lambda t: ab
 class Chosen:
     """What was chosen, and why, in a sentence."""
 
-    answering: Answering
+    decision_rule: DecisionRule
     reason: str
 
 
-def chosen_answering(metric: str, likely: NDArray, truth: NDArray, usual: Answering, seed: int = 0) -> Chosen:
+def chosen_rule(metric: str, likely: NDArray, truth: NDArray, usual: DecisionRule, seed: int = 0) -> Chosen:
     """`usual`, with the threshold of the highest F1 on rows of probabilities and classes as 0 and 1, both (N, C).
 
     The F1 is `metric` where that is one, else the mean over classes. The threshold of `usual` is kept where there are few rows,
@@ -39,20 +39,20 @@ def chosen_answering(metric: str, likely: NDArray, truth: NDArray, usual: Answer
         return Chosen(usual, f"The threshold stays {usual.threshold:g}: {n} validation rows are too few to choose one.")
     truth = truth.astype(np.int64)
     fold = np.random.default_rng(seed).permutation(n) % _FOLDS
-    right, answered, asked = _counts(likely, truth, fold, usual)
-    best = _best(name, right.sum(1), answered.sum(1), asked.sum(0))
+    right, predicted, asked = _counts(likely, truth, fold, usual)
+    best = _best(name, right.sum(1), predicted.sum(1), asked.sum(0))
     if best == usual.threshold:
         return Chosen(usual, f"The threshold stays {best:g}: no other has a higher F1 on the validation rows.")
-    left_out = np.empty_like(truth)  # (N, C): each row answered with the threshold that is best on the other folds
+    left_out = np.empty_like(truth)  # (N, C): each row predicted with the threshold that is best on the other folds
     for f in range(_FOLDS):
-        own = _best(name, *(each.sum(-2) - each[..., f, :] for each in (right, answered, asked)))
+        own = _best(name, *(each.sum(-2) - each[..., f, :] for each in (right, predicted, asked)))
         left_out[fold == f] = replace(usual, threshold=own).given(likely[fold == f])
     gain, error = _gain(name, usual.given(likely), left_out, truth, seed)
     if gain <= error:
         return Chosen(
             usual,
             f"The threshold stays {usual.threshold:g}: {best:g} is the best on the {n:,} validation rows, but of rows that it "
-            f"was not chosen on it changes the F1 by {gain:+.3f}, which is within the noise (standard error {error:.3f}).",
+            f"was not chosen on it changes the F1 by {gain:+.3f}, which is less than its standard error ({error:.3f}).",
         )
     return Chosen(
         replace(usual, threshold=best),
@@ -62,24 +62,24 @@ def chosen_answering(metric: str, likely: NDArray, truth: NDArray, usual: Answer
     )
 
 
-def _counts(likely: NDArray, truth: NDArray, fold: NDArray, usual: Answering) -> tuple[NDArray, NDArray, NDArray]:
-    """How often a class was right and answered, both (T, F, C), and asked for, (F, C)."""
+def _counts(likely: NDArray, truth: NDArray, fold: NDArray, usual: DecisionRule) -> tuple[NDArray, NDArray, NDArray]:
+    """How often a class was right and predicted, both (T, F, C), and asked for, (F, C)."""
     members = (fold == np.arange(_FOLDS)[:, None]).astype(np.float64)  # (F, N)
-    right, answered = [], []
+    right, predicted = [], []
     for threshold in _THRESHOLDS.tolist():
         given = replace(usual, threshold=threshold).given(likely)
         right.append(members @ (given * truth))
-        answered.append(members @ given)
-    return np.stack(right), np.stack(answered), members @ truth
+        predicted.append(members @ given)
+    return np.stack(right), np.stack(predicted), members @ truth
 
 
-def _best(metric: str, right: NDArray, answered: NDArray, asked: NDArray) -> float:
+def _best(metric: str, right: NDArray, predicted: NDArray, asked: NDArray) -> float:
     """The threshold of the highest F1, from counts (T, C), (T, C) and (C,)."""
-    return float(_THRESHOLDS[_f1(metric, right, answered, asked).argmax()])
+    return float(_THRESHOLDS[_f1(metric, right, predicted, asked).argmax()])
 
 
 def _gain(metric: str, before: NDArray, after: NDArray, truth: NDArray, seed: int) -> tuple[float, float]:
-    """By how much the F1 of answers (N, C) rises, and its standard error over rows drawn with replacement."""
+    """By how much the F1 of predictions (N, C) rises, and its standard error over rows drawn with replacement."""
     n = len(truth)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES).astype(np.float64)
 
@@ -91,9 +91,9 @@ def _gain(metric: str, before: NDArray, after: NDArray, truth: NDArray, seed: in
     return float(rise(np.ones((1, n)))[0]), float(rise(weights).std(ddof=1))
 
 
-def _f1(metric: str, right: NDArray, answered: NDArray, asked: NDArray) -> NDArray:
+def _f1(metric: str, right: NDArray, predicted: NDArray, asked: NDArray) -> NDArray:
     """F1 as `scores` has it, from counts whose last axis is that of the classes."""
-    said = answered + asked
+    said = predicted + asked
     if metric == "f1_micro":
         return 2 * right.sum(-1) / np.maximum(said.sum(-1), 1)
     return (2 * right / np.maximum(said, 1)).sum(-1) / np.maximum((said > 0).sum(-1), 1)

@@ -101,7 +101,7 @@ def _labelled(task: Task, split: str) -> bool:
 
 
 def _shape(task: Task) -> tuple[str, tuple[str, ...], int]:
-    """What two tasks must share for one's model to answer the other."""
+    """What two tasks must share for one's model to predict the other."""
     return task.kind, task.classes, len(task.text_columns)
 
 

@@ -5,19 +5,19 @@ from torch import Tensor
 from ..encoders.unknown_tokens import MUCH
 from ..results.checkpoint import Progress
 from ..tasks.label_parsing import in_quotes
-from ..tasks.metrics import METRICS, figure, given_answers, named
+from ..tasks.metrics import METRICS, figure, named, predicted_labels
 from ..tasks.task import Task
 
-_RISE = 1.05  # a validation loss this many times its lowest counts as risen: smaller differences are noise
+_RISE = 1.05  # a validation loss this many times its lowest counts as risen: smaller differences mean nothing
 
 
 def plain_notes(
     state: Progress, stopped: str | None, task: Task, logits: Tensor, labels: Tensor, total_steps: int, unknown: float = 0.0,
     *, start: str | None = None, from_run: bool = False, judged_by: str | None = None,
 ) -> list[str]:  # fmt: skip
-    """Sentences on answers that are all alike, scores that fell, overfitting, scores still rising, and why training stopped.
+    """Sentences on predictions that are all alike, scores that fell, overfitting, scores still rising, and why training stopped.
 
-    `stopped` is why training ended before its last step, as in Run; `logits` (N, C) are the answers to the validation rows and
+    `stopped` is why training ended before its last step, as in Run; `logits` (N, C) are the outputs for the validation rows and
     `labels` what they should be; `unknown` is the share of unknown tokens among those of the training rows.
     `start` names a beginning that is as good a model as any.
     `judged_by` is what the best step was chosen by, where that is not the task's metric.
@@ -34,29 +34,29 @@ def plain_notes(
 
 
 def _constant(task: Task, logits: Tensor, labels: Tensor, unknown: float) -> str | None:
-    """What it means where every row is given one answer, whatever the score then is; None otherwise."""
+    """What it means where every row has the same prediction, whatever the score then is; None otherwise."""
     # Rows that are all of one class cannot tell a constant from a model.
     if len(labels.unique(dim=0)) < 2:
         return None
-    given = given_answers(task, logits)
+    given = predicted_labels(task, logits)
     if (given != given[0]).any():
         return None
     first = given[0]
-    answer = {
+    prediction = {
         "single_label": lambda: repr(task.classes[int(first)]),
         "multi_label": lambda: (
             in_quotes([name for name, has in zip(task.classes, first, strict=True) if has]) or "no class"
         ),
         "regression": lambda: figure(float(first)),
     }[task.kind]()
-    advice = "More rows or epochs, another rate (--lr) or another method may help."
+    advice = "More rows or epochs, another learning rate (--lr) or another method may help."
     if unknown > MUCH:  # no training makes them differ
         advice = (
             f"{unknown:.0%} of the tokens are unknown to the encoder, so that texts look alike: take another encoder."
         )
     return (
-        f"Every validation row is answered {answer}, so the scores are those of a constant: nothing was "
-        f"learned that tells rows apart. {advice}"
+        f"The prediction for every validation row is {prediction}, so the scores are those of a constant: nothing was "
+        f"learned that distinguishes rows. {advice}"
     )
 
 
@@ -75,12 +75,12 @@ def _worse(state: Progress, metric: str, said: str, start: str | None, from_run:
     if start is not None:
         probe = "`--method head` finds it in seconds; " if "probe" in start else ""
         return (
-            f"No step has a better {said} than {start}, at which training begins and which is kept: {probe}a lower rate (--lr), "
-            "another method or more rows may bring more."
+            f"No step has a better {said} than {start}, at which training begins and which is kept: {probe}a lower learning rate "
+            "(--lr), another method or more rows may bring more."
         )
     return (
         f"Training made the {said} worse than it was before. Look at the labels, and at what the rows of a class share; try a "
-        "lower rate (--lr), or more rows."
+        "lower learning rate (--lr), or more rows."
     )
 
 
@@ -91,7 +91,7 @@ def _overfitting(state: Progress) -> str | None:
     if len(trained) < 2:
         return None
     low, last = min(trained, key=lambda entry: entry["validation_loss"]), trained[-1]
-    # Both must hold: a validation loss that rises with the training loss is a rate too high, not overfitting.
+    # Both must hold: a validation loss that rises with the training loss is a learning rate too high, not overfitting.
     parted = last["validation_loss"] > _RISE * low["validation_loss"] and last["train_loss"] < low["train_loss"]
     if not parted:
         return None
@@ -99,7 +99,7 @@ def _overfitting(state: Progress) -> str | None:
         f"Overfitting: after step {low['step']} the training loss went on falling ({figure(low['train_loss'])} to "
         f"{figure(last['train_loss'])}) while the validation loss rose ({figure(low['validation_loss'])} to "
         f"{figure(last['validation_loss'])}). The values of step {state.best_step}, the best on validation, are kept; "
-        "fewer epochs, a lower rate, more data or fewer trained parameters would help."
+        "fewer epochs, a lower learning rate, more data or fewer trainable parameters would help."
     )
 
 
@@ -111,7 +111,7 @@ def _still_rising(state: Progress, metric: str, said: str, total_steps: int) -> 
         return None
     before, last = scores[-2:]
     gain = abs(last - before)
-    # Of scores between 0 and 1 less than a hundredth may be noise, and of errors less than a hundredth of them.
+    # Of scores between 0 and 1 less than a hundredth may be chance, and of errors less than a hundredth of them.
     unit = 1.0 if METRICS[metric].high is not None else abs(before)
     if gain < 0.01 * unit or not METRICS[metric].better(last, before):
         return None

@@ -82,7 +82,7 @@ class Display:
                 self._bar.stop()
 
     def stopping(self) -> None:
-        """Answers the first Ctrl-C."""
+        """Says what the first Ctrl-C does."""
         self._say(["stopping: the best so far is judged and kept; Ctrl-C again stops at once"])
 
     def _describe(self, planned: Planned) -> None:
@@ -106,15 +106,15 @@ class Display:
         lines += [bench.validation.inputs.truncation.line("validation", bench.max_length)]
         lines += bench.token_lines
         # The method's own rates are filled in by now.
-        body, head = bench.selection.body.count, bench.selection.head.count
+        backbone, head = bench.selection.backbone.count, bench.selection.head.count
         lines.append(bench.form.reason)
-        how = f"at rates {bench.optimizer.lr:g} and {bench.optimizer.head_lr:g}"
+        how = f"at learning rates {bench.optimizer.lr:g} and {bench.optimizer.head_lr:g}"
         if bench.solves:
-            how = "which is solved for: a linear probe, without rates and epochs"
+            how = "which is solved for: a linear probe, without learning rates and epochs"
         elif bench.start is not None:
             how += ", the head from a linear probe on"
         lines.append(
-            f"{method_text(bench.method)} trains {body:,} elements of the encoder ({share(bench.selection.share)}) "
+            f"{method_text(bench.method)} trains {backbone:,} parameters of the encoder ({share(bench.selection.share)}) "
             f"and {head:,} of the head, {how}"
         )
         if not bench.solves:
@@ -124,7 +124,7 @@ class Display:
             )
         if bench.judged_by != bench.task.metric and not bench.solves:  # which has one step
             lines.append(
-                f"{counted(len(bench.validation), 'validation row')} are too few to tell steps apart by {bench.task.metric}: the "
+                f"{counted(len(bench.validation), 'validation row')} are too few to choose a step by {bench.task.metric}: the "
                 "best step is that of the lowest validation loss (--validation FILE|SHARE for more rows)"
             )
         lines.append(bench.memory.line())

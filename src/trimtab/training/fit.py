@@ -259,7 +259,7 @@ def _sit_down(bench: Workbench, folder: Path | None, identity: str, wanted: _Wan
     if stated and stated != state.tokens_per_batch:
         said.append(
             f"it goes on with {stated:,} tokens at a time, where it began with {state.tokens_per_batch:,}: rounding, and which "
-            "row has which noise, are no longer those of an uninterrupted run"
+            "row has which dropout mask, are no longer those of an uninterrupted run"
         )
         state.tokens_per_batch = stated
     bench.use(cast(Compute, state.compute), state.tokens_per_batch, elements)

@@ -109,6 +109,6 @@ def named_states(encoder: Encoder, model: ModelWithHead, compute: Compute) -> st
 
 
 def is_last_map(model: ModelWithHead, selection: Selection) -> bool:
-    """Whether nothing of the body is trained, so that the head's last map is all that there is to find."""
+    """Whether nothing of the backbone is trained, so that the head's last map is all that there is to find."""
     found = last_map(model)
-    return found is not None and not selection.body and f"{found[0]}.weight" in selection.elements
+    return found is not None and not selection.backbone and f"{found[0]}.weight" in selection.elements

@@ -46,7 +46,7 @@ class Probe:
     weight: Tensor  # (C, F) float32
     bias: Tensor  # (C,) float32; zeros where the map has none
     strengths: tuple[float, ...]  # inverse penalty: one, or one for each label of a multi-label task
-    reach: float  # sum of the features' deviations: how far one step of AdamW at most moves an answer, by its rate
+    reach: float  # sum of the features' deviations: how far one step of AdamW at most moves an output, by its rate
     loss: float  # mean over rows of the loss on folds that it was not fitted on, in the unit of training; NaN where not judged
 
 
@@ -76,7 +76,7 @@ def fitted_probe(features: Tensor, labels: Tensor, loss: TaskLoss, n_outputs: in
 def head_inputs(
     prepared: PreparedModel, inputs: Inputs, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE
 ) -> Tensor | None:
-    """What the head's last map is given of each row, (N, F) float32; None where its answer is not what the model answers.
+    """What the head's last map is given of each row, (N, F) float32; None where its output is not that of the model.
 
     The model runs in evaluation mode.
     """
@@ -92,10 +92,10 @@ def head_inputs(
         expected = batch_logits(prepared, inputs, some, prefix).cpu()
         with _passing_through(last):
             again = batch_logits(prepared, inputs, some, prefix)
-        answered = last(again.to(last.weight.device)).float().cpu()
+        found_again = last(again.to(last.weight.device)).float().cpu()
     return (
         features
-        if answered.shape == expected.shape and torch.allclose(answered, expected, atol=1e-4, rtol=1e-3)
+        if found_again.shape == expected.shape and torch.allclose(found_again, expected, atol=1e-4, rtol=1e-3)
         else None
     )
 
@@ -131,7 +131,7 @@ def scale_rate(model: ModelWithHead, probe: Probe) -> None:
 
 @torch.no_grad()
 def write_constant(model: ModelWithHead, labels: Tensor, loss: TaskLoss) -> None:
-    """Makes the head answer every row alike, with what is most likely: the baseline of a probe."""
+    """Makes the head predict the same for every row, what is most likely: the baseline of a probe."""
     found = last_map(model)
     assert found is not None
     _, last = found
@@ -149,7 +149,7 @@ def write_constant(model: ModelWithHead, labels: Tensor, loss: TaskLoss) -> None
 
 
 def constant_logits(model: ModelWithHead, n_rows: int) -> Tensor:
-    """Float32 logits (N, C), on the CPU, of a model that answers every row alike, as `write_constant` leaves it."""
+    """Float32 logits (N, C), on the CPU, of a model that predicts the same for every row, as `write_constant` leaves it."""
     found = last_map(model)
     assert found is not None
     _, last = found
@@ -159,7 +159,7 @@ def constant_logits(model: ModelWithHead, n_rows: int) -> Tensor:
 
 @contextmanager
 def _passing_through(last: nn.Linear) -> Iterator[None]:
-    """Within the block the map answers what it is given."""
+    """Within the block the map returns what it is given."""
     own = vars(last).get("forward")
     last.forward = lambda input: input
     try:
@@ -275,11 +275,11 @@ class _Ridge:
         self._centre = y.mean() if centred else y.new_zeros(())
         self._means = x.mean(0) if centred else torch.zeros_like(x[0])
         x = x - self._means
-        self._products, self._answers = x.T @ x, x.T @ (y - self._centre)
+        self._products, self._targets = x.T @ x, x.T @ (y - self._centre)
 
     def solved(self, strengths: Tensor) -> tuple[Tensor, Tensor]:
         """Weight (1, F) and bias (1,) at the inverse penalty."""
         penalty = torch.eye(len(self._products), dtype=self._products.dtype) / strengths[0]
         factor = torch.linalg.cholesky(self._products + penalty)
-        weight = torch.cholesky_solve(self._answers[:, None], factor).T
+        weight = torch.cholesky_solve(self._targets[:, None], factor).T
         return weight, (self._centre - weight @ self._means).reshape(1)

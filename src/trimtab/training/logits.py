@@ -27,7 +27,7 @@ def all_logits(
     """Float32 logits (N, C) of every row of `inputs`, on the CPU and in their order, in evaluation mode.
 
     Ranks compute a share of the rows each, and all get the logits of all. `width` takes the place of C where the model's last
-    map does not answer (see linear_probe.py).
+    map does not compute (see linear_probe.py).
     """
     # By tokens, cached or not: the same groups come to the same bits.
     lengths = inputs.lengths

@@ -20,13 +20,13 @@ from ..results.model_card import model_card
 from ..results.recipe import Recipe
 from ..results.record import write_record
 from ..results.run_folder import CHECKPOINT
-from ..tasks.answering import AUTO
 from ..tasks.data_report import survey
+from ..tasks.decision_rule import AUTO
 from ..tasks.hardest_examples import hardest_mistakes
 from ..tasks.metrics import METRICS, confusion, metric_names, per_class, probabilities
 from ..tasks.score_interval import LEVEL, score_interval
 from ..tasks.task import Task
-from ..tasks.threshold import chosen_answering
+from ..tasks.threshold import chosen_rule
 from ..version import VERSION
 from .diagnostics import plain_notes
 from .verify_delta import check_saved
@@ -77,12 +77,12 @@ def finished_run(
     """The Run of a workbench whose model holds the best values; with `folder`, saved there and read back to be sure.
 
     `logits` are those of the validation rows under these values, where they are known; `clock` gives the seconds of the run so
-    far. Raises InputError where the folder cannot be written, and OSError where the saved delta answers otherwise.
+    far. Raises InputError where the folder cannot be written, and OSError where the saved delta predicts otherwise.
     """
     # After --resume of a run whose best validation lies in an earlier sitting, its logits are not there. No rank has them then,
     # and all of them compute a share.
     logits = bench.validate()[1] if logits is None else logits
-    said = _answering(bench, logits)
+    said = _decision_rule(bench, logits)
     scores = bench.scores(logits)
     name = folder.resolve().name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
     delta = Delta.extract(
@@ -121,7 +121,7 @@ def interval_of(task: Task, logits: Tensor, labels: Tensor) -> dict[str, Any]:
     return {"metric": task.metric, "level": LEVEL, "rows": len(labels), **ends}
 
 
-def _answering(bench: Workbench, logits: Tensor) -> list[str]:
+def _decision_rule(bench: Workbench, logits: Tensor) -> list[str]:
     """What is to be said of the classes that a row is given; the task's threshold is chosen here where the settings ask for it.
 
     `logits` (N, C) are those of the validation rows at the best step, the only place where it is chosen.
@@ -131,15 +131,15 @@ def _answering(bench: Workbench, logits: Tensor) -> list[str]:
     reasons = []
     if bench.settings.threshold == AUTO:
         likely = probabilities(task.kind, logits).numpy()
-        chosen = chosen_answering(task.metric, likely, labels.numpy(), task.answering, bench.settings.seed)
-        bench.task, reasons = replace(task, answering=chosen.answering), [chosen.reason]
+        chosen = chosen_rule(task.metric, likely, labels.numpy(), task.decision_rule, bench.settings.seed)
+        bench.task, reasons = replace(task, decision_rule=chosen.decision_rule), [chosen.reason]
     without = sum(not present for present in task.train.labels)
-    if task.answering.at_least_one and without:
+    if task.decision_rule.at_least_one and without:
         reasons.append(
             f"{without:,} of {len(task.train):,} training rows have no class; with at least one for each row, all such rows are "
-            "answered wrongly (--no-at-least-one)."
+            "predicted wrongly (--no-at-least-one)."
         )
-    return [line for line in (*reasons, bench.task.answering.line()) if line]
+    return [line for line in (*reasons, bench.task.decision_rule.line()) if line]
 
 
 def _details(
@@ -152,17 +152,17 @@ def _details(
     assert labels is not None
     # What the page says of the rows is what `fit` said of them before training.
     found = survey(task)
-    # Two tables of layers x kinds: how many elements were trained, and how many there are.
+    # Two tables of layers x kinds: how many parameters were trained, and how many there are.
     layers, kinds, selected = grid(selection.parts, selection.counts())
     total = grid(selection.parts, {name: part.count for name, part in selection.parts.items()})[2]
     # Of the encoder without the head.
-    body = sum(part.count for part in selection.parts.values() if not part.is_head)
+    n_backbone = sum(part.count for part in selection.parts.values() if not part.is_head)
     return {
         "run": name,
         "task": task.description(),
         "encoder": {
             "name": encoder.name, "revision": encoder.revision, "sha256": encoder.sha256,
-            "model_type": encoder.config.model_type, "layers": layers_of(bench.model).count, "parameters": body,
+            "model_type": encoder.config.model_type, "layers": layers_of(bench.model).count, "parameters": n_backbone,
         },
         "method": method_text(bench.method),
         "metric": task.metric,
@@ -174,7 +174,7 @@ def _details(
         "baseline": state.history[0]["scores"],
         "start": bench.start_named,  # what the baseline is of
         "start_from": bench.begun and bench.begun.as_json(),
-        "elements": {"body": selection.body.count, "head": selection.head.count},
+        "elements": {"body": selection.backbone.count, "head": selection.head.count},
         "share": selection.share,
         "seconds": 0.0,  # set when all is saved
         "choosing_seconds": bench.choosing_seconds,

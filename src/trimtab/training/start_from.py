@@ -74,7 +74,7 @@ class Start:
         if method_text(method) != delta.method:
             raise InputError(
                 f"{self.named} was trained by {delta.method}, and not by {method_text(method)}: a run that starts from it trains "
-                f"the same elements (--method {delta.method})"
+                f"the same parameters (--method {delta.method})"
             )
         for name, own in (("head", delta.head), ("pairs", delta.pairs)):
             asked = getattr(settings, name)
@@ -86,12 +86,10 @@ class Start:
         return Form(delta.head, delta.pairs, f"head: {delta.head}, that of {NAMED}")
 
     def _check_task(self, task: Task) -> None:
-        """Raises InputError where the answers to `task` are of another kind than those that it gives."""
+        """Raises InputError where the predictions for `task` are of another kind than those that it gives."""
         own = self.delta.task
         if task.kind != own["kind"]:
-            raise InputError(
-                f"{self.named} answers a {own['kind']} task, and task {task.name!r} is {task.kind} (--kind)"
-            )
+            raise InputError(f"{self.named} is of a {own['kind']} task, and task {task.name!r} is {task.kind} (--kind)")
         if len(task.text_columns) != len(own["text_columns"]):
             raise InputError(
                 f"{self.named} reads {len(own['text_columns'])} text(s) per row, and task {task.name!r} has "
@@ -121,7 +119,7 @@ class Start:
             paths = [] if found is None else [f"{found[0]}.{name}" for name, _ in found[1].named_parameters()]
             if not paths or any(len(values.get(path, ())) != len(own) for path in paths):
                 raise InputError(
-                    f"{self.named} has other classes than task {task.name!r}, and a head whose rows cannot be told apart: fit "
+                    f"{self.named} has other classes than task {task.name!r}, and a head whose rows are alike: fit "
                     "without --start-from"
                 )
             values |= {path: _moved(values[path], rows) for path in paths}

@@ -69,7 +69,7 @@ class Validation:
     epoch: float
     scores: dict[str, float]  # by metric, "loss" among them
     train_loss: float | None  # mean over the training rows since the last validation; None before training
-    lr: float  # of the body, at the step that was just taken
+    lr: float  # of the backbone, at the step that was just taken
     seconds: float  # of the run so far
     took_seconds: float  # of this validation
     is_best: bool  # so far, in the direction of the metric, ties by loss; its values are what is kept

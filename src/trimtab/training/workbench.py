@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..process_memory import TIDY_PASSES, Tidy, give_back
 from ..randomness import drawing, stream_seed
 from ..results.recipe import FEW_VALIDATION_ROWS, MOST_VALIDATIONS, SHORT_STEPS, Settings
-from ..tasks.label_parsing import ONE_ANSWER
+from ..tasks.label_parsing import ONE_PREDICTION
 from ..tasks.losses import TaskLoss
 from ..tasks.metrics import scores
 from ..tasks.task import Rows, Task
@@ -120,7 +120,7 @@ class Workbench:
         if self.begun is not None:
             return NAMED
         if self.solves:
-            return ONE_ANSWER
+            return ONE_PREDICTION
         if self.start is not None:
             return "a linear probe of the frozen encoder"
         return "the checkpoint's own head" if self.model.head_kept else "an untrained head"
@@ -146,11 +146,11 @@ class Workbench:
         rows = shuffled_batches(len(self.train), self.settings.batch_size, self.settings.seed, epoch)[position]
         if not self.model.training:
             self._train_mode()
-        # Of the tokens also where a prefix is cached: groups, and so the noise of each row, are then the same.
+        # Of the tokens also where a prefix is cached: groups, and so the dropout mask of each row, are then the same.
         lengths = self.train.lengths
         # Gradient accumulation: how many groups a batch falls into depends on memory and must not matter.
         groups = token_groups(lengths, self.ranks.share(rows, lengths), self.memory.tokens)
-        # Every rank draws noise of its own, the first one that of a run with one rank.
+        # Every rank draws dropout masks of its own, the first one that of a run with one rank.
         stream = () if self.ranks.is_first else (self.ranks.rank,)
         with drawing(stream_seed(self.settings.seed, "dropout", ever, *stream), device()):
             # By the whole batch's rows, so that groups add up to its mean; of each the sum of its losses.
@@ -249,7 +249,9 @@ class Workbench:
         if logits.device == device():  # a CPU's allocator keeps the holes that groups of all sizes have left
             give_back()
         if not bool(torch.isfinite(logits).all()):
-            raise InputError("the model's answers are not numbers any more: use a lower --lr, or check the labels")
+            raise InputError(
+                "the model's predictions are not numbers any more: use a lower learning rate (--lr), or check the labels"
+            )
         return self.scores(logits), logits
 
     def scores(self, logits: Tensor) -> dict[str, float]:
@@ -260,7 +262,7 @@ class Workbench:
     def cache_prefixes(self) -> Iterator[tuple[int, int]]:
         """Computes once what the frozen first layers make of the rows; yields (rows done, rows to do) on the way.
 
-        Where it pays and fits: a layer costs a token some 20 times what reading its states costs, so from the first layer
+        Where it is faster and fits: a layer costs a token some 20 times what reading its states costs, so from the first layer
         and the second visit on; a single epoch visits the training rows only once.
         """
         splits = self._splits_visited_again()
@@ -328,7 +330,7 @@ class Workbench:
         return any(self.selection.parts[name].kind == "encoder_norm" for name in self.selection.elements)
 
     def _train_mode(self) -> None:
-        """Dropout from the first trained layer on: what lies below is frozen and without noise, cached or not."""
+        """Dropout from the first trained layer on: what lies below is frozen and without dropout, cached or not."""
         self.model.train()
         for module in self._frozen_below:
             module.eval()

@@ -11,7 +11,7 @@ from trimtab.inference.evaluate import evaluate
 from trimtab.inference.predictor import Predictor
 from trimtab.pages.run_page import report
 from trimtab.results.recipe import Recipe, Settings
-from trimtab.tasks.answering import USUAL, Answering
+from trimtab.tasks.decision_rule import USUAL, DecisionRule
 from trimtab.tasks.losses import label_tensor
 from trimtab.tasks.metrics import scores
 from trimtab.tasks.task import Task
@@ -24,8 +24,8 @@ def test_a_run_answers_as_it_was_told(encoder: Encoder, tmp_path: Path) -> None:
     task = make_task("multi_label")
     run = fit(encoder, task, "head", out=tmp_path / "run", **ASKED)
     predictor = Predictor(tmp_path / "run", encoder)
-    assert predictor.task.answering == Answering(0.2, True)
-    found = predictor.answers(task.validation)
+    assert predictor.task.decision_rule == DecisionRule(0.2, True)
+    found = predictor.predictions(task.validation)
     for answer in found:
         assert answer.probabilities is not None
         likely = answer.probabilities
@@ -53,7 +53,7 @@ def test_the_scores_of_a_chosen_one_are_those_at_it(encoder: Encoder, tmp_path: 
     assert run.logits is not None
     assert run.scores == scores(task, run.logits, truth)
     at_best = next(entry["scores"] for entry in run.history if entry["step"] == run.details["best_step"])
-    assert (task.answering != USUAL) == (run.scores["f1_macro"] > at_best["f1_macro"])
+    assert (task.decision_rule != USUAL) == (run.scores["f1_macro"] > at_best["f1_macro"])
     assert any("threshold" in note for note in run.notes)
     assert Recipe.load(tmp_path / "run" / "recipe.toml").settings.threshold == "auto"
 

@@ -1,4 +1,4 @@
-"""Answering: which classes a row of a multi_label task is given, from the probability of each."""
+"""DecisionRule: which classes a row of a multi_label task is given, from the probability of each."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 
-if TYPE_CHECKING:  # settings are checked, and --help is answered, without it
+if TYPE_CHECKING:  # settings are checked, and --help is printed, without it
     from numpy.typing import NDArray
 
 AUTO = "auto"  # a threshold that is chosen on the validation rows
 
 
 @dataclass(frozen=True)
-class Answering:
+class DecisionRule:
     """A class is given from the probability `threshold` on, and with `at_least_one` the most probable one where none is."""
 
     threshold: float = 0.5
@@ -32,7 +32,7 @@ class Answering:
         return given
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Answering:
+    def from_json(cls, values: Mapping[str, Any]) -> DecisionRule:
         """That of a task's description; one that says nothing, as those of older versions, has the usual."""
         return cls(values.get("threshold", 0.5), values.get("at_least_one", False))
 
@@ -44,7 +44,7 @@ class Answering:
         return f"A class is given from a probability of {self.threshold:g} on{least}."
 
 
-USUAL = Answering()
+USUAL = DecisionRule()
 
 
 def checked_threshold(value: float | str | None) -> float | str | None:
@@ -60,7 +60,7 @@ def checked_threshold(value: float | str | None) -> float | str | None:
     return number
 
 
-def answering_for(kind: str, threshold: float | str | None, at_least_one: bool) -> Answering:
+def decision_rule_for(kind: str, threshold: float | str | None, at_least_one: bool) -> DecisionRule:
     """What these settings say of a task of `kind`; until one is chosen, "auto" is 0.5.
 
     Raises InputError where rows are not given any number of classes.
@@ -72,4 +72,4 @@ def answering_for(kind: str, threshold: float | str | None, at_least_one: bool) 
                 f"{option} is for multi_label tasks, where a row may have several classes; this one is {kind}, and {what}: "
                 f"leave it out (--{option.replace('_', '-')})"
             )
-    return Answering(0.5 if threshold in (None, AUTO) else float(threshold), at_least_one)
+    return DecisionRule(0.5 if threshold in (None, AUTO) else float(threshold), at_least_one)

@@ -73,6 +73,12 @@ class Lora(Choosing):
     def select(self, model: nn.Module, trial: Trial = NO_TRIAL) -> Selection:
         return found(parts_of(model), lambda part: part.kind == "lora", "LoRA added nothing to this encoder")
 
+    def updates(self, names: Iterable[str]) -> dict[str, tuple[str, str, float]]:
+        """Of parameters that `add` brought: by path of the linear map, the names of A (r, I) and B (O, r), and alpha / rank."""
+        found = {name: name.partition(".lora_A.") for name in names if ".lora_A." in name}
+        scale = self.alpha / self.rank
+        return {path: (name, f"{path}.lora_B.{rest}", scale) for name, (path, _, rest) in found.items()}
+
     def fold(self, model: nn.Module) -> None:
         """Adds each update in `model` to its weight and puts the plain linear maps back, in place."""
         from peft.tuners.tuners_utils import BaseTunerLayer

@@ -129,6 +129,9 @@ class TextInputs:
     type_ids: list[np.ndarray] | None = field(repr=False)
     truncation: Truncation
     firsts: np.ndarray | None = field(default=None, repr=False)  # (N,) of pairs apart: tokens of each row's first text
+    whole: np.ndarray | None = field(
+        default=None, repr=False
+    )  # (N,) tokens before cutting; None where tokens come from a cache
 
     def __len__(self) -> int:
         return len(self.ids)

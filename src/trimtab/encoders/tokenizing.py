@@ -38,7 +38,8 @@ def tokenize(texts: Texts, tokenizer: Any, max_length: int, *, apart: bool = Fal
         )
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
-    total = rows_cut = 0
+    whole: list[int] = []
+    rows_cut = 0
     for chunk_of in _chunks(texts):
         some = [column[chunk_of] for column in texts]
         with TOKENIZER_LOCK:
@@ -52,9 +53,10 @@ def tokenize(texts: Texts, tokenizer: Any, max_length: int, *, apart: bool = Fal
         # Arrays of int32 take a fraction of the memory of lists of Python ints.
         ids += [np.asarray(row, dtype=np.int32) for row in chunk.ids]
         types += [np.asarray(row, dtype=np.int32) for row in chunk.types]
-        total, rows_cut = total + sum(lengths), rows_cut + len(long)
-    kept = sum(map(len, ids))
-    return TextInputs(ids, types or None, Truncation(len(ids), rows_cut, total, total - kept))
+        whole, rows_cut = whole + lengths, rows_cut + len(long)
+    total = sum(whole)
+    cut = Truncation(len(ids), rows_cut, total, total - sum(map(len, ids)))
+    return TextInputs(ids, types or None, cut, whole=np.array(whole, np.int64))
 
 
 def _apart(texts: Texts, tokenizer: Any, max_length: int) -> TextInputs:
@@ -68,7 +70,8 @@ def _apart(texts: Texts, tokenizer: Any, max_length: int) -> TextInputs:
     cut = Truncation(
         2 * len(ids), *(sum(getattr(each, name) for each in of) for name in ("rows_cut", "tokens", "tokens_cut"))
     )
-    return TextInputs(ids, types, cut, u.lengths)
+    whole = None if u.whole is None or v.whole is None else u.whole + v.whole
+    return TextInputs(ids, types, cut, u.lengths, whole)
 
 
 def _chunks(texts: Texts) -> Iterator[slice]:

@@ -101,9 +101,9 @@ class MixedModel:
     def logits(self, vectors: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """Float32 logits (N, C) from vectors (N, H), or (2 N, H) of pairs apart, with `values` in the place of the head's own."""
         if self._head_is_a_map and isinstance(self.model, LinearHead):
-            return nn.functional.linear(
-                self.model.features(vectors), values["classifier.weight"], values["classifier.bias"]
-            )
+            own = self.model.classifier
+            weight, bias = values.get("classifier.weight", own.weight), values.get("classifier.bias", own.bias)
+            return nn.functional.linear(self.model.features(vectors), weight, bias)
         with standing_in(self.model, values):
             return self._packed.logits_from(vectors, [1] * len(vectors), self.n_layers)
 

@@ -1,0 +1,255 @@
+"""Pool: many tuned tasks on one encoder, whose texts share its passes.
+
+A task is a name that points to a version of a delta. Versions are immutable: replacing a task takes another slot, whatever is
+computed goes by the delta's hash, and a call keeps the versions that it began with.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..encoders.choices import Compute
+from ..encoders.encoder import Encoder, encoder_of
+from ..errors import InputError, suggestion
+from ..inference.predictor import Trained, delta_of, tokens_at_once
+from ..tasks.predictions import Prediction, predictions
+from ..training.ranks import device
+from ..training.run import Run
+from .batches import Batches, Read, Refusal, read_text
+from .residents import Residents
+from .served_delta import Models, ServedDelta
+
+Text = str | tuple[str, str]  # or a list of two
+
+
+@dataclass(frozen=True)
+class TaskPrediction(Prediction):
+    """What a task says of one text, or why it says nothing."""
+
+    task: str = ""
+    version: str = ""  # of the delta: the first 12 digits of its SHA-256
+    tokens: int = 0  # that were read of the text
+    truncated: bool = False  # whether the text had more
+    error: str | None = None  # what is wrong with this text or task; the rest then is empty
+    code: str | None = None  # of the error, for programs
+
+    def as_json(self) -> dict[str, Any]:
+        """What is there of it: the prediction with its version, or the error."""
+        if self.error is not None:
+            return {"task": self.task, "error": {"code": self.code, "message": self.error}}
+        described = {"task": self.task, "version": self.version, "tokens": self.tokens, "truncated": self.truncated}
+        return described | super().as_json()
+
+
+@dataclass(frozen=True)
+class ServedTask:
+    """A task of a pool, for people."""
+
+    name: str
+    version: str
+    kind: str  # "single_label", "multi_label" or "regression"
+    classes: tuple[str, ...]
+    method: str
+    head: str
+    pair: bool  # whether it reads two texts
+    max_length: int  # tokens
+    bytes: int  # that its values take in memory
+    mixed: bool  # whether its texts share passes with those of other tasks
+    first_layer: int  # that it computes by itself; below it, a text that other tasks read too is computed once for all
+    resident: bool  # whether its values are in memory now
+
+
+class Pool:
+    """Many tasks on one encoder: `predict` for texts of different tasks at once, `predict_all` for all tasks of a text.
+
+    Any number of threads may use it, and add, replace and remove tasks meanwhile.
+    """
+
+    def __init__(
+        self, encoder: Encoder | str | Path, runs: Mapping[str, Trained] | None = None, *, compute: Compute = "auto",
+        most_bytes: int | None = None, most_letters: int = 100_000,
+    ):  # fmt: skip
+        """`runs` are tasks by name, each what `add` takes.
+
+        `most_bytes` bounds what the values of tasks take in memory: those that were not used for longest leave it, and are read
+        from their folders when they are asked for again. Texts of more than `most_letters` characters are refused. Raises
+        InputError where the encoder or a run cannot be read, or where they do not belong together.
+        """
+        self.encoder = encoder_of(encoder)
+        self._models = Models(self.encoder, compute, device())
+        self._residents = Residents(most_bytes, device())
+        self._batches = Batches(self._models, self._residents, tokens_at_once())
+        self._names: dict[str, ServedDelta] = {}
+        self._most_letters = most_letters
+        self._lock = threading.Lock()  # of names
+        for name, run in (runs or {}).items():
+            self.add(name, run)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    @property
+    def tasks(self) -> dict[str, ServedTask]:
+        """All tasks by name, in the order in which they came."""
+        with self._lock:
+            names = dict(self._names)
+        return {
+            name: ServedTask(
+                name, of.version, of.task.kind, of.task.classes, of.method, of.head, len(of.task.text_columns) > 1,
+                of.max_length, of.layout.row_bytes, of.mixed, of.first_layer, self._residents.has(of),
+            )
+            for name, of in names.items()
+        }  # fmt: skip
+
+    @property
+    def resident_bytes(self) -> int:
+        """What the values of tasks take in memory."""
+        return self._residents.nbytes
+
+    def add(self, name: str, run: Trained) -> str:
+        """Adds a task, and returns its version: a Run, a Delta, or the folder of a run.
+
+        Raises InputError where there is one of that name, where the run cannot be read, or where it is of another encoder; the
+        pool then is as it was.
+        """
+        return self._publish(name, run, new=True)
+
+    def replace(self, name: str, run: Trained) -> str:
+        """Has the name stand for another delta from the next call on, and returns its version.
+
+        Raises InputError where there is no task of that name, and as `add`; the old one then stays.
+        """
+        return self._publish(name, run, new=False)
+
+    def remove(self, name: str) -> None:
+        """Forgets a task; calls that have begun still get its predictions. Raises InputError where there is none of that name."""
+        with self._lock:
+            if name not in self._names:
+                raise InputError(self._unknown(name))
+            gone = self._names.pop(name)
+        self._residents.release(gone)
+
+    def predict(self, items: Sequence[tuple[str, Text]]) -> list[TaskPrediction]:
+        """One TaskPrediction for each (task, text), in order; a text of a pair task is two texts.
+
+        What is wrong with one item is said in its place (`error`), and the others are predicted. Raises InputError for what is
+        no list of items.
+        """
+        if isinstance(items, str | Mapping) or not all(
+            isinstance(item, list | tuple) and len(item) == 2 for item in items
+        ):
+            raise InputError('predict takes a list of (task, text), such as [("reviews", "Lovely.")]')
+        with self._pinned({name for name, _ in items if isinstance(name, str)}) as named:
+            return self._predicted(items, named)
+
+    def predict_all(self, texts: Sequence[Text], tasks: Sequence[str] | None = None) -> list[dict[str, TaskPrediction]]:
+        """For each text a TaskPrediction by name of the task, of all tasks or of those called `tasks`.
+
+        What no task has changed is computed once for all of them. A task that takes pairs, given one text, says so in its place.
+        """
+        if isinstance(texts, str | Mapping) or isinstance(tasks, str):
+            raise InputError(
+                "predict_all takes a list of texts, and a list of names of tasks; for one text write [text]"
+            )
+        names = [*self._names] if tasks is None else [*dict.fromkeys(tasks)]
+        with self._pinned({*names}) as named:
+            names = [
+                name for name in names if tasks is not None or name in named
+            ]  # one may have been removed meanwhile
+            found = self._predicted([(name, text) for text in texts for name in names], named)
+        per_text = (
+            [found[i : i + len(names)] for i in range(0, len(found), len(names))] if names else [[] for _ in texts]
+        )
+        return [{each.task: each for each in of_text} for of_text in per_text]
+
+    def _publish(self, name: str, run: Trained, *, new: bool) -> str:
+        """What `add` and `replace` do."""
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise InputError(f"{name!r} is no name for a task: give a few letters")
+        self._check_name(name, new=new)
+        delta = delta_of(run)
+        served = self._models.describe(delta, _place(run))
+        # In memory before anybody is told: loading holds nobody up.
+        self._residents.take(served, delta)
+        try:
+            with self._lock:
+                self._check_name(name, new=new)
+                old = self._names.get(name)
+                self._names[name] = served
+        except InputError:
+            self._residents.release(served)
+            raise
+        if old is not None:
+            self._residents.release(old)
+        return served.version
+
+    def _check_name(self, name: str, *, new: bool) -> None:
+        if new and name in self._names:
+            raise InputError(f"there is a task {name!r} already: `replace` it, or add this one under another name")
+        if not new and name not in self._names:
+            raise InputError(self._unknown(name))
+
+    def _unknown(self, name: Any) -> str:
+        if not isinstance(name, str):
+            return f"{name!r:.60} is no name of a task"
+        known = f"known tasks: {', '.join([*self._names][:10])}" if self._names else "the pool has none yet"
+        return f"there is no task {name!r:.60}{suggestion(name, self._names)}; {known}"
+
+    @contextmanager
+    def _pinned(self, names: set[str]) -> Iterator[dict[str, ServedDelta]]:
+        """The versions that `names` stand for now, those of them that there are; kept until the block ends."""
+        with self._lock:
+            found = {name: self._names[name] for name in names if name in self._names}
+            for served in found.values():
+                self._residents.keep(served)
+        try:
+            yield found
+        finally:
+            for served in found.values():
+                self._residents.release(served)
+
+    def _predicted(self, items: Sequence[tuple[str, Text]], named: Mapping[str, ServedDelta]) -> list[TaskPrediction]:
+        """What `predict` returns, by the versions `named`."""
+        found: list[TaskPrediction | None] = [None] * len(items)
+        usable: list[tuple[int, ServedDelta, tuple[str, ...]]] = []
+        for i, (name, text) in enumerate(items):
+            served = named.get(name) if isinstance(name, str) else None
+            if served is None:
+                found[i] = _refused(name, "unknown_task", self._unknown(name))
+                continue
+            texts = read_text(text, len(served.task.text_columns), self._most_letters)
+            if isinstance(texts, Refusal):
+                found[i] = replace(_refused(name, texts.code, texts.message), version=served.version)
+            else:
+                usable.append((i, served, texts))
+        for read in self._batches.logits(usable):
+            found[read.number] = _prediction(items[read.number][0], read)
+        return [each for each in found if each is not None]
+
+
+def _place(run: Any) -> Path | None:
+    """The folder that a run's delta can be read from again."""
+    if isinstance(run, str | Path):
+        return Path(run).absolute()
+    return run.folder.absolute() if isinstance(run, Run) and run.folder is not None else None
+
+
+def _refused(name: Any, code: str, message: str) -> TaskPrediction:
+    return TaskPrediction(task=name if isinstance(name, str) else "", error=message, code=code)
+
+
+def _prediction(name: str, read: Read) -> TaskPrediction:
+    """The TaskPrediction of what was read, computed or refused."""
+    served = read.served
+    if isinstance(read.logits, Refusal):
+        return replace(_refused(name, read.logits.code, read.logits.message), version=served.version)
+    (said,) = predictions(served.task, read.logits[None])
+    return TaskPrediction(said.label, said.probabilities, said.value, name, served.version, read.tokens, read.truncated)

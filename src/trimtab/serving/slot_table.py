@@ -1,0 +1,110 @@
+"""Values of many deltas in memory: a row of a table each, and no tensor for each parameter, which would take as much again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..changes.delta import Delta
+
+_BLOCK_BYTES = 1 << 20  # of a block of rows, or one row
+
+
+class Entry(NamedTuple):
+    """A parameter of a delta: the shape of its values, and how many positions they have where they are not all of it."""
+
+    name: str
+    shape: tuple[int, ...]
+    n_positions: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which values a delta holds: deltas of one layout lie in one table."""
+
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, delta: Delta) -> Layout:
+        """That of `delta`."""
+        positions = delta.positions
+        return cls(
+            tuple(
+                Entry(name, tuple(value.shape), len(positions[name]) if name in positions else 0)
+                for name, value in sorted(delta.values.items())
+            )
+        )
+
+    @property
+    def n_values(self) -> int:
+        return sum(math.prod(entry.shape) for entry in self.entries)
+
+    @property
+    def n_positions(self) -> int:
+        return sum(entry.n_positions for entry in self.entries)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one delta: values of float32 and positions of int32."""
+        return 4 * (self.n_values + self.n_positions)
+
+
+class SlotTable:
+    """Rows of one layout, which never move: blocks are added as needed, and given back when all of their rows are free."""
+
+    def __init__(self, layout: Layout, device: torch.device):
+        self.layout, self._device = layout, device
+        self._rows_per_block = max(1, _BLOCK_BYTES // max(1, layout.row_bytes))
+        self._blocks: dict[int, tuple[Tensor, Tensor]] = {}  # number -> values and positions, a row for each delta
+        self._free: dict[int, list[int]] = {}  # number of a block -> its free rows
+
+    def put(self, delta: Delta) -> int:
+        """The number of the row that now holds the values of `delta`."""
+        block = next((number for number, free in self._free.items() if free), None)
+        if block is None:
+            block, n, layout = max(self._blocks, default=-1) + 1, self._rows_per_block, self.layout
+            self._blocks[block] = (
+                torch.empty(n, layout.n_values, device=self._device),
+                torch.empty(n, layout.n_positions, dtype=torch.int32, device=self._device),
+            )
+            self._free[block] = [*range(n)]
+        row = self._free[block].pop(0)
+        values, positions = (table[row] for table in self._blocks[block])
+        names = [entry.name for entry in self.layout.entries]
+        values.copy_(torch.cat([delta.values[name].float().flatten() for name in names]))
+        if self.layout.n_positions:
+            positions.copy_(torch.cat([delta.positions[name] for name in names if name in delta.positions]))
+        return block * self._rows_per_block + row
+
+    def values(self, slot: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Values and positions at `slot`, by name: views of its row."""
+        number, row = divmod(slot, self._rows_per_block)
+        values, positions = (table[row] for table in self._blocks[number])
+        entries = self.layout.entries
+        parts = values.split([math.prod(entry.shape) for entry in entries])
+        found = {
+            entry.name: part if len(entry.shape) == 1 else part.view(entry.shape)
+            for entry, part in zip(entries, parts, strict=True)
+        }
+        if not self.layout.n_positions:
+            return found, {}
+        given = [entry for entry in entries if entry.n_positions]
+        places = positions.split([entry.n_positions for entry in given])
+        return found, {entry.name: place for entry, place in zip(given, places, strict=True)}
+
+    def free(self, slot: int) -> None:
+        """Gives the row back."""
+        number, row = divmod(slot, self._rows_per_block)
+        self._free[number].append(row)
+        if len(self._free[number]) == self._rows_per_block:
+            del self._free[number], self._blocks[number]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all blocks, free rows included."""
+        return sum(values.nbytes + positions.nbytes for values, positions in self._blocks.values())

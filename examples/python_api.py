@@ -19,10 +19,10 @@ def main(train_limit: int | None = None, epochs: int | None = None) -> None:
     )  # fmt: skip
 
     print(f"accuracy {run.baseline['accuracy']:.3f} -> {run.scores['accuracy']:.3f}")
-    print(f"{run.delta.count_body:,} of the encoder's elements trained, {run.delta.count_head:,} in the head")
+    print(f"{run.delta.count_body:,} of the encoder's parameters trained, {run.delta.count_head:,} in the head")
 
-    answer = trimtab.predict("runs/example", ["I cannot sign in since the update."])[0]
-    print(answer.label, answer.probabilities)
+    prediction = trimtab.predict("runs/example", ["I cannot sign in since the update."])[0]
+    print(prediction.label, prediction.probabilities)
 
     model = trimtab.merge(encoder, "runs/example")  # a plain Hugging Face model
     model.save_pretrained("runs/example/plain")

@@ -1,9 +1,10 @@
-"""How often two identical methods are told apart: by rows alone, by seeds alone, as `compare` does; and how often a study errs.
+"""How often two identical methods are significantly different, by rows alone, by seeds alone, as `compare` judges; and how often
+a study errs.
 
     python benchmarks/false_alarms/run.py        (some minutes; writes results.json)
 
-Simulated: validation rows of two classes; each training run of one and the same method answers every row right with the row's own
-probability, moved by a draw of the run, as large as seeds move scores. A study has five such methods and a reference on three
+Simulated: validation rows of two classes; each training run of one and the same method predicts every row right with the row's
+own probability, moved by a draw of the run, as large as seeds move scores. A study has five such methods and a reference on three
 tasks; it errs if any p value, corrected for all, is below 0.05.
 """
 
@@ -53,7 +54,7 @@ def rates(n_seeds: int, noise: float, draw: np.random.Generator) -> dict[str, An
 
 
 def study_rate(n_seeds: int, noise: float, draw: np.random.Generator) -> dict[str, Any]:
-    """The share of studies of identical methods in which any is told apart from the reference."""
+    """The share of studies of identical methods in which any is significantly different from the reference."""
     wrong = 0
     for _ in range(STUDIES):
         ps = []
@@ -65,9 +66,9 @@ def study_rate(n_seeds: int, noise: float, draw: np.random.Generator) -> dict[st
 
 
 def runs(n_methods: int, n_seeds: int, noise: float, draw: np.random.Generator) -> list[Any]:
-    """Labels (N,), then for each of the methods its answers (N,) with every seed."""
+    """Labels (N,), then for each of the methods its predictions (N,) with every seed."""
     labels = draw.integers(0, 2, ROWS)
-    easy = draw.beta(4, 1, ROWS)  # how likely a row is answered right
+    easy = draw.beta(4, 1, ROWS)  # how likely a row is predicted right
     methods = []
     for _ in range(n_methods):
         moved = (np.clip(easy + draw.normal(0, noise), 0, 1) for _ in range(n_seeds))

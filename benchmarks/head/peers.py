@@ -143,7 +143,7 @@ def write_rows(options: argparse.Namespace) -> None:
 
 
 def setfit(options: argparse.Namespace, name: str, size: int, draw: int) -> dict[str, Any]:
-    """SetFit's accuracy; its time is that of its training and of its answers to the validation rows."""
+    """SetFit's accuracy; its time is that of its training and of its predictions for the validation rows."""
     from datasets import Dataset
     from setfit import SetFitModel, Trainer, TrainingArguments  # pyright: ignore[reportMissingImports]
 
@@ -157,8 +157,8 @@ def setfit(options: argparse.Namespace, name: str, size: int, draw: int) -> dict
     )
     rows = Dataset.from_dict({"text": train["texts"], "label": train["labels"]})
     Trainer(model=model, args=arguments, train_dataset=rows).train()
-    answers = model.predict(held["texts"], as_numpy=True)
-    right = sum(int(a) == b for a, b in zip(answers, held["labels"], strict=True))
+    predictions = model.predict(held["texts"], as_numpy=True)
+    right = sum(int(a) == b for a, b in zip(predictions, held["labels"], strict=True))
     return {"score": right / len(held["labels"]), "metric": "accuracy"}
 
 

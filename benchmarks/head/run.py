@@ -112,10 +112,10 @@ def _work(todo: list[dict[str, Any]], tasks: dict[str, Task], options: argparse.
             line = worker.stdout.readline()
             if not line:
                 raise SystemExit(f"the worker died at {cell}")
-            answer = json.loads(line)
+            found = json.loads(line)
             with _LOCK, options.cells.open("a") as file:
-                file.write(json.dumps(cell | answer) + "\n")
-            print(*(cell[name] for name in KEY), f"{answer['score']:.4f} {answer['cpu_seconds']:.1f} s", flush=True)
+                file.write(json.dumps(cell | found) + "\n")
+            print(*(cell[name] for name in KEY), f"{found['score']:.4f} {found['cpu_seconds']:.1f} s", flush=True)
         worker.stdin.close()
 
 
@@ -168,13 +168,13 @@ def _entry(cells: list[dict[str, Any]]) -> str:
     if not cells:
         return ""
     scores = [100 * cell["score"] for cell in cells]
-    spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+    deviation = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
     count = f" ({len(scores)})" if len(scores) != 3 else ""
-    return f"{statistics.mean(scores):.1f}{spread}{count}, {statistics.median(cell['cpu_seconds'] for cell in cells):.0f} s"
+    return f"{statistics.mean(scores):.1f}{deviation}{count}, {statistics.median(cell['cpu_seconds'] for cell in cells):.0f} s"
 
 
 def settings_table(cells: list[dict[str, Any]]) -> str:
-    """Markdown: what two values of a setting come to on the same rows, and their difference with its 95% interval over draws."""
+    """Markdown: two values of a setting on the same rows, and their difference with its 95% confidence interval over draws."""
     from scipy.stats import t as student
 
     found: dict[tuple[Any, ...], dict[str, dict[int, float]]] = {}

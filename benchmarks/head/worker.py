@@ -1,7 +1,7 @@
 """Fits cells for run.py under whichever build of trimtab PYTHONPATH names: requests on stdin, results on stdout.
 
 A request is a JSON object with `task` (a folder), `rows` (numbers of training rows, or null for all), `method`, `seed`,
-`encoder` and `settings`; the answer is one line of JSON with the score of the best validation and the CPU seconds of the fit.
+`encoder` and `settings`; the result is one line of JSON with the score of the best validation and the CPU seconds of the fit.
 """
 
 import json
@@ -34,14 +34,14 @@ def main() -> None:
         run = trimtab.fit(
             encoder, task, parse_method(request["method"]), seed=request["seed"], cache_gb=0, **request["settings"]
         )  # fmt: skip
-        answer = {
+        result = {
             "score": run.scores[task.metric], "metric": task.metric, "start": run.baseline[task.metric],
             "scores": run.scores, "cpu_seconds": time.process_time() - cpu, "seconds": time.perf_counter() - wall,
             "steps": run.details["steps"], "best_step": run.details["best_step"],
             "head": run.details["settings"]["head"], "pairs": run.details["settings"].get("pairs"),
             "history": [round(entry["scores"][task.metric], 5) for entry in run.history],
         }  # fmt: skip
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

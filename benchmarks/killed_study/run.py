@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def finished(cells: Path) -> tuple[dict[str, Any], float]:
-    """The study's answer as JSON, and the seconds it took."""
+    """The study's result as JSON, and the seconds it took."""
     started = time.perf_counter()
     done = subprocess.run([*COMMAND, "--out", cells], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1]), time.perf_counter() - started
@@ -73,7 +73,7 @@ def killed(cells: Path, seconds: float) -> int | None:
 
 
 def table(found: Any) -> Any:
-    """The answer without what is measured."""
+    """The result without what is measured."""
     if isinstance(found, dict):
         return {name: table(value) for name, value in found.items() if name not in MEASURED}
     return [table(value) for value in found] if isinstance(found, list) else found

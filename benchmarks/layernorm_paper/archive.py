@@ -1,8 +1,8 @@
 """The study's results in one file, cells.parquet: unpacked where the study goes on, packed again with what is new.
 
 A row is a fit's cell (a JSON file, or a line of cells.jsonl, which has taken the place of such files) or a JSON file of what was
-measured on a task: its path from this folder, the head it was fitted with, and its content; the answers to validation rows have
-columns of their own: class numbers, or values (all of float32). What is packed later stands further down.
+measured on a task: its path from this folder, the head it was fitted with, and its content; the predictions for validation rows
+have columns of their own: class numbers, or values (all of float32). What is packed later stands further down.
 """
 
 import json
@@ -103,12 +103,12 @@ def head_of(content: dict[str, Any]) -> str:
 
 
 def write(rows: Iterable[Packed]) -> None:
-    """cells.parquet from `rows`; raises ValueError for answers that it would not give back as they are."""
+    """cells.parquet from `rows`; raises ValueError for predictions that it would not give back as they are."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for row in rows:
         answers = row.content.get("answers")
         classes, values = _divided(row.path, answers)
-        # An empty list keeps the answers' place among the rest.
+        # An empty list keeps the predictions' place among the rest.
         content = row.content if answers is None else row.content | {"answers": []}
         text = json.dumps(content, ensure_ascii=False)
         for name, value in zip(SCHEMA.names, (row.path, row.head, text, classes, values), strict=True):
@@ -121,7 +121,7 @@ def write(rows: Iterable[Packed]) -> None:
 
 
 def _divided(path: str, answers: Sequence[Any] | None) -> tuple[Sequence[int] | None, Any]:
-    """Answers as (classes, None) or (None, values)."""
+    """Predictions as (classes, None) or (None, values)."""
     if answers is None:
         return None, None
     if all(isinstance(answer, int) and -128 <= answer < 128 for answer in answers):
@@ -131,5 +131,5 @@ def _divided(path: str, answers: Sequence[Any] | None) -> tuple[Sequence[int] | 
     if any(
         answer not in (value, float(f"{value:.9g}")) for answer, value in zip(answers, values.tolist(), strict=True)
     ):
-        raise ValueError(f"{path}: answers are neither classes below 128 nor values of float32")
+        raise ValueError(f"{path}: predictions are neither classes below 128 nor values of float32")
     return None, values

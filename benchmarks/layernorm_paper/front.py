@@ -1,4 +1,4 @@
-"""The study's figure: mean score against trained elements, with the front of what no smaller change reaches."""
+"""The study's figure: mean score against trained parameters, with the front of what no smaller change reaches."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from trimtab.files import replacing
 from trimtab.results.comparison import Comparison
 
 COLOURS = {"old": "#8a8d91", "new": "#0b6e4f"}
-LEAST = 100  # on the axis of elements, where a head alone stands, which has none
+LEAST = 100  # on the axis of parameters, where a head alone stands, which has none
 
 
 def draw(found: Mapping[str, Comparison], to: Path) -> None:
@@ -26,7 +26,7 @@ def draw(found: Mapping[str, Comparison], to: Path) -> None:
         steps = sorted(points[method] for method in front)
         axes.step(*zip(*steps, strict=True), where="post", color=COLOURS[head], linewidth=1, label=f"{head} head")
         for number, (method, point) in enumerate(points.items()):
-            # Of those with as many elements, the ones behind the front are named on its other side.
+            # Of those with as many parameters, the ones behind the front are named on its other side.
             crowded = method not in front and sum(other[0] == point[0] for other in points.values()) > 1
             axes.annotate(
                 method, point, xytext=(-5 if crowded else 5, -2 if crowded and number % 2 == 0 else 4),
@@ -34,7 +34,7 @@ def draw(found: Mapping[str, Comparison], to: Path) -> None:
                 va="top" if crowded and number % 2 == 0 else "bottom",
             )  # fmt: skip
     axes.set(
-        xscale="log", xlabel="trained elements of the encoder (100: none)", ylabel="mean score over six tasks x 100"
+        xscale="log", xlabel="trained parameters of the encoder (100: none)", ylabel="mean score over six tasks x 100"
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlim(4)  # room for the longest name

@@ -11,11 +11,11 @@ LIMITS = {"mrpc": None, "cola": None, "rte": None, "sst2": 8000, "ag_news_10k": 
 MAX_LENGTH = 256
 SHARES = (0.05, 0.1, 0.2, 0.5)
 GLOBAL_SHARE = 0.2
-COUNT = 9984  # elements of all LayerNorms of minilm
+COUNT = 9984  # parameters of all LayerNorms of minilm
 EXAMPLES = 1024
 HEAD_STEPS = 100  # of the variant whose head is trained before measuring
 
-RANK_ONE = "lora:rank=1"  # 9,216 elements: less than all LayerNorms have
+RANK_ONE = "lora:rank=1"  # 9,216 parameters: less than all LayerNorms have
 
 PARTS_OF_NORMS = ("layer_norms:which=output", "layer_norms:which=attention")  # (b) too
 METHODS = ("full", "layer_norms", "biases", "lora", f"random:count={COUNT}", "head")  # (b)
@@ -28,7 +28,7 @@ EVERYWHERE = (  # (f): LayerNorm's count spent on everything; most of it falls t
     f"fisher_top:count={COUNT},within=full", f"fisher_top:count={COUNT},per=layer,within=full",
     f"moved_top:count={COUNT},by=gain,within=full", RANK_ONE, f"random:count={COUNT},within=biases",
 )  # fmt: skip
-# LayerNorm's count among its elements and the biases: those that go farthest in a trial, and a blind draw.
+# LayerNorm's count among its elements and the biases: those that go farthest in a trial, and a random subset.
 VECTORS = tuple(f"{chooser}:count={COUNT},within=(layer_norms+biases)" for chooser in ("moved_top", "random"))
 BEYOND = (  # other ways to choose a tenth of LayerNorm, or as many elements (998) among biases too
     "fisher_top:share=0.1,given=head", f"fisher_top:share=0.1,head_steps={HEAD_STEPS},given=head",
@@ -43,7 +43,7 @@ BEYOND = (  # other ways to choose a tenth of LayerNorm, or as many elements (99
 RETIRED = ("given=head", "granularity=", "per=", "by=gain")
 # What the tables call a selection file, which is another one for each task.
 GLOBAL = f"global:share={GLOBAL_SHARE}"
-SHUFFLED = "shuffled:share=0.1"  # as many of each norm as information given the head chooses, drawn blindly
+SHUFFLED = "shuffled:share=0.1"  # as many of each norm as information given the head chooses, a random subset of each
 LOWEST = "lowest:share=0.1"  # the tenth of LayerNorm with the least information: if the most is bad, is the least good?
 FILES = {"global": (GLOBAL,), "beyond": (SHUFFLED, LOWEST)}  # by part
 NAMES = {
@@ -51,15 +51,15 @@ NAMES = {
     "shuffled": "shuffled",
     "lowest": "lowest",
 }  # of the files: without this task's information
-# Two answers, asked again of seeds that nobody had looked at when they were found: is a blind draw better than the paper's
+# Two results, tried again with seeds that nobody had looked at when they were found: is a random subset better than the paper's
 # choice, and is what moved farthest better than both?
-BLIND = ("fisher_top:share=0.1", "random:share=0.1,within=layer_norms")
-CONFIRMED = (*BLIND, "moved_top:share=0.1")
-SEEDS = {"blind": tuple(range(3, 9)), "confirmed": tuple(range(3, 6))}  # of the parts that bring their own
+FRESH = ("fisher_top:share=0.1", "random:share=0.1,within=layer_norms")
+CONFIRMED = (*FRESH, "moved_top:share=0.1")
+SEEDS = {"fresh": tuple(range(3, 9)), "confirmed": tuple(range(3, 6))}  # of the parts that bring their own
 RELATED = {"mrpc": "stsb", "stsb": "mrpc"}  # tasks that share sentences
 TRIALS = Path("benchmarks/layernorm_paper/trials")  # what `recommend` tries before it proposes
 PARTS = (
-    "measured", "methods", "subsets", "global", "everywhere", "recommended", "beyond", "chosen", "blind", "confirmed",
+    "measured", "methods", "subsets", "global", "everywhere", "recommended", "beyond", "chosen", "fresh", "confirmed",
     "vectors",
 )  # fmt: skip
 
@@ -68,7 +68,7 @@ def methods_of(part: str) -> tuple[str, ...]:
     """The methods that `part` compares on every task alike."""
     return {
         "methods": (*METHODS, *PARTS_OF_NORMS), "subsets": SUBSETS, "everywhere": EVERYWHERE, "beyond": BEYOND,
-        "blind": BLIND, "confirmed": CONFIRMED, "vectors": VECTORS,
+        "fresh": FRESH, "confirmed": CONFIRMED, "vectors": VECTORS,
     }.get(part, ())  # fmt: skip
 
 

@@ -9,11 +9,11 @@ from archive import Packed, packed
 from front import draw
 from plan import (
     BEYOND,
-    BLIND,
     CONFIRMED,
     COUNT,
     EVERYWHERE,
     FILES,
+    FRESH,
     GLOBAL,
     GLOBAL_SHARE,
     HERE,
@@ -38,7 +38,12 @@ from trimtab.tasks.task import Task
 
 METRICS_SHORT = {"accuracy": "acc.", "matthews": "MCC", "pearson": "r", "f1": "F1"}
 FRONT = (*METHODS[:-1], RANK_ONE, *CONFIRMED[::-1], METHODS[-1])  # the methods of the first table
-SECONDS = "Seconds are of a GPU that 15 fits shared, and some of slower processors: do not compare them."
+SECONDS = (
+    "Seconds are of two cores that did other work too (fits whose head starts as the probe), of a GPU that 15 fits shared, or of "
+    "slower processors: do not compare them. Minutes are those of a fit, the mean over the tasks of the faster seed, which other "
+    "work slowed least: compare them roughly."
+)
+TIMED = "new"  # the head whose fits are all of one machine
 TITLES = {
     "new": "Fits whose head starts as the linear probe of the frozen features",
     "old": "Fits with the head of before 2026-11-30",
@@ -55,7 +60,7 @@ QUESTIONS = {  # title -> methods, the one that others are compared to, and the 
     "beyond": (
         ("fisher_top:share=0.1", "random:share=0.1,within=layer_norms", SHUFFLED, LOWEST, *BEYOND), "fisher_top:share=0.1",
     ),
-    "blind": (BLIND, BLIND[0]),
+    "fresh": (FRESH, FRESH[0]),
     "confirmed": (CONFIRMED, CONFIRMED[-1]),
     "vectors": (("layer_norms", "biases", *VECTORS), VECTORS[1]),
 } | {
@@ -98,8 +103,8 @@ def cells_of(rows: Sequence[Packed]) -> Cells:
 def sections(
     tasks: dict[str, Task], cells: Cells, rows: Sequence[Packed], seeds: list[int], front: Comparison | None
 ) -> list[str]:
-    """The lines of all questions that can be answered for one head."""
-    texts = {"the front": None if front is None else pivot(front)}
+    """The lines of all questions that there are cells for, of one head."""
+    texts = {"the front": None if front is None else pivot(front, timed=rows[0].head == TIMED)}
     for question, (methods, reference) in QUESTIONS.items():
         found = comparison(tasks, cells, methods, seeds_of(question, seeds), reference)
         texts[question] = None if found is None else markdown(found)
@@ -138,18 +143,29 @@ def comparison(
     return None
 
 
-def pivot(found: Comparison) -> str:
-    """Methods down, tasks across: the mean main score in percent, with its spread over seeds where there are several."""
+def pivot(found: Comparison, timed: bool) -> str:
+    """Methods down, tasks across: the mean main score in percent, with its standard deviation over seeds where there are several.
+
+    With `timed`, also the minutes of a fit: the mean over the tasks of the fastest one, since other work only adds to them.
+    """
     heads = [f"{task.name} ({METRICS_SHORT.get(task.metric, task.metric)})" for task in found.tasks]
-    lines = [f"| method | elements | {' | '.join(heads)} | mean |", "|---" * (len(heads) + 3) + "|"]
+    names = ["method", "parameters", *(["minutes"] if timed else []), *heads, "mean"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for number, method in enumerate(found.methods):
         of_method = [*(found.by_task[task.name][number] for task in found.tasks), found.overall[number]]
         scores = (
             f"{100 * s.mean:.1f}" + ("" if s.standard_deviation is None else f" ± {100 * s.standard_deviation:.1f}")
             for s in of_method
         )
-        lines.append(f"| {method} | {of_method[0].elements:,} | {' | '.join(scores)} |")
+        seconds = mean(fastest_seconds(found.cells, task.name, method) for task in found.tasks)
+        minutes = f"{seconds / 60:.1f} | " if timed else ""
+        lines.append(f"| {method} | {of_method[0].elements:,} | {minutes}{' | '.join(scores)} |")
     return "\n".join(lines) + "\n"
+
+
+def fastest_seconds(cells: Sequence[Cell], task: str, method: str) -> float:
+    """The seconds of the fastest fit of the method on the task."""
+    return min(cell.seconds for cell in cells if (cell.task, cell.method) == (task, method))
 
 
 def so_far(tasks: dict[str, Task], cells: Cells, seeds: list[int]) -> str:
@@ -204,7 +220,7 @@ def judged(tasks: dict[str, Task], cells: Cells, rows: Sequence[Packed], seeds: 
 
 
 def measured_table(measured: dict[str, Any]) -> str | None:
-    """Movement and information by kind, against the mean element of the body, averaged over tasks; then what foresaw what."""
+    """Movement and information by kind, against the mean of the backbone, averaged over tasks; then what foresaw what."""
     if not measured:
         return None
     tasks = list(measured.values())
@@ -212,8 +228,8 @@ def measured_table(measured: dict[str, Any]) -> str | None:
     kinds = [kind for kind in tasks[0]["movement"]["by_kind"] if kind != "head"]
     lines = [
         f"Full fine-tuning of minilm on {', '.join(measured)}; information: {label}.", "",
-        "| kind | elements | mean absolute change, against the body's mean | norm of change over norm | largest change "
-        "| information per element, against the body's mean | share of the information |",
+        "| kind | parameters | mean absolute change, against the backbone's mean | norm of change over norm | largest change "
+        "| information per parameter, against the backbone's mean | share of the information |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for kind in kinds:
@@ -229,9 +245,9 @@ def measured_table(measured: dict[str, Any]) -> str | None:
         )
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     lines += [
-        "", "Rank correlation of information and movement, element by element: of all that have information (-: not measured), "
-        "of the norms behind the feed-forward maps; and the part of the 5% with most information that is among the 5% that move "
-        "farthest.",
+        "", "Rank correlation of information and movement by parameter: of all that have information (-: not "
+        "measured), of the norms behind the feed-forward maps; and the part of the 5% with most information that is among the 5% "
+        "that move farthest.",
         "", f"| information | {' | '.join(measured)} |", "|---" * (len(measured) + 1) + "|",
     ]  # fmt: skip
     for each in tasks[0]["information"]:
@@ -246,9 +262,9 @@ def measured_table(measured: dict[str, Any]) -> str | None:
 
 
 def relative(by_kind: dict[str, Any], kind: str) -> float:
-    """The mean of a kind's elements over the mean of all elements of the body."""
-    body = [entry for name, entry in by_kind.items() if name != "head"]
-    of_all = sum(e["mean"] * e["elements"] for e in body) / sum(e["elements"] for e in body)
+    """The mean of a kind's parameters over the mean of all of the backbone."""
+    backbone = [entry for name, entry in by_kind.items() if name != "head"]
+    of_all = sum(e["mean"] * e["elements"] for e in backbone) / sum(e["elements"] for e in backbone)
     return by_kind[kind]["mean"] / of_all
 
 

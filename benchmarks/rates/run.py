@@ -2,9 +2,9 @@
 
     python benchmarks/rates/run.py --data ../shared/data
 
-For the head alone, at 30 epochs: its rate. For every other method, at 5 epochs: the rate of the body with the head at
-0.01, then the rate of the head at the best rate of the body, then 10 epochs at the best of both. Rates found so on few rows
-were too high for more rows of a harder task (LoRA fell to a constant answer on CoLA), so in the end the best rate and those
+For the head alone, at 30 epochs: its rate. For every other method, at 5 epochs: the rate of the backbone with the head at
+0.01, then the rate of the head at the best rate of the backbone, then 10 epochs at the best of both. Rates found so on few rows
+were too high for more rows of a harder task (LoRA fell to a constant prediction on CoLA), so in the end the best rate and those
 below it are tried on all of CoLA, with the head at 0.01, and the best mean over the three tasks decides; of rates that are as
 good to 0.001 the lowest is taken. Each cell is one
 line of cells.jsonl.gz, so the search resumes; the summary is results.md.
@@ -34,14 +34,14 @@ TIE = 0.001
 LAST_RATES = 3  # the best one and the two below it
 HEAD_ALONE = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 HEAD_EPOCHS = 30  # cheap: the encoder is run once
-HEAD_RATES = (1e-2, 3e-2)  # beside a trained body; the first one while the rate of the body is sought
+HEAD_RATES = (1e-2, 3e-2)  # beside a trained backbone; the first one while the rate of the backbone is sought
 RATES = {
     "full": (2e-5, 5e-5, 1e-4, 2e-4, 5e-4),
     "layer_norms": (1e-3, 3e-3, 5e-3, 1e-2, 2e-2),
     "biases": (1e-3, 3e-3, 1e-2, 2e-2),
     "lora": (5e-4, 1e-3, 2e-3, 3e-3, 6e-3),
     "random:count=9984": (3e-3, 1e-2, 2e-2, 4e-2, 8e-2),
-    # For subsets of vectors: chosen blindly, and by information, since what matters more may want smaller steps.
+    # For subsets of vectors: chosen at random, and by information, since what matters more may want smaller steps.
     "random:share=0.1,within=layer_norms": (3e-3, 6e-3, 1.2e-2, 2.5e-2, 5e-2, 1e-1),
     "fisher_top:share=0.1": (3e-3, 6e-3, 1.2e-2, 2.5e-2, 5e-2),
 }

@@ -2,7 +2,7 @@
 
     python benchmarks/sparse/run.py        (a few minutes; writes results.json and sparse.svg)
 
-Random subsets of all layers of minilm (22.7M elements) and of a random-weight BERT-base (109M), and all of each: bytes of
+Random subsets of all layers of minilm (22.7M parameters) and of a random-weight BERT-base (109M), and all of each: bytes of
 AdamW's moments and of the masters, of a checkpoint and of a delta, after one step; the head is part of all of them.
 """
 
@@ -102,7 +102,7 @@ def plot(result: dict[str, Any]) -> None:
             axes.plot([p["elements"] for p in points], [p[what] / 1e6 for p in points], "o-", markersize=4, label=name)
         line = np.array([COUNTS[0], max(p["elements"] for points in result.values() for p in points)])
         axes.plot(line, 8 * line / 1e6, color="0.7", linewidth=1, label="8 bytes an element")
-        axes.set(xscale="log", yscale="log", title=what, xlabel="trained elements of the encoder")
+        axes.set(xscale="log", yscale="log", title=what, xlabel="trained parameters of the encoder")
         axes.spines[["top", "right"]].set_visible(False)
     axes = figure.axes[0]
     axes.set_ylabel("MB")

@@ -1,10 +1,10 @@
-"""After how many visits of the training rows the prefix cache has paid for itself, by the layers it holds.
+"""After how many visits of the training rows the prefix cache has saved what it took, by the layers it holds.
 
     python benchmarks/speed/break_even.py              (a few minutes; kept in measurements.json)
 
 minilm on 512 texts of 128 random words: the seconds that computing and writing the states of the first frozen layers takes,
-and those of an epoch with and without them. The quotient is the break-even in visits; below 1 the cache would pay even if it were
-read only once, which cannot be, because without it nothing is computed ahead of the first visit.
+and those of an epoch with and without them. The quotient is the break-even in visits; below 1 the cache would be faster even if
+it were read only once, which cannot be, because without it nothing is computed ahead of the first visit.
 """
 
 import os

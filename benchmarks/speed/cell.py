@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def predicted(encoder: Any, task: Any, rows: int) -> dict[str, Any]:
-    """Ours and the pipeline in one process, because both must answer with the same weights."""
+    """Ours and the pipeline in one process, because both must predict with the same weights."""
     import peers
 
     from trimtab.exports.merged import merge

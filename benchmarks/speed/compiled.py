@@ -1,4 +1,4 @@
-"""Does torch.compile pay for itself within a run? LayerNorm tuning on sst2 in four ways, with the time that compiling takes.
+"""Is a run faster with torch.compile? LayerNorm tuning on sst2 in four ways, with the time that compiling takes.
 
     python benchmarks/speed/compiled.py --data ../shared/data       (minutes; needs a C++ compiler; kept in measurements.json)
 

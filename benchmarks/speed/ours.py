@@ -32,14 +32,14 @@ def run_fit(work: Work, encoder: Encoder, task: Task, seed: int) -> dict[str, An
 
 
 def run_prediction(encoder: Encoder, task: Task, rows: Rows) -> dict[str, Any]:
-    """Seconds to answer `rows` with a delta that is loaded but has answered nothing yet."""
+    """Seconds to predict `rows` with a delta that is loaded but has predicted nothing yet."""
     small = replace(task, splits={name: split.take(range(64)) for name, split in task.splits.items()})
     run = fit(encoder, small, parse_method("layer_norms"), epochs=1)
     predictor = Predictor(run, encoder)
     started = time.perf_counter()
-    answers = predictor.predictions(rows)
+    found = predictor.predictions(rows)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "labels": [answer.label for answer in answers], "run": run}
+    return {"seconds": seconds, "labels": [prediction.label for prediction in found], "run": run}
 
 
 def floor(work: Work, encoder: Encoder, task: Task, matmul_flops: float) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
     python benchmarks/speed/threads.py --data ../shared/data        (writes threads.json; about ten minutes)
 
-The fit is LayerNorms on 2,000 rows of sst2, one epoch; a prediction is that of one sentence by a Predictor that answered before.
+The fit is LayerNorms on 2,000 rows of sst2, one epoch; a prediction is that of one sentence by a Predictor that predicted before.
 Each contestant is a process of its own, whose environment decides before torch is imported: `ours` (nothing set: the spin count
 and the threads that trimtab's commands take), `torch` (OpenMP's own spin count), `passive` (OMP_WAIT_POLICY), `one thread`, and
 spin counts between.

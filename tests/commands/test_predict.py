@@ -59,13 +59,13 @@ def test_predict_file_refuses_to_overwrite_a_column(command, run_folder, tmp_pat
     assert not (tmp_path / "scored.csv").exists()
 
 
-def test_predict_file_answers_the_rows_around_a_bad_one_and_says_why_it_has_none(command, run_folder, tmp_path):
+def test_predict_file_predicts_the_rows_around_a_bad_one_and_says_why_it_has_none(command, run_folder, tmp_path):
     source = tmp_path / "new.jsonl"
     source.write_text('{"What they said": "a cat"}\n{"What they said": \n')
     code, out, err = command("predict", run_folder, "--file", source, "--out", tmp_path / "scored.jsonl", "--json")
     assert code == 0, err
     assert "2 rows in" in err
-    assert "1 of them without an answer (column not_predicted says why)" in " ".join(err.split())
+    assert "1 of them without a prediction (column not_predicted says why)" in " ".join(err.split())
     assert json.loads(out.splitlines()[-1])["unanswered"] == 1
     good, bad = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
     assert (good["predicted_label"] in ANIMALS, good["not_predicted"]) == (True, None)

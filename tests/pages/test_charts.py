@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.pages.charts import WIDTH, answer_the_pointer, canvas, style, svg
+from trimtab.pages.charts import WIDTH, add_pointer_targets, canvas, style, svg
 from trimtab.pages.line_chart import BOTTOM, HEIGHT, LEFT, MANY, RIGHT, TOP, Line, LineChart, Mark, Point, rounded_range
 
 VALUES = st.lists(st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6), min_size=1, max_size=30)
@@ -156,7 +156,7 @@ def test_the_same_bytes_each_time_and_ids_of_its_own() -> None:
 def test_tips_without_points_are_an_error() -> None:
     with style():
         figure = canvas(100)
-        answer_the_pointer(figure.add_subplot(), "points", [(0.0, 1.0), (1.0, 2.0)], 8)
+        add_pointer_targets(figure.add_subplot(), "points", [(0.0, 1.0), (1.0, 2.0)], 8)
         with pytest.raises(ValueError, match="argument"):
             svg(figure, "a chart", {"points": ["one"]})
 

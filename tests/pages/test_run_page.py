@@ -395,7 +395,7 @@ def test_the_score_beside_the_result_is_named(tmp_path: Path, start: str | None,
 def test_the_interval_stands_beside_the_score_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     interval = {"metric": "accuracy", "level": 0.95, "rows": 1004, "low": 0.84, "high": 0.88}
     assert (
-        "95% interval 0.840 to 0.880, 1,004 rows"
+        "95% confidence interval 0.840 to 0.880, 1,004 rows"
         in rendered(write_run(tmp_path / "a", "five_classes", interval=interval)).text
     )
     with pytest.raises(InputError, match="interval"):

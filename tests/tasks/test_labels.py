@@ -134,7 +134,7 @@ def test_regression_refuses_what_is_no_finite_number(read_cells: Reader, odd: st
 def test_a_regression_far_from_0_is_refused(read_labels: Reader, far: float) -> None:
     """float32 steps by 128 at 1.7e9: what a model answered there would be a constant, and the scores wrong."""
     refused(
-        read_labels, [far + i for i in range(9)], "float32 hardly tells apart", "Subtract a number", kind="regression"
+        read_labels, [far + i for i in range(9)], "float32 hardly distinguishes", "Subtract a number", kind="regression"
     )
     read_labels([far + 3e6 * i for i in range(9)], kind="regression")
 

@@ -70,7 +70,7 @@ def test_an_error_that_no_resample_moves_says_nothing_of_other_rows(n: int):
     low, high = score_interval(task_of("regression", "mean_absolute_error"), logits, torch.zeros(n))
     assert (low, high) == (0.0, float("inf"))
     said = interval_text({"low": low, "high": None, "rows": n})
-    assert said == f"nothing is known of its interval from {n} row{'s' if n > 1 else ''}"
+    assert said == f"nothing is known of its confidence interval from {n} row{'s' if n > 1 else ''}"
 
 
 @pytest.mark.parametrize("kind", ["single_label", "multi_label", "regression"])

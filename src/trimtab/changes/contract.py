@@ -28,7 +28,7 @@ class Defaults(NamedTuple):
         """These defaults for an encoder of another width.
 
         Under Adam the best rate of matrices falls as 1 / width (Yang et al. 2022, arXiv 2203.03466), that of vectors does not.
-        At 768 and 1024 the rate of full fine-tuning so becomes 2.5e-5 and 1.9e-5.
+        At 768 and 1024 that of full fine-tuning so becomes 2.5e-5 and 1.9e-5.
         """
         return self if self.width is None else self._replace(lr=self.lr * self.width / width, width=None)
 

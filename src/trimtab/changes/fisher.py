@@ -207,7 +207,7 @@ class Meter:
             prepared = self._prepared = stack.enter_context(prepare(model, compute))
             stack.enter_context(prepared.evaluating())
             stack.enter_context(self._seen.per_example.watching())
-            # What the hooks cannot tell apart by text is found before anything is counted.
+            # What the hooks cannot separate by text is found before anything is counted.
             probe = prepared.observed(prepared.probe)
             self._seen.per_example.probe(probe, probe.logits)
             yield self

@@ -29,7 +29,7 @@ def compare(
         Path | None, typer.Option(help="A page (.html) or tables (.md); default: OUT/methods.html.")
     ] = None,
     jobs: Jobs = 1,
-    # The same for all methods; rates and epochs that are not given are each method's own.
+    # The same for all methods; learning rates and epochs that are not given are each method's own.
     settings: SettingsOptions = NOTHING,
     as_json: Json = False,
 ) -> None:

@@ -22,7 +22,7 @@ def recommend(
     # How large the trials are.
     rows: Annotated[int, typer.Option(help="Training rows of a trial; half as many others judge it.")] = 2000,
     seeds: Annotated[int, typer.Option(help="Fits of each of the three best candidates.")] = 3,
-    # How each trial is trained, and then the proposal; rates are each method's own.
+    # How each trial is trained, and then the proposal; learning rates are each method's own.
     settings: SettingsOptions = NOTHING,
     out: Annotated[
         Path | None, typer.Option(help="Where the trials live and recommended.toml goes; default runs/TASK-recommend.")

@@ -115,7 +115,7 @@ def parts_of(model: nn.Module) -> dict[str, Part]:
     for name, parameter in model.named_parameters():
         path = plain_name(name.rpartition(".")[0])
         layer = _layer_number(path, layers)
-        # What precedes the layers and what follows them is told apart by the order of definition.
+        # What precedes the layers and what follows them is known by the order of definition.
         layers_seen = layers_seen or layer is not None
         if name in new or not _inside(path, backbone):
             kind, layer = "head", layers.count

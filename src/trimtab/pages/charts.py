@@ -80,7 +80,7 @@ def dress(axes: Axes) -> None:
     axes.tick_params(which="both", color=MUTED, labelcolor=MUTED, labelsize=SMALL)
 
 
-def answer_the_pointer(axes: Axes, gid: str, points: Sequence[tuple[float, float]], size: float) -> None:
+def add_pointer_targets(axes: Axes, gid: str, points: Sequence[tuple[float, float]], size: float) -> None:
     """Draws rings of `size` units around points, which the page shows under the pointer alone, with the tips that `svg` adds."""
     # A line that is not drawn, with rings for markers; none at all is a line too.
     xs, ys = zip(*points, strict=True) if points else ((), ())
@@ -93,7 +93,7 @@ def svg(figure: Figure, label: str, tips: Mapping[str, Sequence[str]] | None = N
     """The figure as an SVG element for HTML in the colours of the page, as wide as there is room; the same bytes each time.
 
     `label` says what is to be seen to those who cannot see it, and must differ from those of the other charts on the page.
-    `tips`: gid given to `answer_the_pointer` -> what each of its points says.
+    `tips`: gid given to `add_pointer_targets` -> what each of its points says.
     """
     import matplotlib as mpl
 

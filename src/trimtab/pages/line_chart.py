@@ -18,7 +18,7 @@ from .charts import (
     STEPS,
     WIDTH,
     Colour,
-    answer_the_pointer,
+    add_pointer_targets,
     canvas,
     dress,
     style,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Units of the view box. The same plotting area for all charts, so that charts side by side share their axes' places.
 HEIGHT = 240
 LEFT, RIGHT, TOP, BOTTOM = 48, WIDTH - 14, 40, HEIGHT - 34
-MANY = 40  # points on a line above which single points are no longer drawn, only answer to the pointer
+MANY = 40  # points on a line above which single points are no longer drawn, only show tips under the pointer
 _DASHES: dict[Colour, str | tuple] = {"blue": "solid", "orange": (0, (3, 2))}  # in widths of the line
 _MARKERS: dict[Colour, str] = {"blue": "o", "orange": "s"}  # not everybody can distinguish colours alone
 
@@ -159,7 +159,7 @@ def _draw(axes: Axes, line: Line, gid: str) -> Line2D:
     )  # fmt: skip
     # Wider than the dots, which are hard to hit.
     size = 16 if len(line.points) <= MANY else 8
-    answer_the_pointer(axes, gid, [(point.x, point.value) for point in line.drawn], size)
+    add_pointer_targets(axes, gid, [(point.x, point.value) for point in line.drawn], size)
     return drawn
 
 
@@ -182,6 +182,6 @@ def rounded_range(
 
 
 def _labels(places: Sequence[float]) -> list[str]:
-    """The numbers at ticks, with the decimals that tell them apart."""
+    """The numbers at ticks, with the decimals that distinguish them."""
     step = places[1] - places[0] if len(places) > 1 else 1.0
     return [tick(place, step) for place in places]

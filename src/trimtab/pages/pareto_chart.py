@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..results.comparison import Comparison, Summary
 from ..results.formatting import compact, count, duration, metric_name, score, size
-from .charts import BLUE, INK, MUTED, ORANGE, SMALL, WIDTH, answer_the_pointer, canvas, dress, style, svg, writable
+from .charts import BLUE, INK, MUTED, ORANGE, SMALL, WIDTH, add_pointer_targets, canvas, dress, style, svg, writable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +75,7 @@ def chart(comparison: Comparison, cost: str) -> Figure:
         axes.errorbar(
             x, y, yerr=deviations[summary.method], fmt="o", markersize=5, color=colour, capsize=2, linewidth=1
         )
-    answer_the_pointer(axes, "methods", list(places.values()), 3 * _DOT)
+    add_pointer_targets(axes, "methods", list(places.values()), 3 * _DOT)
     axes.set_xscale("log")
     # Room for the names beside the outermost points.
     axes.margins(x=0.15, y=0.15)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..tasks.task import Task
 
 MIN_STEPS = 150  # from the linear probe on, more bring nothing on few rows (benchmarks/head)
-FEW_STEPS, MOST_FASTER = 450, 3.0  # with fewer steps the rates of vectors rise, to so many times at most
+FEW_STEPS, MOST_FASTER = 450, 3.0  # with fewer steps the learning rates of vectors rise, to so many times at most
 MOST_EPOCHS = 8  # that few rows are visited to come to MIN_STEPS
 # With fewer the loss chooses the best step. Chosen by the metric, ties by loss, a step was 0.1 points better on 8 rows and 1.4 on
 # 200, in 16 fits.
@@ -59,12 +59,12 @@ class Settings:
     epochs: int | None = option_field(None, "Default: the method's own, 5 for most; more on few rows.", _ALL)
     batch_size: int = option_field(32, "Texts per optimizer step.", _ALL)
     lr: float | None = option_field(  # of the backbone
-        None, "Peak learning rate; default: the method's own.", _COMPARED
+        None, "Peak learning rate of the backbone; default: the method's own.", _COMPARED
     )
     head_lr: float | None = option_field(None, "Peak learning rate of the head.", _COMPARED)
     weight_decay: float = option_field(0.01, "AdamW's, of matrices only.", _FIT)
-    warmup: float = option_field(  # over which the rate rises from 0; then it falls linearly to 0
-        0.06, "Share of the steps.", _FIT
+    warmup: float = option_field(  # over which it rises from 0; then it falls linearly to 0
+        0.06, "Warm-up of the learning rate, as a share of the steps.", _FIT
     )
     clip: float = option_field(1.0, "Largest gradient norm.", _FIT)  # of all gradients together
     max_length: int = option_field(USUAL_LENGTH, "Tokens per text; longer ones are cut.", _ALL)
@@ -152,8 +152,8 @@ class Settings:
         """These settings with the method's defaults for an encoder of `width` where they leave the choice to it.
 
         Few rows are visited more often: the epochs are the method's own, or as many as make MIN_STEPS steps. AdamW goes about as
-        far as rate times steps, and vectors (norms, biases) that start from a probe go farther at a step where these are few:
-        their rate times FEW_STEPS / steps, at most MOST_FASTER, and the head's times its square, up to the rate of a random head
+        far as learning rate times steps, and vectors (norms, biases) that start from a probe go farther at a step where these are
+        few: their rate times FEW_STEPS / steps, at most MOST_FASTER, and the head's times its square, up to that of a random head
         (benchmarks/head, benchmarks/demo).
         """
         from ..changes.contract import defaults_of
@@ -239,7 +239,7 @@ class Recipe(Origin):
     def changed(self, **values: Any) -> "Recipe":
         """This recipe with every value that is not None put in, fields of the recipe and of its settings alike.
 
-        Another method brings its own rates and epochs where none are given: those of the old one would spoil it.
+        Another method brings its own learning rates and epochs where none are given: those of the old one would spoil it.
         """
         values = {name: value for name, value in values.items() if value is not None}
         if values.get("method", self.method) != self.method:

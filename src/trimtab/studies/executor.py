@@ -115,7 +115,7 @@ class Processes:
                     spec = worker.spec
                     assert spec is not None
                     try:
-                        found = worker.answer()
+                        found = worker.outcome()
                     except EOFError:
                         self._workers.remove(worker)
                         why, tries[id(spec)] = worker.ended(), tries.get(id(spec), 0) + 1
@@ -159,7 +159,7 @@ class _Worker:
     def __init__(self, threads: int):
         self._process, self.connection = begun(threads)
         self.spec: CellSpec | None = None
-        self._has_answered = False
+        self._has_reported = False
         self._known: list[Any] = []  # encoders and tasks that it has been sent, by number
 
     def begin(self, spec: CellSpec, folder: Path | None, *, waits: bool) -> None:
@@ -171,16 +171,16 @@ class _Worker:
             self._number(encoder, lambda: (place, encoder.sha256)), self._number(task, lambda: task), _sent(spec.method),
             spec.settings, folder, waits, resolved("auto", device()) if spec.settings.compute == "auto" else "auto",
         )  # fmt: skip
-        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, as its answer will say
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, as its outcome will say
             self.connection.send(job)
 
-    def answer(self) -> Outcome:
+    def outcome(self) -> Outcome:
         """What came of it; raises what it raised, and EOFError where the process has ended."""
         try:
             found = self.connection.recv()
         except ConnectionResetError:
             raise EOFError from None
-        self._has_answered, self.spec = True, None
+        self._has_reported, self.spec = True, None
         if isinstance(found, Outcome):
             return found
         raise found
@@ -189,7 +189,7 @@ class _Worker:
         """How the process ended, in words; raises RuntimeError where it could not even begin."""
         code = self._process.wait()
         self.connection.close()
-        if code > 0 and not self._has_answered:
+        if code > 0 and not self._has_reported:
             raise RuntimeError(f"a process of the study ended with exit code {code} before it computed anything")
         how = f"was killed by signal {-code}, as where memory runs out" if code < 0 else f"ended with exit code {code}"
         return f"its process {how}"

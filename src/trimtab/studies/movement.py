@@ -75,7 +75,7 @@ class Movement:
         {share: {"found", "chance"}}}, where `found` is the part of the top share by movement that is in the top share by
         information, and `chance` what two random subsets have in common. All of it is about the "elements" with information
         above 0: the "left_out" others (the embeddings of words that do not occur, which can be half of an encoder) mostly do
-        not move either, so that telling them apart would pass for foresight. Kinds with nothing to rank are absent. Raises
+        not move either, so that separating them would pass for foresight. Kinds with nothing to rank are absent. Raises
         InputError where nothing was both trained and measured, or nothing of it has information, or the encoders differ.
         """
         both = self._both(info)

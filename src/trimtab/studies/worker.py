@@ -1,4 +1,4 @@
-"""A process that computes cells for another one: it is sent jobs, and answers each with what came of it.
+"""A process that computes cells for another one: it is sent jobs, and reports what came of each.
 
 It is started as `python -m trimtab.studies.worker` and not forked, since threads and a GPU's state do not survive that; nor
 does it run the user's script again, which a script without `if __name__ == "__main__"` would not survive.
@@ -43,7 +43,7 @@ def begun(threads: int) -> tuple[subprocess.Popen, Connection]:
     process = subprocess.Popen(
         [sys.executable, "-m", "trimtab.studies.worker", str(theirs.fileno()), str(os.getpid())],
         env=os.environ | counts | {"PYTHONPATH": path}, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-        stdout=2,  # stdout is for answers
+        stdout=2,  # stdout is for outcomes
         process_group=0,  # Ctrl-C reaches the first process alone, which ends the others
     )  # fmt: skip
     theirs.close()

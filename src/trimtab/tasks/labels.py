@@ -111,7 +111,7 @@ def learn_coding(raw: RawRows, kind: Kind, declared: Declared) -> Coding:
     different = {tuple(code) if isinstance(code, list) else code for code in codes}
     if len(different) == 1:
         raise InputError(
-            f"{raw.table.place}: every row has the label {raw.labels[0]!r:.40}, so there is nothing to tell apart. "
+            f"{raw.table.place}: every row has the label {raw.labels[0]!r:.40}, so there is nothing to learn. "
             "Check the label column (--label), or add rows with other labels."
         )
     if kind == "regression":
@@ -148,7 +148,7 @@ def coding_like(task: Task, raw: RawRows, declared: Declared) -> Coding:
 
 
 def _refuse_unresolved(raw: RawRows, labels: Sequence[float]) -> None:
-    """Raises InputError for numbers that float32, in which models compute, hardly tells apart, or cannot square."""
+    """Raises InputError for numbers that float32, in which models compute, hardly distinguishes, or cannot square."""
     centre = sum(labels) / len(labels)
     deviation = (sum((label - centre) ** 2 for label in labels) / len(labels)) ** 0.5
     if deviation and not _SMALLEST < deviation < _LARGEST:
@@ -159,7 +159,7 @@ def _refuse_unresolved(raw: RawRows, labels: Sequence[float]) -> None:
     if deviation < _STEPS * 2**-24 * max(map(abs, labels)):
         raise InputError(
             f"{raw.table.place}: the labels differ by about {deviation:.3g} at a size of {abs(centre):.3g}, which float32 hardly "
-            f"tells apart. Subtract a number near {centre:.6g} from all of them, and add it to the predictions."
+            f"distinguishes. Subtract a number near {centre:.6g} from all of them, and add it to the predictions."
         )
 
 

@@ -363,8 +363,8 @@ def interval_text(interval: Mapping[str, Any]) -> str:
     """The 95% confidence interval of a score in words, with how many rows it is of."""
     low, high, rows = interval["low"], interval["high"], counted(interval["rows"], "row")
     if low is None or high is None:
-        return f"nothing is known of its interval from {rows}"
-    return f"95% interval {figure(low)} to {figure(high)}, {rows}"
+        return f"nothing is known of its confidence interval from {rows}"
+    return f"95% confidence interval {figure(low)} to {figure(high)}, {rows}"
 
 
 def figure(value: float) -> str:

@@ -42,7 +42,7 @@ def score_interval(task: Task, logits: Tensor, labels: Tensor, seed: int = 0) ->
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval of the share `hits` / `n`."""
+    """Wilson's 95% confidence interval of the share `hits` / `n`."""
     share, z2 = hits / n, _Z**2
     middle, width = share + z2 / (2 * n), _Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
     low, high = (middle - width) / (1 + z2 / n), (middle + width) / (1 + z2 / n)

@@ -105,7 +105,7 @@ class Display:
         lines = [bench.train.inputs.truncation.line("train", bench.max_length)]
         lines += [bench.validation.inputs.truncation.line("validation", bench.max_length)]
         lines += bench.token_lines
-        # The method's own rates are filled in by now.
+        # The method's own learning rates are filled in by now.
         backbone, head = bench.selection.backbone.count, bench.selection.head.count
         lines.append(bench.form.reason)
         how = f"at learning rates {bench.optimizer.lr:g} and {bench.optimizer.head_lr:g}"

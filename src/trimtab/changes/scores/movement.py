@@ -48,7 +48,7 @@ class Movement:
         batches = list(islice(trial.batches, self.steps))
         if trial.loss is None or not batches:
             raise InputError("moved_top tries on a task, so it needs batches and the task's loss")
-        # At the rates that the fit itself would begin with, without its warm-up.
+        # At the learning rates that the fit itself would begin with, without its warm-up.
         defaults = trial.defaults.for_width(model.config.hidden_size)
         rates = dict.fromkeys(pool.elements, defaults.lr)
         # The head learns along with them, as it will in the fit.
@@ -64,7 +64,7 @@ class Movement:
                     gradient.view(-1)[_others(at, gradient.numel()).to(gradient.device)] = 0
             step()
 
-        # The fit that follows starts from the pretrained values, and its head from its own draw.
+        # The fit that follows starts from the pretrained values, and its head from its own random values.
         with put_back(model, rates) as before:
             train_briefly(model, rates, batches, trial.loss, self.steps, stepping, trial.most_tokens, trial.compute)
             distances = {name: (p.detach() - before[name]).abs() for name, p in parameters.items()}

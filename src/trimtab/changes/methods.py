@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
@@ -74,6 +74,10 @@ class OfLastLayers(Choosing):
     def options(self) -> dict[str, Any]:
         """Its options, without `last` where there is no limit: as deltas have them, and names of cells, of before it was one."""
         return {name: value for name, value in vars(self).items() if name != "last" or value is not None}
+
+    def of_last(self, last: int) -> Self:
+        """The same method, kept to so many last layers."""
+        return type(self)(**vars(self) | {"last": last})
 
     def lowest(self, model: nn.Module) -> int:
         """The lowest layer that it reaches; raises InputError where the encoder has no `last` layers."""

@@ -11,11 +11,12 @@ import pytest
 import torch
 from small import FAMILIES, make_encoder_folder, make_task
 
+import trimtab
 from trimtab.changes.lora import Lora
 from trimtab.changes.methods import Biases, Head, LastLayers, LayerNorms
 from trimtab.encoders.encoder import load
 from trimtab.engine import PreparedModel
-from trimtab.results.recipe import Settings
+from trimtab.results.recipe import Recipe, Settings
 from trimtab.tasks.task import Rows
 from trimtab.training import frozen_prefix as module
 from trimtab.training.fit import fit
@@ -308,3 +309,18 @@ def test_ctrl_c_while_it_is_computed_stops(encoder, tmp_path, monkeypatch, cache
         fit(encoder, task, Head(), out=tmp_path / "run", **SETTINGS)
     assert not (tmp_path / "run").exists()
     assert not [path for path in files(cache) if path.name.endswith(".part")]
+
+
+def test_a_saved_run_of_lora_in_the_last_layers_predicts_merges_and_is_fitted_again(encoder, tmp_path):
+    task, texts = make_task(n_train=48, n_validation=16), make_task(n_train=48, n_validation=16).validation.texts[0]
+    run = fit(encoder, task, Lora(rank=2, last=2), out=tmp_path / "run", **SETTINGS)
+    assert trimtab.predict(tmp_path / "run", texts, encoder) == trimtab.predict(run, texts, encoder)
+    merged = trimtab.merge(encoder, tmp_path / "run").state_dict()
+    own = encoder.with_head(task).state_dict()
+    changed = {name for name in own if name in merged and not torch.equal(merged[name], own[name])}
+    first = "bert.encoder.layer.0."
+    assert any(name.startswith(first) for name in merged)
+    assert not any(name.startswith(("bert.embeddings.", first)) for name in changed)
+    assert {"bert.encoder.layer.1.attention.self.query.weight"} <= changed
+    again = fit(encoder, task, Recipe.load(tmp_path / "run" / "recipe.toml").method, **SETTINGS)
+    assert all(torch.equal(again.delta.values[name], value) for name, value in run.delta.values.items())

@@ -39,6 +39,7 @@ CASES = {
     (*FIT, "--method", "lora:rnk=2"): "lora has no option 'rnk' (did you mean rank?)",
     (*FIT, "--method", "random:count=5,within=(full+lora:rank=many)"): "lora:rank=many is not a whole number",
     (*FIT, "--method", "fisher_top:share=2"): "fisher_top:share=2.0 must be above 0",
+    (*FIT, "--method", "layer_norms:last=0"): "layer_norms:last=0 must be at least 1; leave it out for all layers",
     (*FIT, "--method", "fisher_top:share=0.1,estimator=exat"): "(did you mean exact?)",
     (
         *FIT,

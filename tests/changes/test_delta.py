@@ -20,6 +20,7 @@ from trimtab.errors import InputError
 
 METHODS = (
     Full(), Head(), LastLayers(1), Biases(), LayerNorms(), Random(count=300), Lora(rank=2), Union((LayerNorms(), Lora(rank=2))),
+    LayerNorms(last=2), Biases(last=1), Lora(rank=2, last=2), Union((LayerNorms(last=1), Lora(rank=2, last=2))),
 )  # fmt: skip
 
 
@@ -61,6 +62,14 @@ def test_saved_applied_and_merged_give_the_same_logits(method, encoder, tmp_path
     merged = again.merged(encoder)
     torch.testing.assert_close(logits_of(merged, encoder), expected, rtol=1e-5, atol=1e-5)
     assert not any("lora" in name or "base_layer" in name for name in merged.state_dict())
+
+
+def test_a_delta_says_which_layers_lora_was_added_to_where_it_is_not_to_all(encoder, tmp_path):
+    for method, last in ((Lora(rank=2), {}), (Lora(rank=2, last=2), {"last": 2})):
+        changed_model(encoder, method)[2].save(tmp_path)
+        (addition,) = Delta.load(tmp_path).additions
+        # Without a limit to the byte as before there was one.
+        assert addition.options == {"rank": 2, "alpha": 16.0, "dropout": 0.0, "targets": "default"} | last
 
 
 @pytest.mark.parametrize("family", FAMILIES)

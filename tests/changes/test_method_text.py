@@ -15,14 +15,17 @@ from trimtab.changes.methods import Biases, Chosen, Full, Head, LastLayers, Laye
 from trimtab.changes.top import FisherTop, Random, Top
 from trimtab.errors import InputError
 
+last = st.none() | st.integers(1, 48)
 chosen = st.one_of(
     st.just(Full()), st.just(Head()),
     st.builds(LastLayers, st.integers(1, 48)),
-    st.builds(Biases, st.sampled_from(["all", "query", "query+intermediate"])),
-    st.builds(LayerNorms, st.sampled_from(["all", "attention", "output"]), st.sampled_from(["weight", "bias", "both"])),
+    st.builds(Biases, st.sampled_from(["all", "query", "query+intermediate"]), last),
+    st.builds(
+        LayerNorms, st.sampled_from(["all", "attention", "output"]), st.sampled_from(["weight", "bias", "both"]), last
+    ),
 )  # fmt: skip
 loras = st.builds(
-    Lora, st.integers(1, 64), st.floats(1, 64), st.floats(0, 0.9), st.sampled_from(["all", "query+value"])
+    Lora, st.integers(1, 64), st.floats(1, 64), st.floats(0, 0.9), st.sampled_from(["all", "query+value"]), last
 )
 
 
@@ -57,6 +60,10 @@ def test_text_reads_back_as_the_same_method(method):
         ("lora:dropout=much", "not a number"),
         ("random:5", "must be written key=value"),
         ("full:k=1", "its options: none"),
+        ("layer_norms:last=half", "layer_norms:last=half is not a whole number"),
+        ("biases:last=1.5", "biases:last=1.5 is not a whole number"),
+        ("lora:rank=2,last=0", "lora:last=0 must be at least 1; leave it out"),
+        ("random:count=3,within=layer_norms:last=-1", "layer_norms:last=-1 must be at least 1; leave it out"),
         ("layer_norms+nonsense", "unknown method"),
         ("random:count=3,within=(layer_norms+biases", "unknown method '\\(layer_norms"),
     ],
@@ -74,6 +81,22 @@ def test_the_identity_of_a_method_is_the_content_of_its_file_and_not_its_path(tm
     )
     assert a == b != c
     assert method_identity(LayerNorms()) == "layer_norms"
+
+
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [
+        (LayerNorms(last=3), "layer_norms:last=3"),
+        (LayerNorms("output", last=1), "layer_norms:which=output,last=1"),
+        (Biases(last=2), "biases:last=2"),
+        (Lora(rank=4, last=3), "lora:rank=4,last=3"),
+        (Union((LayerNorms(last=3), Lora(last=3))), "layer_norms:last=3+lora:last=3"),
+        (Random(count=3, within=LayerNorms(last=3)), "random:count=3,within=layer_norms:last=3"),
+    ],
+)
+def test_methods_of_the_last_layers_are_written_so(method, text):
+    assert method_text(method) == method_identity(method) == text
+    assert parse_method(text) == method
 
 
 def test_equal_methods_have_one_text_and_identity():

@@ -1,7 +1,5 @@
 """What each method selects, on every family, and what it refuses."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -220,7 +218,7 @@ def test_lora_within_a_union_of_unions_is_found_by_a_delta(encoder):
     task = {"kind": "single_label", "classes": ["a", "b"], "name": "two"}
     selection, additions = add_and_select(nested, model)
     delta = Delta.extract(model, selection, encoder, task, nested, additions=additions, head="default")
-    assert delta.additions == (Addition("lora", dataclasses.asdict(Lora(rank=2))),)
+    assert delta.additions == (Addition("lora", {"rank": 2, "alpha": 16.0, "dropout": 0.0, "targets": "default"}),)
     assert delta.attach(encoder)
 
 
@@ -304,3 +302,71 @@ def test_debertas_biases_of_query_and_value_are_such(tmp_path):
     chosen = Biases("query+value").attach(deberta).elements
     assert sorted(name.rpartition(".")[2] for name in chosen) == ["q_bias"] * N_LAYERS + ["v_bias"] * N_LAYERS
     assert Lora().attach(deberta).backbone.count > 0, "of the map that query, key and value share"
+
+
+LAST = {  # family -> what the names of the last two of its three layers begin with, and of what follows them
+    "bert": ("bert.encoder.layer.1.", "bert.encoder.layer.2.", "bert.pooler."),
+    "distilbert": ("distilbert.transformer.layer.1.", "distilbert.transformer.layer.2."),
+    "modernbert": ("model.layers.1.", "model.layers.2.", "model.final_norm."),
+}
+
+
+@pytest.mark.parametrize("make", [LayerNorms, Biases, Lora])
+@pytest.mark.parametrize("family", LAST)
+def test_the_last_layers_of_a_method_are_what_it_selects_there_without_a_limit(family, make, encoder_of):
+    if family == "modernbert" and make is Biases:
+        pytest.skip("has no biases")
+    model, whole_model = (encoder_of(family).with_head(TWO_CLASSES) for _ in range(2))
+    chosen, whole = make(last=2).attach(model), make().attach(whole_model)
+    assert names_of(chosen) == {name for name in names_of(whole) if name.startswith(LAST[family])}
+    assert chosen.first_layer == N_LAYERS - 2
+    assert 0 < chosen.count < whole.count
+    if make is Lora:
+        added = {name for name, part in parts_of(model).items() if part.kind == "lora"}
+        assert added == names_of(chosen), "none in the first layer"
+    else:
+        assert make(last=N_LAYERS).attach(model).first_layer == 0, "the embeddings' norm is below all layers"
+
+
+def test_the_norm_behind_modernberts_layers_is_above_the_last_one(encoder_of):
+    model = encoder_of("modernbert").with_head(TWO_CLASSES)
+    assert {"model.final_norm.weight", "model.layers.2.mlp_norm.weight"} <= names_of(LayerNorms(last=1).attach(model))
+    assert "model.final_norm.weight" not in LayerNorms("output", last=1).attach(model).elements
+    assert "model.embeddings.norm.weight" not in LayerNorms(last=N_LAYERS).attach(model).elements
+
+
+def test_other_options_hold_within_the_last_layers(encoder):
+    model = encoder.with_head(TWO_CLASSES)
+    assert LayerNorms("output", "bias", last=2).attach(model).count == 2 * 32
+    assert Biases("query+intermediate", last=1).attach(model).count == 32 + 48
+    assert Lora(rank=2, targets="output", last=1).attach(model).count == 2 * (48 + 32)
+
+
+@pytest.mark.parametrize("make", [LayerNorms, Biases, Lora])
+@pytest.mark.parametrize("last", [1.5, 2.0, "2", True, 0, -1])
+def test_the_number_of_last_layers_is_a_whole_one_from_1(make, last):
+    with pytest.raises(InputError, match=r":last=\S+ must be (a whole number|at least 1); leave it out for all layers"):
+        make(last=last)
+    assert make(last=np.int64(2)).options()["last"] == 2
+    assert type(make(last=np.int64(2)).last) is int
+
+
+@pytest.mark.parametrize("make", [LayerNorms, Biases, Lora])
+def test_more_layers_than_there_are_and_one_shared_layer_have_no_last_ones(make, encoder_of):
+    with pytest.raises(InputError, match=r":last=4 does not fit: the encoder has 3 layers; give 1 to 3"):
+        make(last=4).attach(encoder_of("bert").with_head(TWO_CLASSES))
+    with pytest.raises(InputError, match=r":last=1 has no meaning here: this encoder runs one shared layer"):
+        make(last=1).attach(encoder_of("albert").with_head(TWO_CLASSES))
+
+
+def test_a_kind_that_is_in_the_first_layers_alone_is_refused(encoder):
+    with pytest.raises(InputError, match=r"no biases of kind embedding_norm from its last 2 layers on; it has query,"):
+        Biases("query+embedding_norm", last=2).attach(encoder.with_head(TWO_CLASSES))
+
+
+def test_without_a_limit_a_method_is_called_as_before_there_was_one():
+    """Cells of a user's own method that holds one are known by its repr."""
+    assert repr(LayerNorms()) == "LayerNorms(which='all', what='both')"
+    assert repr(Biases("query")) == "Biases(which='query')"
+    assert repr(Lora(rank=4)) == "Lora(rank=4, alpha=16.0, dropout=0.0, targets='default')"
+    assert repr(LayerNorms(last=3)) == "LayerNorms(which='all', what='both', last=3)"

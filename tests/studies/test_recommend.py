@@ -1,6 +1,8 @@
 """Recommendations: budgets that hold, trials that leave validation alone, a proposal that fit takes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +13,21 @@ from small import make_task
 
 import trimtab
 from trimtab.changes.fisher import Fisher
+from trimtab.changes.lora import Lora
 from trimtab.changes.method_text import method_text
-from trimtab.changes.methods import Biases, Head, LastLayers, LayerNorms
+from trimtab.changes.methods import Biases, Full, Head, LastLayers, LayerNorms
 from trimtab.changes.selection import Selection
 from trimtab.changes.top import MovedTop, Random
 from trimtab.encoders.parameter_kinds import Part
 from trimtab.errors import InputError
-from trimtab.results.comparison import Cell, Comparison, summarised
+from trimtab.results.comparison import Cell, Comparison, Summary, summarised
 from trimtab.results.recipe import Recipe
+from trimtab.results.statistics import Difference
 from trimtab.studies import recommend as module
 from trimtab.studies.candidates import Budget, Candidate, candidates
 from trimtab.studies.compare import compare
 from trimtab.studies.recommend import recommend, trial_task, where_information_is
+from trimtab.studies.serving_cost import ServingCost
 
 
 @pytest.fixture(scope="module")
@@ -150,15 +155,23 @@ RIGHT = {  # candidate -> how many of 30 trial rows it answers rightly
 }  # fmt: skip
 
 
-def fitting_nothing(encoder: Any, tasks: Any, methods: Any, seeds: int, **settings: Any) -> Comparison:
-    """Stands for `compare`: each method answers as many rows rightly as RIGHT says, with every seed."""
+SERVED = {  # candidate -> how many of the 30 it answers rightly, and the layers that are run for it alone
+    Full(): (29, 4), LayerNorms(what="bias"): (28, 4), Lora(): (28, 3), LayerNorms(last=2): (26, 2), Biases(last=2): (25, 2),
+    Lora(last=2): (24, 2), LastLayers(1): (25, 1), Head(): (11, 0),
+}  # fmt: skip
+
+
+def fitting_nothing(
+    encoder: Any, tasks: Any, methods: Any, seeds: int, right: Mapping[Any, int] = RIGHT, **settings: Any
+) -> Comparison:
+    """Stands for `compare`: each method answers as many rows rightly as `right` says, with every seed."""
     (task,), names = tasks, [method_text(method) for method in methods]
     truth = np.array(task.validation.labels)
     cells = []
     for method in methods:
-        answers = np.where(np.arange(30) < RIGHT[method], truth, (truth + 1) % 3).tolist()
+        answers = np.where(np.arange(30) < right[method], truth, (truth + 1) % 3).tolist()
         costs = {"elements": {"body": 10, "head": 9}, "share": 0.01, "seconds": 20.0, "delta_bytes": 1000}
-        found = {"accuracy": RIGHT[method] / 30}
+        found = {"accuracy": right[method] / 30}
         cells += [
             Cell(
                 "animals",
@@ -321,3 +334,100 @@ def test_a_limit_on_training_rows_holds_for_trials_too(encoder: Any, tmp_path: A
     assert "a fit on all 30 rows" in found.reasons[2]
     assert found.recipe.settings.train_limit == 30
     assert all(cell.settings["train_limit"] is None for cell in found.first.cells)
+
+
+def test_candidates_for_serving_are_there_once_more_of_half_the_layers(encoder: Any) -> None:
+    task, budget = make_task(), Budget(elements=10**6)
+    usual = {method_text(each.method): each for each in candidates(encoder, task, budget)}
+    found = {
+        method_text(each.method): each
+        for each in candidates(encoder, task, budget, "default", "probe", for_serving=True)
+    }
+    assert found.keys() - usual.keys() == {"layer_norms:last=2", "biases:last=2", "lora:rank=64,last=2"}
+    assert {name: found[name] for name in usual} == usual
+    assert {name: each.layers_alone for name, each in found.items()} == {
+        "head": 0, "full": 4, "layer_norms": 4, "biases": 4, "layer_norms+biases": 4, "lora:rank=64": 3, "last_layers": 2,
+        "layer_norms:last=2": 2, "biases:last=2": 2, "lora:rank=64,last=2": 2,
+    }  # fmt: skip
+    # Where these do not fit either, smaller ones of their kind; elements that a score chooses may lie in any layer.
+    tight = {
+        method_text(each.method): each.layers_alone
+        for each in candidates(encoder, task, Budget(elements=140), "default", "probe", for_serving=True)
+    }
+    assert tight["layer_norms:what=bias,last=2"] == tight["biases:which=query,last=2"] == 2
+    assert tight["moved_top:count=140"] == 4
+
+
+def test_one_shared_layer_is_run_for_a_task_as_often_as_there_are_layers(encoder_of: Any) -> None:
+    found = candidates(encoder_of("albert"), make_task(), Budget(elements=10**6), "default", "probe", for_serving=True)
+    alone = {method_text(each.method): each.layers_alone for each in found}
+    assert not any("last" in name for name in alone)
+    assert (alone["head"], alone["lora:rank=64"], alone["full"]) == (0, 3, 4)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials whose scores and costs are those of SERVED."""
+    those = [Candidate(method, 10, 0, alone) for method, (_, alone) in SERVED.items()]
+    monkeypatch.setattr(module, "candidates", lambda *_: those)
+    right = {method: n for method, (n, _) in SERVED.items()}
+    monkeypatch.setattr(module, "compare", partial(fitting_nothing, right=right))
+
+
+@pytest.mark.usefixtures("served")
+def test_for_serving_the_cheapest_that_is_not_worse_is_proposed(encoder: Any) -> None:
+    settings = {"rows": 60, "seeds": 3, "epochs": 1}
+    usual = recommend(encoder, make_task(n_train=90), "300", **settings)
+    assert (usual.method, len(usual.reasons), len(usual.final.overall)) == (Full(), 3, 3)
+    assert "serving" not in usual.as_json()
+    found = recommend(encoder, make_task(n_train=90), "300", for_serving=True, **settings)
+    # Beside the best three those that cost less than all better ones; the head is worse beyond chance with one seed already.
+    assert [s.method for s in found.final.best_first] == [
+        "full", "layer_norms:what=bias", "lora", "layer_norms:last=2", "last_layers:k=1"
+    ]  # fmt: skip
+    assert found.final.reference == "full"
+    assert (found.method, found.runner_up) == (LastLayers(1), LayerNorms(last=2))
+    assert found.recipe.method == "last_layers:k=1"
+    assert found.reasons[0].startswith("full scored best, accuracy 0.967 over 3 seeds")
+    assert found.reasons[1].startswith(
+        "Served with others last_layers:k=1 is the cheapest of those that are not told apart from the best (layers run for this "
+        "task alone: 1 of 3; for full: all, with the embeddings), with a difference of −0.133 (−"
+    )
+    assert len(found.reasons) == 4
+    serving = found.as_json()["serving"]
+    assert serving["n_layers"] == 3
+    assert serving["layers_alone"]["layer_norms:last=2"] == 2
+
+
+def test_what_is_worse_beyond_chance_is_not_proposed_however_cheap() -> None:
+    cost = ServingCost(6, {"full": 7, "lora": 6, "layer_norms:last=3": 3, "biases:last=3": 3, "head": 0})
+
+    def summary(method: str, mean: float, rank: int, p: float | None) -> Summary:
+        difference = None if p is None else Difference(mean - 0.9, 1e-4, 0.0, 0)
+        return Summary(method, mean, None, rank, 10, 1.0, 1000, difference, p)
+
+    best_first = [
+        summary("full", 0.9, 1, None), summary("lora", 0.89, 2, 0.6), summary("layer_norms:last=3", 0.88, 3, 0.1),
+        summary("biases:last=3", 0.87, 4, 0.05), summary("head", 0.7, 5, 0.049),
+    ]  # fmt: skip
+    assert [s.method for s in cost.cheapest_first(best_first)] == [
+        "layer_norms:last=3", "biases:last=3", "lora", "full", "head"
+    ]  # fmt: skip
+    assert cost.reason(best_first[0], best_first[0]) == (
+        "Served with others it is the cheapest of those that are as good (layers run for this task alone: all, with the "
+        "embeddings)."
+    )
+    assert cost.in_words("lora") == "6 of 6"
+
+
+def test_a_recommendation_for_serving_from_end_to_end(encoder: Any, tmp_path: Any) -> None:
+    task = make_task(n_train=60, n_validation=8)
+    settings = {"rows": 40, "seeds": 2, "epochs": 1, "batch_size": 8, "out": tmp_path}
+    found = recommend(encoder, task, "300", for_serving=True, **settings)
+    assert found.serving is not None
+    assert {"layer_norms:last=2", "biases:which=query+intermediate,last=2"} <= {s.method for s in found.first.overall}
+    costs = {s.method: found.serving.alone[s.method] for s in found.final.overall if s.verdict != "worse"}
+    assert costs[method_text(found.method)] == min(costs.values())
+    assert "layers run for this task alone: " in found.reasons[1]
+    run = trimtab.fit(encoder, task, found.method, epochs=1)
+    assert 3 - run.selection.first_layer == costs[method_text(found.method)]

@@ -11,10 +11,12 @@ import pytest
 import torch
 from small import FAMILIES, make_encoder_folder, make_task
 
+import trimtab
+from trimtab.changes.lora import Lora
 from trimtab.changes.methods import Biases, Head, LastLayers, LayerNorms
 from trimtab.encoders.encoder import load
 from trimtab.engine import PreparedModel
-from trimtab.results.recipe import Settings
+from trimtab.results.recipe import Recipe, Settings
 from trimtab.tasks.task import Rows
 from trimtab.training import frozen_prefix as module
 from trimtab.training.fit import fit
@@ -63,6 +65,35 @@ def test_a_cached_fit_is_the_uncached_one(method, head, family, encoder_of, cach
     assert len(files(cache)) == 2
     torch.testing.assert_close(runs[0].delta.values, runs[1].delta.values, rtol=1e-4, atol=1e-5)
     assert runs[0].scores == pytest.approx(runs[1].scores, abs=1e-4)
+
+
+OF_LAST = (LayerNorms(last=2), Biases(last=2), Lora(rank=2, dropout=0.1, last=2))
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert"])
+@pytest.mark.parametrize("method", OF_LAST, ids=repr)
+def test_methods_of_the_last_layers_run_the_first_ones_once(method, family, encoder_of, monkeypatch):
+    if family == "modernbert" and isinstance(method, Biases):
+        pytest.skip("has no biases")
+    encoder, task = encoder_of(family), make_task(n_train=24, n_validation=8)
+    uncached = fit(encoder, task, method, cache_gb=0.0, **SETTINGS)
+    passes = counting(monkeypatch)
+    run = fit(encoder, task, method, **SETTINGS)
+    assert passes == [1, 24, 1, 8]  # one row to see the shape, then every row once
+    torch.testing.assert_close(run.delta.values, uncached.delta.values, rtol=1e-4, atol=1e-5)
+    assert run.scores == pytest.approx(uncached.scores, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", OF_LAST, ids=repr)
+def test_methods_of_the_last_layers_leave_all_else_bit_for_bit(method, encoder):
+    bench = cached(set_up(encoder, make_task(n_train=24, n_validation=8), method, Settings(**SETTINGS)))
+    assert {split: prefix.depth for split, prefix in bench.prefixes.items()} == {"train": 1, "validation": 1}
+    before = {name: parameter.detach().clone() for name, parameter in bench.model.named_parameters()}
+    for number in range(4):
+        bench.train_step(number)
+    moved = {name for name, parameter in bench.model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved == set(bench.selection.elements)
+    assert not any(bench.selection.parts[name].layer < 1 for name in moved)
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot run on padding-free batches")
@@ -278,3 +309,18 @@ def test_ctrl_c_while_it_is_computed_stops(encoder, tmp_path, monkeypatch, cache
         fit(encoder, task, Head(), out=tmp_path / "run", **SETTINGS)
     assert not (tmp_path / "run").exists()
     assert not [path for path in files(cache) if path.name.endswith(".part")]
+
+
+def test_a_saved_run_of_lora_in_the_last_layers_predicts_merges_and_is_fitted_again(encoder, tmp_path):
+    task, texts = make_task(n_train=48, n_validation=16), make_task(n_train=48, n_validation=16).validation.texts[0]
+    run = fit(encoder, task, Lora(rank=2, last=2), out=tmp_path / "run", **SETTINGS)
+    assert trimtab.predict(tmp_path / "run", texts, encoder) == trimtab.predict(run, texts, encoder)
+    merged = trimtab.merge(encoder, tmp_path / "run").state_dict()
+    own = encoder.with_head(task).state_dict()
+    changed = {name for name in own if name in merged and not torch.equal(merged[name], own[name])}
+    first = "bert.encoder.layer.0."
+    assert any(name.startswith(first) for name in merged)
+    assert not any(name.startswith(("bert.embeddings.", first)) for name in changed)
+    assert {"bert.encoder.layer.1.attention.self.query.weight"} <= changed
+    again = fit(encoder, task, Recipe.load(tmp_path / "run" / "recipe.toml").method, **SETTINGS)
+    assert all(torch.equal(again.delta.values[name], value) for name, value in run.delta.values.items())

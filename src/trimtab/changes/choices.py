@@ -20,13 +20,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "full": {},
     "head": {},
     "last_layers": {"k": int},
-    "biases": {"which": str},
-    "layer_norms": {"which": str, "what": str},
+    "biases": {"which": str, "last": int},
+    "layer_norms": {"which": str, "what": str, "last": int},
     "fisher_top": _SIZE | {"estimator": str, "examples": int, "head_steps": int, "within": METHOD},
     "moved_top": _SIZE | {"steps": int, "within": METHOD},
     "selection": {"file": str},
     "random": _SIZE | {"within": METHOD},
-    "lora": {"rank": int, "alpha": float, "dropout": float, "targets": str},
+    "lora": {"rank": int, "alpha": float, "dropout": float, "targets": str, "last": int},
 }
 NAMES = tuple(OPTIONS)
 # Options of older versions that are gone, and why: benchmarks/layernorm_paper tried them (docs/findings.md).
@@ -92,6 +92,7 @@ def _parsed_one(text: str) -> Parsed:
             )
         options[key] = _value(f"{name}:{key}", value, types[key])
     check_size(name, options.get("count"), options.get("share"))
+    check_last(name, options.get("last"))
     if "estimator" in options:
         check_estimator(options["estimator"])
     return Parsed(name, options)
@@ -135,3 +136,13 @@ def check_size(name: str, count: int | None, share: float | None) -> None:
         raise InputError(f"{name}:share={share} must be above 0 and at most 1")
     if count is not None and count < 1:
         raise InputError(f"{name}:count={count} must be at least 1")
+
+
+def check_last(name: str, last: int | None) -> None:
+    """Raises InputError for a number of last layers that no encoder has; None is no limit, `name` the method's."""
+    if last is None:
+        return
+    if not isinstance(last, Integral) or isinstance(last, bool):
+        raise InputError(f"{name}:last={last} must be a whole number; leave it out for all layers")
+    if last < 1:
+        raise InputError(f"{name}:last={last} must be at least 1; leave it out for all layers, or take head for none")

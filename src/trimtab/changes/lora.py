@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar
 
 from torch import nn
 
-from ..encoders.parameter_kinds import parts_of
+from ..encoders.parameter_kinds import Part, parts_of
 from ..errors import InputError
-from .contract import NO_TRIAL, Addition, Additions, Choosing, Defaults, Trial
-from .methods import check_present, found, kinds_named
+from .contract import NO_TRIAL, Addition, Additions, Defaults, Trial
+from .methods import OfLastLayers, check_present, found, kinds_named
 from .selection import Selection
 
 _DEFAULT_TARGETS = ("query", "value", "query_key_value")
@@ -21,21 +21,25 @@ _TARGETS = ("query", "key", "value", "query_key_value", "attention_output", "int
 _GROUPS = {"default": _DEFAULT_TARGETS, "all": _TARGETS}
 
 
-@dataclass(frozen=True)
-class Lora(Choosing):
+@dataclass(frozen=True, repr=False)
+class Lora(OfLastLayers):
     """Low-rank updates (arXiv 2106.09685), injected by peft: W x + (alpha / rank) B A x, with A and B trained.
 
-    `targets`: the kinds of linear maps, joined by "+"; "default" is query and value, "all" every map of the layers.
+    `targets`: the kinds of linear maps, joined by "+"; "default" is query and value, "all" every map of the layers; `last`: those
+    of so many last layers.
     """
 
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     targets: str = "default"
+    last: int | None = None
+    name: ClassVar[str] = "lora"
     defaults: ClassVar[Defaults] = Defaults(lr=1e-3, head_lr=1e-2)
     adds: ClassVar[str] = "lora"
 
     def __post_init__(self):
+        super().__post_init__()
         # 8 and 8.0 are one alpha, and so one text and one identity.
         for name, kind in (("rank", int), ("alpha", float), ("dropout", float)):
             value: Any = getattr(self, name)
@@ -47,9 +51,9 @@ class Lora(Choosing):
 
     def add(self, model: nn.Module) -> Additions:
         """Raises InputError for a target that the encoder does not have, a bad option, or a missing peft."""
-        present = {*_kinds_of_maps(model).values()} & {*_TARGETS}
+        present = {*self._reached(model).values()} & {*_TARGETS}
         kinds_named(self.targets, "lora:targets", _GROUPS)
-        check_present(self.targets, "lora:targets", _GROUPS, present, "linear maps")
+        check_present(self.targets, "lora:targets", _GROUPS, present, "linear maps", self.reach)
         return self.add_again(model)
 
     def add_again(self, model: nn.Module) -> Additions:
@@ -62,13 +66,13 @@ class Lora(Choosing):
             raise InputError("LoRA needs peft: pip install 'trimtab[lora]'") from None
         # Parameters say of what kind they are; peft asks for the paths of their modules.
         kinds = kinds_named(self.targets, "lora:targets", _GROUPS)
-        targets = sorted(path for path, kind in _kinds_of_maps(model).items() if kind in kinds)
+        targets = sorted(path for path, kind in self._reached(model).items() if kind in kinds)
         if not targets:
-            raise InputError(f"this encoder has no linear maps of kind {self.targets} for LoRA")
+            raise InputError(f"this encoder has no linear maps of kind {self.targets} for LoRA{self.reach}")
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets)  # type: ignore[arg-type]
         inject_adapter_in_model(config, model)
         names = (name for name, part in parts_of(model).items() if part.kind == "lora")
-        return Additions((Addition(self.adds, asdict(self)),), frozenset(names))
+        return Additions((Addition(self.adds, self.options()),), frozenset(names))
 
     def select(self, model: nn.Module, trial: Trial = NO_TRIAL) -> Selection:
         return found(parts_of(model), lambda part: part.kind == "lora", "LoRA added nothing to this encoder")
@@ -92,6 +96,11 @@ class Lora(Choosing):
         if hasattr(model, "peft_config"):
             del model.peft_config
 
+    def _reached(self, model: nn.Module) -> dict[str, str]:
+        """The kind of each linear map that may be a target, by its path."""
+        lowest = self.lowest(model)
+        return {path: part.kind for path, part in _maps(model).items() if part.layer >= lowest}
+
 
 def additions_in(described: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The additions that a delta's header names; up to format 4 it knew of LoRA alone, and listed its options."""
@@ -99,8 +108,8 @@ def additions_in(described: Mapping[str, Any]) -> list[dict[str, Any]]:
     return described.get("additions", [{"name": Lora.adds, "options": options} for options in loras])
 
 
-def _kinds_of_maps(model: nn.Module) -> dict[str, str]:
-    """The kind of each linear map, by its path."""
+def _maps(model: nn.Module) -> dict[str, Part]:
+    """A Part of each linear map, by its path."""
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    kinds = {name.rpartition(".")[0]: part.kind for name, part in parts_of(model).items()}
-    return {path: kind for path, kind in kinds.items() if path in linear}
+    parts = {name.rpartition(".")[0]: part for name, part in parts_of(model).items()}
+    return {path: part for path, part in parts.items() if path in linear}

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from ..encoders.parameter_kinds import KINDS, NORM_KINDS, Part, layers_of, parts_of
-from ..errors import InputError, suggestion
+from ..encoders.parameter_kinds import EMBEDDINGS, KINDS, NORM_KINDS, Part, layers_of, parts_of
+from ..errors import InputError, counted, suggestion
+from .choices import check_last
 from .contract import NO_TRIAL, Additions, Choosing, Defaults, Method, Trial, adapted, defaults_of, trial_of
 from .selection import Selection, described_in
 
@@ -48,54 +49,98 @@ class LastLayers(Choosing):
             raise InputError(f"last_layers:k={self.k} must be a whole number")
 
     def select(self, model: nn.Module, trial: Trial = NO_TRIAL) -> Selection:
-        layers = layers_of(model)
-        # ALBERT: one module stands for all layers, so its parameters belong to none.
-        if layers.shared:
-            raise InputError("last_layers has no meaning here: this encoder runs one shared layer again and again")
-        if not 1 <= self.k <= layers.count:
-            raise InputError(f"last_layers:k={self.k} does not fit: the encoder has {layers.count} layers")
-        first = layers.count - self.k
+        first = first_of_last(model, "last_layers:k", self.k)
         return found(parts_of(model), lambda part: part.layer >= first, "the last layers have no parameters")
 
 
-@dataclass(frozen=True)
-class Biases(Choosing):
-    """Bias vectors (BitFit, arXiv 2106.10199): all of the backbone's, or those of the kinds in `which`, joined by "+"."""
+class OfLastLayers(Choosing):
+    """Base of the methods whose option `last` leaves the first layers, and what comes before them, as they are; None: no limit.
+
+    What many tasks leave alone is run once for all of them, and by a fit once for each row. What follows the layers counts as
+    above the last one.
+    """
+
+    name: ClassVar[str]
+    last: int | None
+
+    def __post_init__(self):
+        check_last(self.name, self.last)
+        if self.last is not None:
+            object.__setattr__(self, "last", int(self.last))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.options().items())})"
+
+    def options(self) -> dict[str, Any]:
+        """Its options, without `last` where there is no limit: as deltas have them, and names of cells, of before it was one."""
+        return {name: value for name, value in vars(self).items() if name != "last" or value is not None}
+
+    def of_last(self, last: int) -> Self:
+        """The same method, kept to so many last layers."""
+        return type(self)(**vars(self) | {"last": last})
+
+    def lowest(self, model: nn.Module) -> int:
+        """The lowest layer that it reaches; raises InputError where the encoder has no `last` layers."""
+        return EMBEDDINGS if self.last is None else first_of_last(model, f"{self.name}:last", self.last)
+
+    @property
+    def reach(self) -> str:
+        """The limit, to follow what is said of the encoder; "" for none."""
+        return "" if self.last is None else f" from its last {counted(self.last, 'layer')} on"
+
+
+@dataclass(frozen=True, repr=False)
+class Biases(OfLastLayers):
+    """Bias vectors (BitFit, arXiv 2106.10199): all of the backbone's, or those of the kinds in `which`, joined by "+".
+
+    `last`: those of so many last layers, and of what follows them.
+    """
 
     which: str = "all"
+    last: int | None = None
+    name: ClassVar[str] = "biases"
     defaults: ClassVar[Defaults] = Defaults(lr=3e-3, head_lr=1e-2, count=26_112)
 
     def select(self, model: nn.Module, trial: Trial = NO_TRIAL) -> Selection:
         kinds = kinds_named(self.which, "biases:which", {"all": KINDS})
-        parts = parts_of(model)
-        biases = {part.kind for part in parts.values() if part.role == "bias" and not part.is_head}
-        check_present(self.which, "biases:which", ("all",), biases, "biases")
+        parts, lowest = parts_of(model), self.lowest(model)
+
+        def is_bias(part: Part) -> bool:
+            return part.role == "bias" and not part.is_head and part.layer >= lowest
+
+        present = {part.kind for part in parts.values() if is_bias(part)}
+        check_present(self.which, "biases:which", ("all",), present, "biases", self.reach)
         return found(
-            parts, lambda part: part.role == "bias" and part.kind in kinds and not part.is_head,
-            "this encoder has no biases",
-        )  # fmt: skip
+            parts, lambda part: is_bias(part) and part.kind in kinds, f"this encoder has no biases{self.reach}"
+        )
 
 
 _NORMS_OF = {"all": NORM_KINDS, "attention": ("attention_norm",), "output": ("output_norm",)}
 
 
-@dataclass(frozen=True)
-class LayerNorms(Choosing):
+@dataclass(frozen=True, repr=False)
+class LayerNorms(OfLastLayers):
     """Weights and biases of the normalisation layers (arXiv 2403.20284).
 
-    `which`: all, attention (the norm after or before attention) or output; `what`: weight, bias or both.
+    `which`: all, attention (the norm after or before attention) or output; `what`: weight, bias or both; `last`: those of so
+    many last layers, and a norm that follows them.
     """
 
     which: str = "all"
     what: str = "both"
+    last: int | None = None
+    name: ClassVar[str] = "layer_norms"
     defaults: ClassVar[Defaults] = Defaults(lr=3e-3, head_lr=1e-2, count=9_984)
 
     def select(self, model: nn.Module, trial: Trial = NO_TRIAL) -> Selection:
         kinds = _NORMS_OF[_one_of(self.which, _NORMS_OF, "layer_norms:which")]
         roles = {"weight": ("weight",), "bias": ("bias",), "both": ("weight", "bias")}
         role = roles[_one_of(self.what, roles, "layer_norms:what")]
-        why = f"this encoder has no such LayerNorm elements (which={self.which}, what={self.what})"
-        return found(parts_of(model), lambda part: part.kind in kinds and part.role in role, why)
+        why = f"this encoder has no such LayerNorm elements (which={self.which}, what={self.what}){self.reach}"
+        lowest = self.lowest(model)
+        return found(
+            parts_of(model), lambda part: part.kind in kinds and part.role in role and part.layer >= lowest, why
+        )
 
 
 ALL_NORMS = LayerNorms()  # what a subset is chosen within, where nothing else is said
@@ -217,21 +262,42 @@ def found(parts: Mapping[str, Part], wanted: Callable[[Part], bool], why_empty: 
     return chosen
 
 
+def first_of_last(model: nn.Module, option: str, last: int) -> int:
+    """The first of the model's `last` layers, for which `option` asks; raises InputError where it has no such layers."""
+    layers = layers_of(model)
+    # ALBERT: one module stands for all layers, so its parameters belong to none.
+    if layers.shared:
+        raise InputError(
+            f"{option}={last} has no meaning here: this encoder runs one shared layer again and again; take a method of all "
+            "layers, such as layer_norms, or the head alone"
+        )
+    if not 1 <= last <= layers.count:
+        raise InputError(
+            f"{option}={last} does not fit: the encoder has {counted(layers.count, 'layer')}"
+            + (f"; give 1 to {layers.count}" if layers.count else "")
+        )
+    return layers.count - last
+
+
 def kinds_named(text: str, option: str, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """The parameter kinds that `text` lists, joined by "+"; one of the `names` stands for several."""
     listed = [_one_of(kind, (*names, *KINDS), option) for kind in text.split("+")]
     return tuple(kind for each in listed for kind in names.get(each, (each,)))
 
 
-def check_present(text: str, option: str, groups: Iterable[str], present: set[str], what: str) -> None:
+def check_present(text: str, option: str, groups: Iterable[str], present: set[str], what: str, reach: str = "") -> None:
     """Raises InputError for a kind that `text` names by itself, not as one of the `groups`, and of which there is nothing.
+
+    `reach` says which of the encoder's layers are looked at, where not all are.
 
     To train the others alone would be another method under the same name.
     """
     absent = [kind for kind in text.split("+") if kind not in groups and kind not in present]
     if absent:
         known = ", ".join(kind for kind in KINDS if kind in present) or "none at all"
-        raise InputError(f"{option}={text}: this encoder has no {what} of kind {', '.join(absent)}; it has {known}")
+        raise InputError(
+            f"{option}={text}: this encoder has no {what} of kind {', '.join(absent)}{reach}; it has {known}"
+        )
 
 
 def _one_of(value: str, allowed: Iterable[str], option: str) -> str:

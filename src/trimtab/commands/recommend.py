@@ -22,6 +22,13 @@ def recommend(
     # How large the trials are.
     rows: Annotated[int, typer.Option(help="Training rows of a trial; half as many others judge it.")] = 2000,
     seeds: Annotated[int, typer.Option(help="Fits of each of the three best candidates.")] = 3,
+    for_serving: Annotated[
+        bool,
+        typer.Option(
+            "--for-serving",
+            help="Of what scores as well, propose what shares most layers with other tasks of the encoder.",
+        ),
+    ] = False,
     # How each trial is trained, and then the proposal; learning rates are each method's own.
     settings: SettingsOptions = NOTHING,
     out: Annotated[
@@ -30,7 +37,11 @@ def recommend(
     jobs: Jobs = 1,
     as_json: Json = False,
 ) -> None:
-    """Propose what to train within a budget, from trials on some training rows, and why."""
+    """Propose what to train within a budget, from trials on some training rows, and why.
+
+    With --for-serving, for hundreds of tasks on one encoder: methods that leave the first half of the layers alone are tried
+    too, and of those not significantly worse than the best the one with the fewest layers run for this task alone is proposed.
+    """
     from ..encoders.places import find_place
     from ..files import check_writable
     from ..results.recipe import settings_from
@@ -56,13 +67,13 @@ def recommend(
     share_machine()
     say(*limit_note(loaded, settings.get("max_length")))
     found = recommend_method(
-        loaded, read_task, budget, rows=rows, seeds=seeds, out=out, jobs=jobs, progress=True, **settings
-    )
+        loaded, read_task, budget, rows=rows, seeds=seeds, out=out, jobs=jobs, progress=True, for_serving=for_serving, **settings,
+    )  # fmt: skip
     # A recipe and not only a name, so that fitting it repeats the settings that were tried.
     recipe = out / "recommended.toml"  # and not recipe.toml, which may be there: a run's, or somebody's own
     found.recipe.save(recipe)
     if not as_json:
-        # The trials first, then the proposal and the three sentences that it rests on.
+        # The trials first, then the proposal and the sentences that it rests on.
         trials_table(found)
         print(f"\n{method_text(found.method)}\n")
         for sentence in (*found.reasons, *found.notes):

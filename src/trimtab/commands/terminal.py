@@ -122,7 +122,9 @@ def trials_table(found: Recommendation) -> None:
     console = Console(highlight=False)
     # All trials are on one task.
     metric = found.final.tasks[0].metric
-    table = _table(f"Within {found.budget}", "method", "parameters", "delta", metric, "seeds")
+    serving = found.serving
+    columns = ("parameters", "delta", metric, "seeds", *(() if serving is None else ("layers alone",)))
+    table = _table(f"Within {found.budget}", "method", *columns)
     # Those that lost in the first round have one seed, and no standard deviation.
     finalists = {summary.method for summary in found.final.overall}
     most = found.budget.n_bytes
@@ -137,6 +139,7 @@ def trials_table(found: Recommendation) -> None:
             size(summary.delta_bytes),
             f"{score(summary.mean)}{deviation}",
             n_seeds,
+            *(() if serving is None else (serving.in_words(summary.method),)),
         )
     console.print(table)
     for method, why in found.first.refused.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..changes.contract import Method, add_and_select
 from ..changes.lora import Lora
-from ..changes.methods import Biases, Full, Head, LastLayers, LayerNorms, Union, adds_of
+from ..changes.methods import Biases, Full, Head, LastLayers, LayerNorms, OfLastLayers, Union, adds_of
 from ..changes.selection import Selection
 from ..changes.top import FisherTop, MovedTop, Random, Top
 from ..encoders.encoder import Encoder
@@ -19,6 +19,7 @@ from ..randomness import seeded
 from ..results.formatting import size
 from ..tasks.task import Task
 from .budget import Budget
+from .serving_cost import layers_alone
 
 RANKS = (64, 32, 16, 8, 4, 2, 1)  # of LoRA, the largest that fits is a candidate
 _FAMILIES: tuple[tuple[Method, ...], ...] = (  # of each, the first that fits is a candidate
@@ -39,25 +40,32 @@ _NAME_BYTES, _HEADER_BYTES = 120, 2000  # of a delta: per tensor, and for what i
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method, how many parameters of the backbone it trains, and about how many bytes its delta takes."""
+    """A method, how many parameters of the backbone it trains, about how many bytes its delta takes, and what it costs to serve."""
 
     method: Method
     elements: int  # of the backbone
     n_bytes: int  # head included
+    layers_alone: int = 0  # that are run for its task alone; where a score chooses, at most
 
 
 def candidates(
-    encoder: Encoder, task: Task, budget: Budget, head: str = "default", head_start: str = "probe"
+    encoder: Encoder,
+    task: Task,
+    budget: Budget,
+    head: str = "default",
+    head_start: str = "probe",
+    for_serving: bool = False,
 ) -> list[Candidate]:
     """Of each kind of method the largest within the budget, the head alone among them.
 
+    `for_serving` kinds that can be kept to the last layers are there once more, kept to half of the layers (rounded up).
     Raises InputError where the delta of the head alone is larger than the budget.
     """
     with seeded(0, "method"):  # LoRA and random subsets draw
-        return _candidates(_Sizes(encoder, task, head, head_start), budget, head)
+        return _candidates(_Sizes(encoder, task, head, head_start), budget, head, for_serving)
 
 
-def _candidates(sizes: _Sizes, budget: Budget, head: str) -> list[Candidate]:
+def _candidates(sizes: _Sizes, budget: Budget, head: str, for_serving: bool) -> list[Candidate]:
     # The head is part of every change: where its delta alone is too large, nothing fits.
     alone = sizes.of(Head())
     assert alone is not None
@@ -68,6 +76,7 @@ def _candidates(sizes: _Sizes, budget: Budget, head: str) -> list[Candidate]:
         )
     # Lazily: sizing what adds modules takes a fresh model, and behind the first that fits none is needed.
     families = [map(sizes.of, family) for family in (*_FAMILIES, _last_layers(sizes.model))]
+    families += [map(sizes.of, family) for family in (_of_last_half(sizes.model) if for_serving else ())]
     families += [_subsets(sizes, chooser, budget) for chooser in _SUBSETS]
     chosen = [next((each for each in family if each is not None and budget.holds(each)), None) for family in families]
     return [alone, *(each for each in chosen if each is not None)]
@@ -99,13 +108,23 @@ class _Sizes:
         for name, count in chosen.counts().items():
             whole = chosen.elements[name] is None
             n_bytes += count * _VALUE_BYTES + _NAME_BYTES if whole else count * _PLACED_BYTES + 2 * _NAME_BYTES
-        return Candidate(method, chosen.backbone.count, n_bytes)
+        return Candidate(method, chosen.backbone.count, n_bytes, layers_alone(chosen, self.model))
 
 
 def _last_layers(model: ModelWithHead) -> tuple[Method, ...]:
     """All numbers of last layers but all, which is nearly `full`; the most layers first."""
     layers = layers_of(model)
     return () if layers.shared else tuple(LastLayers(k) for k in range(layers.count - 1, 0, -1))
+
+
+def _of_last_half(model: ModelWithHead) -> list[tuple[Method, ...]]:
+    """The families that can be kept to the last layers, kept to half of all; none where one layer stands for all."""
+    layers = layers_of(model)
+    if layers.shared or not layers.count:
+        return []
+    half = (layers.count + 1) // 2
+    families = [tuple(m.of_last(half) for m in family if isinstance(m, OfLastLayers)) for family in _FAMILIES]
+    return [family for family in families if family]
 
 
 def _subsets(sizes: _Sizes, chooser: Top, budget: Budget) -> Iterator[Candidate | None]:
@@ -118,7 +137,8 @@ def _subsets(sizes: _Sizes, chooser: Top, budget: Budget) -> Iterator[Candidate 
     count = min(whole.elements - 1, budget.elements or (budget.n_bytes or 0) // _PLACED_BYTES)
     while count > 0:
         subset = Random(count=count, within=chooser.within).select(sizes.model)  # about as large as the chooser's
-        sized = sizes.selected(replace(chooser, count=count), subset)
+        # Random elements may leave the lowest layer out that the chooser takes some of.
+        sized = replace(sizes.selected(replace(chooser, count=count), subset), layers_alone=whole.layers_alone)
         yield sized
         # Asked for another one, so that was too large: fewer by what it has over the budget.
         count -= max(1, (sized.n_bytes - (budget.n_bytes or 0)) // _PLACED_BYTES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..encoders.encoder import Encoder, encoder_of
 from ..encoders.parameter_kinds import NORM_KINDS, parts_of
 from ..errors import InputError, counted
 from ..pages.comparison_page import doubts
-from ..results.comparison import Comparison, Summary, summarised
+from ..results.comparison import Comparison, Summary
 from ..results.formatting import count, duration, metric_name, score, share, size
 from ..results.recipe import Recipe, Settings, settings_from
 from ..tasks.data_report import FEW
@@ -28,6 +29,7 @@ from .candidates import candidates
 from .compare import compare
 from .executor import Executor, executor_of
 from .measure_fisher import fisher
+from .serving_cost import ServingCost, compared_to, layers_run
 
 FINALISTS = 3  # methods that are tried with more than one seed
 HELD_SHARE = 1 / 3  # of the rows of a trial, to judge it by
@@ -40,13 +42,15 @@ class Recommendation:
 
     method: Method
     runner_up: Method | None  # the next best; None where nothing else fits
-    reasons: tuple[str, str, str]  # sentences: what the trials say, where the information is, what it costs
+    # Sentences: what the trials say, what serving costs (where that is asked for), where the information is, what it costs.
+    reasons: tuple[str, ...]
     budget: Budget
     first: Comparison  # every candidate, one seed
-    final: Comparison  # the finalists, all seeds
+    final: Comparison  # the finalists, all seeds, compared to the best of them
     information: Fisher = field(repr=False)  # of every parameter of the encoder
     recipe: Recipe  # fits the proposal on the whole task
     notes: tuple[str, ...] = ()  # sentences: what there is to doubt in the trials of the proposal and its rivals
+    serving: ServingCost | None = None  # of the candidates, where the proposal is for serving
 
     def as_json(self) -> dict[str, Any]:
         """For other programs."""
@@ -55,12 +59,12 @@ class Recommendation:
             "runner_up": None if self.runner_up is None else method_text(self.runner_up),
             "reasons": list(self.reasons), "notes": list(self.notes), "budget": str(self.budget),
             "first": self.first.as_json(), "final": self.final.as_json(),
-        }  # fmt: skip
+        } | ({} if self.serving is None else {"serving": self.serving.as_json()})  # fmt: skip
 
 
 def recommend(
     encoder: Encoder | str | Path, task: Any, budget: str, *, rows: int = 2000, seeds: int = 3, out: str | Path | None = None,
-    jobs: int | Executor = 1, progress: bool = False, **settings: Any,
+    jobs: int | Executor = 1, progress: bool = False, for_serving: bool = False, **settings: Any,
 ) -> Recommendation:  # fmt: skip
     """Proposes what to train within `budget`: "5000" parameters of the encoder, "0.05%" of them, or "20KB" of delta.
 
@@ -70,6 +74,11 @@ def recommend(
     trials, so that a stopped recommendation goes on; `jobs` of them run at the same time, as in `compare`.
     `settings` are the fields of Settings. Raises InputError for a budget
     that nothing fits into, or too few rows.
+
+    `for_serving`: where one encoder serves many tasks, a text runs once through what all of them leave alone. More candidates are
+    tried, which leave the first half of the layers alone, and beside the best three such with `seeds` as cost less than all that
+    are better. Of the finalists that are not significantly worse than the best the one is proposed that has the fewest layers
+    run for itself, of equals the better. Few rows tell little apart, and so speak for the cheapest.
     """
     if rows < 2 or seeds < 1:
         raise InputError(f"a trial needs at least 2 rows and 1 seed, not rows={rows}, seeds={seeds}")
@@ -79,7 +88,7 @@ def recommend(
     task, encoder = task_of(task), encoder_of(encoder)
     width = encoder.config.hidden_size
     model = encoder.with_head(task, head=chosen.head, start=chosen.head_start)
-    n_body = sum(part.count for part in parts_of(model).values() if not part.is_head)
+    n_body, n_layers = sum(part.count for part in parts_of(model).values() if not part.is_head), layers_run(model)
     del model  # as large as the encoder
     limit = Budget.parse(budget, n_body)
     # One trial for all: candidates are tried, and the information is measured, on the same rows.
@@ -88,7 +97,9 @@ def recommend(
     )  # as the fit that is proposed will be
     trial = trial_task(task, rows)
     settings = {name: value for name, value in settings.items() if name != "train_limit"}
-    methods = [candidate.method for candidate in candidates(encoder, task, limit, chosen.head, chosen.head_start)]
+    those = candidates(encoder, task, limit, chosen.head, chosen.head_start, for_serving)
+    costs = {method_text(each.method): each.layers_alone for each in those}
+    serving = ServingCost(n_layers, costs) if for_serving else None
     # For the reasons alone: what is best is decided by fits.
     info = fisher(
         encoder, trial, Full(), examples=EXAMPLES, head=chosen.head, head_start=chosen.head_start,
@@ -98,26 +109,19 @@ def recommend(
     with ExitStack() as stack:
         folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         executor = stack.enter_context(executor_of(jobs)) if isinstance(jobs, int) else jobs
-        first = compare(encoder, [trial], methods, 1, out=folder, jobs=executor, progress=progress, **settings)
-        fitting = [s for s in first.best_first if limit.n_bytes is None or s.delta_bytes <= limit.n_bytes]  # as saved
-        if not fitting and first.overall:
-            least = min(first.overall, key=lambda s: s.delta_bytes)
-            raise InputError(
-                f"nothing is within {limit}: the smallest delta tried, of {least.method}, takes {size(least.delta_bytes)}"
-            )
-        if not fitting:
-            raise InputError(f"no method can be tried on task {task.name!r}: {'; '.join(first.refused.values())}")
-        # A summary has the method's text, which reads back as the method.
-        finalists = [parse_method(summary.method) for summary in fitting[:FINALISTS]]
-        tried = compare(encoder, [trial], finalists, seeds, out=folder, jobs=executor, progress=progress, **settings)
-    if not tried.best_first:
+
+        def tried(methods: Sequence[Method], seeds: int) -> Comparison:
+            """The trials of the methods, those that are there already included."""
+            return compare(encoder, [trial], methods, seeds, out=folder, jobs=executor, progress=progress, **settings)
+
+        first = tried([each.method for each in those], 1)
+        final = tried(_finalists(first, limit, serving), seeds)
+    if not final.best_first:
         raise InputError(
-            f"no method could be tried on task {task.name!r} with every seed: {'; '.join(tried.refused.values())}"
+            f"no method could be tried on task {task.name!r} with every seed: {'; '.join(final.refused.values())}"
         )
-    winner = tried.best_first[0].method
-    final = summarised(tried.encoder, tried.tasks, tried.methods, tried.seeds, winner, tried.cells)  # against the best
-    final = replace(final, notes=tried.notes)
-    best, *others = final.best_first
+    final = replace(compared_to(final, final.best_first[0].method), notes=final.notes)  # against the best
+    best, *others = final.best_first if serving is None else serving.cheapest_first(final.best_first)
     # With the settings as they were given: what was left to the method stays so on more rows.
     recipe = Recipe.of_task(
         task, encoder=encoder.place, revision=encoder.revision, method=best.method,
@@ -125,13 +129,35 @@ def recommend(
     )  # fmt: skip
     reasons = (
         _what_trials_say(final, first, trial),
+        *(() if serving is None else (serving.reason(best, final.best_first[0]),)),
         where_information_is(info, best.elements),
         _what_it_costs(best, final, task, trial, chosen.for_method(parse_method(best.method), len(task.train), width)),
     )
     runner_up = parse_method(others[0].method) if others else None
     return Recommendation(
-        parse_method(best.method), runner_up, reasons, limit, first, final, info, recipe, _notes(final)
+        parse_method(best.method), runner_up, reasons, limit, first, final, info, recipe, _notes(final), serving
     )
+
+
+def _finalists(first: Comparison, limit: Budget, serving: ServingCost | None) -> list[Method]:
+    """The methods to try with more seeds: the best of the first round, and for serving cheaper ones that may be as good.
+
+    Raises InputError where none was tried or, as it was saved, is within `limit`.
+    """
+    fitting = [s for s in first.best_first if limit.n_bytes is None or s.delta_bytes <= limit.n_bytes]
+    if not fitting and first.overall:
+        least = min(first.overall, key=lambda s: s.delta_bytes)
+        raise InputError(
+            f"nothing is within {limit}: the smallest delta tried, of {least.method}, takes {size(least.delta_bytes)}"
+        )
+    if not fitting:
+        (task,) = first.tasks
+        raise InputError(f"no method can be tried on task {task.name!r}: {'; '.join(first.refused.values())}")
+    best = [summary.method for summary in fitting[:FINALISTS]]
+    # A summary has the method's text, which reads back as the method.
+    return [
+        parse_method(text) for text in (best if serving is None else best + serving.cheaper(first, fitting, FINALISTS))
+    ]
 
 
 def _notes(final: Comparison) -> tuple[str, ...]:

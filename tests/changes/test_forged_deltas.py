@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import make_task
+from small import ANIMALS, first_animal, make_task, sentences, write_csv
 from tensor_files import METHODS, TEXTS, Entry, Parts, at, drop, floats, nested, outcome, put, refusal, used
 
+from trimtab.changes.contract import Additions
 from trimtab.changes.delta import Delta
 from trimtab.changes.delta_checks import KINDS
 from trimtab.changes.delta_header import TENSORS, header_of
 from trimtab.changes.lora import Lora
+from trimtab.changes.methods import Head
 from trimtab.errors import InputError
+from trimtab.inference.evaluate import evaluate
 from trimtab.inference.predictor import predict
 from trimtab.tasks.task import KINDS as TASK_KINDS
 
@@ -48,13 +51,16 @@ DESCRIPTIONS: list[tuple[str, str, Any, str]] = [
     ("part", "task.threshold", float("nan"), "task.threshold is nan"),
     ("part", "task.at_least_one", "yes", "must be true or false"),
     ("whole", "task.missing_label", {"a": 1}, "must be a list of texts"),
-    ("whole", "task.encoding", 8, "must be a path or name or null"),
+    ("whole", "task.encoding", 8, "must be a word or null"),
     ("whole", "task.validation_share", float("inf"), "must be a number"),
     ("whole", "task.source", "/tmp/\0x", "must be a path or name"),
     ("whole", "base.place", "\0", "must be a path or name"),
     ("whole", "base.behaviour", [], "must be an object"),
     ("whole", "base.behaviour.config", None, "must be an object"),
-    ("whole", "base.transformers", 5, "must be a text"),
+    ("whole", "base.transformers", 5, "must be a word"),
+    ("whole", "task.metric", "", "must be a word"),
+    ("whole", "base.place", "x" * 256, "must be a path or name"),
+    ("whole", "base.sha256", "0", "must be a hash"),
     ("whole", "base", "encoder", "base is 'encoder', and must be an object"),
     ("whole", "notes", [], "must be an object"),
     ("whole", "notes.deep", nested(40), "nested too deeply"),
@@ -267,3 +273,45 @@ def test_values_stay_when_the_file_changes(sound, tmp_path):
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size))
     assert delta.sha256 == before
+
+
+def test_a_metric_that_there_is_not_is_refused_where_rows_are_scored(sound, encoder, tmp_path):
+    rows = [{"text": text, "label": ANIMALS[first_animal(text)]} for text in sentences(40, seed=3)]
+    table = write_csv(tmp_path / "rows.csv", rows)
+    assert evaluate(sound["whole"], table, encoder=encoder)["rows"] == 40
+    folder = at(sound["whole"], put("task.metric", "acuracy"), tmp_path / "run")
+    assert outcome(folder, encoder) == "used"
+    with pytest.raises(InputError, match=r"unknown metric 'acuracy'.*did you mean accuracy"):
+        evaluate(folder, table, encoder=encoder)
+
+
+@pytest.mark.parametrize(
+    "verb", [("predict", "--text", "the cat"), ("evaluate",), ("export",)], ids=lambda verb: verb[0]
+)
+def test_the_command_line_exits_with_2(verb, sound, encoder, command, tmp_path):
+    for number, change in enumerate([put("max_length", 0), put("head", []), entry(NORM, dtype="F16", shape=[64])]):
+        folder = at(sound["whole"], change, tmp_path / str(number))
+        code, out, err = command(verb[0], folder, *verb[1:], "--encoder", encoder.folder)
+        assert (code, out) == (2, "")
+        assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("head", ["default", "linear"])
+def test_a_head_of_many_classes_is_compared_before_it_is_made(head, encoder, tmp_path):
+    """It is used where it is this encoder's, and refused where the map lies under another name."""
+    task = replace(make_task(), classes=tuple(f"class {i}" for i in range(1200)))
+    model = encoder.with_head(task, head=head)
+    delta = Delta.extract(
+        model,
+        Head().attach(model),
+        encoder,
+        task.description(),
+        Head(),
+        additions=Additions(),
+        head=head,
+        max_length=40,
+    )
+    delta.save(tmp_path / "sound")
+    assert outcome(tmp_path / "sound", encoder) == "used"
+    folder = at(tmp_path / "sound", renamed(MAP, "classifier.other"), tmp_path / "run")
+    assert "1,200 classes and does not hold classifier.weight of (1200, 32)" in outcome(folder, encoder)

@@ -44,11 +44,11 @@ def damaged(content: bytes, damage: list[tuple[str, float, Any]]) -> bytes:
 
 
 ODD: list[Any] = [
-    None, True, False, 0, -1, 1, 2, 3, 2**31, 2**40, 2**62, 2**63, 10**400, 1.5, -0.0, 1e308, float("nan"), float("inf"), "",
-    "\0", "..", "../../x", "/etc/hosts", "\ud800", "x" * 300, "default", "linear", "cls", "apart", "together", "lora", "regression",
-    "multi_label", "single_label", "cat", [], {}, [[]], nested(100), ["cat", "dog"], ["cat", "dog", "fish"], ["a", "a", "a"],
-    ["text", "text2"], [1, 2, 3], {"name": "lora", "options": {"rank": 2}}, [{"name": "lora", "options": {"rank": 2}}],
-    [{"name": "full", "options": {}}], [{"rank": 2}],
+    None, True, False, 0, -1, 1, 2, 3, 2**31, 2**40, 2**62, 2**63, 10**400, 1.5, -0.0, 1e308, float("nan"), float("inf"),
+    "", "\0", "..", "../../x", "/etc/hosts", "\ud800", "x" * 300, "default", "linear", "cls", "apart", "together", "lora",
+    "regression", "multi_label", "single_label", "cat", [], {}, [[]], nested(100), ["cat", "dog"], ["cat", "dog", "fish"],
+    ["a", "a", "a"], ["text", "text2"], [1, 2, 3], {"name": "lora", "options": {"rank": 2}},
+    [{"name": "lora", "options": {"rank": 2}}], [{"name": "full", "options": {}}], [{"rank": 2}],
 ]  # fmt: skip
 values = st.sampled_from(ODD) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..files import BAD_TENSORS, open_tensors, write_json, write_tensors
 from .contract import Addition, Additions, Method
 from .delta_checks import AT, check_forms, check_values
-from .delta_header import FORMAT, READABLE, TENSORS, damaged, header_of, tensor_file
+from .delta_header import FORMAT, READABLE, TENSORS, damaged, header_of
 from .lora import additions_in
 from .method_text import added_by, method_text
 from .selection import Selection
@@ -153,7 +153,7 @@ class Delta:
     @classmethod
     def load(cls, folder: str | Path) -> Delta:
         """The Delta saved in `folder`; raises InputError when there is none, or it is damaged or of another format."""
-        path, described = tensor_file(folder), header_of(folder)
+        path, described = Path(folder) / TENSORS, header_of(folder)
         try:
             with open_tensors(path, "pt") as file:
                 check_forms(described, file.forms())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,7 +49,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_place(value: Any) -> bool:
-    return _is_text(value) and "\0" not in value
+    """Whether it may be a path or the name of an encoder; of others Python's own functions raise what nobody expects."""
+    if not _is_text(value) or "\0" in value or len(value) > 4000:
+        return False
+    return all(len(part.encode(errors="replace")) < 256 for part in value.split("/"))
 
 
 def _or_none(field: _Field) -> _Field:
@@ -59,16 +63,18 @@ def _one_of(known: Sequence[str]) -> _Field:
     return _Field(f"one of {', '.join(known)}", lambda value: _is_text(value) and value in known)
 
 
-def _texts(what: str, counts: Sequence[int] = ()) -> _Field:
-    """Several texts; as many as one of the `counts`, where there are any."""
-    return _Field(
-        what, lambda value: isinstance(value, list) and all(map(_is_text, value)) and len(value) in (counts or [len(value)])
-    )  # fmt: skip
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 _TEXT, _PLACE = _Field("a text", _is_text), _Field("a path or name", _is_place)
+_WORD = _Field("a word", lambda value: _is_text(value) and 0 < len(value) < 100)
+_HASH = _Field("a hash", lambda value: _is_text(value) and re.fullmatch("[0-9a-f]{64}", value) is not None)
+_TEXTS = _Field("a list of texts", _is_texts)
+_COLUMNS = _Field("a list of one text or two", lambda value: _is_texts(value) and len(value) in (1, 2))
 _OBJECT = _Field("an object", lambda value: isinstance(value, dict))
 _FLAG, _NUMBER = _Field("true or false", lambda value: isinstance(value, bool)), _Field("a number", _is_number)
+_WHOLE = _Field("a whole number", lambda value: _is_whole(value) and abs(value) < 2**63)
 _COUNT = _Field("a count", lambda value: _is_whole(value) and 0 <= value < 2**63)
 
 # By the path to them: what each field of a description must be; those of the second table may be lacking.
@@ -78,23 +84,22 @@ _NEEDED: dict[str, dict[str, _Field]] = {
         "max_length": _Field(f"a whole number from 1 to {_LONGEST}", lambda value: _is_whole(value) and 1 <= value <= _LONGEST),
     },
     "base": {
-        "name": _PLACE, "place": _PLACE, "revision": _or_none(_PLACE), "sha256": _TEXT, "model_type": _TEXT,
+        "name": _PLACE, "place": _PLACE, "revision": _or_none(_PLACE), "sha256": _HASH, "model_type": _WORD,
         "behaviour": _OBJECT,
     },
     "base.behaviour": {"config": _OBJECT},
     "task": {
-        "name": _TEXT, "kind": _one_of(KINDS), "classes": _texts("a list of texts"),
-        "text_columns": _texts("a list of one text or two", (1, 2)), "label_column": _TEXT, "metric": _TEXT, "source": _PLACE,
-        "validation_share": _NUMBER, "split_seed": _COUNT, "validation_sha256": _TEXT,
+        "name": _TEXT, "kind": _one_of(KINDS), "classes": _TEXTS, "text_columns": _COLUMNS, "label_column": _TEXT,
+        "metric": _WORD, "source": _PLACE, "validation_share": _NUMBER, "split_seed": _WHOLE, "validation_sha256": _HASH,
     },
 }  # fmt: skip
 _OPTIONAL: dict[str, dict[str, _Field]] = {
-    "": {"pairs": _one_of(PAIRS), "notes": _OBJECT, "sha256": _TEXT},
-    "base": {"transformers": _TEXT},
+    "": {"pairs": _one_of(PAIRS), "notes": _OBJECT, "sha256": _HASH},
+    "base": {"transformers": _WORD},
     "base.behaviour": {},
     "task": {
-        "skip_bad_rows": _FLAG, "header": _FLAG, "missing_label": _texts("a list of texts"), "label_separator": _or_none(_TEXT),
-        "encoding": _or_none(_PLACE), "validation": _or_none(_PLACE), "positive": _or_none(_TEXT), "at_least_one": _FLAG,
+        "skip_bad_rows": _FLAG, "header": _FLAG, "missing_label": _TEXTS, "label_separator": _or_none(_TEXT),
+        "encoding": _or_none(_WORD), "validation": _or_none(_PLACE), "positive": _or_none(_TEXT), "at_least_one": _FLAG,
         "threshold": _Field("a number between 0 and 1", lambda value: _is_number(value) and 0 <= value <= 1),
     },
 }  # fmt: skip
@@ -141,10 +146,10 @@ def _check_json(described: dict[str, Any]) -> None:
 
 
 def _check_fields(
-    where: str, inside: Mapping[str, Any], needed: Mapping[str, _Field], optional: Mapping[str, _Field]
+    where: str, inside: Mapping[str, Any], needed: dict[str, _Field], optional: dict[str, _Field]
 ) -> None:
     """Raises ValueError for a field that is lacking or is something else."""
-    for name, field in (needed | optional).items():  # type: ignore[operator]
+    for name, field in (needed | optional).items():
         path = f"{where}.{name}" if where else name
         if name not in inside:
             if name in needed:

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..encoders.folder_kinds import no_run
-from ..errors import InputError, suggestion
+from ..errors import InputError, first_line, suggestion
 from ..files import BAD_TENSORS, open_tensors
 from .delta_checks import check_description
 
 FORMAT = 5  # of the tensor file, as `Delta.save` writes it
 READ = (3, 4, FORMAT)  # what `Delta.load` reads; 3 knew no pairs apart, and both no additions but LoRA
 TENSORS, READABLE = "delta.safetensors", "delta.json"  # in a run's folder
-_MOST_BYTES = (
-    1 << 24
-)  # of a header, 16 MiB: the names of some 500,000 classes; what is made of it takes thirty times as much
+_MOST_BYTES = 1 << 24  # of a header, with the names of some 500,000 classes; reading it takes thirty times as much
 
 
 def tensor_file(folder: str | Path) -> Path:
@@ -38,6 +36,8 @@ def tensor_file(folder: str | Path) -> Path:
             raise InputError(f"{path} is no file, but a folder, a pipe or a device: give the folder of a finished run")
         with path.open("rb") as file:  # safetensors says of a file that it may not read that there is none
             header_bytes = int.from_bytes(file.read(8), "little")
+    except InputError:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         if what := no_run(Path(folder)):
             raise InputError(f"{folder} {what}") from None
@@ -48,12 +48,11 @@ def tensor_file(folder: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"no delta in {str(folder)!r}: {error}") from error  # a name that no folder can have
     # Before safetensors makes something of it.
     if header_bytes > _MOST_BYTES:
-        raise damaged(path, f"its header would be of {header_bytes:,} bytes, and may have {_MOST_BYTES:,}")
+        said = f"its header would be of {header_bytes:,} bytes, and may have {_MOST_BYTES:,}"
+        raise damaged(path, ValueError(said))
     return path
 
 
@@ -81,9 +80,10 @@ def header_of(folder: str | Path) -> dict[str, Any]:
     return described
 
 
-def damaged(path: Path, error: Exception | str) -> InputError:
-    """The InputError for a file that cannot be read as a delta, with what is wrong with it."""
-    return InputError(f"{path} is damaged or not a delta ({error}): copy it again or fit again")
+def damaged(path: Path, error: Exception) -> InputError:
+    """The InputError for a file that cannot be read as a delta."""
+    # safetensors repeats what it stumbles over, which may be the whole header.
+    return InputError(f"{path} is damaged or not a delta ({first_line(error):.300}): copy it again or fit again")
 
 
 def _alike(folder: Path) -> str:

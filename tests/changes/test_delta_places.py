@@ -122,7 +122,7 @@ def test_what_is_promised_is_not_made_room_for(sound, encoder, tmp_path):
         parts.tensors["classifier.more"] = Entry("F32", [len(many), 1], bytes(4 * len(many)))
 
     def with_rank(parts):
-        parts.description["additions"][0]["options"]["rank"] = 2**24
+        parts.description["additions"][0]["options"]["rank"] = 10**6
 
     promised = {"data_offsets": [0, 2**36], "dtype": "F32", "shape": [2**34]}
     header = json.dumps({"bert.x": promised}).encode()
@@ -163,6 +163,6 @@ def test_what_is_promised_is_not_made_room_for(sound, encoder, tmp_path):
     assert done.returncode == 0, done.stderr
     said = dict(zip(folders, done.stdout.splitlines(), strict=True))
     assert "describes a head with 400,000 classes and does not hold classifier.weight" in said["classes"]
-    assert "adds lora:rank=16777216 to 6 linear maps" in said["rank"]
+    assert "adds lora:rank=1000000 to 6 linear maps" in said["rank"]
     assert "damaged or not a delta" in said["promised"]
     assert "its header would be of 90,000,000 bytes, and may have 16,777,216" in said["header"]

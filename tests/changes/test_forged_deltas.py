@@ -117,7 +117,9 @@ def test_the_kinds_of_tasks_are_those_of_tasks():
     [
         ({"rank": 2, "colour": "red"}, "with the option 'colour'"),
         ({"rank": 3}, "lora:rank=3 to 6 linear maps, which is .* values, and holds"),
-        ({"rank": 2**40}, "which is .* values, and holds"),
+        ({"rank": 10**6}, "which is .* values, and holds"),
+        ({"rank": 2**40}, r"rank >= 1 \(at most 1,000,000\)"),
+        ({"rank": 1e308}, r"not rank=1e\+308"),
         ({"rank": -2}, "rank >= 1"),
         ({"rank": 2.5}, "not a whole number"),
         ({"rank": True}, "not a whole number"),

@@ -19,6 +19,7 @@ from .selection import Selection
 _DEFAULT_TARGETS = ("query", "value", "query_key_value")
 _TARGETS = ("query", "key", "value", "query_key_value", "attention_output", "intermediate", "output")
 _FLOAT_MAX = sys.float_info.max
+_MOST_RANK = 1_000_000  # more than any map is wide, beyond which a rank says nothing
 _GROUPS = {"default": _DEFAULT_TARGETS, "all": _TARGETS}
 
 
@@ -91,8 +92,11 @@ class Lora(Choosing):
 
     def _check_options(self) -> None:
         """Raises InputError for a rank or a rate that no LoRA has."""
-        if self.rank < 1 or not 0 <= self.dropout < 1:
-            raise InputError(f"lora needs rank >= 1 and 0 <= dropout < 1, not rank={self.rank}, dropout={self.dropout}")
+        if not 1 <= self.rank <= _MOST_RANK or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"lora needs rank >= 1 (at most {_MOST_RANK:,}) and 0 <= dropout < 1, not rank={self.rank:.6g}, "
+                f"dropout={self.dropout}"
+            )
 
     def _targets(self, model: nn.Module) -> list[str]:
         """The paths of the linear maps that get an update; raises InputError for targets that there are not."""

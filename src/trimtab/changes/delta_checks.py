@@ -119,7 +119,7 @@ def check_description(described: Any) -> None:
             inside = inside[name]  # an object, as the table above it has seen to
         _check_fields(where, inside, fields, _OPTIONAL[where])
     # Whole: what is not known here is no argument of a Delta.
-    added = "additions" if described["format"] == 5 else "loras"
+    added = "loras" if described["format"] in (3, 4) else "additions"
     unknown = described.keys() - _NEEDED[""].keys() - _OPTIONAL[""].keys() - {"format", added}
     if unknown:
         raise ValueError(f"it has the unknown field {min(unknown)!r:.60}")

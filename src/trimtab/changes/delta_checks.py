@@ -170,12 +170,8 @@ def _check_additions(name: str, additions: Any) -> None:
         else:
             raise ValueError(f"{name} holds {each!r:.60}, which is no name with options")
         # What an option may be says the method of that name.
-        plain = isinstance(options, dict) and all(
-            value is None or _is_text(value) or isinstance(value, bool) or _is_number(value)
-            for value in options.values()
-        )
-        if not plain:
-            raise ValueError(f"the options in {name} are {options!r:.60}, and must be texts and numbers by name")
+        if not isinstance(options, dict):
+            raise ValueError(f"the options in {name} are {options!r:.60}, and must be an object")
 
 
 def _check_task(described: Mapping[str, Any]) -> None:

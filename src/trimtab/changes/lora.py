@@ -42,7 +42,7 @@ class Lora(Choosing):
         for name, kind in (("rank", int), ("alpha", float), ("dropout", float)):
             value: Any = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool) or (kind is int and value % 1 != 0):
-                raise InputError(f"lora:{name}={value} is not a {'whole ' if kind is int else ''}number")
+                raise InputError(f"lora:{name}={value!s:.60} is not a {'whole ' if kind is int else ''}number")
             size: Any = abs(value)
             if not size <= _FLOAT_MAX:  # NaN is not either, and a whole number may be more than any float
                 raise InputError(f"lora:{name}={value!s:.60} is not a finite number")

@@ -145,8 +145,19 @@ class TensorFile:
         self.names: list[str] = list(file.keys())
 
     def described(self, key: str) -> Any:
-        """The JSON value that the header has under `key`; raises KeyError or ValueError where there is none."""
-        return json.loads(self.header[key])
+        """The JSON value that the header has under `key`; raises KeyError or ValueError where there is none.
+
+        None is a value with a name twice in one object too: whoever reads the first of them reads another value.
+        """
+        try:
+            return json.loads(self.header[key], object_pairs_hook=_once)
+        except RecursionError:
+            raise ValueError("its JSON is nested too deeply") from None
+
+    def forms(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """The type, as safetensors names it (F32, I32), and the shape of each tensor, as the header has them."""
+        slices = {name: self._file.get_slice(name) for name in self.names}
+        return {name: (each.get_dtype(), tuple(each.get_shape())) for name, each in slices.items()}
 
     def tensors(self, names: Iterable[str] | None = None) -> dict[str, Any]:
         """The tensors of these names, or all of them."""
@@ -161,6 +172,14 @@ def open_tensors(path: str | Path, framework: str = "np") -> Iterator[TensorFile
     """
     with safe_open(path, framework) as file:
         yield TensorFile(file)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these names and values; raises ValueError for a name that comes twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("its JSON has a name twice in one object")
+    return found
 
 
 def without_nan(value: Any) -> Any:

@@ -99,6 +99,9 @@ class Choosing:
         """What of `model` may change."""
         raise NotImplementedError
 
+    def check_held(self, model: nn.Module, values: Mapping[str, Tensor]) -> None:
+        """Raises InputError where the `values` of a delta do not fill what is added to `model` again; asked before that."""
+
     def attach(self, model: nn.Module, batches: Iterable[Any] = (), loss: Loss | None = None) -> Selection:
         """Both in one, for a training loop of one's own: what of `model` may change, once all is added to it."""
         added = self.add(model).parameters

@@ -15,17 +15,18 @@ from torch import Tensor, nn
 
 from ..encoders.configuration import deciding
 from ..encoders.encoder import Encoder
-from ..encoders.heads import HeadShape
+from ..encoders.heads import TWO_CLASSES, HeadShape, last_map
 from ..encoders.weights import own, own_all
 from ..errors import InputError
 from ..files import BAD_TENSORS, open_tensors, write_json, write_tensors
 from .contract import Addition, Additions, Method
+from .delta_checks import AT, check_forms, check_values
 from .delta_header import FORMAT, READABLE, TENSORS, damaged, header_of
 from .lora import additions_in
 from .method_text import added_by, method_text
 from .selection import Selection
 
-_AT = "@"  # "@name" holds the positions of the values under "name"
+_MANY = 1000  # outputs of a head that is compared with the delta's values before memory is taken for it
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +83,18 @@ class Delta:
         )  # fmt: skip
 
     def attach(self, encoder: Encoder) -> Any:
-        """A new model on `encoder` with this delta applied; raises InputError when `encoder` is not the delta's base."""
+        """A new model on `encoder` with this delta applied.
+
+        Raises InputError when `encoder` is not the delta's base, or the values do not fit what is added to it.
+        """
         self.check_base(encoder)
+        self._check_head(encoder)
         outputs = HeadShape(kind=self.task["kind"], classes=tuple(self.task["classes"]))
         model = encoder.with_head(outputs, head=self.head, pairs=self.pairs)
         for addition in self.additions:
-            added_by(addition).add_again(model)
+            method = added_by(addition)
+            method.check_held(model, self.values)
+            method.add_again(model)
         self.write_into(model)
         return model.eval()
 
@@ -102,7 +109,9 @@ class Delta:
             at, target = self.positions.get(name), parameters.get(name)
             # Of a part no more can be seen than that its positions exist there.
             fits = target is not None and (
-                target.shape == value.shape if at is None else int(at.max()) < target.numel()
+                target.shape == value.shape
+                if at is None
+                else at.shape == value.shape and int(at.min()) >= 0 and int(at.max()) < target.numel()
             )
             if target is None or not fits:
                 raise InputError(
@@ -147,19 +156,26 @@ class Delta:
         path, described = Path(folder) / TENSORS, header_of(folder)
         try:
             with open_tensors(path, "pt") as file:
-                tensors = file.tensors()
+                check_forms(described, file.forms())
+                # Copies: what is mapped would change with the file, and end this process where that is cut short.
+                tensors = {name: tensor.clone() for name, tensor in file.tensors().items()}
         except (OSError, *BAD_TENSORS) as error:
             raise damaged(path, error) from error
         if described.pop("sha256", None) != _hash(described, tensors):
             raise InputError(
                 f"{path} is damaged: what it holds does not match its checksum; copy it again or fit again"
             )
+        values = {name: tensor for name, tensor in tensors.items() if not name.startswith(AT)}
+        positions = {name[1:]: tensor for name, tensor in tensors.items() if name.startswith(AT)}
+        try:
+            for name, value in values.items():
+                check_values(name, value.numpy(), positions[name].numpy() if name in positions else None)
+        except ValueError as error:
+            raise damaged(path, error) from error
         # What is left is exactly the constructor's arguments.
         described.pop("format")
         additions = tuple(Addition(**each) for each in additions_in(described))
         described = {name: value for name, value in described.items() if name not in ("additions", "loras")}
-        values = {name: tensor for name, tensor in tensors.items() if not name.startswith(_AT)}
-        positions = {name[1:]: tensor for name, tensor in tensors.items() if name.startswith(_AT)}
         return cls(**described, additions=additions, values=values, positions=positions)
 
     @property
@@ -169,7 +185,7 @@ class Delta:
 
     def _tensors(self) -> dict[str, Tensor]:
         """Values and positions, under the names and in the form in which they are saved."""
-        tensors = dict(self.values) | {_AT + name: at for name, at in self.positions.items()}
+        tensors = dict(self.values) | {AT + name: at for name, at in self.positions.items()}
         return {name: tensor.contiguous() for name, tensor in tensors.items()}  # safetensors takes no others
 
     def _named_by(self) -> str:
@@ -192,14 +208,33 @@ class Delta:
         if changed:
             name = min(changed)
             raise InputError(
-                f"this delta was trained on {_named(self.base)} with {name}={before[name]!r} in its configuration, and "
-                f"{encoder.name!r} has {after[name]!r}: put its config.json back"
+                f"this delta was trained on {_named(self.base)} with {name}={before[name]!r:.60} in its configuration, and "
+                f"{encoder.name!r} has {after[name]!r:.60}: put its config.json back"
             )
         # With one vocabulary a text can be cut in two ways, so the tokens of a hard one are compared as well.
         if any(was.get(name, now[name]) != now[name] for name in ("tokens", "cut", "vocabulary_sha256")):
             raise InputError(
                 f"this delta was trained on {_named(self.base)} with another tokenizer than {encoder.name!r} has now: put the "
                 "files of its tokenizer back"
+            )
+
+    def _check_head(self, encoder: Encoder) -> None:
+        """Raises InputError where the head has many outputs and the delta holds no map of this encoder's to so many.
+
+        Of few outputs `write_into` finds that out, once a head is made for them.
+        """
+        n_outputs = len(self.task["classes"])
+        if n_outputs <= _MANY:
+            return
+        few = HeadShape(self.task["kind"], TWO_CLASSES.classes)
+        found = last_map(encoder.with_head(few, head=self.head, pairs=self.pairs))
+        if found is None:
+            return
+        name, shape = f"{found[0]}.weight", (n_outputs, found[1].in_features)
+        if name not in self.values or self.values[name].shape != shape:
+            raise InputError(
+                f"the delta describes a head with {n_outputs:,} classes and does not hold {name} of {shape}, which that has on "
+                f"this encoder{self._named_by()}"
             )
 
     def _described(self) -> dict[str, Any]:

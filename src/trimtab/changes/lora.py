@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..encoders.parameter_kinds import Part, parts_of
-from ..errors import InputError
+from ..errors import InputError, counted
 from .contract import NO_TRIAL, Addition, Additions, Defaults, Trial
 from .methods import OfLastLayers, check_present, found, kinds_named
 from .selection import Selection
 
 _DEFAULT_TARGETS = ("query", "value", "query_key_value")
 _TARGETS = ("query", "key", "value", "query_key_value", "attention_output", "intermediate", "output")
+_FLOAT_MAX = sys.float_info.max
+_MOST_RANK = 1_000_000  # more than any map is wide, beyond which a rank says nothing
 _GROUPS = {"default": _DEFAULT_TARGETS, "all": _TARGETS}
 
 
@@ -44,10 +46,13 @@ class Lora(OfLastLayers):
         for name, kind in (("rank", int), ("alpha", float), ("dropout", float)):
             value: Any = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool) or (kind is int and value % 1 != 0):
-                raise InputError(f"lora:{name}={value} is not a {'whole ' if kind is int else ''}number")
-            if not math.isfinite(value):
-                raise InputError(f"lora:{name}={value} is not a finite number")
+                raise InputError(f"lora:{name}={value!s:.60} is not a {'whole ' if kind is int else ''}number")
+            size: Any = abs(value)
+            if not size <= _FLOAT_MAX:  # NaN is not either, and a whole number may be more than any float
+                raise InputError(f"lora:{name}={value!s:.60} is not a finite number")
             object.__setattr__(self, name, kind(float(value)))
+        if not isinstance(self.targets, str):
+            raise InputError(f"lora:targets={self.targets!r:.60} is no text")
 
     def add(self, model: nn.Module) -> Additions:
         """Raises InputError for a target that the encoder does not have, a bad option, or a missing peft."""
@@ -58,21 +63,33 @@ class Lora(OfLastLayers):
 
     def add_again(self, model: nn.Module) -> Additions:
         """`add`, for the delta of an older version too, which took targets that an encoder does not have."""
-        if self.rank < 1 or not 0 <= self.dropout < 1:
-            raise InputError(f"lora needs rank >= 1 and 0 <= dropout < 1, not rank={self.rank}, dropout={self.dropout}")
+        self._check_options()
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError:
             raise InputError("LoRA needs peft: pip install 'trimtab[lora]'") from None
-        # Parameters say of what kind they are; peft asks for the paths of their modules.
-        kinds = kinds_named(self.targets, "lora:targets", _GROUPS)
-        targets = sorted(path for path, kind in self._reached(model).items() if kind in kinds)
+        targets = self._targets(model)
         if not targets:
             raise InputError(f"this encoder has no linear maps of kind {self.targets} for LoRA{self.reach}")
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets)  # type: ignore[arg-type]
         inject_adapter_in_model(config, model)
         names = (name for name, part in parts_of(model).items() if part.kind == "lora")
         return Additions((Addition(self.adds, self.options()),), frozenset(names))
+
+    def check_held(self, model: nn.Module, values: Mapping[str, Tensor]) -> None:
+        """Raises InputError where `values`, of a delta, are fewer than `add_again` would make room for in `model`.
+
+        A rank is quickly written; its matrices are always saved whole.
+        """
+        self._check_options()
+        maps = [model.get_submodule(path) for path in self._targets(model)]
+        n_added = self.rank * sum(each.in_features + each.out_features for each in maps)  # type: ignore[operator]
+        n_held = sum(value.numel() for name, value in values.items() if ".lora_A." in name or ".lora_B." in name)
+        if n_added > n_held:
+            raise InputError(
+                f"the delta adds lora:rank={self.rank} to {counted(len(maps), 'linear map')}, which is {n_added:,} values, and "
+                f"holds {n_held:,}: it is damaged or of another encoder; copy it again or fit again"
+            )
 
     def select(self, model: nn.Module, trial: Trial = NO_TRIAL) -> Selection:
         return found(parts_of(model), lambda part: part.kind == "lora", "LoRA added nothing to this encoder")
@@ -82,6 +99,20 @@ class Lora(OfLastLayers):
         found = {name: name.partition(".lora_A.") for name in names if ".lora_A." in name}
         scale = self.alpha / self.rank
         return {path: (name, f"{path}.lora_B.{rest}", scale) for name, (path, _, rest) in found.items()}
+
+    def _check_options(self) -> None:
+        """Raises InputError for a rank or a rate that no LoRA has."""
+        if not 1 <= self.rank <= _MOST_RANK or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"lora needs rank >= 1 (at most {_MOST_RANK:,}) and 0 <= dropout < 1, not rank={self.rank:.6g}, "
+                f"dropout={self.dropout}"
+            )
+
+    def _targets(self, model: nn.Module) -> list[str]:
+        """The paths of the linear maps that get an update; raises InputError for targets that there are not."""
+        # Parameters say of what kind they are; peft asks for the paths of their modules.
+        kinds = kinds_named(self.targets, "lora:targets", _GROUPS)
+        return sorted(path for path, kind in self._reached(model).items() if kind in kinds)
 
     def fold(self, model: nn.Module) -> None:
         """Adds each update in `model` to its weight and puts the plain linear maps back, in place."""

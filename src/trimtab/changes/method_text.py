@@ -71,10 +71,19 @@ def method_text(method: Any) -> str:
 
 
 def added_by(addition: Addition) -> Any:
-    """The method that made an addition, which can make it again; raises InputError for one that this version does not know."""
+    """The method that made an addition, which can make it again.
+
+    Raises InputError for one that this version does not know, or with such options.
+    """
     kind = METHODS.get(addition.name)
     if kind is None or not hasattr(kind, "add_again"):
         raise InputError(f"the delta adds {addition.name!r} to the encoder, which this version does not know")
+    known = {each.name for each in dataclasses.fields(kind)}
+    if not addition.options.keys() <= known:
+        unknown = min(addition.options.keys() - known)
+        raise InputError(
+            f"the delta adds {addition.name} with the option {unknown!r:.60}, which this version does not know"
+        )
     return kind(**addition.options)
 
 

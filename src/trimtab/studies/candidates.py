@@ -40,7 +40,7 @@ _NAME_BYTES, _HEADER_BYTES = 120, 2000  # of a delta: per tensor, and for what i
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method, how many parameters of the backbone it trains, about how many bytes its delta takes, and what it costs to serve."""
+    """A method, how many parameters of the backbone it trains, about how many bytes its delta takes, and its cost to serve."""
 
     method: Method
     elements: int  # of the backbone

@@ -50,7 +50,7 @@ class ServingCost:
         if proposed.method == best.method:
             return f"Served with others it is the cheapest of those that are as good ({alone})."
         return (
-            f"Served with others {proposed.method} is the cheapest of those that are not told apart from the best ({alone}; for "
+            f"Served with others {proposed.method} is the cheapest of those that are not significantly worse than the best ({alone}; for "
             f"{best.method}: {self.in_words(best.method)}), with a difference of {difference_text(proposed)}."
         )
 

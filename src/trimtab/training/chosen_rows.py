@@ -9,6 +9,7 @@ from ..errors import InputError, suggestion
 from ..results.recipe import Recipe
 from ..results.run_folder import RECIPE
 from ..tasks.data_report import rows_in
+from ..tasks.metrics import check_metric
 from ..tasks.read import read_again, read_like
 from ..tasks.sources import PATH_LIKE
 from ..tasks.task import EMPTY, SPLITS, Rows, Task
@@ -42,6 +43,7 @@ def choose_rows(
     if task is None and (text is not None or label is not None):
         raise InputError("text and label name columns of another task: name its file too (trimtab evaluate RUN FILE)")
     trained, is_own = Task.from_description(described), task is None
+    check_metric(trained.metric, trained.kind)  # of a run that another version made, or nobody
     if not isinstance(task, Task):
         task = _read_for(_where_it_lies(trained, folder), task, text, label, reading)
     # Logits mean nothing for other classes, or for the same ones in another order.

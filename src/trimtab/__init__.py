@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .pages.run_page import report
     from .results.comparison import Comparison
     from .results.recipe import Recipe, Settings
+    from .serving.pool import Pool, ServedTask, TaskPrediction
     from .studies.compare import Study, compare
     from .studies.measure_fisher import fisher
     from .studies.movement import Movement, movement
@@ -78,6 +79,7 @@ _HOMES = {
     "training.steps": ("Begun", "Checkpoint", "Finished", "Step", "Validation", "Warned"),
     "inference.evaluate": ("evaluate",),
     "inference.predictor": ("Predictor", "predict"),
+    "serving.pool": ("Pool", "ServedTask", "TaskPrediction"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -22,7 +22,7 @@ from trimtab.changes.top import Random
 from trimtab.encoders.encoder import Encoder
 from trimtab.engine.padded import padded_logits
 from trimtab.errors import InputError
-from trimtab.tasks.predictions import answers
+from trimtab.tasks.predictions import predictions
 from trimtab.tasks.task import Task
 
 METHODS = {"whole": LayerNorms(), "part": Random(count=60), "added": Lora(rank=2)}
@@ -138,7 +138,7 @@ def used(delta: Delta, encoder: Encoder) -> str:
     except InputError as error:
         return short(error)
     assert logits.shape == (2, task.n_outputs)
-    assert len(answers(task, torch.nan_to_num(logits.detach()))) == 2
+    assert len(predictions(task, torch.nan_to_num(logits.detach()))) == 2
     return "used"
 
 

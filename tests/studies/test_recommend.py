@@ -390,8 +390,8 @@ def test_for_serving_the_cheapest_that_is_not_worse_is_proposed(encoder: Any) ->
     assert found.recipe.method == "last_layers:k=1"
     assert found.reasons[0].startswith("full scored best, accuracy 0.967 over 3 seeds")
     assert found.reasons[1].startswith(
-        "Served with others last_layers:k=1 is the cheapest of those that are not significantly worse than the best (layers run for this "
-        "task alone: 1 of 3; for full: all, with the embeddings), with a difference of −0.133 (−"
+        "Served with others last_layers:k=1 is the cheapest of those that are not significantly worse than the best "
+        "(layers run for this task alone: 1 of 3; for full: all, with the embeddings), with a difference of −0.133 (−"
     )
     assert len(found.reasons) == 4
     serving = found.as_json()["serving"]

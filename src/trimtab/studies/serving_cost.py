@@ -50,8 +50,8 @@ class ServingCost:
         if proposed.method == best.method:
             return f"Served with others it is the cheapest of those that are as good ({alone})."
         return (
-            f"Served with others {proposed.method} is the cheapest of those that are not significantly worse than the best ({alone}; for "
-            f"{best.method}: {self.in_words(best.method)}), with a difference of {difference_text(proposed)}."
+            f"Served with others {proposed.method} is the cheapest of those that are not significantly worse than the best "
+            f"({alone}; for {best.method}: {self.in_words(best.method)}), with a difference of {difference_text(proposed)}."
         )
 
     def as_json(self) -> dict[str, Any]:

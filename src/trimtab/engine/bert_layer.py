@@ -135,14 +135,14 @@ def _mixed(x: Tensor, whole: WholeLayer, context: ForwardContext, rows: MixedRow
     answer, x = rows.reach(point + 1, answer, x)
     answer = rows.product(to_attended, whole.groups[1], whole.paths[1], answer)
     answer, x = rows.reach(point + 2, answer, x)
-    x = rows.normed(x + answer, whole.norm_paths[0], whole.tails[0].LayerNorm)
+    x = rows.normed(answer, whole.norm_paths[0], whole.tails[0].LayerNorm, x)
     (x,) = rows.reach(point + 3, x)
     inner = rows.product(to_inner, whole.groups[2], whole.paths[2], x, gelu=True)
     inner, x = rows.reach(point + 4, inner, x)
     outer = rows.product(to_outer, whole.groups[3], whole.paths[3], inner)
     outer, x = rows.reach(point + 5, outer, x)
     context.layout = rows.layout
-    return rows.normed(x + outer, whole.norm_paths[1], whole.tails[1].LayerNorm)
+    return rows.normed(outer, whole.norm_paths[1], whole.tails[1].LayerNorm, x)
 
 
 @dataclass

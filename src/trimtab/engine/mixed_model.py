@@ -252,8 +252,7 @@ def _tail_forward(module: Any, path: str) -> Callable[[Tensor, Tensor], Tensor]:
         if context.firsts_only and input_tensor.shape[1] != hidden_states.shape[1]:
             input_tensor = context.firsts(input_tensor)
         hidden = module.dense(hidden_states)
-        total = input_tensor.to(hidden.dtype) + hidden
-        return rows.normed(total[0], path, module.LayerNorm)[None]
+        return rows.normed(hidden[0], path, module.LayerNorm, input_tensor[0].to(hidden.dtype))[None]
 
     return forward
 

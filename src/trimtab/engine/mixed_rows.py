@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .layout import Layout
+from .residual_norm_triton import fits, fused_norm_of_groups
 
 NOBODY = -1  # the task of a row that several tasks read, or of padding: the model's own values
 END = 1 << 30  # where a task begins that has changed the head alone
@@ -206,12 +207,13 @@ class MixedRows:
                 found.append(Run(start, stop, touched))
         return found
 
-    def normed(self, x: Tensor, path: str, norm: nn.LayerNorm) -> Tensor:
-        """LayerNorm of x (T, H), with each task's own weight and bias; in the dtype of x."""
+    def normed(self, x: Tensor, path: str, norm: nn.LayerNorm, residual: Tensor | None = None) -> Tensor:
+        """LayerNorm of x (T, H), or of residual + x, with each task's own weight and bias; in the dtype of x."""
         runs, shape = self.runs([path], len(x)), list(norm.normalized_shape)
         values = [_of(run, path, norm) for run in runs]
         if x.device.type != "cpu":
-            return _normed_by_index(x, runs, values, shape, norm.eps)
+            return _normed_by_index(x, residual, runs, values, norm.eps)
+        x = x if residual is None else residual + x
         # The kernel and the arithmetic of a batch of one task, so that a task's rows come to the same bits.
         parts = x.split([run.stop - run.start for run in runs])
         normed = [
@@ -270,21 +272,18 @@ def _of(run: Run, path: str, norm: nn.LayerNorm) -> tuple[Tensor, Tensor | None]
 
 
 def _normed_by_index(
-    x: Tensor, runs: Sequence[Run], values: Sequence[tuple[Tensor, Tensor | None]], shape: list[int], eps: float
+    x: Tensor, residual: Tensor | None, runs: Sequence[Run], values: Sequence[tuple[Tensor, Tensor | None]], eps: float
 ) -> Tensor:
-    """The same on a GPU, where a kernel a run would cost more than the norm: statistics once, then each row's own values."""
-    y = functional.layer_norm(x.float(), shape, None, None, eps)
-    y *= _by_row([weight for weight, _ in values], runs, x)
-    if values[0][1] is not None:
-        y += _by_row([bias for _, bias in values if bias is not None], runs, x)
-    return y.to(x.dtype)
-
-
-def _by_row(vectors: Sequence[Tensor], runs: Sequence[Run], x: Tensor) -> Tensor:
-    """The vector of each row's run, (T, H) in the device's float32."""
-    counts = torch.tensor([run.stop - run.start for run in runs], device=x.device)
-    stacked = torch.stack([vector.to(x.device) for vector in vectors])
-    return stacked.repeat_interleave(counts, 0, output_size=runs[-1].stop)
+    """The same on a GPU, where a kernel a run would cost more than the norm: each row finds its own values in a table."""
+    counts = torch.tensor([run.stop - run.start for run in runs])
+    groups = torch.arange(len(runs)).repeat_interleave(counts).to(x.device)
+    weights = torch.stack([weight for weight, _ in values])
+    biases = None if values[0][1] is None else torch.stack([bias for _, bias in values if bias is not None])
+    if residual is not None and fits(x):
+        return fused_norm_of_groups(x, residual, weights, biases, groups, eps)
+    total = x.float() if residual is None else (residual + x).float()
+    y = functional.layer_norm(total, x.shape[1:], None, None, eps).mul_(weights[groups])
+    return (y if biases is None else y.add_(biases[groups])).to(x.dtype)
 
 
 def _owns(run: Run, paths: Sequence[str]) -> bool:

@@ -264,3 +264,24 @@ def test_without_the_cpus_kernel_rows_find_their_vectors_by_an_index(monkeypatch
     wanted = torch.stack([expected[task][text] for text, task in ITEMS])
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
     assert max(by_index) > 5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert"])
+def test_on_a_gpu_rows_are_answered_as_on_a_cpu(family: str) -> None:
+    model, texts = random_model(CONFIGS[family]()), random_texts(family)
+    mixed = prepare(copy.deepcopy(model).cuda(), compute="float32").mixed
+    assert mixed is not None
+    on_cpu = prepare(copy.deepcopy(model), compute="float32").mixed
+    assert on_cpu is not None
+    plain = tasks_of(model, on_cpu)
+
+    def moved(values: Any) -> Any:
+        if isinstance(values, LowRank):
+            return LowRank(values.a.cuda(), values.b.cuda(), values.scale)
+        return {k: moved(v) for k, v in values.items()} if isinstance(values, dict) else values.cuda()
+
+    found = answers(mixed, family, [mixed.change(*map(moved, task)) for task in plain], {})
+    expected = [logits_of(alone(model, values, updates, at), texts) for values, at, updates in plain]
+    wanted = torch.stack([expected[task][text] for text, task in ITEMS])
+    torch.testing.assert_close(found.cpu(), wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))

@@ -184,7 +184,7 @@ class Pool:
                 self._check_name(name, new=new)
                 old = self._names.get(name)
                 self._names[name] = served
-        except InputError:
+        except BaseException:  # an interrupt too
             self._residents.release(served)
             raise
         if old is not None:
@@ -200,17 +200,19 @@ class Pool:
     def _unknown(self, name: Any) -> str:
         if not isinstance(name, str):
             return f"{name!r:.60} is no name of a task"
-        known = f"known tasks: {', '.join([*self._names][:10])}" if self._names else "the pool has none yet"
-        return f"there is no task {name!r:.60}{suggestion(name, self._names)}; {known}"
+        names = [*self._names]  # others may change them while they are compared
+        known = f"known tasks: {', '.join(names[:10])}" if names else "the pool has none yet"
+        return f"there is no task {name!r:.60}{suggestion(name, names)}; {known}"
 
     @contextmanager
     def _pinned(self, names: set[str]) -> Iterator[dict[str, ServedDelta]]:
         """The versions that `names` stand for now, those of them that there are; kept until the block ends."""
-        with self._lock:
-            found = {name: self._names[name] for name in names if name in self._names}
-            for served in found.values():
-                self._residents.keep(served)
+        found: dict[str, ServedDelta] = {}
         try:
+            with self._lock:
+                for name in names & self._names.keys():
+                    self._residents.keep(self._names[name])
+                    found[name] = self._names[name]
             yield found
         finally:
             for served in found.values():
@@ -220,10 +222,14 @@ class Pool:
         """What `predict` returns, by the versions `named`."""
         found: list[TaskPrediction | None] = [None] * len(items)
         usable: list[tuple[int, ServedDelta, tuple[str, ...]]] = []
+        unknown: dict[str, str] = {}
         for i, (name, text) in enumerate(items):
             served = named.get(name) if isinstance(name, str) else None
             if served is None:
-                found[i] = _refused(name, "unknown_task", self._unknown(name))
+                key = name if isinstance(name, str) else repr(name)
+                if key not in unknown:  # names are compared once, however many texts there are
+                    unknown[key] = self._unknown(name)
+                found[i] = _refused(name, "unknown_task", unknown[key])
                 continue
             texts = read_text(text, len(served.task.text_columns), self._most_letters)
             if isinstance(texts, Refusal):

@@ -58,7 +58,7 @@ class Models:
         self._compute: Compute = compute
         self._made: dict[tuple[str, str, HeadShape, str], PreparedModel] = {}
         self._bodies: dict[tuple[str, str], PreparedModel] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held while a model is made
 
     def of(self, served: ServedDelta) -> PreparedModel:
         """The model with the head of `served`, and what it adds, where it runs by itself."""
@@ -66,10 +66,9 @@ class Models:
 
     def backbone(self, served: ServedDelta) -> MixedModel:
         """What runs rows of all tasks with such a head, of any number of classes, up to it."""
-        with self._lock:
-            found = self._bodies[served.head, served.pairs]
-        assert found.mixed is not None
-        return found.mixed
+        found = self._bodies[served.head, served.pairs].mixed
+        assert found is not None
+        return found
 
     def describe(self, delta: Delta, place: Path | None) -> ServedDelta:
         """The ServedDelta of `delta`; raises InputError where it is of another encoder, or its values do not fit this one."""
@@ -159,12 +158,17 @@ class Models:
     def _model(self, head: str, pairs: str, outputs: HeadShape, additions: tuple[Addition, ...]) -> PreparedModel:
         added = json.dumps([asdict(each) for each in additions], sort_keys=True)
         key = (head, pairs, outputs, added)
+        if key in self._made:  # without the lock: passes go on while another model is made
+            return self._made[key]
         with self._lock:
             if key not in self._made:
                 model = self.encoder.with_head(outputs, head=head, pairs=pairs)
                 for addition in additions:
                     added_by(addition).add_again(model)
-                made = self._made[key] = prepare(model.eval().to(self._device), self._compute)
+                made = prepare(model.eval().to(self._device), self._compute)
                 if not additions:
+                    # Tried here, by one thread: another that read its parameters meanwhile would find the trial's.
+                    _ = made.mixed
                     self._bodies.setdefault((head, pairs), made)
+                self._made[key] = made
             return self._made[key]

@@ -73,12 +73,13 @@ class SlotTable:
                 torch.empty(n, layout.n_positions, dtype=torch.int32, device=self._device),
             )
             self._free[block] = [*range(n)]
-        row = self._free[block].pop(0)
+        row = self._free[block][0]
         values, positions = (table[row] for table in self._blocks[block])
         names = [entry.name for entry in self.layout.entries]
         values.copy_(torch.cat([delta.values[name].float().flatten() for name in names]))
         if self.layout.n_positions:
             positions.copy_(torch.cat([delta.positions[name] for name in names if name in delta.positions]))
+        del self._free[block][0]  # not before all is there
         return block * self._rows_per_block + row
 
     def values(self, slot: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:

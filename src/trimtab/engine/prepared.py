@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Self, TypeVar
@@ -78,6 +79,7 @@ class PreparedModel:
         self._alike = False  # whether only texts of one length may run together, since padding changes answers
         self._attention: str | None = model.config._attn_implementation
         self._mixed: MixedModel | None = None  # made when it is first asked for
+        self._making = threading.Lock()
         self._patches, self._sparse = Patches(), SparseGradients()
 
     def __enter__(self) -> Self:
@@ -120,9 +122,10 @@ class PreparedModel:
     @property
     def mixed(self) -> MixedModel | None:
         """Passes over rows of several tasks; None where texts are padded, so that each task runs by itself."""
-        if self._mixed is None and self._packed is not None:
-            self._mixed = MixedModel(self._packed, self._patches)
-        return self._mixed
+        with self._making:
+            if self._mixed is None and self._packed is not None:
+                self._mixed = MixedModel(self._packed, self._patches)
+            return self._mixed
 
     @torch.no_grad()
     def logits_with(self, values: Mapping[str, Tensor], inputs: ModelInputs) -> Tensor:

@@ -41,6 +41,7 @@ class ServedDelta:
     mixed: bool  # whether its rows share passes with those of other tasks
     updates: Mapping[str, tuple[str, str, float]]  # path -> the names of A and B, and their scale, where it adds LoRA
     below: frozenset[str]  # names of values in the backbone
+    above: tuple[str, ...]  # names of values in the head
     outputs: HeadShape
     first_layer: int  # that it computes by itself: -1 for all, the number of layers where it shares them
 
@@ -85,7 +86,7 @@ class Models:
         self._check_fit(delta, model, updates or {} if mixes else {})
         served = ServedDelta(
             delta.sha256, task, delta.method, delta.head, delta.pairs, delta.max_length, additions, place,
-            Layout.of(delta), mixes, updates or {} if mixes else {}, below, outputs, -1,
+            Layout.of(delta), mixes, updates or {} if mixes else {}, below, tuple(sorted(names - below)), outputs, -1,
         )  # fmt: skip
         if not mixes or mixed is None:
             return served
@@ -99,9 +100,7 @@ class Models:
 
     def head_values(self, served: ServedDelta, values: Values, positions: Values) -> dict[str, Tensor]:
         """What `served` has in the place of the parameters above, all of each."""
-        added = {name for a, b, _ in served.updates.values() for name in (a, b)}
-        names = [name for name in values if name not in served.below and name not in added]
-        return self._whole(self.of(served), {name: values[name] for name in names}, positions)
+        return self._whole(self.of(served), {name: values[name] for name in served.above}, positions)
 
     def all_values(self, served: ServedDelta, values: Values, positions: Values) -> dict[str, Tensor]:
         """What `served`, which is not mixed, has in the place of any parameter, all of each."""
@@ -109,7 +108,7 @@ class Models:
 
     def _whole(self, prepared: PreparedModel, values: Values, positions: Values) -> dict[str, Tensor]:
         found = dict(values)
-        for name in values.keys() & positions.keys():
+        for name in values.keys() & positions.keys() if positions else ():
             own = prepared.model.get_parameter(name).detach().flatten()
             shape = prepared.model.get_parameter(name).shape
             found[name] = own.index_put((positions[name].long(),), values[name]).view(shape)

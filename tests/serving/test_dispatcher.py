@@ -176,12 +176,19 @@ def test_only_the_guilty_fail(running: Any) -> None:
 
 def test_cancelled_while_it_is_computed(running: Any) -> None:
     engine, dispatcher = running(held=True)
-    request = dispatcher.submit(portions("a"), FAR)
-    rest = dispatcher.submit(portions("b"), FAR)
+    left: list[str] = []
+    request = dispatcher.submit(portions("a"), FAR, lambda: left.append("a"))
     assert engine.begun.wait(LIMIT)
+    rest = dispatcher.submit(portions("b"), FAR, lambda: left.append("b"))
+    gone = dispatcher.submit(portions("c"), FAR, lambda: left.append("c"))
     assert request.done.cancel()
+    assert gone.done.cancel()
+    assert left == []  # it is in the batch still, whoever waits for it
     engine.go.set()
     assert rest.done.result(LIMIT) == ["B"]
+    rests(dispatcher)
+    assert left == ["a", "c", "b"]
+    assert engine.batches == [["a"], ["b"]]
     with pytest.raises(CancelledError):
         request.done.result(0)
 

@@ -80,18 +80,20 @@ class Dispatcher:
             rests = not self._busy and not len(self._queue)
             return self._thread.is_alive() and (rests or self._clock() - self._moved <= within_seconds)
 
-    def submit(self, portions: Iterable[Portion], deadline: float) -> Waiting:
+    def submit(self, portions: Iterable[Portion], deadline: float, left: Callable[[], None] | None = None) -> Waiting:
         """Takes a request, to be computed before `deadline` on the clock; `done` of what is returned will have its results.
 
-        Raises RefusedError where the server drains ("draining"), or too much waits already ("overloaded").
+        `left` is called once nothing of it waits or is computed any more, which may be later than it is cancelled. Raises
+        RefusedError where the server drains ("draining"), or too much waits already ("overloaded").
         """
         now = self._clock()
-        request = Waiting.of(portions, deadline, now)
+        request = Waiting.of(portions, deadline, now, left)
         with self._changed:
             if self._draining:
                 raise RefusedError("draining", "the server is about to end, and takes nothing new")
             if not request.n_items:
                 request.done.set_result([])
+                request.check_left()
                 return request
             if not self._queue.has_room(request.left_tokens):
                 self._queue.sweep(now)
@@ -145,6 +147,9 @@ class Dispatcher:
             except Exception:  # of those who count: the next batch must come
                 _log.exception("a batch could not be counted")
             with self._changed:
+                for request, *_ in batch:
+                    request.in_batch -= 1
+                    request.check_left()
                 self._busy = 0
                 self._moved = self._clock()
                 self._changed.notify_all()

@@ -72,6 +72,11 @@ class ReadItem:
     task: str  # as it was asked for
     read: Read
 
+    @property
+    def key(self) -> tuple[bytes, ...]:
+        """What texts that are the same to the encoder have in common."""
+        return tuple(ids.tobytes() for ids in self.read.ids)
+
 
 Versions = Mapping[str, ServedDelta]  # what names stand for, for as long as a call lasts
 
@@ -192,6 +197,10 @@ class Pool:
     def hold(self, names: set[str]) -> AbstractContextManager[Versions]:
         """The versions that `names` stand for now, those of them that there are; kept until the block ends."""
         return self._pinned(names)
+
+    def are_resident(self, versions: Versions) -> bool:
+        """Whether the values of all of them are in memory."""
+        return all(map(self._residents.has, versions.values()))
 
     def bring_back(self, versions: Versions) -> None:
         """Reads values that have left memory, so that no batch waits for them; what cannot be read is told by `compute`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -36,15 +36,26 @@ class Waiting:
     n_items: int = 0
     left_tokens: float = 0.0  # of the portions that are left
     taken_at: float | None = None  # when its first portion left the queue
+    is_queued: bool = False
+    in_batch: int = 0  # portions that are computed now
+    left: Callable[[], None] | None = None  # to be called once nothing of it is in the queue or in a batch
 
     @classmethod
-    def of(cls, portions: Iterable[Portion], deadline: float, arrived: float) -> Waiting:
+    def of(
+        cls, portions: Iterable[Portion], deadline: float, arrived: float, left: Callable[[], None] | None = None
+    ) -> Waiting:
         """A request that has just come."""
-        made = cls(deque(portions), deadline, arrived)
+        made = cls(deque(portions), deadline, arrived, left=left)
         made.n_items = sum(len(portion.items) for portion in made.portions)
         made.results = [None] * made.n_items
         made.left_tokens = sum(portion.tokens for portion in made.portions)
         return made
+
+    def check_left(self) -> None:
+        """Calls `left`, once, where nothing of it waits or is computed any more."""
+        if self.left is not None and not self.is_queued and not self.in_batch:
+            call, self.left = self.left, None
+            call()
 
 
 class Taken(NamedTuple):
@@ -89,6 +100,7 @@ class Queue:
     def put(self, request: Waiting) -> None:
         """Puts a request at the end."""
         self._turn.append(request)
+        request.is_queued = True
         self._given[request] = 0
         self.tokens += request.left_tokens
 
@@ -130,6 +142,7 @@ class Queue:
         """The next portion of a request, which goes to the end of the turn if it has more."""
         portion = request.portions.popleft()
         first = self._given[request]
+        request.in_batch += 1
         self._given[request] += len(portion.items)
         request.left_tokens -= portion.tokens
         self.tokens -= portion.tokens
@@ -144,6 +157,8 @@ class Queue:
     def _forget(self, request: Waiting) -> None:
         self.tokens -= sum(portion.tokens for portion in request.portions)
         del self._given[request]
+        request.is_queued = False
+        request.check_left()
         if not self._given:
             self.tokens = 0.0  # what rounding has left
 

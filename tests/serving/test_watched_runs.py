@@ -13,7 +13,8 @@ from trimtab.changes.delta import Delta
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.errors import InputError
 from trimtab.serving.pool import Pool
-from trimtab.serving.watched_runs import WatchedRuns, is_task_name
+from trimtab.serving.settings import is_task_name
+from trimtab.serving.watched_runs import WatchedRuns
 
 
 @pytest.fixture

@@ -119,13 +119,13 @@ class Pool:
         """All tasks by name, in the order in which they came."""
         with self._lock:
             names = dict(self._names)
-        return {
-            name: ServedTask(
-                name, of.version, of.task.kind, of.task.classes, of.method, of.head, len(of.task.text_columns) > 1,
-                of.max_length, of.layout.row_bytes, of.mixed, of.first_layer, self._residents.has(of),
-            )
-            for name, of in names.items()
-        }  # fmt: skip
+        return {name: self._described(name, of) for name, of in names.items()}
+
+    def task(self, name: str) -> ServedTask | None:
+        """The task of that name, where there is one."""
+        with self._lock:
+            found = self._names.get(name)
+        return None if found is None else self._described(name, found)
 
     @property
     def names(self) -> list[str]:
@@ -223,6 +223,12 @@ class Pool:
         """Tokens' worth of passes that it takes, where tasks before it in the batch have read the text too, or none has."""
         read = item.read
         return read.tokens if new_text or not read.served.mixed else self._batches.own_tokens(read)
+
+    def _described(self, name: str, of: ServedDelta) -> ServedTask:
+        return ServedTask(
+            name, of.version, of.task.kind, of.task.classes, of.method, of.head, len(of.task.text_columns) > 1,
+            of.max_length, of.layout.row_bytes, of.mixed, of.first_layer, self._residents.has(of),
+        )  # fmt: skip
 
     def _publish(self, name: str, run: Trained, *, new: bool) -> str:
         """What `add` and `replace` do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from .pool import ServedTask, Text
 
@@ -27,6 +27,17 @@ class PairOfTexts(_Closed):
         return self.text, self.text_pair
 
 
+_MOST = 4096  # of anything in a list: more is told before each of them is looked at
+
+
+def _name(name: str) -> str:
+    """A name of a task as it may be sent back."""
+    if not name.isprintable():  # half characters too
+        raise ValueError("no name of a task")
+    return name
+
+
+TaskName = Annotated[str, Field(max_length=1000), AfterValidator(_name)]
 TextOrPair = Annotated[
     str | Annotated[list[str], Field(min_length=2, max_length=2)] | PairOfTexts,
     Field(description="A text; for a task that reads pairs two, as a list or as text and text_pair."),
@@ -37,17 +48,17 @@ class ItemOfTask(_Closed):
     """A text for one task."""
 
     text: TextOrPair
-    task: str = Field(max_length=1000)
+    task: TaskName
 
 
 class PredictBody(_Closed):
     """Texts, each for all `tasks`; or items, each with a task of its own."""
 
-    texts: list[TextOrPair] | None = Field(None, min_length=1, examples=[["Lovely."]])
-    tasks: list[Annotated[str, Field(max_length=1000)]] | None = Field(
-        None, min_length=1, description="Names of tasks; without it all that are served."
+    texts: list[TextOrPair] | None = Field(None, min_length=1, max_length=_MOST, examples=[["Lovely."]])
+    tasks: list[TaskName] | None = Field(
+        None, min_length=1, max_length=_MOST, description="Names of tasks; without it all that are served."
     )
-    items: list[ItemOfTask] | None = Field(None, min_length=1)
+    items: list[ItemOfTask] | None = Field(None, min_length=1, max_length=_MOST)
     truncate: bool = Field(
         True, description="Whether a text of more tokens than a task reads is cut; else it is refused."
     )
@@ -141,9 +152,9 @@ class InferenceParameters(BaseModel):
 class InferenceBody(BaseModel):
     """The body that text-embeddings-inference and Hugging Face's inference API take for text classification."""
 
-    inputs: str | list[str] | list[list[str]] = Field(
-        description="A text; [text] or [first, second]; or a list of those.", examples=["Lovely."]
-    )
+    inputs: (
+        str | Annotated[list[str], Field(max_length=_MOST)] | Annotated[list[list[str]], Field(max_length=_MOST)]
+    ) = Field(description="A text; [text] or [first, second]; or a list of those.", examples=["Lovely."])
     parameters: InferenceParameters | None = None
     truncate: bool | None = True
     truncation_direction: Literal["right", "Right", "left", "Left"] = "right"

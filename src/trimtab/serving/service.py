@@ -55,7 +55,7 @@ class Service:
         )  # fmt: skip
         # Each by itself: reading texts holds the tokenizer, and a task that is read from a slow disk holds up nobody else.
         self._reading = ThreadPoolExecutor(1, "tokenizer")
-        self._loading = ThreadPoolExecutor(1, "loader")
+        self.loading = ThreadPoolExecutor(1, "loader")
         self._read_now = 0  # requests whose texts are being read
         metrics.gauge("trimtab_queue_tokens", "Tokens of work that wait.", lambda: self.dispatcher.waiting_tokens)
         metrics.gauge("trimtab_queue_requests", "Requests that wait.", lambda: self.waiting_requests)
@@ -86,7 +86,7 @@ class Service:
         """Computes what waits, for at most `drain_seconds`, and ends all threads."""
         self.dispatcher.end(self.settings.drain_seconds)
         self._reading.shutdown(wait=False, cancel_futures=True)
-        self._loading.shutdown(wait=False, cancel_futures=True)
+        self.loading.shutdown(wait=False, cancel_futures=True)
 
     def check_room(self) -> None:
         """Raises RefusedError where no request may come in now."""
@@ -135,7 +135,7 @@ class Service:
         self._read_now += 1
         try:
             if not self.pool.are_resident(versions):
-                await loop.run_in_executor(self._loading, self.pool.bring_back, versions)
+                await loop.run_in_executor(self.loading, self.pool.bring_back, versions)
             for piece in _pieces(items):
                 read += await loop.run_in_executor(self._reading, self._read_piece, piece, versions, truncate)
         finally:

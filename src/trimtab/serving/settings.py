@@ -54,3 +54,10 @@ class ServerSettings:
             raise InputError(
                 "--manage lets others change tasks, which needs a token: give --token-file FILE, or set TRIMTAB_TOKEN"
             )
+
+
+def is_task_name(name: str) -> bool:
+    """Whether a task can be asked for by that name: it is part of a URL."""
+    return (
+        bool(name.strip()) and name.isprintable() and not name.startswith(".") and "/" not in name and len(name) <= 200
+    )

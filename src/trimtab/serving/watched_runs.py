@@ -11,6 +11,7 @@ from pathlib import Path
 from ..changes.delta_header import TENSORS
 from ..errors import InputError, counted
 from .pool import Pool
+from .settings import is_task_name
 
 _log = logging.getLogger(__name__)
 Signature = tuple[int, ...]  # of a file: what changes when it is written
@@ -33,17 +34,19 @@ class WatchedRuns:
         self._place: Signature = ()  # device and number of the folder
         self._lock = threading.Lock()  # one change at a time
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="runs", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Has a thread look at the folder from now on."""
         if self._folder is not None:
+            self._end.clear()
+            self._thread = threading.Thread(target=self._run, name="runs", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
         """Ends the thread."""
         self._end.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(10)
 
     def scan(self) -> None:
@@ -154,10 +157,3 @@ class WatchedRuns:
         self._count(name, "failed")
         served = "its last version is served on" if name in self._pool else "it is not served"
         _log.error("task %s: %s (%s)", name, error, served)
-
-
-def is_task_name(name: str) -> bool:
-    """Whether a task can be asked for by that name: it is part of a URL."""
-    return (
-        bool(name.strip()) and name.isprintable() and not name.startswith(".") and "/" not in name and len(name) <= 200
-    )

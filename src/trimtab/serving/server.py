@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import socket
@@ -52,6 +53,9 @@ def serve(app: FastAPI, settings: ServerSettings, metrics: Metrics, sock: socket
         # Whose answers are read so slowly is not waited for.
         timeout_graceful_shutdown=5,
     )  # fmt: skip
+    # What is here now stays: looking through it for garbage again and again would hold up requests.
+    gc.collect()
+    gc.freeze()
     _Server(config, app.state.service).run(sockets=[sock])
 
 

@@ -21,6 +21,7 @@ from .commands.output import say
 from .commands.predict import predict
 from .commands.recommend import recommend
 from .commands.report import report
+from .commands.serve import serve
 from .errors import InputError
 from .version import VERSION
 
@@ -56,7 +57,7 @@ def versions(
 
 
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
-for verb in (fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, report):
+for verb in (fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, report, serve):
     app.command()(subcommand(verb, threads=verb is not report))  # which computes nothing
 
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,8 +42,13 @@ class Read:
     ids: tuple[np.ndarray, ...]  # of its text, or of pairs apart of both
     types: tuple[np.ndarray, ...] | None
     tokens: int
-    truncated: bool
-    logits: Tensor | Refusal = field(default_factory=lambda: Refusal("internal", "not computed"))  # (C,) float32
+    whole: int  # tokens that the text has, before it was cut to those
+    logits: Tensor | Refusal | None = None  # (C,) float32, or why there are none; None before they are computed
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text had more tokens."""
+        return self.whole > self.tokens
 
 
 def read_text(text: Any, n_texts: int, most_letters: int) -> tuple[str, ...] | Refusal:
@@ -76,11 +81,11 @@ class Batches:
         self._models, self._residents, self._most_tokens = models, residents, most_tokens
         self._one_at_a_time = threading.Lock()  # a pass has all cores, and values stand in for the model's own
 
-    def logits(self, items: Sequence[Usable]) -> Iterator[Read]:
-        """Each item as it was read, with its logits or a refusal; in another order."""
+    def logits(self, reads: Sequence[Read]) -> Iterator[Read]:
+        """What `read` gave, of any number of its calls, with logits or a refusal; in another order."""
         groups: dict[Any, list[Read]] = {}
-        for read in self._read(items):
-            if isinstance(read.logits, Refusal) and read.logits.code != "internal":
+        for read in reads:
+            if read.logits is not None:
                 yield read
                 continue
             # Those share passes that share a backbone; a task that is not mixed shares with itself alone.
@@ -90,8 +95,8 @@ class Batches:
             for part in self._parts(group):
                 yield from self._computed(part)
 
-    def _read(self, items: Sequence[Usable]) -> Iterator[Read]:
-        """The items as tokens; each text is tokenised once for every limit of tokens."""
+    def read(self, items: Sequence[Usable]) -> Iterator[Read]:
+        """The items as tokens, in another order; each text is tokenised once for every limit of tokens."""
         wanted: dict[tuple[int, bool, int], dict[tuple[str, ...], list[tuple[int, ServedDelta]]]] = {}
         for number, served, texts in items:
             key = (served.max_length, served.pairs == "apart", len(texts))
@@ -101,12 +106,13 @@ class Batches:
             inputs = self._models.encoder.inputs(columns, limit, apart=apart)
             empty = {*empty_rows(inputs, columns, self._models.encoder.tokenizer)}
             assert inputs.whole is not None
-            cut = (inputs.whole > inputs.lengths).tolist()
             for row, readers in enumerate(by_text.values()):
                 read = inputs.take([row])
                 types = None if read.type_ids is None else tuple(read.type_ids)
                 for number, served in readers:
-                    found = Read(number, served, tuple(read.ids), types, int(inputs.lengths[row]), cut[row])
+                    found = Read(
+                        number, served, tuple(read.ids), types, int(inputs.lengths[row]), int(inputs.whole[row])
+                    )
                     if row in empty:
                         nothing = Refusal("empty_text", "the encoder's tokenizer leaves nothing of the text")
                         found = replace(found, logits=nothing)
@@ -129,14 +135,18 @@ class Batches:
         if part:
             yield part
 
-    def _cost(self, read: Read, *, new: bool) -> float:
-        """Tokens that one more item adds to a pass: those of a `new` text, and all that its task does not share, in layers."""
+    def own_tokens(self, read: Read) -> float:
+        """Tokens that a task computes by itself: all that it does not share, in layers."""
         if not read.served.mixed:
             return read.tokens
         layers = self._models.backbone(read.served).n_layers
-        own = read.tokens * (layers - max(0, read.served.first_layer)) / layers
         # Its vector at least: of one text there may be a million items.
-        return max(1, own) + (read.tokens if new else 0)
+        return max(1, read.tokens * (layers - max(0, read.served.first_layer)) / layers)
+
+    def _cost(self, read: Read, *, new: bool) -> float:
+        """Tokens that one more item adds to a pass: its own, and of a `new` text what it shares."""
+        own = self.own_tokens(read)
+        return max(own, read.tokens) if new else own
 
     def _computed(self, part: list[Read]) -> list[Read]:
         """The items with their logits, or with why there are none: what is wrong with one takes nothing else with it."""

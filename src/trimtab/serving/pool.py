@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from ..inference.predictor import Trained, delta_of, tokens_at_once
 from ..tasks.predictions import Prediction, predictions
 from ..training.ranks import device
 from ..training.run import Run
-from .batches import Batches, Read, Refusal, read_text
+from .batches import Batches, Read, Refusal, Usable, read_text
+from .first_letters import divides_at_spaces, first_letters
 from .residents import Residents
 from .served_delta import Models, ServedDelta
 
@@ -64,6 +65,22 @@ class ServedTask:
     resident: bool  # whether its values are in memory now
 
 
+@dataclass(frozen=True, eq=False)
+class ReadItem:
+    """An item whose text has been read: what `Pool.compute` takes."""
+
+    task: str  # as it was asked for
+    read: Read
+
+    @property
+    def key(self) -> tuple[bytes, ...]:
+        """What texts that are the same to the encoder have in common."""
+        return tuple(ids.tobytes() for ids in self.read.ids)
+
+
+Versions = Mapping[str, ServedDelta]  # what names stand for, for as long as a call lasts
+
+
 class Pool:
     """Many tasks on one encoder: `predict` for texts of different tasks at once, `predict_all` for all tasks of a text.
 
@@ -86,6 +103,7 @@ class Pool:
         self._batches = Batches(self._models, self._residents, tokens_at_once())
         self._names: dict[str, ServedDelta] = {}
         self._most_letters = most_letters
+        self._shortens = divides_at_spaces(self.encoder.tokenizer)
         self._lock = threading.Lock()  # of names
         for name, run in (runs or {}).items():
             self.add(name, run)
@@ -101,13 +119,19 @@ class Pool:
         """All tasks by name, in the order in which they came."""
         with self._lock:
             names = dict(self._names)
-        return {
-            name: ServedTask(
-                name, of.version, of.task.kind, of.task.classes, of.method, of.head, len(of.task.text_columns) > 1,
-                of.max_length, of.layout.row_bytes, of.mixed, of.first_layer, self._residents.has(of),
-            )
-            for name, of in names.items()
-        }  # fmt: skip
+        return {name: self._described(name, of) for name, of in names.items()}
+
+    def task(self, name: str) -> ServedTask | None:
+        """The task of that name, where there is one."""
+        with self._lock:
+            found = self._names.get(name)
+        return None if found is None else self._described(name, found)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all tasks, in the order in which they came."""
+        with self._lock:
+            return [*self._names]
 
     @property
     def resident_bytes(self) -> int:
@@ -170,6 +194,42 @@ class Pool:
         )
         return [{each.task: each for each in of_text} for of_text in per_text]
 
+    def hold(self, names: set[str]) -> AbstractContextManager[Versions]:
+        """The versions that `names` stand for now, those of them that there are; kept until the block ends."""
+        return self._pinned(names)
+
+    def are_resident(self, versions: Versions) -> bool:
+        """Whether the values of all of them are in memory."""
+        return all(map(self._residents.has, versions.values()))
+
+    def bring_back(self, versions: Versions) -> None:
+        """Reads values that have left memory, so that no batch waits for them; what cannot be read is told by `compute`."""
+        for served in versions.values():
+            if not self._residents.has(served):
+                try:
+                    self._residents.values(served)
+                except InputError:
+                    continue
+                self._residents.done(served)
+
+    def compute(self, items: Sequence[ReadItem]) -> list[TaskPrediction]:
+        """One TaskPrediction for each, in order, of any number of calls of `read`."""
+        found: list[TaskPrediction | None] = [None] * len(items)
+        for read in self._batches.logits([replace(item.read, number=i) for i, item in enumerate(items)]):
+            found[read.number] = _prediction(items[read.number].task, read)
+        return [each for each in found if each is not None]
+
+    def work(self, item: ReadItem, *, new_text: bool) -> float:
+        """Tokens' worth of passes that it takes, where tasks before it in the batch have read the text too, or none has."""
+        read = item.read
+        return read.tokens if new_text or not read.served.mixed else self._batches.own_tokens(read)
+
+    def _described(self, name: str, of: ServedDelta) -> ServedTask:
+        return ServedTask(
+            name, of.version, of.task.kind, of.task.classes, of.method, of.head, len(of.task.text_columns) > 1,
+            of.max_length, of.layout.row_bytes, of.mixed, of.first_layer, self._residents.has(of),
+        )  # fmt: skip
+
     def _publish(self, name: str, run: Trained, *, new: bool) -> str:
         """What `add` and `replace` do."""
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
@@ -218,9 +278,20 @@ class Pool:
             for served in found.values():
                 self._residents.release(served)
 
-    def _predicted(self, items: Sequence[tuple[str, Text]], named: Mapping[str, ServedDelta]) -> list[TaskPrediction]:
+    def _predicted(self, items: Sequence[tuple[str, Text]], named: Versions) -> list[TaskPrediction]:
         """What `predict` returns, by the versions `named`."""
-        found: list[TaskPrediction | None] = [None] * len(items)
+        read = self.read(items, named)
+        computed = iter(self.compute([each for each in read if isinstance(each, ReadItem)]))
+        return [next(computed) if isinstance(each, ReadItem) else each for each in read]
+
+    def read(
+        self, items: Sequence[tuple[str, Text]], named: Versions, *, truncate: bool = True
+    ) -> list[ReadItem | TaskPrediction]:
+        """Each item as tokens, for `compute`, or what is wrong with it; by the versions `named`, which `hold` gives.
+
+        Without `truncate`, a text of more tokens than its task reads is refused.
+        """
+        found: list[ReadItem | TaskPrediction | None] = [None] * len(items)
         usable: list[tuple[int, ServedDelta, tuple[str, ...]]] = []
         unknown: dict[str, str] = {}
         for i, (name, text) in enumerate(items):
@@ -236,9 +307,32 @@ class Pool:
                 found[i] = replace(_refused(name, texts.code, texts.message), version=served.version)
             else:
                 usable.append((i, served, texts))
-        for read in self._batches.logits(usable):
-            found[read.number] = _prediction(items[read.number][0], read)
+        for read in self._tokens(usable, truncate):
+            name = items[read.number][0]
+            found[read.number] = ReadItem(name, read) if read.logits is None else _prediction(name, read)
         return [each for each in found if each is not None]
+
+    def _tokens(self, usable: Sequence[Usable], truncate: bool) -> Iterator[Read]:
+        """The items as tokens; of a long text only the first characters are read, where no token is lost by it."""
+        if not truncate:
+            for read in self._batches.read(usable):
+                limit = read.served.max_length
+                said = (
+                    f"the text has {read.whole:,} tokens, and the task reads {limit:,}: give a part, or let it be cut"
+                )
+                yield replace(read, logits=Refusal("text_too_long", said)) if read.truncated else read
+            return
+        short: dict[int, str] = {}
+        for i, served, texts in usable if self._shortens else ():
+            if len(texts) == 1 and (first := first_letters(texts[0], served.max_length)) is not None:
+                short[i] = first
+        again = set()
+        for read in self._batches.read([(i, of, (short[i],) if i in short else texts) for i, of, texts in usable]):
+            if read.number in short and not read.truncated:  # so few tokens in so many letters
+                again.add(read.number)
+            else:
+                yield read
+        yield from self._batches.read([each for each in usable if each[0] in again])
 
 
 def _place(run: Any) -> Path | None:
@@ -255,6 +349,7 @@ def _refused(name: Any, code: str, message: str) -> TaskPrediction:
 def _prediction(name: str, read: Read) -> TaskPrediction:
     """The TaskPrediction of what was read, computed or refused."""
     served = read.served
+    assert read.logits is not None
     if isinstance(read.logits, Refusal):
         return replace(_refused(name, read.logits.code, read.logits.message), version=served.version)
     (said,) = predictions(served.task, read.logits[None])

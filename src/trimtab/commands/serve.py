@@ -1,0 +1,114 @@
+"""Subcommand serve: many tasks behind one address."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..encoders.choices import COMPUTES
+from ..errors import InputError, suggestion
+from ..serving.settings import ServerSettings, is_task_name
+from .options import NOTHING, EncoderName, Given, OptionsOf
+from .output import say
+
+TOKEN_VARIABLE = "TRIMTAB_TOKEN"
+_NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+ServerOptions = Annotated[Given, OptionsOf(ServerSettings)]
+
+
+def serve(
+    encoder: EncoderName,
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME=RUN...", help="Tasks, each with the folder of a finished run.")
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="A folder of runs, each a task of its name; runs may come, change and go.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 for any that is free.")] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(help=f"A file with the token that requests must bear; or set {TOKEN_VARIABLE}.")
+    ] = None,
+    compute: Annotated[str, typer.Option(help=f"The arithmetic of the layers: {', '.join(COMPUTES)}.")] = "auto",
+    most_bytes: Annotated[
+        int | None, typer.Option(help="Memory for the values of tasks; those unused for longest are read again.")
+    ] = None,
+    limits: ServerOptions = NOTHING,
+) -> None:
+    """Serve tasks over HTTP: POST /v1/predict; the whole description is at /docs."""
+    from ..changes.delta_header import header_of
+    from ..encoders.places import find_place
+
+    # Before torch is imported.
+    _check_installed()
+    if compute not in COMPUTES:
+        raise InputError(f"--compute {compute}{suggestion(compute, COMPUTES)}: one of {', '.join(COMPUTES)}")
+    if most_bytes is not None and most_bytes < 1:
+        raise InputError(f"--most-bytes {most_bytes}: at least 1")
+    named = _named(tasks or [])
+    if not named and runs is None:
+        raise InputError("name what to serve: tasks as NAME=RUN, or --runs FOLDER")
+    if runs is not None and not runs.is_dir():
+        raise InputError(f"--runs {runs}: there is no such folder")
+    for folder in named.values():
+        header_of(folder)
+    settings = ServerSettings(**limits, token=_token(token_file))
+    place = find_place(encoder)
+    # Rayon's threads would take the engine's cores.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from ..encoders.encoder import load
+    from ..serving.app import application
+    from ..serving.metrics import Metrics
+    from ..serving.pool import Pool
+    from ..serving.server import listen, write_json_lines
+    from ..serving.server import serve as serve_app
+    from ..serving.watched_runs import WatchedRuns
+
+    sock = listen(host, port)
+    if settings.token is None and host not in _LOOPBACK:
+        say(f"trimtab: whoever reaches {host} may ask, without a token: see --token-file")
+    write_json_lines()
+    metrics = Metrics()
+    options: dict[str, Any] = {"compute": compute, "most_bytes": most_bytes, "most_letters": settings.most_letters}
+    pool = Pool(load(place), named, **options)
+    watched = WatchedRuns(pool, named, runs, count=metrics.count_load)
+    watched.scan()
+    serve_app(application(pool, settings, watched, metrics), settings, metrics, sock)
+
+
+def _check_installed() -> None:
+    """Raises InputError where the extra is missing."""
+    lacking = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise InputError(f"trimtab serve needs {', '.join(lacking)}: pip install 'trimtab[serve]'")
+
+
+def _named(tasks: list[str]) -> dict[str, Path]:
+    """The folders of runs by the names of their tasks; raises InputError for what says no such thing."""
+    named: dict[str, Path] = {}
+    for each in tasks:
+        name, divided, folder = each.partition("=")
+        if not divided or not folder:
+            raise InputError(f"{each!r:.80} is no NAME=RUN, such as reviews=runs/reviews")
+        if not is_task_name(name):
+            raise InputError(
+                f"{name!r:.80} cannot be the name of a task: it is part of a URL, without / and no dot first"
+            )
+        if name in named:
+            raise InputError(f"two tasks are called {name!r}: give each a name of its own")
+        named[name] = Path(folder)
+    return named
+
+
+def _token(file: Path | None) -> str | None:
+    """The token that the file has, or the variable; raises InputError where the file cannot be read."""
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE)
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--token-file {file} cannot be read: {error}") from error

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..changes.delta import Delta
 
-_BLOCK_BYTES = 1 << 20  # of a block of rows, or one row
+_BLOCK_ROWS, _BLOCK_BYTES = 16, 1 << 20  # of a block, at most; or one row
 
 
 class Entry(NamedTuple):
@@ -59,7 +59,7 @@ class SlotTable:
 
     def __init__(self, layout: Layout, device: torch.device):
         self.layout, self._device = layout, device
-        self._rows_per_block = max(1, _BLOCK_BYTES // max(1, layout.row_bytes))
+        self._rows_per_block = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, layout.row_bytes)))
         self._blocks: dict[int, tuple[Tensor, Tensor]] = {}  # number -> values and positions, a row for each delta
         self._free: dict[int, list[int]] = {}  # number of a block -> its free rows
 

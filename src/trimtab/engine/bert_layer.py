@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .attention import Call, Kept, attend_table, table_gradient
-from .dropout import NOISE, Mask
+from .dropout import MASKS, Mask
 from .forward_context import CURRENT, ForwardContext
 from .linear import COMPUTE, Copies, Masters, is_intermediate
 from .mixed_rows import MixedRows
@@ -190,9 +190,9 @@ def _answered(x: Tensor, whole: WholeLayer, call: Call, keep: bool) -> tuple[Ten
 
 def _normed(x: Tensor, residual: Tensor, tail: Any) -> tuple[Tensor, Mask | None, list[Tensor]]:
     """The tail's norm of residual + dropout(x), the mask, and what the gradients need."""
-    norm, rate, noise = tail.LayerNorm, tail.dropout.p if tail.dropout.training else 0.0, NOISE.get()
-    assert noise is not None
-    mask = noise.mask(x.shape, rate, x.dtype) if rate > 0 else None
+    norm, rate, masks = tail.LayerNorm, tail.dropout.p if tail.dropout.training else 0.0, MASKS.get()
+    assert masks is not None
+    mask = masks.mask(x.shape, rate, x.dtype) if rate > 0 else None
     y, saved = sum_normed(x, residual, norm.weight, norm.bias, norm.eps, mask)
     return y, mask, saved
 

@@ -42,7 +42,7 @@ def prepare(model: ModelWithHead, compute: Compute = "auto") -> PreparedModel:
 
     Parameters are not touched: `model.state_dict()` stays float32 and exact, and which are trained is looked up at every
     pass. Called directly, on padded texts, the model answers as it always does, in the arithmetic of `compute`. Raises
-    InputError where its answers are not numbers, and RuntimeError where it is prepared already.
+    InputError where its predictions are not numbers, and RuntimeError where it is prepared already.
     """
     if is_patched(model):
         raise RuntimeError(
@@ -236,11 +236,11 @@ class PreparedModel:
             expected, groups = observe(model)
         except Exception as error:  # of the model's own code, which asks for a pad token, an end of text, another head
             raise InputError(
-                f"{type(model).__name__} cannot answer padded texts with this head: {first_line(error)}"
+                f"{type(model).__name__} cannot predict padded texts with this head: {first_line(error)}"
             ) from error
         if not bool(torch.isfinite(expected).all()):
             raise InputError(
-                f"the answers of this {type(model).__name__} are not numbers (NaN): its weights are damaged"
+                f"the predictions of this {type(model).__name__} are not numbers (NaN): its weights are damaged"
             )
         packed = PackedModel(model, self._patches, self._sparse)
         self._alike = False
@@ -252,7 +252,7 @@ class PreparedModel:
             check_training(model)
             if self._alike and texts_per_row(model) > 1:
                 raise InputError(
-                    f"the answers of {type(model.base_model).__name__} depend on padding, so it cannot read pairs apart: "
+                    f"the predictions of {type(model.base_model).__name__} depend on padding, so it cannot read pairs apart: "
                     "give --pairs together"
                 )
             warn_padded(model, alike=self._alike)

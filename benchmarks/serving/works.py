@@ -78,8 +78,9 @@ class Work:
         """
         first = self._delta(method_text, 0)
         torch.manual_seed(1)
-        for number in range(self.n_tasks if n is None else n):
-            own = self._delta(method_text, number) if anew and number else first
+        parameters = dict(self.model().named_parameters())
+        for _ in range(self.n_tasks if n is None else n):
+            own = _drawn_anew(first, parameters) if anew else first
             yield replace(own, values={name: _moved(name, value) for name, value in own.values.items()})
 
     def _delta(self, method_text: str, seed: int) -> Delta:
@@ -91,6 +92,18 @@ class Work:
             model, selection, self.encoder, self.task.description(), method, additions=additions, head=HEAD,
             max_length=MAX_LENGTH,
         )  # fmt: skip
+
+
+def _drawn_anew(delta: Delta, parameters: dict[str, Any]) -> Delta:
+    """`delta` at other positions, of each parameter about as many: the method itself would take a second to draw them."""
+    values, positions = dict(delta.values), {}
+    for name, at in delta.positions.items():
+        whole = parameters[name].detach().flatten()
+        n = max(1, int(torch.poisson(torch.tensor(float(len(at))))))
+        positions[name] = torch.randint(len(whole), (n,)).unique().int()
+        values[name] = whole[positions[name].long()]
+    count = delta.count_body + sum(map(len, positions.values())) - sum(map(len, delta.positions.values()))
+    return replace(delta, values=values, positions=positions, count_body=count)
 
 
 def _moved(name: str, value: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..changes.delta import Delta
 from ..errors import InputError
 from .served_delta import ServedDelta
-from .slot_table import Layout, SlotTable
+from .slot_table import SlotTable
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Residents:
 
     def __init__(self, most_bytes: int | None, device: torch.device):
         self._most_bytes, self._device = most_bytes, device
-        self._tables: dict[Layout, SlotTable] = {}
+        self._tables: dict[tuple[int, int], SlotTable] = {}  # by the size of their rows
         self._known: dict[str, _Resident] = {}
         self._present: OrderedDict[str, _Resident] = OrderedDict()  # in memory; the first has not been used for longest
         self._taken = 0  # bytes of the rows in use
@@ -116,7 +116,7 @@ class Residents:
         assert found.slot is not None
         found.busy += 1
         self._present.move_to_end(found.served.sha256)
-        return self._table(found.served).values(found.slot)
+        return self._table(found.served).values(found.slot, found.served.layout)
 
     def _loaded(self, found: _Resident) -> Delta:
         """The delta from the first of its users' folders that still has it."""
@@ -147,7 +147,7 @@ class Residents:
 
     def _enter(self, found: _Resident, delta: Delta) -> None:
         """Gives it a row; the last used one, and others may have to leave."""
-        found.slot = self._table(found.served).put(delta)
+        found.slot = self._table(found.served).put(delta, found.served.layout)
         self._taken += found.served.layout.row_bytes
         self._present[found.served.sha256] = found
         self._make_room()
@@ -157,14 +157,15 @@ class Residents:
         if found.slot is None:
             return
         layout = found.served.layout
-        self._tables[layout].free(found.slot)
+        self._tables[layout.size].free(found.slot)
         found.slot = None
         del self._present[found.served.sha256]
         self._taken -= layout.row_bytes
-        if not self._tables[layout].nbytes:
-            del self._tables[layout]
+        if not self._tables[layout.size].nbytes:
+            del self._tables[layout.size]
 
     def _table(self, served: ServedDelta) -> SlotTable:
-        if served.layout not in self._tables:
-            self._tables[served.layout] = SlotTable(served.layout, self._device)
-        return self._tables[served.layout]
+        size = served.layout.size
+        if size not in self._tables:
+            self._tables[size] = SlotTable(served.layout, self._device)
+        return self._tables[size]

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +60,7 @@ class Models:
         self._compute: Compute = compute
         self._made: dict[tuple[str, str, HeadShape, str], PreparedModel] = {}
         self._bodies: dict[tuple[str, str], PreparedModel] = {}
+        self._equal: dict[Any, Any] = {}
         self._lock = threading.Lock()  # held while a model is made
 
     def of(self, served: ServedDelta) -> PreparedModel:
@@ -84,14 +86,20 @@ class Models:
         additions = delta.additions
         model = self._model(delta.head, delta.pairs, outputs, () if mixes else additions)
         self._check_fit(delta, model, updates or {} if mixes else {})
+        layout, below, above, outputs = self._shared((Layout.of(delta), below, tuple(sorted(names - below)), outputs))
         served = ServedDelta(
             delta.sha256, task, delta.method, delta.head, delta.pairs, delta.max_length, additions, place,
-            Layout.of(delta), mixes, updates or {} if mixes else {}, below, tuple(sorted(names - below)), outputs, -1,
+            layout, mixes, updates or {} if mixes else {}, below, above, outputs, -1,
         )  # fmt: skip
         if not mixes or mixed is None:
             return served
         change = self.change(served, delta.values, delta.positions)
         return ServedDelta(**{**vars(served), "first_layer": mixed.first_layer(change)})
+
+    def _shared(self, parts: tuple[Layout, frozenset[str], tuple[str, ...], HeadShape]) -> Any:
+        """The parts, or those of an earlier delta where they are equal: a thousand of a kind have them once."""
+        # A subset is laid out as no other: kept, it would stay for ever.
+        return parts if parts[0].n_positions else self._equal.setdefault(parts, parts)
 
     def change(self, served: ServedDelta, values: Values, positions: Values) -> TaskChange:
         """What `served` has changed below its head."""

@@ -170,6 +170,12 @@ def test_what_is_wrong_is_told_in_one_shape(encoder: Encoder, body: Any, expecte
     assert set(answer.json()) == {"error"}
 
 
+def test_a_body_that_is_not_said_to_be_json_is_told_so(pool: Pool) -> None:
+    answer = post(application(pool), "/v1/predict", {"texts": ["cat"]}, content_type="text/plain")
+    assert code(answer) == (422, "invalid")
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
 def test_a_nul_is_a_character_like_others(pool: Pool) -> None:
     answer = post(application(pool), "/v1/predict", {"texts": ["the cat\0 runs"], "tasks": ["animals"]})
     assert answer.status_code == 200
@@ -283,6 +289,8 @@ def test_the_form_of_others(pool: Pool) -> None:
         ("animals", {"inputs": "cat", "truncation_direction": "left"}, 422),
         ("animals", {"inputs": "cat " * 50, "truncate": False}, 422),
         ("animals", {"inputs": [["cat"]] * 257}, 413),
+        ("animals", {"inputs": [["cat"]] * 5000}, 413),
+        ("animals", {"inputs": ["cat"] * 5000}, 413),
         ("animals", {"inputs": "\ud83d"}, 422),
         ("animals", {"inputs": 3}, 422),
         ("animals", {"inputs": "cat", "parameters": {"function_to_apply": "softmax"}}, 200),

@@ -170,6 +170,12 @@ def test_what_is_wrong_is_told_in_one_shape(encoder: Encoder, body: Any, expecte
     assert set(answer.json()) == {"error"}
 
 
+def test_a_body_that_is_not_said_to_be_json_is_told_so(pool: Pool) -> None:
+    answer = post(application(pool), "/v1/predict", {"texts": ["cat"]}, content_type="text/plain")
+    assert code(answer) == (422, "invalid")
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
 def test_a_nul_is_a_character_like_others(pool: Pool) -> None:
     answer = post(application(pool), "/v1/predict", {"texts": ["the cat\0 runs"], "tasks": ["animals"]})
     assert answer.status_code == 200
@@ -283,6 +289,8 @@ def test_the_form_of_others(pool: Pool) -> None:
         ("animals", {"inputs": "cat", "truncation_direction": "left"}, 422),
         ("animals", {"inputs": "cat " * 50, "truncate": False}, 422),
         ("animals", {"inputs": [["cat"]] * 257}, 413),
+        ("animals", {"inputs": [["cat"]] * 5000}, 413),
+        ("animals", {"inputs": ["cat"] * 5000}, 413),
         ("animals", {"inputs": "\ud83d"}, 422),
         ("animals", {"inputs": 3}, 422),
         ("animals", {"inputs": "cat", "parameters": {"function_to_apply": "softmax"}}, 200),
@@ -447,6 +455,31 @@ def test_whoever_has_gone_is_not_computed_and_lets_go_of_its_task(pool: Pool, mo
         assert pool.resident_bytes == 0
 
     asked(app, ask)
+
+
+def test_tasks_that_have_left_memory_come_back_and_one_that_cannot_is_told(encoder: Encoder, tmp_path: Path) -> None:
+    names = [f"task{i}" for i in range(6)]
+    for i, name in enumerate(names):
+        make_delta(encoder, make_task(), "layer_norms", i).save(tmp_path / name)
+    one = Pool(encoder, {"a": tmp_path / "task0"}).tasks["a"].bytes
+    pool = Pool(encoder, {name: tmp_path / name for name in names}, most_bytes=2 * one)
+
+    async def ask(client: Client) -> None:
+        found = (await client.post("/v1/predict", json={"texts": TEXTS})).json()["predictions"]
+        assert {each["kind"] for each in found} == {"single_label"}
+        here = names[0]
+        await client.post("/v1/predict", json={"texts": ["cat"], "tasks": [here]})
+        gone = next(name for name, task in pool.tasks.items() if not task.resident)
+        (tmp_path / gone).rename(tmp_path / "elsewhere")
+        answer = await client.post("/v1/predict", json={"texts": ["cat"], "tasks": [gone]})
+        assert code(answer) == (503, "unavailable")
+        assert str(tmp_path) not in answer.text
+        other = await client.post("/v1/predict", json={"texts": ["cat"], "tasks": [gone, here]})
+        assert [each["kind"] for each in other.json()["predictions"]] == ["error", "single_label"]
+        (tmp_path / "elsewhere").rename(tmp_path / gone)
+        assert (await client.post("/v1/predict", json={"texts": ["cat"], "tasks": [gone]})).status_code == 200
+
+    asked(application(pool), ask)
 
 
 def checked(given: Any, texts: list[str], names: list[str], offline: Any) -> int:

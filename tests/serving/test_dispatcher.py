@@ -287,6 +287,20 @@ def test_what_is_left_at_the_end_is_told(running: Any) -> None:
     ending.join(LIMIT)
 
 
+def test_what_waits_is_abandoned_and_what_is_computed_is_not(running: Any) -> None:
+    engine, dispatcher = running(held=True)
+    first = dispatcher.submit(portions("a"), FAR)
+    assert engine.begun.wait(LIMIT)
+    left: list[str] = []
+    waiting = dispatcher.submit(portions("b"), FAR, lambda: left.append("b"))
+    dispatcher.abandon()
+    with pytest.raises(RefusedError) as error:
+        waiting.done.result(LIMIT)
+    assert (error.value.code, left) == ("draining", ["b"])
+    engine.go.set()
+    assert first.done.result(LIMIT) == ["A"]
+
+
 def test_with_a_wait_a_batch_is_formed_when_it_is_full_or_the_wait_is_over(running: Any) -> None:
     engine, dispatcher = running(max_wait_seconds=3600.0)
     requests = [dispatcher.submit(portions("a", tokens=25), FAR) for _ in range(4)]

@@ -152,7 +152,6 @@ def _manage(app: FastAPI, service: Service, runs: WatchedRuns | None) -> None:
     async def unload_task(task: str) -> None:
         """Unloads a task, until its run changes or is read again."""
         await managed(WatchedRuns.unload, task)
-        service.metrics.predictions.forget(task)
 
     async def managed(action: Callable[[WatchedRuns, str], Any], task: str) -> None:
         if not may or runs is None:

@@ -117,6 +117,13 @@ class Dispatcher:
             self._draining = True
             self._changed.notify_all()
 
+    def abandon(self) -> None:
+        """Refuses all that waits still."""
+        with self._changed:
+            for request in self._queue.clear():
+                fail(request, RefusedError("draining", "the server has ended before the request was computed"))
+            self._changed.notify_all()
+
     def end(self, seconds: float) -> None:
         """Drains, waits for the queue for so many seconds, refuses what is left in it, and ends the thread."""
         self.drain()
@@ -125,9 +132,7 @@ class Dispatcher:
             while (len(self._queue) or self._busy) and self._thread.is_alive() and time.monotonic() < until:
                 self._changed.wait(min(0.5, max(0.0, until - time.monotonic())))
             self._ended = True
-            for request in self._queue.clear():
-                fail(request, RefusedError("draining", "the server has ended before the request was computed"))
-            self._changed.notify_all()
+        self.abandon()
         if self._thread.is_alive():
             self._thread.join(max(1.0, until - time.monotonic()))
 

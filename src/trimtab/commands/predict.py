@@ -1,6 +1,7 @@
 """Subcommand predict: a prediction for each text, or for the rows of a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,24 +44,24 @@ def predict(
 
     # Before torch is imported and the encoder is loaded.
     _check_options(text, text_pair, file, out, for_file=bool(columns is not None or reading or overwrite))
-    task, load = _opened(run, encoder)
-    # The encoder is loaded once, whichever way the texts come.
-    if file is not None and out is not None:
-        rows = open_rows(task, file, out, columns, reading=Reading(**reading), overwrite=overwrite)
-        predictor = load()
-        counts = predict_rows(predictor, rows, file, out, progress=True)
-        say(f"{counted(counts.rows, 'row')} in {out}{counts.odd(predictor.max_length)}")
-        # The predictions are in the file; what is printed are counts.
-        return print_json(counts._asdict() | {"out": str(out)}, as_json)
-    assert text is not None
-    # A pair is a tuple of both texts.
-    texts: list[Any] = list(zip(text, text_pair, strict=True)) if text_pair else text
-    found = [prediction.as_json() for prediction in predict_texts(load(), texts)]
-    # One prediction a line; with --json all of them in one object.
-    if not as_json:
-        for prediction in found:
-            print(json_line(prediction))
-    print_json({"answers": found}, as_json)
+    with _opened(run, encoder) as (task, load):
+        # The encoder is loaded once, whichever way the texts come.
+        if file is not None and out is not None:
+            rows = open_rows(task, file, out, columns, reading=Reading(**reading), overwrite=overwrite)
+            predictor = load()
+            counts = predict_rows(predictor, rows, file, out, progress=True)
+            say(f"{counted(counts.rows, 'row')} in {out}{counts.odd(predictor.max_length)}")
+            # The predictions are in the file; what is printed are counts.
+            return print_json(counts._asdict() | {"out": str(out)}, as_json)
+        assert text is not None
+        # A pair is a tuple of both texts.
+        texts: list[Any] = list(zip(text, text_pair, strict=True)) if text_pair else text
+        found = [prediction.as_json() for prediction in predict_texts(load(), texts)]
+        # One prediction a line; with --json all of them in one object.
+        if not as_json:
+            for prediction in found:
+                print(json_line(prediction))
+        print_json({"answers": found}, as_json)
 
 
 def _check_options(
@@ -81,15 +82,17 @@ def _check_options(
         raise InputError("say where the predictions go: --out scored.csv (or .tsv, .jsonl, .parquet)")
 
 
-def _opened(run: str, encoder: str | None) -> tuple["Task", Callable[[], "RowPredictor"]]:
+@contextmanager
+def _opened(run: str, encoder: str | None) -> Iterator[tuple["Task", Callable[[], "RowPredictor"]]]:
     """The task of a run or of a URL, and a function that loads what predicts; raises InputError where there is none."""
     if run.lower().startswith(("http://", "https://")):
         from ..serving.remote_predictor import RemotePredictor
 
         if encoder is not None:
             raise InputError("--encoder goes with the folder of a run: the server of a URL has its own")
-        remote = RemotePredictor(run)
-        return remote.task, lambda: remote
+        with RemotePredictor(run) as remote:
+            yield remote.task, lambda: remote
+        return
     from ..changes.delta_header import header_of
     from ..encoders.places import find_base
     from ..tasks.task import Task
@@ -103,4 +106,4 @@ def _opened(run: str, encoder: str | None) -> tuple["Task", Callable[[], "RowPre
         share_machine()
         return Predictor(run, place)
 
-    return Task.from_description(described["task"]), load
+    yield Task.from_description(described["task"]), load

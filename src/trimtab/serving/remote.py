@@ -13,6 +13,7 @@ from .settings import TOKEN_VARIABLE
 
 _AGAIN = (429, 502, 503)  # too busy, or about to end: 502 is a proxy's word for that
 _OF_AN_ITEM = ("unavailable", "damaged")  # codes of 503 that asking again does not change
+_NO_ROUTE = ("not_found", "method_not_allowed")  # codes of a server of ours, where another path was asked
 _FIRST_WAIT, _LONGEST_WAIT = (
     0.25,
     8.0,
@@ -130,7 +131,7 @@ class Remote:
             )
         elif status in _AGAIN:
             message = f"{self.url} is too busy, or about to end ({own or status}): try again later"
-        elif code:
+        elif code and code not in _NO_ROUTE:
             message = f"{self.url}: {own}"
         elif answer.is_redirect:
             message = str(self.not_ours(f"it answers {status}, with another address, which is not followed"))

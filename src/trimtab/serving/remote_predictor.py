@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Self
 from urllib.parse import unquote
 
 from ..errors import InputError, shortened, suggestion
@@ -9,7 +10,7 @@ from ..inference.row_predictor import EMPTY, Predicted
 from ..tasks.predictions import Prediction
 from ..tasks.task import Rows, Task
 from .client import Client
-from .contract import TaskPrediction
+from .contract import ServedTask, TaskPrediction
 
 _SECONDS = 120.0  # of a request: a file may wait longer than a person
 
@@ -28,14 +29,23 @@ class RemotePredictor:
             with Client(url, token, timeout_seconds) as client:
                 raise InputError(f"{url} names no task: put its name behind, /NAME; {_listed(client)}")
         self._client = Client(base, token, timeout_seconds)
-        tasks = self._client.tasks
-        if self.name not in tasks:
-            raise InputError(
-                f"{base} has no task {self.name!r:.60}{suggestion(self.name, tasks)}; {_listed(self._client)}"
-            )
-        self.served = tasks[self.name]
+        try:
+            self.served = self._named(base)
+        except BaseException:
+            self.close()
+            raise
         kind, columns = self.served.kind, self.served.text_columns
         self._task = Task(self.name, kind, self.served.classes, columns, "", "")  # pyright: ignore[reportArgumentType]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections to the server."""
+        self._client.close()
 
     @property
     def task(self) -> Task:
@@ -62,6 +72,15 @@ class RemotePredictor:
         said = [Prediction(each.label, each.probabilities, each.value) for each in found]
         # What the encoder does not know the server does not tell.
         return Predicted(said, sum(each.truncated for each in found), None, reasons)
+
+    def _named(self, base: str) -> ServedTask:
+        """The task of that name; raises InputError where the server has none."""
+        tasks = self._client.tasks
+        if self.name not in tasks:
+            raise InputError(
+                f"{base} has no task {self.name!r:.60}{suggestion(self.name, tasks)}; {_listed(self._client)}"
+            )
+        return tasks[self.name]
 
     def _check_version(self, found: TaskPrediction) -> None:
         if found.version != self.served.version:

@@ -449,6 +449,31 @@ def test_whoever_has_gone_is_not_computed_and_lets_go_of_its_task(pool: Pool, mo
     asked(app, ask)
 
 
+def test_tasks_that_have_left_memory_come_back_and_one_that_cannot_is_told(encoder: Encoder, tmp_path: Path) -> None:
+    names = [f"task{i}" for i in range(6)]
+    for i, name in enumerate(names):
+        make_delta(encoder, make_task(), "layer_norms", i).save(tmp_path / name)
+    one = Pool(encoder, {"a": tmp_path / "task0"}).tasks["a"].bytes
+    pool = Pool(encoder, {name: tmp_path / name for name in names}, most_bytes=2 * one)
+
+    async def ask(client: Client) -> None:
+        found = (await client.post("/v1/predict", json={"texts": TEXTS})).json()["predictions"]
+        assert {each["kind"] for each in found} == {"single_label"}
+        here = names[0]
+        await client.post("/v1/predict", json={"texts": ["cat"], "tasks": [here]})
+        gone = next(name for name, task in pool.tasks.items() if not task.resident)
+        (tmp_path / gone).rename(tmp_path / "elsewhere")
+        answer = await client.post("/v1/predict", json={"texts": ["cat"], "tasks": [gone]})
+        assert code(answer) == (503, "unavailable")
+        assert str(tmp_path) not in answer.text
+        other = await client.post("/v1/predict", json={"texts": ["cat"], "tasks": [gone, here]})
+        assert [each["kind"] for each in other.json()["predictions"]] == ["error", "single_label"]
+        (tmp_path / "elsewhere").rename(tmp_path / gone)
+        assert (await client.post("/v1/predict", json={"texts": ["cat"], "tasks": [gone]})).status_code == 200
+
+    asked(application(pool), ask)
+
+
 def checked(given: Any, texts: list[str], names: list[str], offline: Any) -> int:
     """How many there are, each of which is that of the version that it names; task b may be away."""
     assert [(each["text"], each["task"]) for each in given] == [(i, name) for i in range(len(texts)) for name in names]

@@ -89,6 +89,13 @@ class ErrorBody(BaseModel):
     error: Problem
 
 
+class InferenceError(BaseModel):
+    """As text-embeddings-inference says it."""
+
+    error: str
+    error_type: str
+
+
 class _Predicted(BaseModel):
     """What all predictions have."""
 

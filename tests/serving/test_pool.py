@@ -16,7 +16,8 @@ from trimtab.encoders.encoder import Encoder, load
 from trimtab.errors import InputError
 from trimtab.inference.predictor import Predictor, predict
 from trimtab.serving import batches
-from trimtab.serving.pool import Pool, TaskPrediction
+from trimtab.serving.contract import TaskPrediction
+from trimtab.serving.pool import Pool
 from trimtab.tasks.predictions import Prediction
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*cannot run on padding-free batches")

@@ -12,9 +12,10 @@ from pydantic_core import to_json
 
 from ..errors import InputError
 from ..version import VERSION
+from .contract import TaskPrediction, Text
 from .gate import LOG, Gate
 from .metrics import Metrics
-from .pool import Pool, TaskPrediction, Text
+from .pool import Pool
 from .problems import ProblemError, check_only, message_of, say_problems
 from .schemas import (
     ErrorBody,

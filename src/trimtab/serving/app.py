@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..version import VERSION
 from .gate import LOG, Gate
 from .metrics import Metrics
+from .page import add_page
 from .pool import Pool, TaskPrediction, Text
 from .problems import ProblemError, check_only, message_of, say_problems
 from .schemas import (
@@ -76,6 +77,7 @@ def application(
     app.state.service = service
     app.add_middleware(Gate, settings=settings, metrics=metrics)  # pyright: ignore[reportArgumentType]
     say_problems(app, metrics)
+    add_page(app)
     _health(app, service)
     _tasks(app, service)
     _manage(app, service, runs)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from small import make_task, sentences
 from trimtab.changes.delta import Delta
 from trimtab.encoders.encoder import Encoder
 from trimtab.errors import InputError
+from trimtab.inference.predictor import predict
 from trimtab.serving.app import application
 from trimtab.serving.pool import Pool
 from trimtab.serving.schemas import LabelScore, Predictions, TaskList
@@ -133,6 +135,9 @@ def test_without_tasks_all_are_asked(pool: Pool) -> None:
         ({"texts": ["\ud83d"], "tasks": ["animals"]}, (422, "bad_text")),
         ({"texts": ["a"], "tasks": ["\ud83d"]}, (422, "invalid")),
         ({"texts": ["a"], "\ud83d": 1}, (422, "invalid")),
+        ({"texts": ["a"], "text": ["a"]}, (422, "invalid")),
+        ({"texts": ["a"], "": ["a"]}, (422, "invalid")),
+        ({"items": [{"task": "animals", "text": "a", "pair": "a"}]}, (422, "invalid")),
         ({"texts": ["a"], "truncate": float("nan")}, (422, "invalid")),
         ({"texts": float("inf")}, (422, "invalid")),
         ({"texts": 10**400}, (422, "invalid")),
@@ -442,6 +447,94 @@ def test_whoever_has_gone_is_not_computed_and_lets_go_of_its_task(pool: Pool, mo
         assert pool.resident_bytes == 0
 
     asked(app, ask)
+
+
+def test_tasks_that_have_left_memory_come_back_and_one_that_cannot_is_told(encoder: Encoder, tmp_path: Path) -> None:
+    names = [f"task{i}" for i in range(6)]
+    for i, name in enumerate(names):
+        make_delta(encoder, make_task(), "layer_norms", i).save(tmp_path / name)
+    one = Pool(encoder, {"a": tmp_path / "task0"}).tasks["a"].bytes
+    pool = Pool(encoder, {name: tmp_path / name for name in names}, most_bytes=2 * one)
+
+    async def ask(client: Client) -> None:
+        found = (await client.post("/v1/predict", json={"texts": TEXTS})).json()["predictions"]
+        assert {each["kind"] for each in found} == {"single_label"}
+        here = names[0]
+        await client.post("/v1/predict", json={"texts": ["cat"], "tasks": [here]})
+        gone = next(name for name, task in pool.tasks.items() if not task.resident)
+        (tmp_path / gone).rename(tmp_path / "elsewhere")
+        answer = await client.post("/v1/predict", json={"texts": ["cat"], "tasks": [gone]})
+        assert code(answer) == (503, "unavailable")
+        assert str(tmp_path) not in answer.text
+        other = await client.post("/v1/predict", json={"texts": ["cat"], "tasks": [gone, here]})
+        assert [each["kind"] for each in other.json()["predictions"]] == ["error", "single_label"]
+        (tmp_path / "elsewhere").rename(tmp_path / gone)
+        assert (await client.post("/v1/predict", json={"texts": ["cat"], "tasks": [gone]})).status_code == 200
+
+    asked(application(pool), ask)
+
+
+def checked(given: Any, texts: list[str], names: list[str], offline: Any) -> int:
+    """How many there are, each of which is that of the version that it names; task b may be away."""
+    assert [(each["text"], each["task"]) for each in given] == [(i, name) for i in range(len(texts)) for name in names]
+    for each in given:
+        if each["kind"] == "error":
+            assert (each["task"], each["error"]["code"]) == ("b", "unknown_task")
+        else:
+            assert each["label"] == offline[each["version"]][texts[each["text"]]]
+    return sum(each["kind"] != "error" for each in given)
+
+
+def test_predictions_stay_right_while_tasks_change_and_clients_go(encoder: Encoder) -> None:
+    versions = [make_delta(encoder, make_task(), ("layer_norms", "lora:rank=2")[i % 2], i) for i in range(4)]
+    offline = {
+        run.sha256[:12]: {text: each.label for text, each in zip(TEXTS, predict(run, TEXTS, encoder), strict=True)}
+        for run in versions
+    }
+    pool = Pool(encoder, {name: versions[0] for name in "abc"}, compute="float32")
+    app = application(pool, ServerSettings(batch_tokens=64))
+    stop = threading.Event()
+
+    def change() -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            pool.replace("a", versions[turn % 4])
+            pool.remove("b")
+            pool.add("b", versions[(turn + 1) % 4])
+
+    async def ask(client: Client) -> None:
+        async def one(seed: int) -> int:
+            draw = random.Random(seed)
+            found = 0
+            for _ in range(12):
+                texts, names = draw.choices(TEXTS, k=draw.randint(1, 5)), draw.sample("abc", draw.randint(1, 3))
+                asking = asyncio.ensure_future(client.post("/v1/predict", json={"texts": texts, "tasks": names}))
+                if draw.random() < 0.2:
+                    await asyncio.sleep(draw.random() / 50)
+                    asking.cancel()
+                    continue
+                answer = await asking
+                if answer.status_code == 404:  # the only task, just then
+                    continue
+                assert answer.status_code == 200, answer.text
+                found += checked(answer.json()["predictions"], texts, names, offline)
+            return found
+
+        assert sum(await asyncio.gather(*map(one, range(16)))) > 200
+        while not app.state.service.is_idle:
+            await asyncio.sleep(0.001)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        asked(app, ask)
+    finally:
+        stop.set()
+        changing.join()
+    for name in pool.names:
+        pool.remove(name)
+    assert pool.resident_bytes == 0  # nobody holds any still
 
 
 def test_a_server_that_ends_finishes_what_waits(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:

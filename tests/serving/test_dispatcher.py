@@ -105,11 +105,11 @@ def test_a_queue_is_bounded_by_requests_and_by_tokens() -> None:
 
 
 def test_what_a_request_must_wait_for() -> None:
-    queue = queued(portions(*"abcdefgh"), portions("x", "y"))
-    # Of a large request only as much as it is long itself comes first.
-    assert queue.ahead(10) == 20
-    assert queue.ahead(40) == 60
-    assert queue.ahead(1000) == 100
+    queue = queued(portions(*"abcdefgh"), portions("x", "y"), portions("long", tokens=500))
+    # Of a request of many portions only as many come first as it has itself.
+    assert queue.ahead(1) == 520
+    assert queue.ahead(4) == 560
+    assert queue.ahead(100) == 600
 
 
 def rests(dispatcher: Dispatcher) -> None:
@@ -221,10 +221,11 @@ def test_a_deadline_that_cannot_be_kept_is_told_at_once(running: Any) -> None:
     dispatcher.submit(portions("b"), FAR)
     assert engine.begun.wait(LIMIT)
     dispatcher.submit(portions("c", tokens=200), FAR)
-    with pytest.raises(RefusedError) as error:  # 50 of another's, and 50 of its own, at 10 a second
-        dispatcher.submit(portions("d", tokens=50), clock.now + 9)
+    # Now 10 are computed; with 200 of another's and 49 of its own it would be 26 seconds, at 10 a second.
+    with pytest.raises(RefusedError) as error:
+        dispatcher.submit(portions("d", tokens=49), clock.now + 34)
     assert error.value.retry_seconds == 20
-    dispatcher.submit(portions("d", tokens=50), clock.now + 11)
+    dispatcher.submit(portions("d", tokens=49), clock.now + 35)
 
 
 def test_a_deadline_that_passes_in_the_queue(running: Any) -> None:
@@ -285,6 +286,20 @@ def test_what_is_left_at_the_end_is_told(running: Any) -> None:
         left.done.result(LIMIT)
     engine.go.set()
     ending.join(LIMIT)
+
+
+def test_what_waits_is_abandoned_and_what_is_computed_is_not(running: Any) -> None:
+    engine, dispatcher = running(held=True)
+    first = dispatcher.submit(portions("a"), FAR)
+    assert engine.begun.wait(LIMIT)
+    left: list[str] = []
+    waiting = dispatcher.submit(portions("b"), FAR, lambda: left.append("b"))
+    dispatcher.abandon()
+    with pytest.raises(RefusedError) as error:
+        waiting.done.result(LIMIT)
+    assert (error.value.code, left) == ("draining", ["b"])
+    engine.go.set()
+    assert first.done.result(LIMIT) == ["A"]
 
 
 def test_with_a_wait_a_batch_is_formed_when_it_is_full_or_the_wait_is_over(running: Any) -> None:

@@ -20,7 +20,7 @@ from small import make_encoder_folder, make_task
 
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.inference.predictor import Predictor, predict
-from trimtab.serving.server import JsonLines
+from trimtab.serving.server import JsonLines, allow_many_files
 
 TOKEN = "0123456789abcdef"
 
@@ -204,6 +204,8 @@ def test_runs_come_and_go_while_it_serves(small: Encoder, runs: Path, tmp_path: 
             new.save(tmp_path / "runs" / "new")
             until(lambda: tasks().get("new") == new.sha256[:12])
             assert client.post("/v1/tasks/new/predict", json={"inputs": "a cat"}).status_code == 200
+            others = InferenceClient(model=f"{server.url}/v1/tasks/new/predict", token=TOKEN)
+            assert {each.label for each in others.text_classification("a cat")} == {"cat", "dog", "fish"}
             new.save(tmp_path / "runs" / "count")
             until(lambda: tasks()["count"] == new.sha256[:12])
             shutil.rmtree(tmp_path / "runs" / "animals")
@@ -223,3 +225,14 @@ def test_a_log_says_where_an_exception_was_raised_and_not_what_it_says() -> None
     assert (line["event"], line["id"], line["level"], line["exception"]) == ("said so", "1", "error", "JSONDecodeError")
     assert "secret" not in json.dumps(line)
     assert __file__ in line["at"][0]
+
+
+def test_a_server_may_have_many_connections() -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[1]), before[1]))
+        allow_many_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(before[1], 1 << 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -75,7 +75,7 @@ def serve(
     metrics = Metrics()
     options: dict[str, Any] = {"compute": compute, "most_bytes": most_bytes, "most_letters": settings.most_letters}
     pool = Pool(load(place), named, **options)
-    watched = WatchedRuns(pool, named, runs, count=lambda _, result: metrics.task_loads.labels(result).inc())
+    watched = WatchedRuns(pool, named, runs, count=metrics.count_load)
     watched.scan()
     serve_app(application(pool, settings, watched, metrics), settings, metrics, sock)
 

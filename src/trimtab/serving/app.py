@@ -21,6 +21,7 @@ from .schemas import (
     ErrorBody,
     Health,
     InferenceBody,
+    InferenceError,
     LabelScore,
     PredictBody,
     Predictions,
@@ -36,16 +37,14 @@ from .watched_runs import WatchedRuns
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]
 
-_RESPONSES: Responses = {
-    status: {"model": ErrorBody, "description": said}
-    for status, said in (
-        (401, "The token is missing or wrong"), (404, "No such task"), (413, "The body, or the request, is too large"),
-        (422, "The request is not as it should be"), (429, "Too much waits; Retry-After says when to come again"),
-        (503, "The server ends, or the task cannot be read"), (504, "The deadline has passed"),
-    )
+_SAID = {
+    400: "The body cannot be read", 401: "The token is missing or wrong", 404: "No such task",
+    413: "The body, or the request, is too large", 422: "The request is not as it should be",
+    429: "Too much waits; Retry-After says when to come again", 503: "The server ends, or the task cannot be read",
+    504: "The deadline has passed",
 }  # fmt: skip
-
-
+_RESPONSES: Responses = {status: {"model": ErrorBody, "description": said} for status, said in _SAID.items()}
+_INFERENCE: Responses = {status: {"model": InferenceError, "description": said} for status, said in _SAID.items()}
 _OF_TASK: Responses = {status: _RESPONSES[status] for status in (401, 404)}
 
 
@@ -153,7 +152,6 @@ def _manage(app: FastAPI, service: Service, runs: WatchedRuns | None) -> None:
     async def unload_task(task: str) -> None:
         """Unloads a task, until its run changes or is read again."""
         await managed(WatchedRuns.unload, task)
-        service.metrics.predictions.forget(task)
 
     async def managed(action: Callable[[WatchedRuns, str], Any], task: str) -> None:
         if not may or runs is None:
@@ -185,7 +183,7 @@ def _inference(app: FastAPI, service: Service) -> None:
     """The route in the form of others."""
 
     @app.post(
-        "/v1/tasks/{task}/predict", response_model=list[LabelScore] | list[list[LabelScore]], responses=_RESPONSES,
+        "/v1/tasks/{task}/predict", response_model=list[LabelScore] | list[list[LabelScore]], responses=_INFERENCE,
         tags=["predict"],
     )  # fmt: skip
     async def infer(task: str, body: InferenceBody, request: Request) -> Any:

@@ -13,6 +13,7 @@ from .waiting import Portion, Queue, RefusedError, Taken, Waiting, fail
 
 _log = logging.getLogger(__name__)
 _FORGETS = 0.9  # how much of what was measured stays with each batch: the last ten decide
+_SURE = 0.75  # of a request's time, by which it must be expected to be ready: what is measured varies
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Dispatcher:
         self._queue = Queue(most_requests, most_batches * batch_tokens)
         self._changed = threading.Condition()
         self._draining = self._ended = False
-        self._busy = 0  # items in the batch that is computed now
+        self._busy = 0.0  # tokens in the batch that is computed now, and 1 for it
+        self._rested = True  # whether nothing waited when the last batch ended
         self._moved = clock()  # when a batch ended, or one began after a rest
         self._tokens = self._seconds = 0.0  # of past batches, the last the most
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -117,6 +119,13 @@ class Dispatcher:
             self._draining = True
             self._changed.notify_all()
 
+    def abandon(self) -> None:
+        """Refuses all that waits still."""
+        with self._changed:
+            for request in self._queue.clear():
+                fail(request, RefusedError("draining", "the server has ended before the request was computed"))
+            self._changed.notify_all()
+
     def end(self, seconds: float) -> None:
         """Drains, waits for the queue for so many seconds, refuses what is left in it, and ends the thread."""
         self.drain()
@@ -125,16 +134,14 @@ class Dispatcher:
             while (len(self._queue) or self._busy) and self._thread.is_alive() and time.monotonic() < until:
                 self._changed.wait(min(0.5, max(0.0, until - time.monotonic())))
             self._ended = True
-            for request in self._queue.clear():
-                fail(request, RefusedError("draining", "the server has ended before the request was computed"))
-            self._changed.notify_all()
+        self.abandon()
         if self._thread.is_alive():
             self._thread.join(max(1.0, until - time.monotonic()))
 
     def _comes_late(self, request: Waiting, now: float) -> bool:
         """Whether others that wait take longer than the request can."""
-        rate, ahead = self.tokens_per_second, self._queue.ahead(request.left_tokens)
-        return bool(rate and ahead and (ahead + request.left_tokens) / rate > request.deadline - now)
+        rate, ahead = self.tokens_per_second, self._queue.ahead(len(request.portions)) + self._busy
+        return bool(rate and ahead and (ahead + request.left_tokens) / rate > _SURE * (request.deadline - now))
 
     def _run(self) -> None:
         """What the thread does."""
@@ -150,7 +157,8 @@ class Dispatcher:
                 for request, *_ in batch:
                     request.in_batch -= 1
                     request.check_left()
-                self._busy = 0
+                self._busy = 0.0
+                self._rested = not len(self._queue)
                 self._moved = self._clock()
                 self._changed.notify_all()
 
@@ -167,7 +175,7 @@ class Dispatcher:
                     self._changed.wait(rest)
                     continue
                 taken = self._queue.take(self._batch_tokens, self._clock())
-                self._busy = sum(len(each.portion.items) for each in taken)
+                self._busy = sum((each.portion.tokens for each in taken), 1.0) if taken else 0.0
                 self._changed.notify_all()
                 return taken
         return None
@@ -176,8 +184,10 @@ class Dispatcher:
         """Computes a batch, and hands each request its results."""
         items = [item for taken in batch for item in taken.portion.items]
         results = self._results(items)
-        seconds = self._clock() - began
+        now = self._clock()
         tokens = sum(taken.portion.tokens for taken in batch)
+        # Where it had not rested, what passed between the batches counts too: so much comes out.
+        seconds = now - (began if self._rested else self._moved)
         self._tokens, self._seconds = _FORGETS * self._tokens + tokens, _FORGETS * self._seconds + seconds
         at = 0
         for request, first, portion in batch:
@@ -188,7 +198,7 @@ class Dispatcher:
             if not request.n_items and not request.done.done() and request.done.set_running_or_notify_cancel():
                 _end(request)
         queued = [began - request.arrived for request, first, _ in batch if first == 0]
-        self._watch(Batch(items, tokens, seconds, queued))
+        self._watch(Batch(items, tokens, now - began, queued))
 
     def _results(self, items: list[Any]) -> list[Any]:
         """A result for each; where all fail together each by itself, so that only the guilty get the exception as theirs."""

@@ -30,14 +30,7 @@ _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _HELD_BODIES = 64  # of the largest size, which may be in memory at once
 
 # As text-embeddings-inference says them, by status.
-_TEI_TYPES = {
-    413: "Validation",
-    422: "Validation",
-    404: "Validation",
-    429: "Overloaded",
-    503: "Unhealthy",
-    401: "Unauthorized",
-}
+_TEI_TYPES = {401: "Unauthorized", 429: "Overloaded", 503: "Unhealthy"}
 
 
 def route_of(path: str) -> str:
@@ -52,7 +45,9 @@ def error_body(path: str, status: int, code: str, message: str, **more: Any) -> 
     """The body of an error, in the form of whoever is asked."""
     message = message.encode(errors="backslashreplace").decode()
     if route_of(path) == "/v1/tasks/{task}/predict":
-        return to_json({"error": message, "error_type": _TEI_TYPES.get(status, "Backend")})
+        return to_json(
+            {"error": message, "error_type": _TEI_TYPES.get(status, "Validation" if status < 500 else "Backend")}
+        )
     return to_json({"error": {"code": code, "message": message, **more}})
 
 

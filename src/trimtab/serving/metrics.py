@@ -48,6 +48,12 @@ class Metrics:
         """A gauge that `value` is asked for whenever it is read."""
         Gauge(name, said, registry=self._registry).set_function(value)
 
+    def count_load(self, task: str, result: str) -> None:
+        """Counts that a task was "added", "replaced", "removed", or "failed"."""
+        self.task_loads.labels(result).inc()
+        if result == "removed":
+            self.predictions.forget(task)
+
     def text(self) -> bytes:
         """All of it in Prometheus' own form."""
         return generate_latest(self._registry)

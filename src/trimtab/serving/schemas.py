@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from .pool import ServedTask, Text
 
@@ -12,7 +12,16 @@ from .pool import ServedTask, Text
 class _Closed(BaseModel):
     """A body that has no other fields: a slip in a name is told."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_fields(cls, given: Any) -> Any:
+        # By the first: pydantic's own check would describe each of a hundred thousand.
+        for key in given if isinstance(given, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"there is no field {key!r:.60}; fields: {', '.join(cls.model_fields)}")
+        return given
 
 
 class PairOfTexts(_Closed):
@@ -39,7 +48,7 @@ def _name(name: str) -> str:
 
 TaskName = Annotated[str, Field(max_length=1000), AfterValidator(_name)]
 TextOrPair = Annotated[
-    str | Annotated[list[str], Field(min_length=2, max_length=2)] | PairOfTexts,
+    str | Annotated[list[str], Field(fail_fast=True, min_length=2, max_length=2)] | PairOfTexts,
     Field(description="A text; for a task that reads pairs two, as a list or as text and text_pair."),
 ]
 
@@ -54,11 +63,13 @@ class ItemOfTask(_Closed):
 class PredictBody(_Closed):
     """Texts, each for all `tasks`; or items, each with a task of its own."""
 
-    texts: list[TextOrPair] | None = Field(None, min_length=1, max_length=_MOST, examples=[["Lovely."]])
-    tasks: list[TaskName] | None = Field(
+    texts: Annotated[list[TextOrPair], Field(fail_fast=True)] | None = Field(
+        None, min_length=1, max_length=_MOST, examples=[["Lovely."]]
+    )
+    tasks: Annotated[list[TaskName], Field(fail_fast=True)] | None = Field(
         None, min_length=1, max_length=_MOST, description="Names of tasks; without it all that are served."
     )
-    items: list[ItemOfTask] | None = Field(None, min_length=1, max_length=_MOST)
+    items: Annotated[list[ItemOfTask], Field(fail_fast=True)] | None = Field(None, min_length=1, max_length=_MOST)
     truncate: bool = Field(
         True, description="Whether a text of more tokens than a task reads is cut; else it is refused."
     )
@@ -76,6 +87,13 @@ class ErrorBody(BaseModel):
     """The body of every answer that is none."""
 
     error: Problem
+
+
+class InferenceError(BaseModel):
+    """As text-embeddings-inference says it."""
+
+    error: str
+    error_type: str
 
 
 class _Predicted(BaseModel):
@@ -153,7 +171,9 @@ class InferenceBody(BaseModel):
     """The body that text-embeddings-inference and Hugging Face's inference API take for text classification."""
 
     inputs: (
-        str | Annotated[list[str], Field(max_length=_MOST)] | Annotated[list[list[str]], Field(max_length=_MOST)]
+        str
+        | Annotated[list[str], Field(fail_fast=True, max_length=_MOST)]
+        | Annotated[list[Annotated[list[str], Field(fail_fast=True)]], Field(fail_fast=True, max_length=_MOST)]
     ) = Field(description="A text; [text] or [first, second]; or a list of those.", examples=["Lovely."])
     parameters: InferenceParameters | None = None
     truncate: bool | None = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import socket
@@ -52,6 +53,9 @@ def serve(app: FastAPI, settings: ServerSettings, metrics: Metrics, sock: socket
         # Whose answers are read so slowly is not waited for.
         timeout_graceful_shutdown=5,
     )  # fmt: skip
+    # What is here now stays: looking through it for garbage again and again would hold up requests.
+    gc.collect()
+    gc.freeze()
     _Server(config, app.state.service).run(sockets=[sock])
 
 
@@ -84,8 +88,11 @@ class _Server(uvicorn.Server):
                 _log.info("draining", extra={"fields": {"requests": self._service.waiting_requests}})
                 self._service.dispatcher.drain()
             waited, settings = time.monotonic() - self._asked, self._service.settings
-            is_done = self._service.is_idle or waited >= settings.drain_seconds
-            self.should_exit = waited >= settings.drain_delay and is_done
+            if waited >= settings.drain_seconds:
+                self._service.dispatcher.abandon()  # who waits is told, and is sent that before connections close
+                self.should_exit = True
+            elif waited >= settings.drain_delay:
+                self.should_exit = self._service.is_idle
         return await super().on_tick(counter)
 
 

@@ -83,8 +83,8 @@ class Service:
         return self.dispatcher.is_alive(self.settings.stuck_seconds)
 
     def close(self) -> None:
-        """Computes what waits, for at most `drain_seconds`, and ends all threads."""
-        self.dispatcher.end(self.settings.drain_seconds)
+        """Computes what waits, for at most `drain_seconds`, unless it was drained before, and ends all threads."""
+        self.dispatcher.end(0 if self.dispatcher.is_draining else self.settings.drain_seconds)
         self._reading.shutdown(wait=False, cancel_futures=True)
         self.loading.shutdown(wait=False, cancel_futures=True)
 

@@ -93,9 +93,9 @@ class Queue:
             return self._most_requests > 0
         return len(self._turn) < self._most_requests and self.tokens + tokens <= self._most_tokens
 
-    def ahead(self, tokens: float) -> float:
-        """Tokens of others that are computed before the last of a request of `tokens` that comes now."""
-        return sum(min(other.left_tokens, tokens) for other in self._turn)
+    def ahead(self, n_portions: int) -> float:
+        """Tokens of others that are computed before the last of so many portions of a request that comes now."""
+        return sum(other.left_tokens * min(1.0, n_portions / len(other.portions)) for other in self._turn)
 
     def put(self, request: Waiting) -> None:
         """Puts a request at the end."""

@@ -15,6 +15,7 @@ from ..version import VERSION
 from .contract import TaskPrediction, Text
 from .gate import LOG, Gate
 from .metrics import Metrics
+from .page import add_page
 from .pool import Pool
 from .problems import ProblemError, check_only, message_of, say_problems
 from .schemas import (
@@ -76,6 +77,7 @@ def application(
     app.state.service = service
     app.add_middleware(Gate, settings=settings, metrics=metrics)  # pyright: ignore[reportArgumentType]
     say_problems(app, metrics)
+    add_page(app)
     _health(app, service)
     _tasks(app, service)
     _manage(app, service, runs)

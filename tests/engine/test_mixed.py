@@ -12,8 +12,7 @@ from transformers import AutoModel
 
 from trimtab.encoders.heads import LinearHead
 from trimtab.encoders.inputs import ModelInputs
-from trimtab.engine import LowRank, MixedModel, PreparedModel, TaskChange, prepare
-from trimtab.engine import mixed_rows, packed
+from trimtab.engine import LowRank, MixedModel, PreparedModel, TaskChange, mixed_rows, packed, prepare
 from trimtab.engine.mixed_rows import END
 from trimtab.engine.padded import padded_logits
 

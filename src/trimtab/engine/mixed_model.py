@@ -37,7 +37,9 @@ class MixedModel:
         self._parts_within = len(packed.wholes) == packed.n_layers and self._device.type == "cpu"
         self._order = self._called()
         names = [name for name, _ in self.model.named_parameters()]
-        self._path_of = {name: name.rpartition(".")[0] for name in names}  # looked up for every value of every task and pass
+        self._path_of = {
+            name: name.rpartition(".")[0] for name in names
+        }  # looked up for every value of every task and pass
         self._starts = {path: self._start_of(path) for path in self._order}
         self._mixable = {path for path in self._order if self._is_known(self.model.get_submodule(path))}
         self._put_on(patches)

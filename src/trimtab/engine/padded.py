@@ -63,7 +63,9 @@ def warn_padded(model: ModelWithHead, *, alike: bool) -> None:
         _warned.add(name)
         # A warning and not a log line: the engine is much slower here, and nothing else would say so.
         how = (
-            "only texts of one length run together, since padding changes its predictions" if alike else "texts are padded"
+            "only texts of one length run together, since padding changes its predictions"
+            if alike
+            else "texts are padded"
         )
         message = f"{name} cannot run on padding-free batches: {how}, which is slower"
         warnings.warn(message, stacklevel=6)  # names the second caller above `prepare`

@@ -23,8 +23,9 @@ def deployment(encoder: str, runs: str | Path, *, replicas: int = 1, cpus: float
     """The server of `trimtab serve ENCODER --runs RUNS` as an application of Ray Serve.
 
     The encoder and the folder of runs must be there on every node, and TRIMTAB_TOKEN in its environment, without which
-    anybody may ask whom Ray's proxy lets (by default this machine alone). Each replica follows the folder. Requests beyond those that
-    replicas take wait in Ray's proxy, up to as many again; others are refused with 503, which trimtab.Client asks again for.
+    anybody may ask whom Ray's proxy lets (by default this machine alone). Each replica follows the folder. Requests
+    beyond those that replicas take wait in Ray's proxy, up to as many again; others are refused with 503, which trimtab.Client
+    asks again for.
     """
     folder = str(Path(runs).absolute())
 

@@ -51,13 +51,21 @@ class Layout:
 
     @property
     def size(self) -> tuple[int, int]:
-        """How many values and positions there are: that of the rows of its table."""
-        return self.n_values, self.n_positions
+        """The values and positions of the rows of its table, which may have a few more."""
+        if not self.n_positions:
+            return self.n_values, 0
+        # Of equally large subsets one may hold a vector whole: rounded up, by 6% at most, they share a table all the same.
+        return _rounded(self.n_values), _rounded(self.n_positions)
 
     @property
     def row_bytes(self) -> int:
-        """Of one delta: values of float32 and positions of int32."""
-        return 4 * (self.n_values + self.n_positions)
+        """Of one delta in its table: values of float32 and positions of int32."""
+        return 4 * sum(self.size)
+
+
+def _rounded(count: int) -> int:
+    step = max(1, 1 << (count.bit_length() - 5))
+    return -(-count // step) * step
 
 
 class SlotTable:
@@ -68,7 +76,8 @@ class SlotTable:
     """
 
     def __init__(self, layout: Layout, device: torch.device):
-        self._n_values, self._n_positions, self._device = layout.n_values, layout.n_positions, device
+        self._device = device
+        self._n_values, self._n_positions = layout.size
         self._rows_per_block = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, layout.row_bytes)))
         self._blocks: dict[int, tuple[Tensor, Tensor]] = {}  # number -> values and positions, a row for each delta
         self._free: dict[int, list[int]] = {}  # number of a block -> its free rows
@@ -86,9 +95,11 @@ class SlotTable:
         row = self._free[block][0]
         values, positions = (table[row] for table in self._blocks[block])
         names = [entry.name for entry in layout.entries]
-        values.copy_(torch.cat([delta.values[name].float().flatten() for name in names]))
+        values[: layout.n_values] = torch.cat([delta.values[name].float().flatten() for name in names])
         if self._n_positions:
-            positions.copy_(torch.cat([delta.positions[name] for name in names if name in delta.positions]))
+            positions[: layout.n_positions] = torch.cat(
+                [delta.positions[name] for name in names if name in delta.positions]
+            )
         del self._free[block][0]  # not before all is there
         return block * self._rows_per_block + row
 
@@ -97,7 +108,7 @@ class SlotTable:
         number, row = divmod(slot, self._rows_per_block)
         values, positions = (table[row] for table in self._blocks[number])
         entries = layout.entries
-        parts = values.split([math.prod(entry.shape) for entry in entries])
+        parts = values[: layout.n_values].split([math.prod(entry.shape) for entry in entries])
         found = {
             entry.name: part if len(entry.shape) == 1 else part.view(entry.shape)
             for entry, part in zip(entries, parts, strict=True)
@@ -105,7 +116,7 @@ class SlotTable:
         if not self._n_positions:
             return found, {}
         given = [entry for entry in entries if entry.n_positions]
-        places = positions.split([entry.n_positions for entry in given])
+        places = positions[: layout.n_positions].split([entry.n_positions for entry in given])
         return found, {entry.name: place for entry, place in zip(given, places, strict=True)}
 
     def free(self, slot: int) -> None:

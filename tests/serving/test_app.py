@@ -368,6 +368,14 @@ def test_the_description_has_a_schema_for_each_kind(pool: Pool) -> None:
     ].keys()
 
 
+def test_the_description_says_what_asks_for_the_token(pool: Pool) -> None:
+    described = application(pool, ServerSettings(token=TOKEN)).openapi()
+    assert described["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+    asks = {path: "security" in verb for path, verbs in described["paths"].items() for verb in verbs.values()}
+    assert {path for path, does in asks.items() if not does} == {"/healthz/live", "/healthz/ready"}
+    assert "securitySchemes" not in application(pool).openapi()["components"]
+
+
 def test_settings_that_cannot_be() -> None:
     for wrong in ({"batch_tokens": 0}, {"most_waiting": -1}, {"max_wait_ms": -1}, {"deadline_seconds": 0}):
         with pytest.raises(InputError, match="more than 0"):

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from .pages.run_page import report
     from .results.comparison import Comparison
     from .results.recipe import Recipe, Settings
-    from .serving.pool import Pool, ServedTask, TaskPrediction
+    from .serving.client import Client
+    from .serving.contract import ServedTask, TaskPrediction
+    from .serving.pool import Pool
     from .studies.compare import Study, compare
     from .studies.measure_fisher import fisher
     from .studies.movement import Movement, movement
@@ -79,7 +81,9 @@ _HOMES = {
     "training.steps": ("Begun", "Checkpoint", "Finished", "Step", "Validation", "Warned"),
     "inference.evaluate": ("evaluate",),
     "inference.predictor": ("Predictor", "predict"),
-    "serving.pool": ("Pool", "ServedTask", "TaskPrediction"),
+    "serving.client": ("Client",),
+    "serving.contract": ("ServedTask", "TaskPrediction"),
+    "serving.pool": ("Pool",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -100,7 +100,7 @@ def test_an_encoder_that_cannot_run_padded_texts_is_refused(tmp_path, encoder):
     folder = shutil.copytree(encoder.folder, tmp_path / "gpt2")
     torch.manual_seed(0)
     GPT2Model(GPT2Config(vocab_size=32, n_embd=32, n_layer=1, n_head=2, n_positions=64)).save_pretrained(folder)
-    with pytest.raises(InputError, match="cannot answer padded texts"):
+    with pytest.raises(InputError, match="cannot predict padded texts"):
         fit(load(folder), make_task(), Full(), epochs=1, head="default")
 
 

@@ -43,7 +43,7 @@ def ids_of(*lengths: int) -> ModelInputs:
 def test_a_text_is_answered_alike_whatever_runs_beside_it(odd: Callable[[str], Encoder]) -> None:
     """XLNet's head reads the last position: of padding, where a longer text stands beside it."""
     model = odd("xlnet").with_head(TWO_CLASSES, seed=0).eval()
-    with pytest.warns(UserWarning, match="only texts of one length run together, since padding changes its answers"):
+    with pytest.warns(UserWarning, match="only texts of one length run together, since padding changes its predictions"):
         prepared = prepare(model, "float32")
     texts = ids_of(12, 4, 9, 4, 30)
     with torch.no_grad():

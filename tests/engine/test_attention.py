@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trimtab.engine import attention
 from trimtab.engine.attention import Call, attend, attend_blocks
-from trimtab.engine.dropout import NOISE, Noise
+from trimtab.engine.dropout import MASKS, DropoutMasks
 from trimtab.engine.layout import EMPTY, NEW_WIDTH_SCORES, WIDTH_STEP, Layout, _widths, joined
 
 HEADS, WIDTH = 2, 4
@@ -120,11 +120,11 @@ def test_dropout_scales_and_has_the_gradient_of_its_draw() -> None:
 
     def run(*qkv: Tensor) -> Tensor:
         torch.manual_seed(1)
-        token = NOISE.set(Noise(1 << 16))
+        token = MASKS.set(DropoutMasks(1 << 16))
         try:
             return attend(*qkv, Call(layout_of(lengths), 0.4, rate=0.3))
         finally:
-            NOISE.reset(token)
+            MASKS.reset(token)
 
     assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
     ones = [inputs[0], inputs[1], torch.ones_like(inputs[2])]

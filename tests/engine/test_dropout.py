@@ -4,22 +4,22 @@ import pytest
 import torch
 
 from trimtab.engine import dropout as dropout_module
-from trimtab.engine.dropout import NOISE, Noise, dropout, dropout_forward
+from trimtab.engine.dropout import MASKS, DropoutMasks, dropout, dropout_forward
 
 
-def noise(seed: int = 0, limit: int = 1 << 22) -> Noise:
+def noise(seed: int = 0, limit: int = 1 << 22) -> DropoutMasks:
     torch.manual_seed(seed)
-    made = Noise(limit)
+    made = DropoutMasks(limit)
     made.mask(torch.Size([1]), 0.3, torch.int8)  # draws its seed
     return made
 
 
 def dropped(x: torch.Tensor, rate: float, seed: int = 0) -> torch.Tensor:
-    token = NOISE.set(noise(seed))
+    token = MASKS.set(noise(seed))
     try:
         return dropout(x, rate, training=True)
     finally:
-        NOISE.reset(token)
+        MASKS.reset(token)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 0.9])
@@ -64,7 +64,7 @@ def test_masks_do_not_depend_on_how_much_is_drawn_ahead(at_once: int, monkeypatc
     def masks(at_once: int) -> list[torch.Tensor]:
         monkeypatch.setattr(dropout_module, "_DRAWN_AT_ONCE", at_once)
         torch.manual_seed(0)
-        source = Noise(limit=1 << 12)
+        source = DropoutMasks(limit=1 << 12)
         sizes = [800, 1600, 800, 4000, 160_000, 8000, 160_000, 160_000]  # the pool grows twice, and is used up
         return [source.mask(torch.Size([size]), 0.1, torch.float32).kept.clone() for size in sizes]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trimtab.engine import linear, residual_norm
-from trimtab.engine.dropout import NOISE, Noise
+from trimtab.engine.dropout import MASKS, DropoutMasks
 
 
 def linear_map(*, trained: bool, bias: bool = True, outputs: int = 24) -> nn.Linear:
@@ -122,11 +122,11 @@ def test_the_end_of_a_half_layer(rate: float, bias: bool) -> None:
     nn.init.normal_(norm.weight)
     x, residual = torch.randn(1, 40, 16, requires_grad=True), torch.randn(1, 40, 16, requires_grad=True)
     weights, inputs = torch.randn(1, 40, 16), [x, residual, *norm.parameters()]
-    token = NOISE.set(Noise())
+    token = MASKS.set(DropoutMasks())
     try:
         found = residual_norm.residual_norm(x, residual, norm, rate)
     finally:
-        NOISE.reset(token)
+        MASKS.reset(token)
     kept = torch.autograd.grad(found[..., 0].sum(), x, retain_graph=True)[0] != 0 if rate else torch.ones_like(x)
     expected = norm(residual + x * kept / (1 - rate))
     torch.testing.assert_close(found, expected)

@@ -13,6 +13,7 @@ from transformers import AutoModel
 from trimtab.encoders.heads import LinearHead
 from trimtab.encoders.inputs import ModelInputs
 from trimtab.engine import LowRank, MixedModel, PreparedModel, TaskChange, prepare
+from trimtab.engine import mixed_rows, packed
 from trimtab.engine.mixed_rows import END
 from trimtab.engine.padded import padded_logits
 
@@ -238,3 +239,49 @@ def test_values_stand_in_for_matrices_in_bfloat16_too() -> None:
         values = {n: p.detach() * (1 + 0.2 * torch.randn(p.shape, generator=draw)) for n, p in model.named_parameters()}
         expected = plainly(prepare(alone(model, values, {}, {}), compute="bfloat16"), texts)
         assert torch.equal(prepared.logits_with(values, texts), expected)
+
+
+def test_without_the_cpus_kernel_rows_find_their_vectors_by_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: by modules, and each norm in one step for all rows."""
+    model, texts = random_model(CONFIGS["bert"]()), random_texts()
+    by_index: list[int] = []
+
+    def index(x: Tensor, residual: Any, runs: Any, values: Any, eps: float) -> Tensor:
+        by_index.append(len(runs))
+        return mixed_rows._normed_by_index(x, residual, runs, values, eps)
+
+    def normed(self: Any, x: Tensor, path: str, norm: nn.LayerNorm, residual: Any = None) -> Tensor:
+        runs = self.runs([path], len(x))
+        return index(x, residual, runs, [mixed_rows._of(run, path, norm) for run in runs], norm.eps)
+
+    monkeypatch.setattr(mixed_rows.MixedRows, "normed", normed)
+    monkeypatch.setattr(packed, "fits", lambda layer: False)
+    mixed = prepare(copy.deepcopy(model), compute="float32").mixed
+    assert mixed is not None
+    plain = tasks_of(model, mixed)
+    expected = [logits_of(alone(model, values, updates, at), texts) for values, at, updates in plain]
+    found = answers(mixed, "bert", [mixed.change(*task) for task in plain], {})
+    wanted = torch.stack([expected[task][text] for text, task in ITEMS])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+    assert max(by_index) > 5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert"])
+def test_on_a_gpu_rows_are_answered_as_on_a_cpu(family: str) -> None:
+    model, texts = random_model(CONFIGS[family]()), random_texts(family)
+    mixed = prepare(copy.deepcopy(model).cuda(), compute="float32").mixed
+    assert mixed is not None
+    on_cpu = prepare(copy.deepcopy(model), compute="float32").mixed
+    assert on_cpu is not None
+    plain = tasks_of(model, on_cpu)
+
+    def moved(values: Any) -> Any:
+        if isinstance(values, LowRank):
+            return LowRank(values.a.cuda(), values.b.cuda(), values.scale)
+        return {k: moved(v) for k, v in values.items()} if isinstance(values, dict) else values.cuda()
+
+    found = answers(mixed, family, [mixed.change(*map(moved, task)) for task in plain], {})
+    expected = [logits_of(alone(model, values, updates, at), texts) for values, at, updates in plain]
+    wanted = torch.stack([expected[task][text] for text, task in ITEMS])
+    torch.testing.assert_close(found.cpu(), wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))

@@ -8,7 +8,7 @@ import pytest
 SCRIPT = """
 import torch
 from torch.nn import functional
-from trimtab.engine.residual_norm_triton import fused_norm
+from trimtab.engine.residual_norm_triton import fused_norm, fused_norm_of_groups
 
 torch.manual_seed(0)
 for rate, has_bias, dtype in ((0.0, True, torch.float32), (0.3, True, torch.float32), (0.3, False, torch.float32),
@@ -50,6 +50,19 @@ for call in (1, 2):
 n = ones.numel()
 assert abs(float(kept[0].mean()) - 0.75) < 5 * (0.75 * 0.25 / n) ** 0.5
 assert abs(float(torch.corrcoef(torch.stack([k.flatten() for k in kept]))[0, 1])) < 5 / n**0.5
+
+# Rows of several tasks, each with its own vectors.
+groups = torch.tensor([2, 0, 0, 1, 2])
+weights, biases = torch.randn(3, 24), torch.randn(3, 24)
+for dtype in (torch.float32, torch.bfloat16):
+    x, residual = (torch.randn(5, 24).to(dtype) for _ in range(2))
+    for some in (biases, None):
+        y = fused_norm_of_groups(x, residual, weights, some, groups, 1e-5)
+        for row, group in enumerate(groups.tolist()):
+            bias = None if some is None else some[group]
+            expected = functional.layer_norm((x + residual)[row].float(), [24], weights[group], bias, 1e-5)
+            tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+            torch.testing.assert_close(y[row].float(), expected, rtol=tolerance, atol=tolerance)
 print("done")
 """
 

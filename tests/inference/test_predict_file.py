@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trimtab.encoders.inputs import Truncation
 from trimtab.encoders.unknown_tokens import Unknown
 from trimtab.errors import InputError
 from trimtab.files import replacing
 from trimtab.inference.predict_file import predict_file
-from trimtab.inference.predictor import Predicted
+from trimtab.inference.row_predictor import Predicted
 from trimtab.tasks.predictions import Prediction
 from trimtab.tasks.reading import Reading
 from trimtab.tasks.task import Rows, Task
@@ -30,19 +29,18 @@ class Echo:
 
     def __init__(self, *text_columns: str, kind: str = "single_label"):
         self.task = Task("echo", kind, ("a", "b"), text_columns, "label", "accuracy")
+        self.max_length = LIMIT
         self.asked: list[str] = []
 
     def predicted(self, rows: Rows) -> Predicted:
         assert len(rows), "no model takes an empty batch"
         self.asked += map(" ".join, zip(*rows.texts, strict=True))
         lengths = [len(text) for text in rows.texts[0]]
-        cut = Truncation(
-            len(rows), sum(n > LIMIT for n in lengths), sum(lengths), sum(max(0, n - LIMIT) for n in lengths)
-        )
+        cut = sum(n > LIMIT for n in lengths)
         if self.task.kind == "regression":
-            return Predicted([Prediction(value=float(n)) for n in lengths], cut, ALL_KNOWN, [])
+            return Predicted([Prediction(value=float(n)) for n in lengths], cut, ALL_KNOWN, {})
         found = [Prediction("b" if "b" in text else "a", {"a": 0.25, "b": 0.75}) for text in rows.texts[0]]
-        return Predicted(found, cut, ALL_KNOWN, [])
+        return Predicted(found, cut, ALL_KNOWN, {})
 
 
 def rows_of(path: Path) -> list[dict]:
@@ -269,7 +267,7 @@ class Tags(Echo):
 
     def predicted(self, rows: Rows) -> Predicted:
         found = [Prediction(self.task.classes, {"a|b": 0.9, "c": 0.8}) for _ in rows.texts[0]]
-        return Predicted(found, Truncation(len(rows), 0, 9, 0), ALL_KNOWN, [])
+        return Predicted(found, 0, ALL_KNOWN, {})
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])

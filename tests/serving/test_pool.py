@@ -1,5 +1,6 @@
 """The pool against a Predictor of each task: the same predictions, whatever shares a pass with whatever."""
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from trimtab.encoders.encoder import Encoder, load
 from trimtab.errors import InputError
 from trimtab.inference.predictor import Predictor, predict
 from trimtab.serving import batches
-from trimtab.serving.pool import Pool, TaskPrediction
+from trimtab.serving.contract import TaskPrediction
+from trimtab.serving.pool import Pool
 from trimtab.tasks.predictions import Prediction
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*cannot run on padding-free batches")
@@ -97,6 +99,27 @@ def test_pairs_and_texts_share_a_pool(pairs: str, encoder: Encoder) -> None:
     assert [each.error for each in pool.predict([("text", pair), ("pair", "the cat")])] == [
         "the task takes one text, and was given 2", "the task takes 2 texts, as (first, second), and was given 1",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("n_tasks", [1, 10, 1000])
+def test_any_number_of_tasks_share_passes(n_tasks: int, encoder: Encoder) -> None:
+    delta = make_delta(encoder, make_task(), "layer_norms")
+    draw = torch.Generator().manual_seed(0)
+
+    def moved() -> Delta:
+        values = {name: v + 0.3 * torch.randn(v.shape, generator=draw) for name, v in delta.values.items()}
+        return dataclasses.replace(delta, values=values)
+
+    runs = {f"task{i}": moved() for i in range(n_tasks)}
+    pool = Pool(encoder, runs, compute="float32")
+    # Every text for its own task, and one text for many.
+    items = [(f"task{(7 * i) % n_tasks}", text) for i, text in enumerate(sentences(250, seed=2))]
+    found = pool.predict(items + [(name, TEXTS[0]) for name in runs])
+    for i in range(0, 250, 25):
+        assert_same(found[i], alone(runs[items[i][0]], encoder, items[i][1]))
+    for i in range(0, n_tasks, max(1, n_tasks // 5)):
+        assert_same(found[250 + i], alone(runs[f"task{i}"], encoder, TEXTS[0]))
+    assert pool.resident_bytes <= 1.2 * n_tasks * pool.tasks["task0"].bytes or n_tasks < 1000
 
 
 def test_what_is_wrong_with_one_item_is_said_in_its_place(encoder: Encoder) -> None:

@@ -273,7 +273,7 @@ def test_killed_twice_it_goes_on_to_the_same_table(
     monkeypatch.setattr(module, "fit", lambda *args, **kwargs: fits.append(kwargs) or real(*args, **kwargs))
     again = compare(encoder, [make_task()], methods, seeds=3, out=out, epochs=2)
     assert len(fits) == 6 - n_there
-    names = ("method", "mean", "spread", "rank", "elements", "delta_bytes")
+    names = ("method", "mean", "standard_deviation", "rank", "elements", "delta_bytes")
     assert [[getattr(s, name) for name in names] for s in again.overall] == [
         [getattr(s, name) for name in names] for s in expected.overall
     ]

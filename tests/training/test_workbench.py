@@ -53,7 +53,7 @@ def gradients_of(bench: Workbench) -> dict[str, torch.Tensor]:
 
 def test_epochs_differ_in_their_order_and_steps_in_their_noise(encoder, monkeypatch):
     rows, masks = [], []
-    token_groups, drawn = module.token_groups, dropout.Noise.mask
+    token_groups, drawn = module.token_groups, dropout.DropoutMasks.mask
 
     def grouped(lengths, some, most_tokens):
         rows.append(np.asarray(some).tolist())
@@ -66,7 +66,7 @@ def test_epochs_differ_in_their_order_and_steps_in_their_noise(encoder, monkeypa
         return mask
 
     monkeypatch.setattr(module, "token_groups", grouped)
-    monkeypatch.setattr(dropout.Noise, "mask", masked)
+    monkeypatch.setattr(dropout.DropoutMasks, "mask", masked)
     task = make_task(n_train=16, n_validation=4)
     for seed in (0, 1):
         bench = set_up(encoder, task, LayerNorms(), Settings(epochs=2, batch_size=8, seed=seed))

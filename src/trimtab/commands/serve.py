@@ -9,11 +9,10 @@ import typer
 
 from ..encoders.choices import COMPUTES
 from ..errors import InputError, suggestion
-from ..serving.settings import ServerSettings, is_task_name
+from ..serving.settings import TOKEN_VARIABLE, ServerSettings, is_task_name
 from .options import NOTHING, EncoderName, Given, OptionsOf
 from .output import say
 
-TOKEN_VARIABLE = "TRIMTAB_TOKEN"
 _NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

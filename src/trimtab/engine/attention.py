@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .dropout import NOISE, Mask
+from .dropout import MASKS, Mask
 from .layout import Block, Layout, joined
 
 PIECE_SCORES = 1 << 20  # scores in one piece: 2 MB in bfloat16
@@ -170,9 +170,9 @@ def _answered(rows: list[Tensor], heads: int, call: Call, keep: bool) -> tuple[T
         weights = _weights(q, k, piece, call)
         if call.rate > 0:
             # Bytes from the pass's own pool: drawing a mask for every piece took longer than its products.
-            noise = NOISE.get()
-            assert noise is not None
-            piece.dropout = noise.mask(weights.shape, call.rate, weights.dtype)
+            masks = MASKS.get()
+            assert masks is not None
+            piece.dropout = masks.mask(weights.shape, call.rate, weights.dtype)
         if keep and small:
             kept.append(weights)
         # Weights that are not kept may be written over.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .attention import Call, Kept, attend_table, table_gradient
-from .dropout import NOISE, Mask
+from .dropout import MASKS, Mask
 from .forward_context import CURRENT, ForwardContext
 from .linear import COMPUTE, Copies, Masters, is_intermediate
 from .mixed_rows import MixedRows
@@ -135,14 +135,14 @@ def _mixed(x: Tensor, whole: WholeLayer, context: ForwardContext, rows: MixedRow
     answer, x = rows.reach(point + 1, answer, x)
     answer = rows.product(to_attended, whole.groups[1], whole.paths[1], answer)
     answer, x = rows.reach(point + 2, answer, x)
-    x = rows.normed(x + answer, whole.norm_paths[0], whole.tails[0].LayerNorm)
+    x = rows.normed(answer, whole.norm_paths[0], whole.tails[0].LayerNorm, x)
     (x,) = rows.reach(point + 3, x)
     inner = rows.product(to_inner, whole.groups[2], whole.paths[2], x, gelu=True)
     inner, x = rows.reach(point + 4, inner, x)
     outer = rows.product(to_outer, whole.groups[3], whole.paths[3], inner)
     outer, x = rows.reach(point + 5, outer, x)
     context.layout = rows.layout
-    return rows.normed(x + outer, whole.norm_paths[1], whole.tails[1].LayerNorm)
+    return rows.normed(outer, whole.norm_paths[1], whole.tails[1].LayerNorm, x)
 
 
 @dataclass
@@ -190,9 +190,9 @@ def _answered(x: Tensor, whole: WholeLayer, call: Call, keep: bool) -> tuple[Ten
 
 def _normed(x: Tensor, residual: Tensor, tail: Any) -> tuple[Tensor, Mask | None, list[Tensor]]:
     """The tail's norm of residual + dropout(x), the mask, and what the gradients need."""
-    norm, rate, noise = tail.LayerNorm, tail.dropout.p if tail.dropout.training else 0.0, NOISE.get()
-    assert noise is not None
-    mask = noise.mask(x.shape, rate, x.dtype) if rate > 0 else None
+    norm, rate, masks = tail.LayerNorm, tail.dropout.p if tail.dropout.training else 0.0, MASKS.get()
+    assert masks is not None
+    mask = masks.mask(x.shape, rate, x.dtype) if rate > 0 else None
     y, saved = sum_normed(x, residual, norm.weight, norm.bias, norm.eps, mask)
     return y, mask, saved
 

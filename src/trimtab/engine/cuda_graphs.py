@@ -1,7 +1,7 @@
 """Training passes on a GPU as CUDA graphs.
 
 A pass over 32 sentences is hundreds of small kernels, and Python takes longer to start them than the GPU to run them. So
-the kernels of a forward and backward pass are recorded once for each shape of batch and then started together. Noise is drawn
+the kernels of a forward and backward pass are recorded once for each shape of batch and then started together. Dropout masks are drawn
 anew at each replay, from the state that the generator has then.
 """
 

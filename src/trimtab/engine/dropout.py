@@ -37,7 +37,7 @@ class _Pool:
     taken: int = 0
 
 
-class Noise:
+class DropoutMasks:
     """The masks of one forward pass, seeded from torch's global generator.
 
     The first `limit` values are fresh. Later masks share values with those, but at unrelated places: every mask by itself
@@ -96,8 +96,8 @@ class Noise:
         pool.drawn = end
 
 
-NOISE: ContextVar[Noise | None] = ContextVar("noise", default=None)
-"""The noise of the forward pass that is running; None outside of one."""
+MASKS: ContextVar[DropoutMasks | None] = ContextVar("masks", default=None)
+"""The masks of the forward pass that is running; None outside of one."""
 
 
 class _Dropout(torch.autograd.Function):
@@ -117,13 +117,13 @@ def masked(x: Tensor, mask: Mask) -> Tensor:
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """`x` with dropout at `rate`: torch's own on other devices and outside of a forward pass with NOISE."""
-    noise = NOISE.get()
+    """`x` with dropout at `rate`: torch's own on other devices and outside of a forward pass with MASKS."""
+    masks = MASKS.get()
     if not training or rate == 0:
         return x
-    if noise is None or x.device.type != "cpu" or rate >= 1:
+    if masks is None or x.device.type != "cpu" or rate >= 1:
         return functional.dropout(x, rate, training)
-    return _Dropout.apply(x, noise.mask(x.shape, rate, x.dtype))  # pyright: ignore[reportReturnType]
+    return _Dropout.apply(x, masks.mask(x.shape, rate, x.dtype))  # pyright: ignore[reportReturnType]
 
 
 def dropout_forward(module: nn.Dropout) -> Any:

@@ -61,23 +61,23 @@ CURRENT: ContextVar[ForwardContext | None] = ContextVar("forward context", defau
 
 @contextmanager
 def in_force(context: ForwardContext) -> Iterator[ForwardContext]:
-    """Runs the block with `context` and fresh noise in force."""
-    tokens = CURRENT.set(context), noisy.NOISE.set(noisy.Noise())
+    """Runs the block with `context` and fresh masks in force."""
+    tokens = CURRENT.set(context), noisy.MASKS.set(noisy.DropoutMasks())
     try:
         yield context
     finally:
         CURRENT.reset(tokens[0])
-        noisy.NOISE.reset(tokens[1])
+        noisy.MASKS.reset(tokens[1])
 
 
 @contextmanager
-def fresh_noise() -> Iterator[None]:
-    """Runs the block, a part of the model above its layers, with fresh noise in force."""
-    token = noisy.NOISE.set(noisy.Noise())
+def fresh_masks() -> Iterator[None]:
+    """Runs the block, a part of the model above its layers, with fresh masks in force."""
+    token = noisy.MASKS.set(noisy.DropoutMasks())
     try:
         yield
     finally:
-        noisy.NOISE.reset(token)
+        noisy.MASKS.reset(token)
 
 
 def _attention(

@@ -66,12 +66,9 @@ class Copies:
             return functional.gelu(y) if gelu else y
         return _product(x, self._copy("forward", self._weights(), _packed), bias, gelu=gelu)
 
-    def plus(self, x: Tensor, table: Tensor) -> Tensor:
-        """x W' + table (T, O) in the place of the biases, which is written to; for frozen W and outside of the graph."""
-        if x.device.type != "cpu" or not _packs() or self._changing():
-            return torch.addmm(table, x, self.weight().t())
-        packed = self._copy("forward", self._weights(), _packed)
-        return torch.ops.mkldnn._linear_pointwise.binary(x, table, packed, None, "add")
+    def unbiased(self, x: Tensor) -> Tensor:
+        """x W', for a frozen W and outside of the graph."""
+        return self.times(x, None)
 
     def times_transposed(self, grad: Tensor) -> Tensor:
         """grad W, for frozen W."""
@@ -128,11 +125,12 @@ class Masters:
             y = functional.linear(x, self._modules[0].weight, self._modules[0].bias)
         return functional.gelu(y) if gelu else y
 
-    def plus(self, x: Tensor, table: Tensor) -> Tensor:
-        """x W' + table (T, O) in the place of the biases, which is written to."""
-        for module, strip in zip(self._modules, table.split(self._widths, 1), strict=True):
-            torch.addmm(strip, x, module.weight.t(), out=strip)
-        return table
+    def unbiased(self, x: Tensor) -> Tensor:
+        """The maps' answers without their biases."""
+        y = x.new_empty(len(x), sum(self._widths))
+        for module, strip in zip(self._modules, y.split(self._widths, 1), strict=True):
+            torch.mm(x, module.weight.t(), out=strip)
+        return y
 
     def times_transposed(self, grad: Tensor) -> Tensor:
         """grad W (T, I), for grad (T, O)."""

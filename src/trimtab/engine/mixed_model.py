@@ -36,6 +36,9 @@ class MixedModel:
         # Rows can part within a layer where nothing but its states goes through it.
         self._parts_within = len(packed.wholes) == packed.n_layers and self._device.type == "cpu"
         self._order = self._called()
+        names = [name for name, _ in self.model.named_parameters()]
+        self._path_of = {name: name.rpartition(".")[0] for name in names}  # looked up for every value of every task and pass
+        self._starts = {path: self._start_of(path) for path in self._order}
         self._mixable = {path for path in self._order if self._is_known(self.model.get_submodule(path))}
         self._put_on(patches)
         if not self._is_right():
@@ -49,11 +52,11 @@ class MixedModel:
 
     def mixes(self, name: str) -> bool:
         """Whether rows of one pass can each have their own values of the parameter called `name`."""
-        return name.rpartition(".")[0] in self._mixable
+        return self._path_of.get(name) in self._mixable
 
     def is_above(self, name: str) -> bool:
         """Whether the parameter called `name` is read behind the texts' vectors alone: by the head."""
-        return name.rpartition(".")[0] not in self._order
+        return self._path_of.get(name) not in self._order
 
     def change(
         self, values: Mapping[str, Tensor], positions: Mapping[str, Tensor], low_rank: Mapping[str, LowRank]
@@ -64,16 +67,17 @@ class MixedModel:
         """
         found: dict[str, dict[str, Any]] = {path: {"low_rank": of} for path, of in low_rank.items()}
         for name, value in values.items():
-            path, _, role = name.rpartition(".")
-            changes, at = found.setdefault(path, {}), positions.get(name)
-            own = self.model.get_parameter(name).detach()
+            path = self._path_of[name]
+            role, changes, at = name[len(path) + 1 :], found.setdefault(path, {}), positions.get(name)
             if at is None:
                 changes[role] = value
-            elif own.ndim == 1:  # a vector takes no more whole than with its positions
+                continue
+            own = self.model.get_parameter(name).detach()
+            if own.ndim == 1:  # a vector takes no more whole than with its positions
                 changes[role] = own.index_put((at.long(),), value)
             else:
                 changes["entries"] = _entries(own, at.long(), value, self.model.get_submodule(path))
-        start = min(map(self._start_of, found), default=END)
+        start = min((self._starts[path] for path in found), default=END)
         return TaskChange({path: ModuleChange(**changes) for path, changes in found.items()}, start)
 
     def first_layer(self, change: TaskChange) -> int:
@@ -179,13 +183,12 @@ class MixedModel:
 
     def _is_right(self) -> bool:
         """Whether a task with other vectors everywhere is answered as by the model that has them, beside one that has none."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            values = {
-                name: parameter.detach() * (1 + 0.1 * torch.rand_like(parameter)) + 0.01
-                for name, parameter in self.model.named_parameters()
-                if parameter.ndim == 1 and self.mixes(name)
-            }
+        draw = torch.Generator().manual_seed(0)
+        values = {
+            name: p.detach() * (1 + 0.1 * torch.rand(p.shape, generator=draw).to(p)) + 0.01
+            for name, p in self.model.named_parameters()
+            if p.ndim == 1 and self.mixes(name)
+        }
         texts = probe_inputs(self.model)
         numbers = range(len(texts))
         try:
@@ -252,8 +255,7 @@ def _tail_forward(module: Any, path: str) -> Callable[[Tensor, Tensor], Tensor]:
         if context.firsts_only and input_tensor.shape[1] != hidden_states.shape[1]:
             input_tensor = context.firsts(input_tensor)
         hidden = module.dense(hidden_states)
-        total = input_tensor.to(hidden.dtype) + hidden
-        return rows.normed(total[0], path, module.LayerNorm)[None]
+        return rows.normed(hidden[0], path, module.LayerNorm, input_tensor[0].to(hidden.dtype))[None]
 
     return forward
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .layout import Layout
+from .residual_norm_triton import fits, fused_norm_of_groups
 
 NOBODY = -1  # the task of a row that several tasks read, or of padding: the model's own values
 END = 1 << 30  # where a task begins that has changed the head alone
@@ -70,7 +71,7 @@ class Products(Protocol):
     """Linear maps of one input, with weights that no task has changed: linear.Copies and linear.Masters."""
 
     def product(self, x: Tensor, *, gelu: bool = False) -> Tensor: ...
-    def plus(self, x: Tensor, table: Tensor) -> Tensor: ...
+    def unbiased(self, x: Tensor) -> Tensor: ...
 
 
 @dataclass
@@ -206,23 +207,20 @@ class MixedRows:
                 found.append(Run(start, stop, touched))
         return found
 
-    def normed(self, x: Tensor, path: str, norm: nn.LayerNorm) -> Tensor:
-        """LayerNorm of x (T, H), with each task's own weight and bias; in the dtype of x."""
+    def normed(self, x: Tensor, path: str, norm: nn.LayerNorm, residual: Tensor | None = None) -> Tensor:
+        """LayerNorm of x (T, H), or of residual + x, with each task's own weight and bias; in the dtype of x."""
         runs, shape = self.runs([path], len(x)), list(norm.normalized_shape)
         values = [_of(run, path, norm) for run in runs]
         if x.device.type != "cpu":
-            return _normed_by_index(x, runs, values, shape, norm.eps)
-        if len(runs) == 1:
-            return torch.native_layer_norm(x, shape, *values[0], norm.eps)[0]
-        y, statistics = torch.empty_like(x), _statistics(x)
+            return _normed_by_index(x, residual, runs, values, norm.eps)
+        x = x if residual is None else residual + x
         # The kernel and the arithmetic of a batch of one task, so that a task's rows come to the same bits.
-        for (start, stop, _), (weight, bias) in zip(runs, values, strict=True):
-            rows = slice(start, stop)
-            torch.ops.aten.native_layer_norm.out(
-                x[rows], shape, weight, bias, norm.eps,
-                out0=y[rows], out1=statistics[0][rows], out2=statistics[1][rows],
-            )  # fmt: skip
-        return y
+        parts = x.split([run.stop - run.start for run in runs])
+        normed = [
+            torch.native_layer_norm(part, shape, weight, bias, norm.eps)[0]
+            for part, (weight, bias) in zip(parts, values, strict=True)
+        ]
+        return normed[0] if len(normed) == 1 else torch.cat(normed)
 
     def product(
         self, maps: Products, modules: Sequence[nn.Linear], paths: Sequence[str], x: Tensor, *, gelu: bool = False
@@ -231,28 +229,25 @@ class MixedRows:
         if not self.changes(paths):
             return maps.product(x, gelu=gelu)
         runs = self.runs(paths, len(x))
-        y, plain = None, []
         widths = [module.out_features for module in modules]
-        for run in [*runs, None]:
-            if run is not None and not _owns(run, paths):
-                plain.append(run)
-                continue
-            if plain and len(plain) == len(runs):
-                y = _shared(maps, modules, paths, x, plain)
-                break
-            y = x.new_empty(len(x), sum(widths)) if y is None else y
-            if plain:
-                part = slice(plain[0].start, plain[-1].stop)
-                moved = [Run(r.start - part.start, r.stop - part.start, r.change) for r in plain]
-                y[part] = _shared(maps, modules, paths, x[part], moved)
-                plain = []
-            if run is not None:
-                _own(modules, paths, x, run, y)
-        assert y is not None
-        for run in runs:
-            for path, strip in zip(paths, y.split(widths, 1), strict=True):
-                _add(run, path, x, strip)
-        return functional.gelu(y) if gelu else y
+        own = [run for run in runs if _owns(run, paths)]
+        biased = any(run.change is not None and _biased(run.change, paths) for run in runs)
+        shared = maps.unbiased if biased else maps.product
+        if not own:
+            y = shared(x)
+        else:
+            y = x.new_empty(len(x), sum(widths))
+            for start, stop in _between(own, len(x)):
+                y[start:stop] = shared(x[start:stop])
+        for run in own:
+            _write_own(modules, paths, x, run, y[run.start : run.stop].split(widths, 1), biased=biased)
+        if biased:
+            # In place and by run: a table of every row's bias would be as large as the answers.
+            biases = torch.stack([_bias(run, modules, paths) for run in runs]).to(y.dtype)
+            for bias, part in zip(biases.unbind(), y.split([run.stop - run.start for run in runs]), strict=True):
+                part.add_(bias)
+        _add_updates(runs, paths, x, y.split(widths, 1))
+        return torch.ops.aten.gelu_(y) if gelu else y
 
     def looked_up(self, y: Tensor, ids: Tensor, path: str, module: nn.Embedding) -> Tensor:
         """`y` (T, H), which `module` has looked up for `ids` (T,), with the rows of tasks that have changed the table."""
@@ -276,27 +271,19 @@ def _of(run: Run, path: str, norm: nn.LayerNorm) -> tuple[Tensor, Tensor | None]
     return weight, norm.bias if changed.bias is None else changed.bias
 
 
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a norm puts its means and its inverse deviations, which nobody reads."""
-    return x.new_empty(len(x), 1, dtype=torch.float32), x.new_empty(len(x), 1, dtype=torch.float32)
-
-
 def _normed_by_index(
-    x: Tensor, runs: Sequence[Run], values: Sequence[tuple[Tensor, Tensor | None]], shape: list[int], eps: float
+    x: Tensor, residual: Tensor | None, runs: Sequence[Run], values: Sequence[tuple[Tensor, Tensor | None]], eps: float
 ) -> Tensor:
-    """The same on a GPU, where a kernel a run would cost more than the norm: statistics once, then each row's own values."""
-    y = functional.layer_norm(x.float(), shape, None, None, eps)
-    y *= _by_row([weight for weight, _ in values], runs, x)
-    if values[0][1] is not None:
-        y += _by_row([bias for _, bias in values if bias is not None], runs, x)
-    return y.to(x.dtype)
-
-
-def _by_row(vectors: Sequence[Tensor], runs: Sequence[Run], x: Tensor) -> Tensor:
-    """The vector of each row's run, (T, H) in the device's float32."""
-    counts = torch.tensor([run.stop - run.start for run in runs], device=x.device)
-    stacked = torch.stack([vector.to(x.device) for vector in vectors])
-    return stacked.repeat_interleave(counts, 0, output_size=runs[-1].stop)
+    """The same on a GPU, where a kernel a run would cost more than the norm: each row finds its own values in a table."""
+    counts = torch.tensor([run.stop - run.start for run in runs])
+    groups = torch.arange(len(runs)).repeat_interleave(counts).to(x.device)
+    weights = torch.stack([weight for weight, _ in values])
+    biases = None if values[0][1] is None else torch.stack([bias for _, bias in values if bias is not None])
+    if residual is not None and fits(x):
+        return fused_norm_of_groups(x, residual, weights, biases, groups, eps)
+    total = x.float() if residual is None else (residual + x).float()
+    y = functional.layer_norm(total, x.shape[1:], None, None, eps).mul_(weights[groups])
+    return (y if biases is None else y.add_(biases[groups])).to(x.dtype)
 
 
 def _owns(run: Run, paths: Sequence[str]) -> bool:
@@ -305,57 +292,69 @@ def _owns(run: Run, paths: Sequence[str]) -> bool:
     return any(path in modules and modules[path].weight is not None for path in paths)
 
 
-def _shared(maps: Products, modules: Sequence[nn.Linear], paths: Sequence[str], x: Tensor, runs: list[Run]) -> Tensor:
-    """One product for all rows, each with its task's own biases."""
-    if not any(run.change is not None and _biased(run.change, paths) for run in runs):
-        return maps.product(x)
-    table = torch.stack([torch.cat(_biases(run, modules, paths)) for run in runs])
-    counts = torch.tensor([run.stop - run.start for run in runs], device=x.device)
-    return maps.plus(x, table.to(x.dtype).repeat_interleave(counts, 0, output_size=len(x)))
+def _between(own: Sequence[Run], n_rows: int) -> list[tuple[int, int]]:
+    """From where to where rows are whose tasks have no matrices of their own."""
+    edges = [0, *(edge for run in own for edge in (run.start, run.stop)), n_rows]
+    return [(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if stop > start]
 
 
 def _biased(change: TaskChange, paths: Sequence[str]) -> bool:
     return any(path in change.modules and change.modules[path].bias is not None for path in paths)
 
 
-def _biases(run: Run, modules: Sequence[nn.Linear], paths: Sequence[str]) -> list[Tensor]:
-    """The biases of the maps for the rows of `run`; zeros where a map has none."""
+def _bias(run: Run, modules: Sequence[nn.Linear], paths: Sequence[str]) -> Tensor:
+    """The biases (O,) of the maps for the rows of `run`, side by side."""
     found = []
     for module, path in zip(modules, paths, strict=True):
         changed = None if run.change is None else run.change.modules.get(path)
-        bias = module.bias if changed is None or changed.bias is None else changed.bias
-        found.append(module.weight.new_zeros(module.out_features) if bias is None else bias)
-    return found
+        found.append(module.bias if changed is None or changed.bias is None else changed.bias)
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
-def _own(modules: Sequence[nn.Linear], paths: Sequence[str], x: Tensor, run: Run, y: Tensor) -> None:
-    """Writes the rows of a task that has matrices of its own."""
+def _write_own(
+    modules: Sequence[nn.Linear], paths: Sequence[str], x: Tensor, run: Run, strips: Sequence[Tensor], *, biased: bool
+) -> None:
+    """Writes the answers of a task that has matrices of its own into `strips`; without the biases, where all are added later."""
     assert run.change is not None
-    rows, widths = slice(run.start, run.stop), [module.out_features for module in modules]
-    biases = _biases(run, modules, paths)
-    for module, path, bias, strip in zip(modules, paths, biases, y[rows].split(widths, 1), strict=True):
+    rows = x[run.start : run.stop]
+    for module, path, strip in zip(modules, paths, strips, strict=True):
         changed = run.change.modules.get(path)
         weight = module.weight if changed is None or changed.weight is None else changed.weight
-        strip.copy_(functional.linear(x[rows], weight.to(x.dtype), bias.to(x.dtype)))
+        bias = None if biased or module.bias is None else module.bias.to(x.dtype)
+        strip.copy_(functional.linear(rows, weight.to(x.dtype), bias))
 
 
-def _add(run: Run, path: str, x: Tensor, y: Tensor) -> None:
-    """Adds to the rows of `run` in y (T, O) what its task adds to the map's answer to x (T, I), in float32."""
-    changed = None if run.change is None else run.change.modules.get(path)
-    if changed is None or (changed.low_rank is None and changed.entries is None):
+def _add_updates(runs: Sequence[Run], paths: Sequence[str], x: Tensor, strips: Sequence[Tensor]) -> None:
+    """Adds to the maps' answers (T, O) to x (T, I) what each task adds to its rows, with products in float32."""
+    of_runs = [[] if run.change is None else _updated(run.change, paths) for run in runs]
+    touched = sorted({i for of_run in of_runs for i, _ in of_run})
+    if not touched:
         return
-    rows = slice(run.start, run.stop)
-    given = x[rows].float()
-    if changed.low_rank is not None:
-        a, b, scale = changed.low_rank
-        inner = given @ a.t()
-        if y.dtype == torch.float32:
-            y[rows].addmm_(inner, b.t(), alpha=scale)
-        else:  # thin products in bfloat16 take three times as long
-            y[rows].add_(inner @ b.t(), alpha=scale)
-    if changed.entries is not None:
-        at, columns, values = changed.entries
-        y[rows] = y[rows].float().index_add_(1, at, given.index_select(1, columns) * values).to(y.dtype)
+    # Thin products in bfloat16 would take three times as long; dtypes change for all rows at once.
+    sizes, is_float32 = [run.stop - run.start for run in runs], x.dtype == torch.float32
+    totals = {i: strips[i] if is_float32 else torch.zeros(strips[i].shape, device=x.device) for i in touched}
+    parts = {i: total.split(sizes) for i, total in totals.items()}
+    for number, (of_run, rows) in enumerate(zip(of_runs, x.float().split(sizes), strict=True)):
+        updates = [(i, changed.low_rank) for i, changed in of_run if changed.low_rank is not None]
+        # One product with all of the task's A, and one with each B.
+        if updates:
+            all_a = [update.a for _, update in updates]
+            inner = rows @ (all_a[0] if len(all_a) == 1 else torch.cat(all_a)).t()
+            for (i, update), of_map in zip(updates, inner.split([len(a) for a in all_a], 1), strict=True):
+                parts[i][number].addmm_(of_map, update.b.t(), alpha=update.scale)
+        for i, changed in of_run:
+            if changed.entries is not None:
+                at, columns, values = changed.entries
+                parts[i][number].index_add_(1, at, rows.index_select(1, columns) * values)
+    if not is_float32:
+        for i, total in totals.items():
+            strips[i].add_(total)
+
+
+def _updated(change: TaskChange, paths: Sequence[str]) -> list[tuple[int, ModuleChange]]:
+    """What the task adds to answers of the maps at `paths`, with the number of the map."""
+    found = ((i, change.modules[path]) for i, path in enumerate(paths) if path in change.modules)
+    return [(i, changed) for i, changed in found if changed.low_rank is not None or changed.entries is not None]
 
 
 def _with_entries(y: Tensor, ids: Tensor, entries: Entries) -> Tensor:

@@ -96,7 +96,7 @@ class PackedModel:
         """Float32 logits (B, C) from what `states` gave, as `PreparedModel.logits_from` says."""
         pooled = depth == self.n_layers
         if pooled and isinstance(self.model, LinearHead) and self.model.pooling == "mean":  # nothing else lies above
-            with forward_context.fresh_noise():
+            with forward_context.fresh_masks():
                 return self.model.answer(states).float()
         # Stand in for the tokens, whose embeddings nothing will read.
         padding = self.model.config.pad_token_id or 0

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..encoders.heads import LinearHead, ModelWithHead
 from ..encoders.inputs import ModelInputs
-from .dropout import NOISE, Noise
+from .dropout import MASKS, DropoutMasks
 
 SHORTEST = 0.75  # of a call's longest text; below that a text waits for the next call
 
@@ -42,8 +42,8 @@ def bucketed_logits(model: ModelWithHead, inputs: ModelInputs, *, alike: bool = 
     lengths = inputs.lengths
     # Similar lengths side by side, so that little padding is computed.
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    # One pool of noise for all calls of the batch.
-    token = NOISE.set(Noise())
+    # One pool of masks for all calls of the batch.
+    token = MASKS.set(DropoutMasks())
     try:
         apart = model if isinstance(model, LinearHead) and model.texts_per_row > 1 else None
         parts = [inputs.take(part) for part in _similar(order, lengths, 1.0 if alike else SHORTEST)]
@@ -52,7 +52,7 @@ def bucketed_logits(model: ModelWithHead, inputs: ModelInputs, *, alike: bool = 
         logits = torch.cat(found)[torch.tensor(order).argsort()]
         return logits if apart is None else apart.answer(logits)
     finally:
-        NOISE.reset(token)
+        MASKS.reset(token)
 
 
 def warn_padded(model: ModelWithHead, *, alike: bool) -> None:
@@ -63,7 +63,7 @@ def warn_padded(model: ModelWithHead, *, alike: bool) -> None:
         _warned.add(name)
         # A warning and not a log line: the engine is much slower here, and nothing else would say so.
         how = (
-            "only texts of one length run together, since padding changes its answers" if alike else "texts are padded"
+            "only texts of one length run together, since padding changes its predictions" if alike else "texts are padded"
         )
         message = f"{name} cannot run on padding-free batches: {how}, which is slower"
         warnings.warn(message, stacklevel=6)  # names the second caller above `prepare`

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Self, TypeVar
@@ -41,7 +42,7 @@ def prepare(model: ModelWithHead, compute: Compute = "auto") -> PreparedModel:
 
     Parameters are not touched: `model.state_dict()` stays float32 and exact, and which are trained is looked up at every
     pass. Called directly, on padded texts, the model answers as it always does, in the arithmetic of `compute`. Raises
-    InputError where its answers are not numbers, and RuntimeError where it is prepared already.
+    InputError where its predictions are not numbers, and RuntimeError where it is prepared already.
     """
     if is_patched(model):
         raise RuntimeError(
@@ -78,6 +79,7 @@ class PreparedModel:
         self._alike = False  # whether only texts of one length may run together, since padding changes answers
         self._attention: str | None = model.config._attn_implementation
         self._mixed: MixedModel | None = None  # made when it is first asked for
+        self._making = threading.Lock()
         self._patches, self._sparse = Patches(), SparseGradients()
 
     def __enter__(self) -> Self:
@@ -120,9 +122,10 @@ class PreparedModel:
     @property
     def mixed(self) -> MixedModel | None:
         """Passes over rows of several tasks; None where texts are padded, so that each task runs by itself."""
-        if self._mixed is None and self._packed is not None:
-            self._mixed = MixedModel(self._packed, self._patches)
-        return self._mixed
+        with self._making:
+            if self._mixed is None and self._packed is not None:
+                self._mixed = MixedModel(self._packed, self._patches)
+            return self._mixed
 
     @torch.no_grad()
     def logits_with(self, values: Mapping[str, Tensor], inputs: ModelInputs) -> Tensor:
@@ -233,11 +236,11 @@ class PreparedModel:
             expected, groups = observe(model)
         except Exception as error:  # of the model's own code, which asks for a pad token, an end of text, another head
             raise InputError(
-                f"{type(model).__name__} cannot answer padded texts with this head: {first_line(error)}"
+                f"{type(model).__name__} cannot predict padded texts with this head: {first_line(error)}"
             ) from error
         if not bool(torch.isfinite(expected).all()):
             raise InputError(
-                f"the answers of this {type(model).__name__} are not numbers (NaN): its weights are damaged"
+                f"the predictions of this {type(model).__name__} are not numbers (NaN): its weights are damaged"
             )
         packed = PackedModel(model, self._patches, self._sparse)
         self._alike = False
@@ -249,7 +252,7 @@ class PreparedModel:
             check_training(model)
             if self._alike and texts_per_row(model) > 1:
                 raise InputError(
-                    f"the answers of {type(model.base_model).__name__} depend on padding, so it cannot read pairs apart: "
+                    f"the predictions of {type(model.base_model).__name__} depend on padding, so it cannot read pairs apart: "
                     "give --pairs together"
                 )
             warn_padded(model, alike=self._alike)

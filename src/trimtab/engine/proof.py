@@ -115,6 +115,6 @@ def padding_matters(model: ModelWithHead, together: Tensor) -> bool:
                 alone = torch.cat([padded_logits(model, text) for text in texts])
         except (RuntimeError, ValueError, IndexError) as error:
             raise InputError(
-                f"{type(model).__name__} cannot answer a text of few tokens by itself: {first_line(error)}"
+                f"{type(model).__name__} cannot predict a text of few tokens by itself: {first_line(error)}"
             ) from error
     return not agree(model, together, alone, rtol=1e-3, atol=1e-4, apart=1e-2)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .dropout import NOISE, Mask, dropout, masked
+from .dropout import MASKS, Mask, dropout, masked
 from .forward_context import CURRENT
 from .proof import evaluating
 from .residual_norm_triton import fits, fused_norm
@@ -68,14 +68,14 @@ def sum_gradients(
 def residual_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, rate: float) -> Tensor:
     """`norm(residual + dropout(x))` in the dtype of `x`; `rate` is that of dropout."""
     # The embeddings come in float32, the layers' own sums in the dtype of their products.
-    residual, noise = residual.to(x.dtype), NOISE.get()
-    if fits(x) and norm.weight is not None and rate < 1 and (rate == 0 or noise is not None):
-        seed, call = noise.drawn_on(x.device) if rate > 0 and noise is not None else (None, 0)
+    residual, masks = residual.to(x.dtype), MASKS.get()
+    if fits(x) and norm.weight is not None and rate < 1 and (rate == 0 or masks is not None):
+        seed, call = masks.drawn_on(x.device) if rate > 0 and masks is not None else (None, 0)
         return fused_norm(x, residual, norm.weight, norm.bias, norm.eps, rate, seed, call)
     # One after the other where there is no kernel of mixed dtypes, no weight or no pool to draw the mask from.
-    if x.device.type != "cpu" or norm.weight is None or (rate > 0 and noise is None):
+    if x.device.type != "cpu" or norm.weight is None or (rate > 0 and masks is None):
         return _normed(residual + dropout(x, rate, training=True), norm, x.dtype)
-    mask = noise.mask(x.shape, rate, x.dtype) if rate > 0 and noise is not None else None
+    mask = masks.mask(x.shape, rate, x.dtype) if rate > 0 and masks is not None else None
     return _ResidualNorm.apply(x, residual, norm.weight, norm.bias, norm.eps, mask)  # pyright: ignore[reportReturnType]
 
 

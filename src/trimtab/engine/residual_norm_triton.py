@@ -51,8 +51,8 @@ class _FusedNorm(torch.autograd.Function):
         drop = (seed if seed is not None else mean, call, round(rate * 2**24), 1 / (1 - rate))
         grid, block = (len(flat),), 1 << (width - 1).bit_length()
         _kernels().forward[grid](
-            flat, others, weight, weight if bias is None else bias, y, total, mean, scale, *drop, width, eps,
-            DROPS=seed is not None, HAS_BIAS=bias is not None, BLOCK=block,
+            flat, others, weight, weight if bias is None else bias, y, total, mean, scale, *drop, width, eps, mean,
+            DROPS=seed is not None, HAS_BIAS=bias is not None, GROUPS=False, BLOCK=block,
         )  # fmt: skip
         ctx.save_for_backward(total, mean, scale, weight, seed)
         ctx.drop, ctx.block, ctx.has_bias = drop[1:], block, bias is not None
@@ -88,3 +88,21 @@ def fused_norm(
     Dropout at `rate` follows from `seed` (one int64 on the device) and the number of the `call`; there is none without a seed.
     """
     return _FusedNorm.apply(x, residual, weight, bias, eps, rate, seed, call)  # pyright: ignore[reportReturnType]
+
+
+def fused_norm_of_groups(
+    x: Tensor, residual: Tensor, weights: Tensor, biases: Tensor | None, groups: Tensor, eps: float
+) -> Tensor:
+    """LayerNorm(residual + x), (T, H), each row with the weight and bias of its group, from tables (G, H) float32; no gradients.
+
+    `groups` (T,) int64 says which row of the tables.
+    """
+    rows, width = x.shape
+    flat, others = x.contiguous(), residual.contiguous()
+    y, total = torch.empty_like(flat), torch.empty_like(flat)
+    mean, scale = (torch.empty(rows, device=x.device) for _ in range(2))
+    _kernels().forward[(rows,)](
+        flat, others, weights, weights if biases is None else biases, y, total, mean, scale, mean, 0, 0, 1.0, width, eps,
+        groups, DROPS=False, HAS_BIAS=biases is not None, GROUPS=True, BLOCK=1 << (width - 1).bit_length(),
+    )  # fmt: skip
+    return y

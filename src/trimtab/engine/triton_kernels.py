@@ -29,9 +29,12 @@ def kept(seed_ptr, call, cut, places):
 @triton.jit(do_not_specialize=["call", "cut"])
 def forward(
     x_ptr, residual_ptr, weight_ptr, bias_ptr, y_ptr, total_ptr, mean_ptr, scale_ptr, seed_ptr, call, cut, factor, width, eps,
-    DROPS: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr,
+    group_ptr, DROPS: tl.constexpr, HAS_BIAS: tl.constexpr, GROUPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One row of activations: their sum, its mean and one over its deviation, and the answer."""
+    """One row of activations: their sum, its mean and one over its deviation, and the answer.
+
+    With GROUPS weight and bias are tables, and `group_ptr` says which row of them is whose.
+    """
     row = tl.program_id(0)
     columns = tl.arange(0, BLOCK)
     inside = columns < width
@@ -49,9 +52,10 @@ def forward(
     scale = 1 / tl.sqrt(tl.sum(centred * centred, 0) / width + eps)
     tl.store(mean_ptr + row, mean)
     tl.store(scale_ptr + row, scale)
-    y = centred * scale * tl.load(weight_ptr + columns, mask=inside, other=0.0)
+    first = tl.load(group_ptr + row) * width if GROUPS else 0
+    y = centred * scale * tl.load(weight_ptr + first + columns, mask=inside, other=0.0)
     if HAS_BIAS:
-        y += tl.load(bias_ptr + columns, mask=inside, other=0.0)
+        y += tl.load(bias_ptr + first + columns, mask=inside, other=0.0)
     tl.store(y_ptr + places, y.to(y_ptr.dtype.element_ty), mask=inside)
 
 

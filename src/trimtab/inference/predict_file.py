@@ -25,7 +25,7 @@ from .row_files import check_ending, row_writer
 if TYPE_CHECKING:
     from ..encoders.unknown_tokens import Unknown
     from ..tasks.predictions import Prediction
-    from .predictor import Predictor
+    from .row_predictor import RowPredictor
 
 CHUNK_ROWS = 4096  # held in memory at once; within a chunk, texts of similar length run together
 REASON = "not_predicted"  # the column that says why a row has no prediction
@@ -39,8 +39,10 @@ class Counts(NamedTuple):
     rows: int
     unanswered: int  # of them: without a text, or not of the form of the table
     cut: int  # of them: longer than what the run reads of a text
-    tokens: int = 0  # of the texts, special ones not counted
-    unknown: int = 0  # of those, to the encoder
+    tokens: int | None = (
+        0  # of the texts, special ones not counted; None where that is not known, as of a server's task
+    )
+    unknown: int | None = 0  # of those, to the encoder; None as well
     unknown_line: str = ""  # what to say of them
 
     def odd(self, max_length: int) -> str:
@@ -56,7 +58,7 @@ class Counts(NamedTuple):
 
 
 def predict_file(
-    predictor: Predictor,
+    predictor: RowPredictor,
     source: Path,
     to: Path,
     columns: str | Sequence[str] | None = None,
@@ -104,14 +106,14 @@ def open_rows(
 
 
 def predict_rows(
-    predictor: Predictor, found: PredictionRows, source: Path, to: Path, *, progress: bool = False
+    predictor: RowPredictor, found: PredictionRows, source: Path, to: Path, *, progress: bool = False
 ) -> Counts:
     """Writes the rows `found` of `source` to `to` with the predictions added, as `predict_file` says."""
     from ..encoders.unknown_tokens import Unknown
 
     added = prediction_columns(predictor.task)
     count = n_empty = n_cut = 0
-    unknown = Unknown(0, 0, 0, 0)
+    unknown: Unknown | None = Unknown(0, 0, 0, 0)  # None from the first chunk on of which it is not known
     # Written under another name and moved into place: a file that is there is whole.
     with (
         replacing(to) as temporary,
@@ -119,17 +121,18 @@ def predict_rows(
         _bar(progress, found.n_rows) as advance,
     ):
         for chunk in _chunks(found.rows):
-            predictions, cut, strange = _predictions(predictor, chunk)
-            unknown += strange
-            for (row, _, reason), prediction in zip(chunk, predictions, strict=True):
-                reason = reason or ("empty text" if prediction is None else None)
+            said = _predictions(predictor, chunk)
+            unknown = None if unknown is None or said.unknown is None else unknown + said.unknown
+            for (row, _, _), prediction, reason in zip(chunk, said.predictions, said.reasons, strict=True):
                 # None is an empty cell in a table and null in JSON.
                 cells = (
                     [None] * (len(added) - 1) if prediction is None else prediction_values(predictor.task, prediction)
                 )
                 write(row | dict(zip(added, [*cells, reason], strict=True)))
-            count, n_empty, n_cut = count + len(chunk), n_empty + predictions.count(None), n_cut + cut
+            count, n_empty, n_cut = count + len(chunk), n_empty + said.predictions.count(None), n_cut + said.rows_cut
             advance(len(chunk))
+    if unknown is None:
+        return Counts(count, n_empty, n_cut, None, None)
     return Counts(count, n_empty, n_cut, unknown.tokens, unknown.unknown, "".join(unknown.lines(source.name)))
 
 
@@ -171,10 +174,17 @@ def prediction_values(task: Task, prediction: Prediction) -> list[Any]:
     return ["|".join(names), names, *likely]
 
 
-def _predictions(predictor: Predictor, rows: list[ReadRow]) -> tuple[list[Prediction | None], int, Unknown]:
-    """The prediction for each row, how many rows are cut, and what the encoder does not know of them.
+class _Said(NamedTuple):
+    """Of a chunk of rows."""
 
-    None where a text is missing, or nothing of it is left to the encoder: a model would predict that too, by a guess.
+    predictions: list[Prediction | None]  # None where there is none
+    reasons: list[str | None]  # why there is none
+    rows_cut: int
+    unknown: Unknown | None
+
+
+def _predictions(predictor: RowPredictor, rows: list[ReadRow]) -> _Said:
+    """What is said of rows: nothing where a text is missing, or nothing of it is left to the encoder.
 
     Raises InputError where the rows have more or fewer texts than those of the run's task.
     """
@@ -186,17 +196,19 @@ def _predictions(predictor: Predictor, rows: list[ReadRow]) -> tuple[list[Predic
         raise InputError(
             f"the run takes {n_texts} text(s) per row, not {len(rows[0][1])}. Name as many columns (--columns)."
         )
-    full = [i for i, (_, _, reason) in enumerate(rows) if reason is None]
+    reasons = [reason for _, _, reason in rows]
+    full = [i for i, reason in enumerate(reasons) if reason is None]
     found: list[Prediction | None] = [None] * len(rows)
     if not full:
-        return found, 0, Unknown(0, 0, 0, 0)
+        return _Said(found, reasons, 0, Unknown(0, 0, 0, 0))
     columns = tuple([rows[i][1][k] for i in full] for k in range(n_texts))
-    predictions, truncation, unknown, empty = predictor.predicted(Rows(columns, [None] * len(full)))
-    for i, prediction in zip(full, predictions, strict=True):
-        found[i] = prediction
-    for i in empty:
-        found[full[i]] = None
-    return found, truncation.rows_cut, unknown
+    predicted = predictor.predicted(Rows(columns, [None] * len(full)))
+    for k, i in enumerate(full):
+        if k in predicted.reasons:
+            reasons[i] = predicted.reasons[k]
+        else:
+            found[i] = predicted.predictions[k]
+    return _Said(found, reasons, predicted.rows_cut, predicted.unknown)
 
 
 def _chunks(rows: Iterator[ReadRow]) -> Iterator[list[ReadRow]]:

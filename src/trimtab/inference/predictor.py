@@ -1,9 +1,9 @@
 """Using what was trained: a Predictor, loaded once, and predict."""
 
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,18 +12,18 @@ from ..changes.delta import Delta
 from ..encoders.encoder import Encoder, encoder_of, load
 from ..encoders.inputs import Inputs, TextInputs, Truncation
 from ..encoders.places import Place, find_base
-from ..encoders.unknown_tokens import Unknown, empty_rows, unknown_tokens
+from ..encoders.unknown_tokens import empty_rows, unknown_tokens
 from ..engine import prepare
 from ..errors import InputError
 from ..tasks.losses import label_tensor
 from ..tasks.metrics import scores
 from ..tasks.predictions import Prediction, predictions
-from ..tasks.raw_rows import is_blank
 from ..tasks.task import Rows, Task
 from ..threads import threads_for
 from ..training.logits import all_logits
 from ..training.ranks import device
 from ..training.run import Run, interval_of
+from .row_predictor import EMPTY, Predicted, predict_texts
 
 _TOKENS = {"cpu": 4096, "cuda": 65_536}  # in one forward pass: bounds memory, and keeps a GPU busy
 Trained = Run | Delta | str | Path  # a Run, a Delta, or the folder of a run
@@ -63,15 +63,6 @@ def tokens_at_once() -> int:
     return _TOKENS[device().type]
 
 
-class Predicted(NamedTuple):
-    """What a run says of some rows."""
-
-    predictions: list[Prediction]  # one per row
-    truncation: Truncation
-    unknown: Unknown
-    empty: list[int]  # the rows with a text of which only special tokens are left: their predictions are guesses
-
-
 class Predictor:
     """A delta on its encoder, ready to predict: loaded once, used for any number of calls."""
 
@@ -91,16 +82,21 @@ class Predictor:
         """A copy, or one sent to another process, is made anew: what the engine has put into the model does not travel."""
         return type(self), (self.delta, self.encoder)
 
+    @property
+    def max_length(self) -> int:
+        """Tokens that it reads of a text."""
+        return self.delta.max_length
+
     def predictions(self, rows: Rows) -> list[Prediction]:
         """One Prediction per row, in order."""
         return self.predicted(rows).predictions
 
     def predicted(self, rows: Rows) -> Predicted:
-        """One Prediction per row, in order, what was cut from the rows, as in training, and what the encoder does not know."""
+        """One Prediction per row, in order, which are guesses, what was cut from the rows, and what the encoder does not know."""
         inputs, texts, tokenizer = self._inputs(rows), rows.texts, self.encoder.tokenizer
         return Predicted(
-            predictions(self.task, self._logits(inputs)), inputs.truncation,
-            unknown_tokens(inputs, texts, tokenizer), empty_rows(inputs, texts, tokenizer),
+            predictions(self.task, self._logits(inputs)), inputs.truncation.rows_cut,
+            unknown_tokens(inputs, texts, tokenizer), dict.fromkeys(empty_rows(inputs, texts, tokenizer), EMPTY),
         )  # fmt: skip
 
     def scored(self, rows: Rows) -> tuple[dict[str, float], dict[str, Any], Truncation]:
@@ -127,44 +123,4 @@ def predict(
     run: Trained | Predictor, texts: Sequence[str | tuple[str, str]], encoder: Encoder | str | Path | None = None
 ) -> list[Prediction]:
     """One Prediction for each text, or pair of texts for a pair task; raises InputError when the shapes do not match."""
-    predictor = run if isinstance(run, Predictor) else Predictor(run, encoder)
-    _check_list(texts)
-    # Checked one by one, so that the message can say which text it is.
-    n_texts = len(predictor.task.text_columns)
-    rows = [tuple(text) if isinstance(text, list | tuple) else (text,) for text in texts]
-    for i, row in enumerate(rows):
-        if not all(isinstance(part, str) for part in row):
-            raise InputError(f"text {i + 1} is {texts[i]!r:.40}, which is no text")
-        if len(row) != n_texts:
-            raise InputError(f"text {i + 1} has {len(row)} part(s); task {predictor.task.name!r} takes {n_texts}")
-        for part in row:
-            if is_blank(part):
-                raise InputError(f"text {i + 1} is empty: a prediction for it would be a guess")
-            try:
-                part.encode()
-            except UnicodeEncodeError:  # half a character, as the shell hands over bytes of another encoding
-                raise InputError(f"text {i + 1} is not UTF-8: {part!r:.60}") from None
-    columns = tuple([row[k] for row in rows] for k in range(n_texts))
-    found = predictor.predicted(Rows(columns, [None] * len(rows)))
-    if found.empty:
-        raise InputError(
-            f"text {found.empty[0] + 1} is empty: the encoder's tokenizer leaves nothing of it; a prediction would be a guess"
-        )
-    return found.predictions
-
-
-def _check_list(texts: Any) -> None:
-    """Raises InputError for what gives something else than its texts, or in no order, where it is gone through."""
-    # A string is a sequence too, whose letters would each be predicted.
-    if isinstance(texts, str):
-        raise InputError("predict takes a list of texts; for one text write [text]")
-    # The names of the columns would be predicted.
-    if isinstance(texts, Mapping) or hasattr(texts, "columns") or hasattr(texts, "column_names"):
-        raise InputError(
-            f"predict takes a list of texts, and not a table ({type(texts).__name__}): give its column, as in table['text'], or "
-            "for pairs list(zip(table['a'], table['b']))"
-        )
-    if isinstance(texts, Set):
-        raise InputError(
-            "predict takes a list of texts; a set has no order, by which predictions could be told from each other"
-        )
+    return predict_texts(run if isinstance(run, Predictor) else Predictor(run, encoder), texts)

@@ -12,9 +12,11 @@ from pydantic_core import to_json
 
 from ..errors import InputError
 from ..version import VERSION
+from .contract import TaskPrediction, Text
 from .gate import LOG, OPEN, Gate
 from .metrics import Metrics
-from .pool import Pool, TaskPrediction, Text
+from .page import add_page
+from .pool import Pool
 from .problems import ProblemError, check_only, message_of, say_problems
 from .schemas import (
     ErrorBody,
@@ -75,6 +77,7 @@ def application(
     app.state.service = service
     app.add_middleware(Gate, settings=settings, metrics=metrics)  # pyright: ignore[reportArgumentType]
     say_problems(app, metrics)
+    add_page(app)
     _health(app, service)
     _tasks(app, service)
     _manage(app, service, runs)

@@ -125,11 +125,11 @@ class Batches:
         part: list[Read] = []
         tokens, seen = 0.0, None
         for i in order:
-            cost = self.own_tokens(group[i]) + (group[i].tokens if keys[i] != seen else 0)
+            cost = self._cost(group[i], new=keys[i] != seen)
             if part and tokens + cost > self._most_tokens:
                 yield part
                 part, tokens = [], 0.0
-                cost = self.own_tokens(group[i]) + group[i].tokens
+                cost = self._cost(group[i], new=True)
             part.append(group[i])
             tokens, seen = tokens + cost, keys[i]
         if part:
@@ -138,35 +138,51 @@ class Batches:
     def own_tokens(self, read: Read) -> float:
         """Tokens that a task computes by itself: all that it does not share, in layers."""
         if not read.served.mixed:
-            return 0
+            return read.tokens
         layers = self._models.backbone(read.served).n_layers
-        return read.tokens * (layers - max(0, read.served.first_layer)) / layers
+        # Its vector at least: of one text there may be a million items.
+        return max(1, read.tokens * (layers - max(0, read.served.first_layer)) / layers)
+
+    def _cost(self, read: Read, *, new: bool) -> float:
+        """Tokens that one more item adds to a pass: its own, and of a `new` text what it shares."""
+        own = self.own_tokens(read)
+        return max(own, read.tokens) if new else own
 
     def _computed(self, part: list[Read]) -> list[Read]:
-        """The items with their logits; where all fail together, each by itself, so that only the guilty fail."""
+        """The items with their logits, or with why there are none: what is wrong with one takes nothing else with it."""
+        values: dict[str, tuple[Values, Values]] = {}
+        refused: dict[str, Refusal] = {}
+        with ExitStack() as stack:
+            for key, served in {read.served.sha256: read.served for read in part}.items():
+                try:
+                    values[key] = stack.enter_context(self._values(served))
+                except Exception as error:  # a folder that is gone, no memory
+                    refused[key] = _refusal(error)
+            gone = [replace(read, logits=refused[read.served.sha256]) for read in part if read.served.sha256 in refused]
+            here = [read for read in part if read.served.sha256 in values]
+            return gone + (self._run(here, values) if here else [])
+
+    def _run(self, part: list[Read], values: dict[str, tuple[Values, Values]]) -> list[Read]:
+        """The items with their logits; where all fail together, each half by itself, until only the guilty fail."""
         try:
-            found = self._passed(part)
+            found = self._passed(part, values)
         except Exception as error:  # whatever it is, it must not take the others with it
             if len(part) > 1:
-                return [each for read in part for each in self._computed([read])]
-            if not isinstance(error, InputError):
-                _log.exception("a text could not be predicted")
-            code = "unavailable" if isinstance(error, InputError) else "internal"
-            return [replace(part[0], logits=Refusal(code, first_line(error)))]
+                middle = len(part) // 2
+                return self._run(part[:middle], values) + self._run(part[middle:], values)
+            return [replace(part[0], logits=_refusal(error))]
         damaged = Refusal("damaged", "the logits are not numbers (NaN): the delta or its encoder is damaged")
         return [
             replace(read, logits=logits if bool(torch.isfinite(logits).all()) else damaged)
             for read, logits in zip(part, found, strict=True)
         ]
 
-    def _passed(self, part: list[Read]) -> list[Tensor]:
+    def _passed(self, part: list[Read], values: dict[str, tuple[Values, Values]]) -> list[Tensor]:
         """The logits (C,) of each item of a part, on the CPU."""
         deltas = {read.served.sha256: read.served for read in part}
-        with ExitStack() as stack:
-            values = {key: stack.enter_context(self._values(served)) for key, served in deltas.items()}
-            with self._one_at_a_time, threads_for(sum(read.tokens for read in part)), torch.no_grad():
-                run = self._mixed if part[0].served.mixed else self._alone
-                return run(part, deltas, values)
+        with self._one_at_a_time, threads_for(sum(read.tokens for read in part)), torch.no_grad():
+            run = self._mixed if part[0].served.mixed else self._alone
+            return run(part, deltas, values)
 
     @contextmanager
     def _values(self, served: ServedDelta) -> Iterator[tuple[Values, Values]]:
@@ -227,6 +243,14 @@ class Batches:
         _check(inputs, prepared.model)
         whole = self._models.all_values(served, *values[key])
         return [*prepared.logits_with(whole, inputs).cpu()]
+
+
+def _refusal(error: Exception) -> Refusal:
+    """Why an item has no prediction, where its delta or its pass has failed with `error`."""
+    if isinstance(error, InputError):
+        return Refusal("unavailable", first_line(error))
+    _log.error("a text could not be predicted", exc_info=error)
+    return Refusal("internal", first_line(error))
 
 
 def _check(inputs: ModelInputs, model: Any) -> None:

@@ -17,52 +17,14 @@ from ..encoders.choices import Compute
 from ..encoders.encoder import Encoder, encoder_of
 from ..errors import InputError, suggestion
 from ..inference.predictor import Trained, delta_of, tokens_at_once
-from ..tasks.predictions import Prediction, predictions
+from ..tasks.predictions import predictions
 from ..training.ranks import device
 from ..training.run import Run
 from .batches import Batches, Read, Refusal, Usable, read_text
+from .contract import ServedTask, TaskPrediction, Text
 from .first_letters import divides_at_spaces, first_letters
 from .residents import Residents
 from .served_delta import Models, ServedDelta
-
-Text = str | tuple[str, str]  # or a list of two
-
-
-@dataclass(frozen=True)
-class TaskPrediction(Prediction):
-    """What a task says of one text, or why it says nothing."""
-
-    task: str = ""
-    version: str = ""  # of the delta: the first 12 digits of its SHA-256
-    tokens: int = 0  # that were read of the text
-    truncated: bool = False  # whether the text had more
-    error: str | None = None  # what is wrong with this text or task; the rest then is empty
-    code: str | None = None  # of the error, for programs
-
-    def as_json(self) -> dict[str, Any]:
-        """What is there of it: the prediction with its version, or the error."""
-        if self.error is not None:
-            return {"task": self.task, "error": {"code": self.code, "message": self.error}}
-        described = {"task": self.task, "version": self.version, "tokens": self.tokens, "truncated": self.truncated}
-        return described | super().as_json()
-
-
-@dataclass(frozen=True)
-class ServedTask:
-    """A task of a pool, for people."""
-
-    name: str
-    version: str
-    kind: str  # "single_label", "multi_label" or "regression"
-    classes: tuple[str, ...]
-    method: str
-    head: str
-    pair: bool  # whether it reads two texts
-    max_length: int  # tokens
-    bytes: int  # that its values take in memory
-    mixed: bool  # whether its texts share passes with those of other tasks
-    first_layer: int  # that it computes by itself; below it, a text that other tasks read too is computed once for all
-    resident: bool  # whether its values are in memory now
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +188,7 @@ class Pool:
 
     def _described(self, name: str, of: ServedDelta) -> ServedTask:
         return ServedTask(
-            name, of.version, of.task.kind, of.task.classes, of.method, of.head, len(of.task.text_columns) > 1,
+            name, of.version, of.task.kind, of.task.classes, of.method, of.head, of.task.text_columns,
             of.max_length, of.layout.row_bytes, of.mixed, of.first_layer, self._residents.has(of),
         )  # fmt: skip
 
@@ -244,7 +206,7 @@ class Pool:
                 self._check_name(name, new=new)
                 old = self._names.get(name)
                 self._names[name] = served
-        except InputError:
+        except BaseException:  # an interrupt too
             self._residents.release(served)
             raise
         if old is not None:
@@ -260,17 +222,19 @@ class Pool:
     def _unknown(self, name: Any) -> str:
         if not isinstance(name, str):
             return f"{name!r:.60} is no name of a task"
-        known = f"known tasks: {', '.join([*self._names][:10])}" if self._names else "the pool has none yet"
-        return f"there is no task {name!r:.60}{suggestion(name, self._names)}; {known}"
+        names = [*self._names]  # others may change them while they are compared
+        known = f"known tasks: {', '.join(names[:10])}" if names else "the pool has none yet"
+        return f"there is no task {name!r:.60}{suggestion(name, names)}; {known}"
 
     @contextmanager
     def _pinned(self, names: set[str]) -> Iterator[dict[str, ServedDelta]]:
         """The versions that `names` stand for now, those of them that there are; kept until the block ends."""
-        with self._lock:
-            found = {name: self._names[name] for name in names if name in self._names}
-            for served in found.values():
-                self._residents.keep(served)
+        found: dict[str, ServedDelta] = {}
         try:
+            with self._lock:
+                for name in names & self._names.keys():
+                    self._residents.keep(self._names[name])
+                    found[name] = self._names[name]
             yield found
         finally:
             for served in found.values():
@@ -291,10 +255,14 @@ class Pool:
         """
         found: list[ReadItem | TaskPrediction | None] = [None] * len(items)
         usable: list[tuple[int, ServedDelta, tuple[str, ...]]] = []
+        unknown: dict[str, str] = {}
         for i, (name, text) in enumerate(items):
             served = named.get(name) if isinstance(name, str) else None
             if served is None:
-                found[i] = _refused(name, "unknown_task", self._unknown(name))
+                key = name if isinstance(name, str) else repr(name)
+                if key not in unknown:  # names are compared once, however many texts there are
+                    unknown[key] = self._unknown(name)
+                found[i] = _refused(name, "unknown_task", unknown[key])
                 continue
             texts = read_text(text, len(served.task.text_columns), self._most_letters)
             if isinstance(texts, Refusal):

@@ -11,9 +11,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from .contract import TaskPrediction
 from .gate import LOG, error_body
 from .metrics import Metrics
-from .pool import TaskPrediction
 from .waiting import RefusedError
 
 _log = logging.getLogger(__name__)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..changes.delta import Delta
 from ..errors import InputError
 from .served_delta import ServedDelta
-from .slot_table import Layout, SlotTable
+from .slot_table import SlotTable
 
 
 @dataclass
@@ -21,9 +22,15 @@ class _Resident:
     """A delta, and who uses it."""
 
     served: ServedDelta
-    users: int  # names that stand for it, and calls that have begun with it
-    slot: int | None  # None where it has left memory
+    # Names that stand for it and calls that have begun with it, by the folder that theirs came from: one of them may be gone.
+    users: Counter[Path | None] = field(default_factory=Counter)
+    slot: int | None = None  # None where it has left memory
     busy: int = 0  # calls that read its slot now
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether it is in memory, nobody reads it now, and every user's can come back from a folder."""
+        return self.slot is not None and not self.busy and self.users[None] == 0
 
 
 class Residents:
@@ -31,8 +38,9 @@ class Residents:
 
     def __init__(self, most_bytes: int | None, device: torch.device):
         self._most_bytes, self._device = most_bytes, device
-        self._tables: dict[Layout, SlotTable] = {}
-        self._known: OrderedDict[str, _Resident] = OrderedDict()  # the first has not been used for longest
+        self._tables: dict[tuple[int, int], SlotTable] = {}  # by the size of their rows
+        self._known: dict[str, _Resident] = {}
+        self._present: OrderedDict[str, _Resident] = OrderedDict()  # in memory; the first has not been used for longest
         self._taken = 0  # bytes of the rows in use
         self._lock = threading.RLock()
         self._loading = threading.Lock()  # one is read from disk at a time, and nobody else waits
@@ -52,25 +60,26 @@ class Residents:
     def take(self, served: ServedDelta, delta: Delta) -> None:
         """Takes the values of `delta` into memory, for one more user."""
         with self._lock:
-            found = self._known.setdefault(served.sha256, _Resident(served, 0, None))
-            found.users += 1
-            if found.served.place is None:  # what was given in memory may lie in a folder too
-                found.served = served
+            found = self._known.get(served.sha256, _Resident(served))
             if found.slot is None:
                 self._enter(found, delta)
-            self._used(found)
+            # Known only now: where there is no memory for it, nothing is left behind.
+            self._known[served.sha256] = found
+            found.users[served.place] += 1
+            self._present.move_to_end(served.sha256)
 
     def keep(self, served: ServedDelta) -> None:
         """Counts one more user of a delta that has one."""
         with self._lock:
-            self._known[served.sha256].users += 1
+            self._known[served.sha256].users[served.place] += 1
 
     def release(self, served: ServedDelta) -> None:
         """Counts one user less; without any, it is forgotten."""
         with self._lock:
             found = self._known[served.sha256]
-            found.users -= 1
-            if found.users == 0:
+            found.users[served.place] -= 1
+            found.users = +found.users  # without places that nobody uses
+            if not found.users:
                 del self._known[served.sha256]
                 self._leave(found)
 
@@ -83,56 +92,80 @@ class Residents:
             with self._lock:
                 found = self._known[served.sha256]
                 if found.slot is not None:
-                    found.busy += 1
-                    self._used(found)
-                    return self._table(served).values(found.slot)
+                    return self._begun(found)
             with self._loading:
-                if not self.has(served):
-                    self._come_back(found)
+                if self.has(served):
+                    continue
+                delta = self._loaded(found)
+                # Begun before others can have it leave again.
+                with self._lock:
+                    if found.slot is None:  # a name may have been added for it meanwhile
+                        self._enter(found, delta)
+                    return self._begun(found)
 
     def done(self, served: ServedDelta) -> None:
         """Says that a call no longer reads what `values` gave it."""
         with self._lock:
-            self._known[served.sha256].busy -= 1
+            found = self._known[served.sha256]
+            found.busy -= 1
+            if found.may_leave:  # a pass of many tasks takes more than may stay
+                self._make_room()
 
-    def _come_back(self, found: _Resident) -> None:
-        place = found.served.place
-        assert place is not None  # others never leave
-        delta = Delta.load(place)
-        if delta.sha256 != found.served.sha256:
-            raise InputError(f"{place} holds another delta than when it was added: replace the task with it")
+    def _begun(self, found: _Resident) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """What `values` returns of one that is in memory."""
+        assert found.slot is not None
+        found.busy += 1
+        self._present.move_to_end(found.served.sha256)
+        return self._table(found.served).values(found.slot, found.served.layout)
+
+    def _loaded(self, found: _Resident) -> Delta:
+        """The delta from the first of its users' folders that still has it."""
         with self._lock:
-            self._enter(found, delta)
-            self._used(found)
+            places = [place for place in found.users if place is not None]  # others never leave
+        errors: list[InputError] = []
+        for place in places:
+            try:
+                delta = Delta.load(place)
+            except InputError as error:
+                errors.append(error)
+                continue
+            if delta.sha256 == found.served.sha256:
+                return delta
+            told = f"{place} holds another delta than when it was added: replace the task with it"
+            errors.append(InputError(told))
+        raise errors[0]
 
-    def _used(self, found: _Resident) -> None:
-        """Notes that it was used last, and has others leave where memory is more than it may be."""
-        self._known.move_to_end(found.served.sha256)
+    def _make_room(self) -> None:
+        """Has those leave that were not used for longest, where memory is more than it may be; the last used one stays."""
         if self._most_bytes is None or self._taken <= self._most_bytes:
             return
-        for each in [*self._known.values()]:
+        for each in [*self._present.values()][:-1]:
             if self._taken <= self._most_bytes:
                 return
-            if each is not found and each.slot is not None and not each.busy and each.served.place is not None:
+            if each.may_leave:
                 self._leave(each)
 
     def _enter(self, found: _Resident, delta: Delta) -> None:
-        """Gives it a row."""
-        found.slot = self._table(found.served).put(delta)
+        """Gives it a row; the last used one, and others may have to leave."""
+        found.slot = self._table(found.served).put(delta, found.served.layout)
         self._taken += found.served.layout.row_bytes
+        self._present[found.served.sha256] = found
+        self._make_room()
 
     def _leave(self, found: _Resident) -> None:
         """Frees its row."""
         if found.slot is None:
             return
         layout = found.served.layout
-        self._tables[layout].free(found.slot)
+        self._tables[layout.size].free(found.slot)
         found.slot = None
+        del self._present[found.served.sha256]
         self._taken -= layout.row_bytes
-        if not self._tables[layout].nbytes:
-            del self._tables[layout]
+        if not self._tables[layout.size].nbytes:
+            del self._tables[layout.size]
 
     def _table(self, served: ServedDelta) -> SlotTable:
-        if served.layout not in self._tables:
-            self._tables[served.layout] = SlotTable(served.layout, self._device)
-        return self._tables[served.layout]
+        size = served.layout.size
+        if size not in self._tables:
+            self._tables[size] = SlotTable(served.layout, self._device)
+        return self._tables[size]

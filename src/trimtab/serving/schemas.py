@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from .pool import ServedTask, Text
+from .contract import ServedTask, Text
 
 
 class _Closed(BaseModel):
@@ -191,6 +191,7 @@ class TaskDescription(BaseModel):
     method: str
     head: str
     pair: bool = Field(description="Whether it reads two texts.")
+    text_columns: list[str] = Field(description="Of the data that it was trained on: one name, or two for pairs.")
     max_length: int = Field(description="Tokens that it reads of a text.")
     bytes: int = Field(description="That its values take in memory.")
     mixed: bool = Field(description="Whether its texts share passes with those of other tasks.")
@@ -200,7 +201,8 @@ class TaskDescription(BaseModel):
     @classmethod
     def of(cls, task: ServedTask) -> TaskDescription:
         """As the pool describes it."""
-        return cls(labels=[*task.classes], **{key: value for key, value in vars(task).items() if key != "classes"})
+        plain = {key: value for key, value in vars(task).items() if key not in ("classes", "text_columns")}
+        return cls(labels=[*task.classes], text_columns=[*task.text_columns], pair=task.pair, **plain)
 
 
 class TaskList(BaseModel):

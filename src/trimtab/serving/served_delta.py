@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ class ServedDelta:
     mixed: bool  # whether its rows share passes with those of other tasks
     updates: Mapping[str, tuple[str, str, float]]  # path -> the names of A and B, and their scale, where it adds LoRA
     below: frozenset[str]  # names of values in the backbone
+    above: tuple[str, ...]  # names of values in the head
     outputs: HeadShape
     first_layer: int  # that it computes by itself: -1 for all, the number of layers where it shares them
 
@@ -58,7 +60,8 @@ class Models:
         self._compute: Compute = compute
         self._made: dict[tuple[str, str, HeadShape, str], PreparedModel] = {}
         self._bodies: dict[tuple[str, str], PreparedModel] = {}
-        self._lock = threading.Lock()
+        self._equal: dict[Any, Any] = {}
+        self._lock = threading.Lock()  # held while a model is made
 
     def of(self, served: ServedDelta) -> PreparedModel:
         """The model with the head of `served`, and what it adds, where it runs by itself."""
@@ -66,10 +69,9 @@ class Models:
 
     def backbone(self, served: ServedDelta) -> MixedModel:
         """What runs rows of all tasks with such a head, of any number of classes, up to it."""
-        with self._lock:
-            found = self._bodies[served.head, served.pairs]
-        assert found.mixed is not None
-        return found.mixed
+        found = self._bodies[served.head, served.pairs].mixed
+        assert found is not None
+        return found
 
     def describe(self, delta: Delta, place: Path | None) -> ServedDelta:
         """The ServedDelta of `delta`; raises InputError where it is of another encoder, or its values do not fit this one."""
@@ -84,14 +86,20 @@ class Models:
         additions = delta.additions
         model = self._model(delta.head, delta.pairs, outputs, () if mixes else additions)
         self._check_fit(delta, model, updates or {} if mixes else {})
+        layout, below, above, outputs = self._shared((Layout.of(delta), below, tuple(sorted(names - below)), outputs))
         served = ServedDelta(
             delta.sha256, task, delta.method, delta.head, delta.pairs, delta.max_length, additions, place,
-            Layout.of(delta), mixes, updates or {} if mixes else {}, below, outputs, -1,
+            layout, mixes, updates or {} if mixes else {}, below, above, outputs, -1,
         )  # fmt: skip
         if not mixes or mixed is None:
             return served
         change = self.change(served, delta.values, delta.positions)
         return ServedDelta(**{**vars(served), "first_layer": mixed.first_layer(change)})
+
+    def _shared(self, parts: tuple[Layout, frozenset[str], tuple[str, ...], HeadShape]) -> Any:
+        """The parts, or those of an earlier delta where they are equal: a thousand of a kind have them once."""
+        # A subset is laid out as no other: kept, it would stay for ever.
+        return parts if parts[0].n_positions else self._equal.setdefault(parts, parts)
 
     def change(self, served: ServedDelta, values: Values, positions: Values) -> TaskChange:
         """What `served` has changed below its head."""
@@ -100,9 +108,7 @@ class Models:
 
     def head_values(self, served: ServedDelta, values: Values, positions: Values) -> dict[str, Tensor]:
         """What `served` has in the place of the parameters above, all of each."""
-        added = {name for a, b, _ in served.updates.values() for name in (a, b)}
-        names = [name for name in values if name not in served.below and name not in added]
-        return self._whole(self.of(served), {name: values[name] for name in names}, positions)
+        return self._whole(self.of(served), {name: values[name] for name in served.above}, positions)
 
     def all_values(self, served: ServedDelta, values: Values, positions: Values) -> dict[str, Tensor]:
         """What `served`, which is not mixed, has in the place of any parameter, all of each."""
@@ -110,7 +116,7 @@ class Models:
 
     def _whole(self, prepared: PreparedModel, values: Values, positions: Values) -> dict[str, Tensor]:
         found = dict(values)
-        for name in values.keys() & positions.keys():
+        for name in values.keys() & positions.keys() if positions else ():
             own = prepared.model.get_parameter(name).detach().flatten()
             shape = prepared.model.get_parameter(name).shape
             found[name] = own.index_put((positions[name].long(),), values[name]).view(shape)
@@ -159,12 +165,17 @@ class Models:
     def _model(self, head: str, pairs: str, outputs: HeadShape, additions: tuple[Addition, ...]) -> PreparedModel:
         added = json.dumps([asdict(each) for each in additions], sort_keys=True)
         key = (head, pairs, outputs, added)
+        if key in self._made:  # without the lock: passes go on while another model is made
+            return self._made[key]
         with self._lock:
             if key not in self._made:
                 model = self.encoder.with_head(outputs, head=head, pairs=pairs)
                 for addition in additions:
                     added_by(addition).add_again(model)
-                made = self._made[key] = prepare(model.eval().to(self._device), self._compute)
+                made = prepare(model.eval().to(self._device), self._compute)
                 if not additions:
+                    # Tried here, by one thread: another that read its parameters meanwhile would find the trial's.
+                    _ = made.mixed
                     self._bodies.setdefault((head, pairs), made)
+                self._made[key] = made
             return self._made[key]

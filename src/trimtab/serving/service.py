@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..training.ranks import device
+from .contract import TaskPrediction, Text
 from .dispatcher import Batch, Dispatcher
 from .metrics import Metrics
-from .pool import Pool, ReadItem, TaskPrediction, Text, Versions
+from .pool import Pool, ReadItem, Versions
 from .settings import ServerSettings
 from .waiting import Portion, RefusedError
 

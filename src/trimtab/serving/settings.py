@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..tasks.reading import option_field
 
+TOKEN_VARIABLE = "TRIMTAB_TOKEN"  # of the environment: the server's token, for it and for its clients
 _SERVE = ("serve",)
 
 

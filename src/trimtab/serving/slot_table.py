@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..changes.delta import Delta
 
-_BLOCK_BYTES = 1 << 20  # of a block of rows, or one row
+_BLOCK_ROWS, _BLOCK_BYTES = 16, 1 << 20  # of a block, at most; or one row
 
 
 class Entry(NamedTuple):
@@ -25,7 +26,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Which values a delta holds: deltas of one layout lie in one table."""
+    """Which values a delta holds, in the order in which they lie in its row."""
 
     entries: tuple[Entry, ...]
 
@@ -40,13 +41,18 @@ class Layout:
             )
         )
 
-    @property
+    @cached_property
     def n_values(self) -> int:
         return sum(math.prod(entry.shape) for entry in self.entries)
 
-    @property
+    @cached_property
     def n_positions(self) -> int:
         return sum(entry.n_positions for entry in self.entries)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many values and positions there are: that of the rows of its table."""
+        return self.n_values, self.n_positions
 
     @property
     def row_bytes(self) -> int:
@@ -55,43 +61,48 @@ class Layout:
 
 
 class SlotTable:
-    """Rows of one layout, which never move: blocks are added as needed, and given back when all of their rows are free."""
+    """Rows of one size, which never move: blocks are added as needed, and given back when all of their rows are free.
+
+    Deltas of several layouts lie in one table where they have as many values and positions: a random subset is laid out otherwise
+    for every seed.
+    """
 
     def __init__(self, layout: Layout, device: torch.device):
-        self.layout, self._device = layout, device
-        self._rows_per_block = max(1, _BLOCK_BYTES // max(1, layout.row_bytes))
+        self._n_values, self._n_positions, self._device = layout.n_values, layout.n_positions, device
+        self._rows_per_block = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, layout.row_bytes)))
         self._blocks: dict[int, tuple[Tensor, Tensor]] = {}  # number -> values and positions, a row for each delta
         self._free: dict[int, list[int]] = {}  # number of a block -> its free rows
 
-    def put(self, delta: Delta) -> int:
-        """The number of the row that now holds the values of `delta`."""
+    def put(self, delta: Delta, layout: Layout) -> int:
+        """The number of the row that now holds the values of `delta`, which are laid out so."""
         block = next((number for number, free in self._free.items() if free), None)
         if block is None:
-            block, n, layout = max(self._blocks, default=-1) + 1, self._rows_per_block, self.layout
+            block, n = max(self._blocks, default=-1) + 1, self._rows_per_block
             self._blocks[block] = (
-                torch.empty(n, layout.n_values, device=self._device),
-                torch.empty(n, layout.n_positions, dtype=torch.int32, device=self._device),
+                torch.empty(n, self._n_values, device=self._device),
+                torch.empty(n, self._n_positions, dtype=torch.int32, device=self._device),
             )
             self._free[block] = [*range(n)]
-        row = self._free[block].pop(0)
+        row = self._free[block][0]
         values, positions = (table[row] for table in self._blocks[block])
-        names = [entry.name for entry in self.layout.entries]
+        names = [entry.name for entry in layout.entries]
         values.copy_(torch.cat([delta.values[name].float().flatten() for name in names]))
-        if self.layout.n_positions:
+        if self._n_positions:
             positions.copy_(torch.cat([delta.positions[name] for name in names if name in delta.positions]))
+        del self._free[block][0]  # not before all is there
         return block * self._rows_per_block + row
 
-    def values(self, slot: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    def values(self, slot: int, layout: Layout) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Values and positions at `slot`, by name: views of its row."""
         number, row = divmod(slot, self._rows_per_block)
         values, positions = (table[row] for table in self._blocks[number])
-        entries = self.layout.entries
+        entries = layout.entries
         parts = values.split([math.prod(entry.shape) for entry in entries])
         found = {
             entry.name: part if len(entry.shape) == 1 else part.view(entry.shape)
             for entry, part in zip(entries, parts, strict=True)
         }
-        if not self.layout.n_positions:
+        if not self._n_positions:
             return found, {}
         given = [entry for entry in entries if entry.n_positions]
         places = positions.split([entry.n_positions for entry in given])

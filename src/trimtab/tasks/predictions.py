@@ -1,12 +1,16 @@
 """Prediction: what a tuned model says of one text."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from .metrics import decided, probabilities
 from .task import Task
+
+# Not before there are logits: a client has predictions without it.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,14 @@ def test_only_the_guilty_fail(running: Any) -> None:
     assert dispatcher.is_alive(LIMIT)
 
 
+def test_a_computation_that_loses_an_item_is_not_believed() -> None:
+    dispatcher = Dispatcher(lambda items: items[1:], batch_tokens=100)
+    dispatcher.start()
+    with pytest.raises(RuntimeError, match="1 items, and 0 results"):
+        dispatcher.submit(portions("a", "b"), FAR).done.result(LIMIT)
+    dispatcher.end(LIMIT)
+
+
 def test_cancelled_while_it_is_computed(running: Any) -> None:
     engine, dispatcher = running(held=True)
     left: list[str] = []

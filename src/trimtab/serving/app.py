@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from ..errors import InputError
 from ..version import VERSION
 from .contract import TaskPrediction, Text
-from .gate import LOG, Gate
+from .gate import LOG, OPEN, Gate
 from .metrics import Metrics
 from .pool import Pool
 from .problems import ProblemError, check_only, message_of, say_problems
@@ -81,7 +81,24 @@ def application(
     _manage(app, service, runs)
     _predict(app, service)
     _inference(app, service)
+    if settings.token is not None:
+        _describe_token(app)
     return app
+
+
+def _describe_token(app: FastAPI) -> None:
+    """Has the description say which routes ask for the token, so that /docs can send it; the gate is what asks."""
+    own = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described = own()
+        described.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        for path, verbs in described["paths"].items():
+            for verb in verbs.values() if path not in OPEN else ():
+                verb["security"] = [{"token": []}]
+        return described
+
+    app.openapi = openapi
 
 
 def _health(app: FastAPI, service: Service) -> None:

@@ -151,8 +151,10 @@ class Dispatcher:
             began = self._clock()
             try:
                 self._compute_batch(batch, began)
-            except Exception:  # of those who count: the next batch must come
+            except Exception as error:  # of those who count: the next batch must come
                 _log.exception("a batch could not be counted")
+                for request, *_ in batch:
+                    fail(request, error)  # unless it has its results, as it should
             with self._changed:
                 for request, *_ in batch:
                     request.in_batch -= 1
@@ -203,7 +205,10 @@ class Dispatcher:
     def _results(self, items: list[Any]) -> list[Any]:
         """A result for each; where all fail together each by itself, so that only the guilty get the exception as theirs."""
         try:
-            return [*self._compute(items)]
+            results = [*self._compute(items)]
+            if len(results) != len(items):
+                raise RuntimeError(f"{len(items)} items, and {len(results)} results")
+            return results
         except Exception as error:  # whatever it is, the thread must go on
             _log.exception("a batch could not be computed")
             if len(items) == 1:

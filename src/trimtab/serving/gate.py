@@ -23,8 +23,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOG = "trimtab.log"  # where in the scope the app notes what the log says of a request
-_OPEN = {"/", "/healthz/live", "/healthz/ready", "/docs", "/openapi.json"}  # without a token: they say nothing of tasks
-_ROUTES = _OPEN | {"/metrics", "/v1/predict", "/v1/tasks"}
+OPEN = {"/", "/healthz/live", "/healthz/ready", "/docs", "/openapi.json"}  # without a token: they say nothing of tasks
+_ROUTES = OPEN | {"/metrics", "/v1/predict", "/v1/tasks"}
 _OF_TASK = re.compile(r"/v1/tasks/[^/]+(/predict)?")
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _HELD_BODIES = 64  # of the largest size, which may be in memory at once
@@ -126,7 +126,7 @@ class Gate:
 
     def _may(self, path: str, authorization: bytes) -> bool:
         """Whether a request may go on."""
-        if self._token is None or path in _OPEN:
+        if self._token is None or path in OPEN:
             return True
         scheme, _, token = authorization.partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)

@@ -22,13 +22,19 @@ _STATUS = {  # of what is wrong with an item, where it is the only one; and of w
     "unknown_task": 404, "bad_text": 422, "empty_text": 422, "text_too_long": 422, "unavailable": 503, "damaged": 503,
     "overloaded": 429, "draining": 503, "deadline": 504,
 }  # fmt: skip
-_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 429: "overloaded"}
+_CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    429: "overloaded",
+    499: "gone",
+}
 _SAID = {  # in the place of messages that are for whoever runs the server
     "unavailable": "the values of the task cannot be read now",
     "internal": "an error of the server, whose log says more",
 }
 _MOST_DETAILS = 5
-_LISTS = ("texts", "tasks", "items", "inputs")  # fields of which there may be too many
 
 
 class ProblemError(Exception):
@@ -48,8 +54,9 @@ def check_only(predictions: Sequence[TaskPrediction]) -> None:
 def message_of(failed: TaskPrediction) -> str:
     """What is said of an item without a prediction; what is of the server's own files, only in its log."""
     assert failed.code is not None
-    if failed.code in _SAID:
-        _log.warning("task %s has no prediction (%s): %s", failed.task, failed.code, failed.error)
+    if failed.code in _SAID:  # what an unforeseen error says may repeat the text
+        why = failed.error if failed.code == "unavailable" else "an exception, which is logged where it was raised"
+        _log.warning("task %s has no prediction (%s): %s", failed.task, failed.code, why)
     return _SAID.get(failed.code, str(failed.error))
 
 
@@ -85,11 +92,19 @@ def say_problems(app: FastAPI, metrics: Metrics) -> None:
             {"loc": [_shown(part) for part in each["loc"]], "msg": _shown(each["msg"]), "type": each["type"]}
             for each in found[:_MOST_DETAILS]
         ]
+        if any(_is_too_many(each) for each in found):
+            return answer(request, 413, "too_many", f"a list has more than may be sent at once: {details[0]['msg']}")
         where = ".".join(map(str, details[0]["loc"])) if details else "body"
-        status = 413 if found and found[0]["type"] == "too_long" and found[0]["loc"][-1] in _LISTS else 422
-        code = "too_many" if status == 413 else "invalid"
         message = f"{where}: {details[0]['msg']}" if details else "the request is not as it should be"
-        return answer(request, status, code, message, details=details)
+        if "json" not in request.headers.get("content-type", ""):
+            message = "send the body as JSON, with the header Content-Type: application/json"
+        return answer(request, 422, "invalid", message, details=details)
+
+
+def _is_too_many(error: Mapping[str, Any]) -> bool:
+    """Whether what is wrong is the length of a list of the body, and not of one of its entries."""
+    where = error["loc"]
+    return error["type"] == "too_long" and (len(where) == 2 or (len(where) == 3 and where[1] == "inputs"))
 
 
 def _shown(part: Any) -> Any:

@@ -114,7 +114,7 @@ class Service:
                     keep = held.pop_all()
                     try:
                         done = self.dispatcher.submit(order.portions, deadline, keep.close)
-                    except RefusedError:
+                    except BaseException:
                         keep.close()
                         raise
                 results = await asyncio.wrap_future(done.done)

@@ -28,6 +28,8 @@ from .wire import (
 T = TypeVar("T")
 
 _LIMITS = ServerSettings()  # of a server that was not told others; for lower ones requests are halved
+# Of texts times tasks in a request, some 50,000 tokens: fewer than may wait in a server, so that it comes in beside others.
+_WORK_BYTES = 200_000
 _FIRST_SIZE = 256  # predictions of a request; more where the server is fast, fewer where it is slow:
 _FAST_SECONDS, _SLOW_SECONDS = 0.5, 5.0
 _OF_AN_ITEM = ("unknown_task", "bad_text", "empty_text", "text_too_long", "unavailable", "damaged", "internal")
@@ -133,7 +135,8 @@ class Client:
         for row in rows:
             own = len(as_json(row)) + 30  # around it
             most = min(most_rows, min(self._size, _LIMITS.most_predictions) // width)
-            if part and (len(part) >= most or n_bytes + own > _LIMITS.most_body_bytes):
+            too_large = n_bytes + own > _LIMITS.most_body_bytes or (n_bytes - more + own) * width > _WORK_BYTES
+            if part and (len(part) >= most or too_large):
                 yield part
                 part, n_bytes = [], more
             part.append(row)

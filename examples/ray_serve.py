@@ -22,16 +22,9 @@ REQUESTS = 512  # that a replica may have at once: far fewer would not fill a ba
 def deployment(encoder: str, runs: str | Path, *, replicas: int = 1, cpus: float = CPUS) -> serve.Application:
     """The server of `trimtab serve ENCODER --runs RUNS` as an application of Ray Serve.
 
-    <<<<<<< HEAD
-        The encoder and the folder of runs must be there on every node, and TRIMTAB_TOKEN in its environment, without which
-        anybody may ask whom Ray's proxy lets (by default this machine alone). Each replica follows the folder. Requests
-        beyond those that replicas take wait in Ray's proxy, up to as many again; others are refused with 503, which trimtab.Client
-        asks again for.
-    =======
-        The encoder and the folder of runs must be there on every node, and TRIMTAB_TOKEN in its environment, without which all may
-        ask whom Ray's proxy lets (by default this machine alone). Each replica follows the folder. Requests beyond those that
-        replicas take wait in Ray's proxy, up to as many again; others are refused with 503, which trimtab.Client asks again for.
-    >>>>>>> h-client
+    The encoder and the folder of runs must be there on every node, and TRIMTAB_TOKEN in its environment, without which all may
+    ask whom Ray's proxy lets (by default this machine alone). Each replica follows the folder. Requests beyond those that
+    replicas take wait in Ray's proxy, up to as many again; others are refused with 503, which trimtab.Client asks again for.
     """
     folder = str(Path(runs).absolute())
 

@@ -64,7 +64,7 @@ class Layout:
 
 
 def _rounded(count: int) -> int:
-    step = max(1, 1 << (count.bit_length() - 5))
+    step = 1 << max(0, count.bit_length() - 5)
     return -(-count // step) * step
 
 

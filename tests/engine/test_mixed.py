@@ -251,7 +251,7 @@ def test_without_the_cpus_kernel_rows_find_their_vectors_by_an_index(monkeypatch
 
     def normed(self: Any, x: Tensor, path: str, norm: nn.LayerNorm, residual: Any = None) -> Tensor:
         runs = self.runs([path], len(x))
-        return index(x, residual, runs, [mixed_rows._of(run, path, norm) for run in runs], norm.eps)
+        return index(x, residual, runs, mixed_rows._norm_values(runs, path, norm), norm.eps)
 
     monkeypatch.setattr(mixed_rows.MixedRows, "normed", normed)
     monkeypatch.setattr(packed, "fits", lambda layer: False)

@@ -199,25 +199,28 @@ class MixedRows:
         if n_rows != groups[-1].stop:
             raise RuntimeError(f"{n_rows} rows of {paths[0]} are neither tokens nor texts")
         found: list[Run] = []
-        for start, stop, change in groups:
-            touched = change if change is not None and any(path in change.modules for path in paths) else None
-            if touched is None and found and found[-1].change is None:
-                found[-1] = Run(found[-1].start, stop, None)
+        first, *others = paths  # nearly always one, or all changed together: a hundred tasks ask for every module of a pass
+        for group in groups:
+            change = group.change
+            if change is not None and (first in change.modules or any(path in change.modules for path in others)):
+                found.append(group)
+            elif found and found[-1].change is None:
+                found[-1] = Run(found[-1].start, group.stop, None)
             else:
-                found.append(Run(start, stop, touched))
+                found.append(Run(group.start, group.stop, None))
         return found
 
     def normed(self, x: Tensor, path: str, norm: nn.LayerNorm, residual: Tensor | None = None) -> Tensor:
         """LayerNorm of x (T, H), or of residual + x, with each task's own weight and bias; in the dtype of x."""
-        runs, shape = self.runs([path], len(x)), list(norm.normalized_shape)
-        values = [_of(run, path, norm) for run in runs]
+        runs, shape, eps = self.runs([path], len(x)), list(norm.normalized_shape), norm.eps
+        values = _norm_values(runs, path, norm)
         if x.device.type != "cpu":
-            return _normed_by_index(x, residual, runs, values, norm.eps)
+            return _normed_by_index(x, residual, runs, values, eps)
         x = x if residual is None else residual + x
         # The kernel and the arithmetic of a batch of one task, so that a task's rows come to the same bits.
         parts = x.split([run.stop - run.start for run in runs])
         normed = [
-            torch.native_layer_norm(part, shape, weight, bias, norm.eps)[0]
+            torch.native_layer_norm(part, shape, weight, bias, eps)[0]
             for part, (weight, bias) in zip(parts, values, strict=True)
         ]
         return normed[0] if len(normed) == 1 else torch.cat(normed)
@@ -262,13 +265,18 @@ class MixedRows:
         return y
 
 
-def _of(run: Run, path: str, norm: nn.LayerNorm) -> tuple[Tensor, Tensor | None]:
-    """The weight and the bias of the norm for the rows of `run`."""
-    changed = None if run.change is None else run.change.modules[path]
-    if changed is None:
-        return norm.weight, norm.bias
-    weight = norm.weight if changed.weight is None else changed.weight
-    return weight, norm.bias if changed.bias is None else changed.bias
+def _norm_values(runs: Sequence[Run], path: str, norm: nn.LayerNorm) -> list[tuple[Tensor, Tensor | None]]:
+    """The weight and the bias of the norm for the rows of each run."""
+    own_weight, own_bias = norm.weight, norm.bias
+    found: list[tuple[Tensor, Tensor | None]] = []
+    for run in runs:
+        if run.change is None:
+            found.append((own_weight, own_bias))
+            continue
+        changed = run.change.modules[path]
+        weight, bias = changed.weight, changed.bias
+        found.append((own_weight if weight is None else weight, own_bias if bias is None else bias))
+    return found
 
 
 def _normed_by_index(

@@ -199,7 +199,9 @@ class MixedRows:
         if n_rows != groups[-1].stop:
             raise RuntimeError(f"{n_rows} rows of {paths[0]} are neither tokens nor texts")
         found: list[Run] = []
-        first, *others = paths  # nearly always one, or all changed together: a hundred tasks ask for every module of a pass
+        first, *others = (
+            paths  # nearly always one, or all changed together: a hundred tasks ask for every module of a pass
+        )
         for group in groups:
             change = group.change
             if change is not None and (first in change.modules or any(path in change.modules for path in others)):

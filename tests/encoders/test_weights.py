@@ -148,6 +148,7 @@ def test_heads_are_each_models_own(own_encoder: Callable[..., Encoder], tmp_path
     assert again.classifier.weight.data_ptr() != kept.classifier.weight.data_ptr()
 
 
+@pytest.mark.slow
 def test_full_fits_and_predictions_in_threads_come_to_the_bits_they_have_alone(encoder: Encoder) -> None:
     def fitted(seed: int) -> Any:
         return fit(encoder, TASK, Full(), epochs=2, batch_size=8, seed=seed, compute="float32")

@@ -249,6 +249,7 @@ trimtab.compare(encoder, [make_task()], [trimtab.LayerNorms(), trimtab.Head()], 
 """
 
 
+@pytest.mark.slow
 def test_killed_twice_it_goes_on_to_the_same_table(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def encoder(encoder_of: Any) -> Encoder:
     return encoder_of("bert")
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_the_same_cells(encoder: Encoder, tmp_path: Path) -> None:
     tasks = [make_task(**FEW), replace(make_task("regression", **FEW), name="counts")]
     given: dict[str, Any] = {"seeds": 2, "epochs": 1, "compute": "float32"}

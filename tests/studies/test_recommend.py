@@ -255,6 +255,7 @@ def test_what_a_choice_takes_is_not_multiplied_by_the_rows(encoder: Any, monkeyp
     assert "60 rows takes about 1 min 30 s" in recommend(encoder, task, "300", rows=20, seeds=1, epochs=2).reasons[2]
 
 
+@pytest.mark.slow
 def test_a_stopped_recommendation_goes_on(encoder: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     task, settings = make_task(n_train=60, n_validation=8), {"epochs": 1, "batch_size": 8}
     found = recommend(encoder, task, "300", rows=40, seeds=2, out=tmp_path, **settings)
@@ -292,6 +293,7 @@ def test_names_of_many_classes_count_in_the_size_of_a_delta(encoder: Any, tmp_pa
     assert run.delta.save(tmp_path).stat().st_size == pytest.approx(head.n_bytes, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_budget_that_no_saved_delta_is_within_is_said_so(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(n_train=60, n_validation=8)
     monkeypatch.setattr(module, "candidates", lambda *args: candidates(encoder, task, Budget(n_bytes=12_000)))
@@ -314,6 +316,7 @@ def test_recommending_leaves_the_random_generator_alone(encoder: Any) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_finalists_that_all_fail_with_some_seed_are_an_error_and_no_proposal(
     encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,6 +423,7 @@ def test_what_is_worse_beyond_chance_is_not_proposed_however_cheap() -> None:
     assert cost.in_words("lora") == "6 of 6"
 
 
+@pytest.mark.slow
 def test_a_recommendation_for_serving_from_end_to_end(encoder: Any, tmp_path: Any) -> None:
     task = make_task(n_train=60, n_validation=8)
     settings = {"rows": 40, "seeds": 2, "epochs": 1, "batch_size": 8, "out": tmp_path}

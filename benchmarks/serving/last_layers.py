@@ -3,6 +3,7 @@
     python benchmarks/serving/last_layers.py --data ../shared/data        (resumes; some 20 minutes on one thread)
     python benchmarks/serving/last_layers.py --summary                    (the table from the cells there are)
     python benchmarks/serving/last_layers.py --task mrpc --seed 0         (some of the cells)
+    python benchmarks/serving/last_layers.py --serving                    (50 tasks of one text, of either kind; a minute)
 
 `layer_norms:last=3` against `layer_norms` on minilm, which has six layers: tasks of the first kind share the embeddings and three
 layers, of the second nothing. A cell is a task, a seed and a method at its own rates, on 1,000 rows that the seed draws.
@@ -47,7 +48,11 @@ def main() -> None:
     parser.add_argument("--seed", action="append", type=int, choices=SEEDS)
     parser.add_argument("--cells", type=Path, default=CELLS, help="the file that keeps them")
     parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--serving", action="store_true")
     options = parser.parse_args()
+    if options.serving:
+        serving(options.data)
+        return
     if not options.summary:
         compute(options.data, options.task or TASKS, options.seed or SEEDS, options.cells)
     print(table(read_cells(options.cells)))
@@ -75,6 +80,31 @@ def compute(data: Path, tasks: Sequence[str], seeds: Sequence[int], path: Path) 
         cells.append({"task": task, "seed": seed, "method": method} | found)
         write_json(path, cells)
         print(f"{task} {seed} {method}: {found['score']:.4f} in {found['seconds']:.1f} s", flush=True)
+
+
+def serving(data: Path) -> None:
+    """Keeps in measurements.json what 50 tasks of either kind take for one text, by turns, on the texts of sst2."""
+    from works import Work
+
+    torch.set_num_threads(1)
+    work, result = Work(data, 50), {}
+    for dtype in ("float32", "bfloat16"):
+        pools = {
+            method: trimtab.Pool(work.encoder, dict(zip(map(str, range(50)), work.deltas(method, 50), strict=True)), compute=dtype)
+            for method in (WHOLE, HALF)
+        }  # fmt: skip
+        seconds: dict[str, list[float]] = {method: [] for method in pools}
+        for number, text in enumerate(work.texts[:32]):
+            for method in sorted(pools, reverse=number % 2 == 0):
+                began = time.perf_counter()
+                pools[method].predict_all([str(text)])
+                seconds[method].append(time.perf_counter() - began)
+        medians = {method: round(1e3 * statistics.median(each[4:]), 1) for method, each in seconds.items()}
+        ratios = [a / b for a, b in zip(seconds[WHOLE][4:], seconds[HALF][4:], strict=True)]
+        result[dtype] = {"milliseconds": medians, "times_faster": round(statistics.median(ratios), 2)}
+    path = HERE / "measurements.json"
+    write_json(path, json.loads(path.read_text()) | {"last_layers/serving": {"tasks": 50, "threads": 1} | result})
+    print(result)
 
 
 def some_rows(data: Path, name: str) -> Task:

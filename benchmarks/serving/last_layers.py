@@ -89,10 +89,10 @@ def serving(data: Path) -> None:
     torch.set_num_threads(1)
     work, result = Work(data, 50), {}
     for dtype in ("float32", "bfloat16"):
-        pools = {
-            method: trimtab.Pool(work.encoder, dict(zip(map(str, range(50)), work.deltas(method, 50), strict=True)), compute=dtype)
-            for method in (WHOLE, HALF)
-        }  # fmt: skip
+        pools = {}
+        for method in (WHOLE, HALF):
+            runs = dict(zip(map(str, range(50)), work.deltas(method, 50), strict=True))
+            pools[method] = trimtab.Pool(work.encoder, runs, compute=dtype)
         seconds: dict[str, list[float]] = {method: [] for method in pools}
         for number, text in enumerate(work.texts[:32]):
             for method in sorted(pools, reverse=number % 2 == 0):

@@ -10,7 +10,7 @@ from trimtab.changes.inspect import inspect
 from trimtab.changes.methods import Full
 from trimtab.encoders.encoder import load
 from trimtab.errors import InputError
-from trimtab.exports.merged import export
+from trimtab.exports.forms import export
 from trimtab.inference.predictor import predict
 from trimtab.training.fit import fit
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .changes.top import FisherTop, MovedTop, Random, Top
     from .encoders.encoder import Encoder, load
     from .errors import InputError
-    from .exports.merged import export, merge
+    from .exports.forms import export
+    from .exports.merged import merge
     from .inference.evaluate import evaluate
     from .inference.predictor import Predictor, predict
     from .pages.run_page import report
@@ -73,7 +74,8 @@ _HOMES = {
     "results.comparison": ("Comparison",),
     "tasks.read": ("read",),
     "tasks.task": ("Task",),
-    "exports.merged": ("export", "merge"),
+    "exports.forms": ("export",),
+    "exports.merged": ("merge",),
     "training.fit": ("Steps", "fit", "steps"),
     "training.more_epochs": ("more_epochs",),
     "results.recipe": ("Recipe", "Settings"),

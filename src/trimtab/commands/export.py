@@ -18,7 +18,7 @@ def export(
 ) -> None:
     """Write a run in a form that other programs load."""
     from ..changes.delta_header import header_of
-    from ..exports.merged import export as export_run
+    from ..exports.forms import export as export_run
     from ..tasks.task import Task
 
     # What is wrong with `to`, the run or `out` is told there before torch is imported.

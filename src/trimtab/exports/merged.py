@@ -1,70 +1,19 @@
-"""A run in a form that other programs load."""
+"""A run as a plain Hugging Face folder: one model, its change written into the encoder's own parameters."""
 
 from __future__ import annotations
 
 import copy
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
+from ..changes.delta_header import check_plain
+from ..errors import InputError
+from .guard import Form, Source, probe_rows
 
-from ..changes.delta_header import check_plain, header_of
-from ..encoders.places import find_base
-from ..errors import InputError, suggestion
-from ..files import check_name, part_of, unwritable
-from ..results.run_folder import MERGED
-
-# Not before the run and the place are known to be right: it takes seconds to import.
 if TYPE_CHECKING:
     from ..encoders.encoder import Encoder
     from ..inference.predictor import Trained
-
-FORMS = (MERGED,)  # what `to` may be
-
-
-def export(
-    run: str | Path, to: str = "merged", out: str | Path | None = None, encoder: Encoder | str | Path | None = None
-) -> Path:
-    """Writes the run in `run` as a plain Hugging Face folder and returns it (default: RUN/merged).
-
-    `AutoModelForSequenceClassification.from_pretrained` loads it with the class names, and `AutoTokenizer` its tokenizer.
-    Raises InputError for an unknown form, a head that no Hugging Face class has, an existing folder, an encoder that is not the
-    run's, and a place that cannot be written.
-    """
-    if to not in FORMS:
-        raise InputError(f"cannot export to {to!r}; known forms: {', '.join(FORMS)}{suggestion(to, FORMS)}")
-    # Refused before torch is imported and the encoder is loaded, which takes seconds.
-    described = header_of(run)
-    check_plain(described["head"], described.get("pairs", "together"))
-    folder = Path(out) if out is not None else Path(run) / to
-    check_name(folder)
-    # Never written into: files of two models would be mixed.
-    if _exists(folder):
-        raise InputError(f"{folder} exists: choose another --out, or remove it first")
-    wanted = find_base(described["base"], encoder) if encoder is None or isinstance(encoder, str | Path) else encoder
-
-    from ..changes.delta import Delta
-    from ..encoders.encoder import quiet
-    from ..inference.predictor import base_encoder
-
-    delta = Delta.load(run)
-    base = base_encoder(delta, wanted)
-    # Beside its place, so that the last step is a rename within one file system: all of the folder or none.
-    temporary = part_of(folder)
-    try:
-        temporary.mkdir(parents=True)
-        with quiet():
-            merge(base, delta).save_pretrained(temporary)
-            _cutting_at(base.tokenizer, delta.max_length).save_pretrained(temporary)
-        for path in temporary.iterdir():  # safetensors would let nobody else read the weights
-            path.chmod(temporary.stat().st_mode & 0o666)
-        temporary.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
 
 
 def merge(encoder: Encoder | str | Path, run: Trained) -> Any:
@@ -93,15 +42,35 @@ def merge(encoder: Encoder | str | Path, run: Trained) -> Any:
     return own
 
 
-def _exists(folder: Path) -> bool:
-    """Whether it does; raises InputError where that may not be asked."""
-    try:
-        return folder.exists()
-    except OSError as error:
-        raise unwritable(folder, error) from error
+def _refuse(described: Mapping[str, Any], run: Path) -> None:
+    check_plain(described["head"], described.get("pairs", "together"))
 
 
-def _cutting_at(tokenizer: Any, max_length: int) -> Any:
+def _write(source: Source, folder: Path) -> None:
+    merge(source.base, source.delta).save_pretrained(folder)
+    cutting_at(source.base.tokenizer, source.delta.max_length).save_pretrained(folder)
+
+
+def _check(source: Source, folder: Path) -> None:
+    """Loaded by AutoModelForSequenceClassification it has the run's logits to 1e-4 of their size."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    rows = probe_rows(source.delta.task)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    columns = [list(column) for column in zip(*rows, strict=True)] if isinstance(rows[0], tuple) else [rows]
+    inputs = tokenizer(*columns, padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        theirs = AutoModelForSequenceClassification.from_pretrained(folder).eval()(**inputs).logits
+        ours = merge(source.base, source.delta).eval()(**inputs).logits
+    if not torch.allclose(theirs, ours, rtol=1e-4, atol=1e-4):
+        raise InputError(
+            f"the model written differs from the run by {float((theirs - ours).abs().max()):.2g} in its logits: this family "
+            "cannot be exported as merged; serve it with trimtab serve"
+        )
+
+
+def cutting_at(tokenizer: Any, max_length: int) -> Any:
     """A copy of the tokenizer whose limit is that of the run, and which states no other."""
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.model_max_length = max_length
@@ -109,3 +78,6 @@ def _cutting_at(tokenizer: Any, max_length: int) -> Any:
     for name in ("max_length", "truncation_strategy", "stride"):
         tokenizer.init_kwargs.pop(name, None)
     return tokenizer
+
+
+FORM = Form(_refuse, _write, _check)

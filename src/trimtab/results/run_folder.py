@@ -14,7 +14,10 @@ from ..files import check_name, check_writable, part_pattern, unwritable
 # The files of a run beside its delta and checkpoint; PAGE is written by pages/run_page.py.
 RECIPE, HISTORY, SCORES, CARD, PAGE = "recipe.toml", "history.jsonl", "scores.json", "README.md", "report.html"
 CHECKPOINT = "checkpoint.safetensors"  # of checkpoint.py
-MERGED = "merged"  # where exports/merged.py writes without another place
+MERGED = "merged"
+EXPORTS = (
+    MERGED,
+)  # forms, and the folders of a run where they are written without another place; `exports/forms.py` has them all
 _FILES = (TENSORS, READABLE, SCORES, HISTORY, CARD, PAGE, RECIPE, CHECKPOINT)  # what is moved and deleted; no others
 _OLDER = ".replaced"  # the finished run that is being replaced, in the folder
 _BEGUN = (
@@ -64,9 +67,10 @@ def _check_run(folder: Path, *, resume: bool, overwrite: bool) -> None:
             f"{folder} holds {', '.join(others)} of something that is no run, and a run would replace it: choose another --out"
         )
     # Left there, it would be the older run's model beside the newer one's scores.
-    if overwrite and finished and (folder / MERGED).exists():
+    exported = [folder / form for form in EXPORTS if (folder / form).exists()]
+    if overwrite and finished and exported:
         raise InputError(
-            f"{folder / MERGED} is a model exported from the run that --overwrite would replace: move or remove it first"
+            f"{exported[0]} is a model exported from the run that --overwrite would replace: move or remove it first"
         )
 
 

@@ -89,10 +89,9 @@ class Service:
         self._reading.shutdown(wait=False, cancel_futures=True)
         self.loading.shutdown(wait=False, cancel_futures=True)
 
-    def check_room(self) -> None:
-        """Raises RefusedError where no request may come in now."""
-        if self.dispatcher.is_draining:
-            raise RefusedError("draining", "the server is about to end, and takes nothing new")
+    def check_room(self, seconds: float) -> None:
+        """Raises RefusedError where no request that has so many seconds may come in now."""
+        self.dispatcher.check_time(seconds, self._read_now)
         if self.waiting_requests >= self.settings.most_waiting:
             raise RefusedError(
                 "overloaded", "too many requests wait already: try again later", self.dispatcher.retry_seconds
@@ -104,7 +103,7 @@ class Service:
         Cancelled, it leaves the queue. Raises RefusedError: "overloaded", "draining", or "deadline".
         """
         deadline = time.monotonic() + seconds
-        self.check_room()
+        self.check_room(seconds)
         try:
             async with asyncio.timeout(seconds):
                 with ExitStack() as held:

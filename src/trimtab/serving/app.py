@@ -121,7 +121,7 @@ def _health(app: FastAPI, service: Service) -> None:
             raise ProblemError(503, code, "the server takes no requests")
         return Health()
 
-    @app.get("/metrics", response_class=Response, tags=["health"])
+    @app.get("/metrics", response_class=Response, responses={401: _RESPONSES[401]}, tags=["health"])
     async def metrics() -> Response:
         """Counters, in the form of Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -11,8 +11,13 @@ from .output import print_json, say
 
 def export(
     run: RunFolder,
-    to: Annotated[str, typer.Option(help="merged: a plain Hugging Face folder.")] = "merged",
-    out: Annotated[Path | None, typer.Option(help="Default: RUN/merged.")] = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            help="merged: a plain Hugging Face folder. sentence-transformers: a CrossEncoder, of runs of pairs."
+        ),
+    ] = "merged",
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/FORM.")] = None,
     encoder: EncoderOption = None,
     as_json: Json = False,
 ) -> None:

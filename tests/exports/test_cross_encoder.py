@@ -22,8 +22,8 @@ import sys
 import numpy as np
 from sentence_transformers import CrossEncoder
 model = CrossEncoder(sys.argv[1], device="cpu")
-pairs = [tuple(pair.split("|")) for pair in sys.argv[3:]]
-np.save(sys.argv[2], model.predict(pairs, show_progress_bar=False, **({"apply_softmax": True} if model.num_labels > 2 else {})))
+pairs = [tuple(pair.split("|")) for pair in sys.argv[4:]]
+np.save(sys.argv[2], model.predict(pairs, show_progress_bar=False, apply_softmax=sys.argv[3] == "single_label"))
 """
 
 
@@ -33,7 +33,7 @@ def test_a_cross_encoder_says_what_the_run_says(encoder: Encoder, tmp_path: Path
     make_delta(encoder, make_task(kind, pairs=True), "layer_norms", 1, head="cls", max_length=24).save(tmp_path / "run")
     folder = export(tmp_path / "run", "sentence-transformers", encoder=encoder)
     assert folder == tmp_path / "run" / "sentence-transformers"
-    command = [sys.executable, "-c", READ, folder, tmp_path / "found.npy", *("|".join(pair) for pair in PAIRS)]
+    command = [sys.executable, "-c", READ, folder, tmp_path / "found.npy", kind, *("|".join(pair) for pair in PAIRS)]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr
     ours = predict(tmp_path / "run", PAIRS, encoder)

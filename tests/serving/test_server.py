@@ -20,7 +20,7 @@ from small import make_encoder_folder, make_task
 
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.inference.predictor import Predictor, predict
-from trimtab.serving.server import JsonLines, allow_many_files
+from trimtab.serving.process import JsonLines, allow_many_files
 
 TOKEN = "0123456789abcdef"
 

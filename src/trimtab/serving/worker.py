@@ -5,6 +5,7 @@ Not forked: threads, locks and a GPU's state do not survive that.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import warnings
@@ -30,6 +31,9 @@ def main() -> None:
     except InputError as error:
         link.is_unusable(str(error))
         sys.exit(2)
+    # All is finished, and libraries that take leave of Python would write between the lines of the log.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

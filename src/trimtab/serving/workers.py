@@ -90,11 +90,7 @@ class Workers:
         workers die again and again before they take requests, and none is left.
         """
         self._workers = [_Worker(number) for number in range(1, self.count + 1)]
-        try:
-            temporary = TemporaryDirectory(prefix="trimtab-metrics-")
-        except OSError as error:
-            raise InputError(f"--workers needs a folder for temporary files ({error}): set TMPDIR") from error
-        with temporary as self._folder, self._signals():
+        with self.sock, self._temporary() as self._folder, self._signals():
             try:
                 return self._watch()
             finally:
@@ -102,6 +98,13 @@ class Workers:
                     if worker.process is not None:
                         worker.process.kill()
                         worker.process.wait()
+
+    def _temporary(self) -> TemporaryDirectory:
+        """A folder in which workers count, gone at the end."""
+        try:
+            return TemporaryDirectory(prefix="trimtab-metrics-")
+        except OSError as error:
+            raise InputError(f"--workers needs a folder for temporary files ({error}): set TMPDIR") from error
 
     def _watch(self) -> int:
         while True:

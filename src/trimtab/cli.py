@@ -58,7 +58,8 @@ def versions(
 
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
 for verb in (fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, report, serve):
-    app.command()(subcommand(verb, threads=verb is not report))  # which computes nothing
+    # One computes nothing, and one has the option itself, for each of its workers.
+    app.command()(subcommand(verb, threads=verb not in (report, serve)))
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .errors import InputError
     from .exports.forms import export
     from .exports.merged import merge
+    from .exports.peft_import import import_peft
     from .inference.evaluate import evaluate
     from .inference.predictor import Predictor, predict
     from .pages.run_page import report
@@ -76,6 +77,7 @@ _HOMES = {
     "tasks.task": ("Task",),
     "exports.forms": ("export",),
     "exports.merged": ("merge",),
+    "exports.peft_import": ("import_peft",),
     "training.fit": ("Steps", "fit", "steps"),
     "training.more_epochs": ("more_epochs",),
     "results.recipe": ("Recipe", "Settings"),

@@ -12,7 +12,7 @@ import torch
 from deltas import make_delta
 from safetensors.torch import load_file
 from small import make_encoder_folder, make_task, sentences
-from transformers import BertConfig, BertForMaskedLM
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM
 
 import trimtab
 from trimtab.encoders.encoder import load
@@ -97,6 +97,24 @@ def test_the_lines_of_the_card_load_it(family, kind, encoder_of, tmp_path, monke
     with torch.no_grad():
         torch.testing.assert_close(names["logits"], delta.attach(encoder)(**inputs).logits, rtol=1e-6, atol=1e-6)
     assert "merge_and_unload" not in card
+
+
+@pytest.mark.filterwarnings("ignore:Unsupported layer type", "ignore:.is_gradient_checkpointing")
+def test_a_base_with_a_head_of_another_task(tmp_path, monkeypatch):
+    folder, names = make_encoder_folder("bert", tmp_path / "base"), {}
+    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=5).save_pretrained(folder)
+    encoder = load(folder)
+    delta = make_delta(encoder, make_task(), "layer_norms", head="default")
+    adapter, _, _ = exported(delta, tmp_path)
+    monkeypatch.chdir(adapter)
+    exec(
+        (adapter / "README.md").read_text().split("```")[1].removeprefix("python").replace("A text.", "the cat"), names
+    )
+    with torch.no_grad():
+        expected = delta.attach(encoder)(**encoder.tokenizer(["the cat"], return_tensors="pt")).logits
+    torch.testing.assert_close(names["logits"], expected, rtol=1e-6, atol=1e-6)
+    back = trimtab.import_peft(adapter, tmp_path / "back")
+    assert trimtab.Delta.load(back).values.keys() == delta.values.keys()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from ..errors import InputError, shortened
 from ..files import open_tensors, write_json, write_tensors, write_text
 from .guard import Form, Source, probe_rows
 from .peft_card import Base, base_of, card
+from .peft_file import ADDED_BY_PEFT, CONFIG, NOTE, PREFIX, TENSORS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,13 +30,6 @@ if TYPE_CHECKING:
     from ..encoders.heads import HeadShape
     from ..encoders.parameter_kinds import Part
 
-CONFIG, ADAPTER, NOTE = (
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "trimtab",
-)  # two files, and what ours has in its header
-PREFIX = "base_model.model."  # of every name in the file
-ADDED_BY_PEFT = ("classifier", "score")  # ends of the names of modules that it saves and loads without being told
 _TOLERANCE = {"LN_TUNING": 1e-6, "LORA": 1e-5}  # of logits, absolute and as a share
 _WHY = "peft has LN_TUNING for whole LayerNorms, and LORA for low-rank updates and biases"
 
@@ -74,7 +68,7 @@ def _write(source: Source, folder: Path) -> None:
     config, tensors = _adapter(source.delta, source.base, base)
     write_json(folder / CONFIG, config)
     write_tensors(
-        folder / ADAPTER, tensors, {"format": "pt", NOTE: json.dumps(_note(source.delta), ensure_ascii=False)}
+        folder / TENSORS, tensors, {"format": "pt", NOTE: json.dumps(_note(source.delta), ensure_ascii=False)}
     )
     write_text(folder / "README.md", card(source.delta, base, config))
 

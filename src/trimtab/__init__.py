@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .changes.lora import Lora
     from .changes.method_text import parse_method
     from .changes.methods import Biases, Chosen, Full, Head, LastLayers, LayerNorms, Union
+    from .changes.own_loop import apply
     from .changes.selection import Selection
     from .changes.top import FisherTop, MovedTop, Random, Top
     from .encoders.encoder import Encoder, load
@@ -63,6 +64,7 @@ _HOMES = {
     "changes.lora": ("Lora",),
     "changes.method_text": ("parse_method",),
     "changes.methods": ("Biases", "Chosen", "Full", "Head", "LastLayers", "LayerNorms", "Union"),
+    "changes.own_loop": ("apply",),
     "changes.selection": ("Selection",),
     "changes.top": ("FisherTop", "MovedTop", "Random", "Top"),
     "encoders.encoder": ("Encoder", "load"),

@@ -83,7 +83,7 @@ def base_of(delta: Delta, encoder: Encoder, wanted: str | None) -> Base:
         return Base(name, revision or None, on_hub=True)
     # The delta's own word first: what --encoder names may be a copy of it in a folder, with the same weights.
     for name, revision in ((delta.base["name"], delta.base["revision"]), (encoder.name, encoder.revision)):
-        if revision:
+        if revision and _HUB_ID.fullmatch(name):
             return Base(name, revision, on_hub=True)
     if (
         encoder.name == MINILM

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from .changes.lora import Lora
     from .changes.method_text import parse_method
     from .changes.methods import Biases, Chosen, Full, Head, LastLayers, LayerNorms, Union
+    from .changes.own_loop import apply
     from .changes.selection import Selection
     from .changes.top import FisherTop, MovedTop, Random, Top
     from .encoders.encoder import Encoder, load
     from .errors import InputError
     from .exports.forms import export
     from .exports.merged import merge
+    from .exports.peft_import import import_peft
     from .inference.evaluate import evaluate
     from .inference.predictor import Predictor, predict
     from .pages.run_page import report
@@ -62,6 +64,7 @@ _HOMES = {
     "changes.lora": ("Lora",),
     "changes.method_text": ("parse_method",),
     "changes.methods": ("Biases", "Chosen", "Full", "Head", "LastLayers", "LayerNorms", "Union"),
+    "changes.own_loop": ("apply",),
     "changes.selection": ("Selection",),
     "changes.top": ("FisherTop", "MovedTop", "Random", "Top"),
     "encoders.encoder": ("Encoder", "load"),
@@ -76,6 +79,7 @@ _HOMES = {
     "tasks.task": ("Task",),
     "exports.forms": ("export",),
     "exports.merged": ("merge",),
+    "exports.peft_import": ("import_peft",),
     "training.fit": ("Steps", "fit", "steps"),
     "training.more_epochs": ("more_epochs",),
     "results.recipe": ("Recipe", "Settings"),

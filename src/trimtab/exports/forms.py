@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from ..changes.delta_header import header_of
 from ..encoders.places import find_base
 from ..errors import InputError, shortened, suggestion
-from ..results.run_folder import CROSS_ENCODER, MERGED
-from . import cross_encoder, merged
+from ..results.run_folder import CROSS_ENCODER, MERGED, PEFT
+from . import cross_encoder, merged, peft_adapter
 from .guard import Form, Source, check_free, new_folder
 
 if TYPE_CHECKING:
     from ..encoders.encoder import Encoder
 
 # `run_folder.EXPORTS` lists these names too: what was exported from a run is not left beside its successor.
-FORMS: dict[str, Form] = {MERGED: merged.FORM, CROSS_ENCODER: cross_encoder.FORM}
+FORMS: dict[str, Form] = {MERGED: merged.FORM, CROSS_ENCODER: cross_encoder.FORM, PEFT: peft_adapter.FORM}
 
 
 def export(

@@ -17,8 +17,8 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="merged: a plain Hugging Face folder; sentence-transformers: a CrossEncoder, of runs of pairs; peft: an adapter; "
-            "onnx: for a device without torch."
+            help="merged: a plain Hugging Face folder; sentence-transformers: a CrossEncoder, of runs of pairs; peft: an "
+            "adapter; onnx: for a device without torch."
         ),
     ] = "merged",
     out: Annotated[Path | None, typer.Option(help="Default: RUN/FORM.")] = None,

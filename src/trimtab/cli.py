@@ -14,6 +14,7 @@ from .commands.evaluate import evaluate
 from .commands.export import export
 from .commands.fisher import fisher
 from .commands.fit import fit
+from .commands.import_ import import_
 from .commands.inspect import inspect
 from .commands.movement import movement
 from .commands.options import subcommand
@@ -57,8 +58,10 @@ def versions(
 
 
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
-for verb in (fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, report, serve):
-    app.command()(subcommand(verb, threads=verb is not report))  # which computes nothing
+for verb in (fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, import_, report, serve):
+    name = verb.__name__.rstrip("_")  # Python has the word import for itself
+    # One computes nothing, and one has the option itself, for each of its workers.
+    app.command(name)(subcommand(verb, threads=verb not in (report, serve)))
 
 
 def main() -> None:

@@ -60,8 +60,9 @@ class Service:
         self._read_now = 0  # requests whose texts are being read
         metrics.gauge("trimtab_queue_tokens", "Tokens of work that wait.", lambda: self.dispatcher.waiting_tokens)
         metrics.gauge("trimtab_queue_requests", "Requests that wait.", lambda: self.waiting_requests)
-        metrics.gauge("trimtab_tasks", "Tasks that are served.", lambda: len(pool))
+        metrics.gauge("trimtab_tasks", "Tasks that are served, by all workers.", lambda: len(pool), "livemin")
         metrics.gauge("trimtab_task_bytes", "Memory of the values of tasks.", lambda: pool.resident_bytes)
+        metrics.gauge("trimtab_workers", "Processes that serve.", lambda: 1)
 
     @property
     def waiting_requests(self) -> int:

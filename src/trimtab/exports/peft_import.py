@@ -14,7 +14,7 @@ from ..files import open_tensors
 from ..tasks.read import MAIN_METRICS
 from ..tasks.task import KINDS, Kind, Task
 from .guard import check_free, new_folder
-from .peft_file import PREFIX, TENSORS, AdapterFile, read_adapter
+from .peft_file import PREFIX, TENSORS, AdapterFile, read_adapter, refused
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,9 +71,7 @@ def import_peft(
             read = Delta.load(temporary)
             theirs = read_by_peft(base, HeadShape(task["kind"], tuple(task["classes"])), Path(folder))
             if gap := difference(read.attach(base), theirs, read, base, _TOLERANCE):
-                raise InputError(
-                    f"the adapter in {folder} cannot become a run: peft's logits differ from its by {gap:.2g}; use it with peft"
-                )
+                raise refused(adapter.folder, adapter.config, f"peft's logits differ from its by {gap:.2g}")
     return out
 
 
@@ -265,9 +263,8 @@ def _check_whole(adapter: AdapterFile, model: ModelWithHead, brought: _Tensors) 
         part = parts[name]
         as_norm = part.kind in NORM_KINDS and not adapter.is_lora
         if not (part.is_head or part.kind == "pooler" or as_norm or (adapter.has_biases and part.role == "bias")):
-            raise InputError(
-                f"the adapter in {adapter.folder} cannot become a run: it brings {name} whole (modules_to_save), which is beyond "
-                "the head; merge it with peft and fit from that folder"
+            raise refused(
+                adapter.folder, adapter.config, f"it brings {name} whole (modules_to_save), which is beyond the head"
             )
     found = last_map(model)
     needed = (
@@ -317,7 +314,7 @@ def _method(adapter: AdapterFile, model: ModelWithHead, brought: _Tensors) -> Me
                 lora_over(model, brought.pairs, config["r"], adapter.alpha, config.get("lora_dropout") or 0.0)
             )
         except InputError as error:
-            raise InputError(f"the adapter in {adapter.folder} cannot become a run: {error}") from error
+            raise refused(adapter.folder, adapter.config, str(error)) from error
     if body:
         methods.append(Biases() if adapter.is_lora else LayerNorms())
     return methods[0] if len(methods) == 1 else Union(tuple(methods)) if methods else Head()

@@ -11,6 +11,7 @@ are loaded with the first name that needs them. No module of the package imports
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from .threads import settle_waiting
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .changes.top import FisherTop, MovedTop, Random, Top
     from .encoders.encoder import Encoder, load
     from .errors import InputError
+    from .estimators.classifier import Classifier
+    from .estimators.regressor import Regressor
     from .exports.forms import export
     from .exports.merged import merge
     from .exports.peft_import import import_peft
@@ -69,6 +72,8 @@ _HOMES = {
     "changes.top": ("FisherTop", "MovedTop", "Random", "Top"),
     "encoders.encoder": ("Encoder", "load"),
     "errors": ("InputError",),
+    "estimators.classifier": ("Classifier",),
+    "estimators.regressor": ("Regressor",),
     "studies.compare": ("Study", "compare"),
     "studies.measure_fisher": ("fisher",),
     "studies.movement": ("Movement", "movement"),
@@ -93,7 +98,9 @@ _HOMES = {
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [*_HOME_OF]  # noqa: PLE0604 # pyright: ignore[reportUnsupportedDunderAll]
+# Those of the extra `sklearn` where it is there, for `import *`; asked for by name, they say what is missing.
+_HIDDEN = () if importlib.util.find_spec("sklearn") else ("Classifier", "Regressor")
+__all__ = [name for name in _HOME_OF if name not in _HIDDEN]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
@@ -111,4 +118,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """What completion offers: public names that are not imported yet as well."""
-    return sorted([*globals(), *_HOME_OF])
+    return sorted([*globals(), *__all__])

@@ -60,7 +60,8 @@ def versions(
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
 for verb in (fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, import_, report, serve):
     name = verb.__name__.rstrip("_")  # Python has the word import for itself
-    app.command(name)(subcommand(verb, threads=verb is not report))  # which computes nothing
+    # One computes nothing, and one has the option itself, for each of its workers.
+    app.command(name)(subcommand(verb, threads=verb not in (report, serve)))
 
 
 def main() -> None:

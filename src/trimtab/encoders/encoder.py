@@ -281,6 +281,9 @@ class Encoder:
         """All but the weights: a copy in another process reads them from the files."""
         return {name: value for name, value in vars(self).items() if name != "_weights"}
 
+    def __deepcopy__(self, memo: dict) -> "Encoder":
+        return self  # nothing in it changes, and a copy would read the weights anew
+
 
 def load(name: str | Path | Place, revision: str | None = None) -> Encoder:
     """The Encoder called `name`: "minilm" (the embedded one), a local folder, or a hub id at `revision`; or in the Place where

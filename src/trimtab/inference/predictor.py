@@ -105,6 +105,18 @@ class Predictor:
         logits = self._logits(inputs)
         return scores(self.task, logits, labels), interval_of(self.task, logits, labels), inputs.truncation
 
+    def logits(self, rows: Rows) -> Tensor:
+        """Float32 logits (N, C) of rows, or the values (N, 1) of a regression.
+
+        Raises InputError where the tokenizer leaves nothing of a row.
+        """
+        inputs = self._inputs(rows)
+        if gone := empty_rows(inputs, rows.texts, self.encoder.tokenizer):
+            raise InputError(
+                f"text {gone[0] + 1} is empty: the encoder's tokenizer leaves nothing of it; a prediction would be a guess"
+            )
+        return self._logits(inputs)
+
     def _inputs(self, rows: Rows) -> TextInputs:
         """As training cut them."""
         return self.encoder.inputs(rows.texts, self.delta.max_length, apart=self.delta.pairs == "apart")

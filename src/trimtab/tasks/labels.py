@@ -115,7 +115,7 @@ def learn_coding(raw: RawRows, kind: Kind, declared: Declared) -> Coding:
             "Check the label column (--label), or add rows with other labels."
         )
     if kind == "regression":
-        _refuse_unresolved(raw, [code for code in codes if isinstance(code, float)])
+        refuse_unresolved(raw.table.place, [code for code in codes if isinstance(code, float)])
     return coding
 
 
@@ -147,18 +147,18 @@ def coding_like(task: Task, raw: RawRows, declared: Declared) -> Coding:
     return replace(coding, classes=task.classes, index=index)
 
 
-def _refuse_unresolved(raw: RawRows, labels: Sequence[float]) -> None:
+def refuse_unresolved(place: str, labels: Sequence[float]) -> None:
     """Raises InputError for numbers that float32, in which models compute, hardly distinguishes, or cannot square."""
     centre = sum(labels) / len(labels)
     deviation = (sum((label - centre) ** 2 for label in labels) / len(labels)) ** 0.5
     if deviation and not _SMALLEST < deviation < _LARGEST:
         raise InputError(
-            f"{raw.table.place}: the labels differ by about {deviation:.3g}, whose square is beyond float32. "
+            f"{place}: the labels differ by about {deviation:.3g}, whose square is beyond float32. "
             "Use another unit, in which they differ by about 1."
         )
     if deviation < _STEPS * 2**-24 * max(map(abs, labels)):
         raise InputError(
-            f"{raw.table.place}: the labels differ by about {deviation:.3g} at a size of {abs(centre):.3g}, which float32 hardly "
+            f"{place}: the labels differ by about {deviation:.3g} at a size of {abs(centre):.3g}, which float32 hardly "
             f"distinguishes. Subtract a number near {centre:.6g} from all of them, and add it to the predictions."
         )
 

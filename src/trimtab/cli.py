@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from .commands.check import check
 from .commands.compare import compare
 from .commands.evaluate import evaluate
 from .commands.export import export
@@ -58,7 +59,21 @@ def versions(
 
 
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
-for verb in (fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, import_, report, serve):
+for verb in (
+    check,
+    fit,
+    evaluate,
+    predict,
+    inspect,
+    fisher,
+    compare,
+    recommend,
+    movement,
+    export,
+    import_,
+    report,
+    serve,
+):
     name = verb.__name__.rstrip("_")  # Python has the word import for itself
     # One computes nothing, and one has the option itself, for each of its workers.
     app.command(name)(subcommand(verb, threads=verb not in (report, serve)))

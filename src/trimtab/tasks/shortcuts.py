@@ -31,7 +31,7 @@ class Shortcut(NamedTuple):
 
 
 def shortcuts(rows: Rows) -> list[Shortcut]:
-    """Rules that alone predict the classes of single-label rows, the best first; found on every second row, judged on the others."""
+    """Rules that alone predict the classes of single-label rows, the best first; found on one half, judged on the other."""
     labelled = [i for i, label in enumerate(rows.labels) if label is not None]
     if len(labelled) < _LEAST_ROWS:
         return []
@@ -49,7 +49,7 @@ def shortcuts(rows: Rows) -> list[Shortcut]:
             told.append(Shortcut(f"whether the word {word!r:.60} occurs{of}", accuracy, majority))
         lengths = np.array([len(text) for text in texts])
         told.append(Shortcut(f"the number of characters{of}", _binned(lengths, labels, found, judged), majority))
-    # Without numbers of their own they are as they came: sorted by class, which a model never sees, but whoever splits by place does.
+    # A file sorted by class: a model never sees that, but whoever splits it by place does.
     numbers = np.array(labelled if rows.numbers is None else [rows.numbers[i] for i in labelled])
     told.append(Shortcut("the place of the row in its file", _binned(numbers, labels, found, judged), majority))
     return sorted((each for each in told if each.accuracy >= least and majority < 1), key=lambda each: -each.accuracy)

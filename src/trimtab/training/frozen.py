@@ -22,9 +22,16 @@ FOLDS = 5
 
 
 def frozen_vectors(encoder: Encoder, task: Task, rows: Rows, settings: Settings, compute: Compute = "auto") -> Tensor:
-    """The means of the token states of each row (N, F) float32, as the encoder makes them without any training."""
-    model = encoder.with_head(task, 0, "linear", 0.0).to(device()).eval().requires_grad_(False)
-    inputs = encoder.inputs(rows.texts, min(settings.max_length, encoder.max_length), most_bytes=settings.cache_bytes)
+    """The means of the token states of each row (N, F) float32, as the encoder makes them without any training.
+
+    The texts of a pair are read apart, and their vectors compared: together they say little before anything is trained.
+    """
+    apart = len(task.text_columns) > 1
+    model = encoder.with_head(task, 0, "linear", 0.0, "apart" if apart else "together").to(device()).eval()
+    model.requires_grad_(False)
+    inputs = encoder.inputs(
+        rows.texts, min(settings.max_length, encoder.max_length), apart=apart, most_bytes=settings.cache_bytes
+    )
     inputs.check(model)
     with prepare(model, compute) as prepared:
         found = head_inputs(prepared, inputs, MOST_TOKENS)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .estimators.regressor import Regressor
     from .exports.forms import export
     from .exports.merged import merge
+    from .exports.pull import pull
+    from .exports.push import push
     from .inference.evaluate import evaluate
     from .inference.predictor import Predictor, predict
     from .pages.run_page import report
@@ -81,6 +83,8 @@ _HOMES = {
     "tasks.task": ("Task",),
     "exports.forms": ("export",),
     "exports.merged": ("merge",),
+    "exports.pull": ("pull",),
+    "exports.push": ("push",),
     "training.fit": ("Steps", "fit", "steps"),
     "training.more_epochs": ("more_epochs",),
     "results.recipe": ("Recipe", "Settings"),

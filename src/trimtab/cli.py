@@ -19,6 +19,8 @@ from .commands.movement import movement
 from .commands.options import subcommand
 from .commands.output import say
 from .commands.predict import predict
+from .commands.pull import pull
+from .commands.push import push
 from .commands.recommend import recommend
 from .commands.report import report
 from .commands.serve import serve
@@ -57,8 +59,8 @@ def versions(
 
 
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
-for verb in (fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, report, serve):
-    app.command()(subcommand(verb, threads=verb is not report))  # which computes nothing
+for verb in (fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, push, pull, report, serve):
+    app.command()(subcommand(verb, threads=verb not in (report, push, pull)))  # which compute nothing
 
 
 def main() -> None:

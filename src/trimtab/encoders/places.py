@@ -12,6 +12,7 @@ from ..errors import InputError, first_line, suggestion
 from .folder_kinds import other_kind
 
 MINILM = "minilm"
+MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"  # where the hub has the same weights, by their hash
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 _HUB_FILES = ["*.json", "*.txt", "*.model", "bpe.codes", WEIGHTS, "model-*.safetensors"]  # nothing pickled
 

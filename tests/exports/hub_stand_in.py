@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, {"error": path})
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 (as http.server calls it)
 
     def do_POST(self) -> None:
         path, body = self._path(), self.rfile.read(int(self.headers.get("Content-Length", 0)))

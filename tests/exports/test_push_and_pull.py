@@ -22,6 +22,7 @@ from trimtab.commands.serve import _named, _on_this_disk
 from trimtab.exports.hub import hub_name, is_hub_name
 from trimtab.exports.pull import pull
 from trimtab.exports.push import push
+from trimtab.serving.settings import is_task_name
 
 BASE = "someone/base"
 TEXTS = sentences(40, seed=5)
@@ -245,6 +246,7 @@ def test_a_folder_goes_before_the_hub(hub, tmp_path, command, monkeypatch):
 def test_serve_pulls_what_is_named_before_it_listens(hub, run_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     commit = push(run_folder, "me/animals", base_name=BASE).commit
+    assert not is_task_name("me/animals")  # so that no request names a run of the hub
     folders = _on_this_disk(_named(["a=me/animals", f"b={run_folder}"]))
     assert folders == {"a": cache_folder() / "pulled" / "me--animals" / commit, "b": run_folder}
     assert f"task a: me/animals is commit {commit[:12]}" in capsys.readouterr().err

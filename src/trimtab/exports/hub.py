@@ -58,7 +58,10 @@ def hub() -> HfApi:
 
 @contextmanager
 def asking(name: HubName, what: str) -> Iterator[None]:
-    """The block asks the hub about `name`; its refusals, and silence, become an InputError that begins with `what` failed."""
+    """The block, which does nothing else, asks the hub about `name`: refusals, and silence, become an InputError.
+
+    It begins with `what`: what cannot be done.
+    """
     from huggingface_hub import errors
 
     try:

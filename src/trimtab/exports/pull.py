@@ -48,11 +48,10 @@ def pull(repository: str, out: str | Path, *, most_bytes: int = MOST_BYTES) -> P
     """
     name = hub_name(repository)
     check_free(Path(out))
-    api = hub()
-    with asking(name, f"cannot pull {name}"):
-        found = _found(api, name, most_bytes)
-        with new_folder(Path(out)) as folder:
-            _download(api, found, folder)
+    api, what = hub(), f"cannot pull {name}"
+    found = _found(api, name, most_bytes, what)
+    with new_folder(Path(out)) as folder:
+        _download(api, found, folder, what)
     return Path(out)
 
 
@@ -68,14 +67,12 @@ def fetched(given: str) -> Fetched:
         return Fetched(place / name.revision, f"{name} was pulled before")
     # A revision may hold slashes; its name is of no matter to anybody else.
     mark = place / f"{(name.revision or 'main').replace('/', '--')}.commit"
-    api = hub()
+    api, what = hub(), f"there is no folder {given} here, and it cannot be had from the hub"
     try:
-        with asking(name, f"there is no folder {given} here, and it cannot be had from the hub"):
-            found = _found(api, name, MOST_BYTES)
-            folder = place / found.commit
-            if not folder.is_dir():
-                with new_folder(folder) as temporary:
-                    _download(api, found, temporary)
+        found = _found(api, name, MOST_BYTES, what)
+        folder = place / found.commit
+        if not folder.is_dir():
+            _keep(api, found, folder, what)
     except UnreachableError as error:
         commit = mark.read_text(encoding="utf-8").strip() if mark.is_file() else ""
         if not commit or not (place / commit).is_dir():
@@ -85,14 +82,25 @@ def fetched(given: str) -> Fetched:
     return Fetched(folder, f"{name} is commit {found.commit[:12]} of the hub")
 
 
+def _keep(api: HfApi, found: _Found, folder: Path, what: str) -> None:
+    """The run in the new folder `folder` of the cache, unless another process has put it there meanwhile."""
+    try:
+        with new_folder(folder) as temporary:
+            _download(api, found, temporary, what)
+    except InputError:
+        if not folder.is_dir():
+            raise
+
+
 def origin_of(folder: Path) -> dict[str, str]:
     """The repository, commit and hash of a run that was pulled into `folder`."""
     return json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
 
 
-def _found(api: HfApi, name: HubName, most_bytes: int) -> _Found:
+def _found(api: HfApi, name: HubName, most_bytes: int, what: str) -> _Found:
     """What there is, before anything is fetched; raises InputError where it is no run, or too large."""
-    info = api.model_info(name.repository, revision=name.revision, files_metadata=True, timeout=PATIENCE_SECONDS)
+    with asking(name, what):
+        info = api.model_info(name.repository, revision=name.revision, files_metadata=True, timeout=PATIENCE_SECONDS)
     sizes: dict[str, Any] = {each.rfilename: each.size for each in info.siblings or () if each.rfilename in FILES}
     if TENSORS not in sizes:
         raise InputError(f"{name} is no run of trimtab: it has no {TENSORS}")
@@ -107,11 +115,12 @@ def _found(api: HfApi, name: HubName, most_bytes: int) -> _Found:
     return _Found(name, info.sha, sizes)
 
 
-def _download(api: HfApi, found: _Found, folder: Path) -> None:
+def _download(api: HfApi, found: _Found, folder: Path, what: str) -> None:
     """The files in `folder`, found to be a delta that is whole; raises InputError where they are not."""
     repository, commit = found.name.repository, found.commit
     for file, size in found.sizes.items():
-        path = Path(api.hf_hub_download(repository, file, revision=commit, local_dir=folder))
+        with asking(found.name, what):
+            path = Path(api.hf_hub_download(repository, file, revision=commit, local_dir=folder))
         if path.is_symlink() or path.stat().st_size != size:
             raise InputError(f"{file} of {found.name} has not the {size:,} bytes that the hub has said: try again")
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # notes of huggingface_hub

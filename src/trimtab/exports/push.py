@@ -53,9 +53,10 @@ def push(
         delta.save(folder)
         write_text(Path(folder) / CARD, _card(Path(run), delta, base.name, repository))
         Delta.load(folder)  # what is sent can be read
+        message = message or f"trimtab run {delta.sha256[:12]}"
         with asking(name, f"cannot push {run} to {repository}"):
             _take_place(api, name, private=private)
-            return _committed(api, name, Path(folder), message or f"trimtab run {delta.sha256[:12]}")
+            return _committed(api, name, Path(folder), message)
 
 
 class _Base(NamedTuple):

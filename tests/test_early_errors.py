@@ -85,8 +85,10 @@ CASES = {
     ("predict", "RUN", "--file", "TABLE", "--out", "OTHER/out.csv", "--columns", "bdy"): "(did you mean 'body'?)",
     ("predict", "RUN", "--text", "a cat", "--encoder", "OTHER/encodr"): "no encoder folder",
     ("export", "RUNN"): "no delta in",
-    ("export", "RUN", "--to", "mergd"): "cannot export to 'mergd'; known forms: merged (did you mean merged?)",
+    ("export", "RUN", "--to", "mergd"): "cannot export to 'mergd'; known forms: merged.* (did you mean merged?)",
     ("export", "RUN", "--encoder", "OTHER/encodr"): "no encoder folder",
+    ("export", "RUN", "--base-name", "owner/name"): "the form merged has no option base_name",
+    ("import", "OTHER", "--out", "OTHER/new"): "no adapter of peft in .*: adapter_config.json is missing",
     ("report", "RUNN"): "runn",
 }
 

@@ -10,7 +10,7 @@ from overload import IN_FLIGHT, milliseconds
 from served import Found, Served
 from servers import trimtab_server
 
-from trimtab.serving.server import allow_many_files
+from trimtab.serving.process import allow_many_files
 
 LOAD = 0.5  # of the capacity, which the others ask for
 AT_ONCE = 250  # connections that are made before the server may accept some

@@ -28,6 +28,7 @@ import torch
 from changes import changes
 from first_prediction import first_prediction
 from half_open import half_open
+from hostile import hostile
 from http_share import http_share
 from overload import draw, overload
 from peers import pipeline
@@ -44,10 +45,12 @@ NAMES = {
     "pipeline": [f"pipeline/{tasks}/{size}" for tasks in ("one_task", "many_tasks") for size in (1, 32)],
     "changes": ["changes"],
     "half_open": ["half_open"],
+    "hostile": ["hostile"],
     "first_prediction": ["first_prediction"],
 }
 PARTS: dict[str, Part] = {
     "overload": overload, "http_share": http_share, "pipeline": pipeline, "changes": changes, "half_open": half_open,
+    "hostile": hostile,
     "first_prediction": first_prediction,
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ class Line(NamedTuple):
         return f"| {self.claim} | {self.measured} | {'≥' if self.least else '≤'} {self.target:g} | {'yes' if met else '**no**'} |"
 
 
+_WITH_CLASS = "with the model's class"
 _HOW = (
     "`python benchmarks/server/run.py --summary`. Server and client on one machine, over loopback; latencies count from when a "
     "request was due. Requests have one text unless it is said otherwise."
@@ -136,13 +137,32 @@ def _half_open(name: str, found: Any) -> Iterator[Line]:
     yield Line("never closed by the server", f"{found['never_closed']}", found["never_closed"], 0, False)
 
 
+def _hostile(name: str, found: Any) -> Iterator[Line]:
+    computed = {what: of for what, of in found["bodies"].items() if of["status"] == 200}
+    refused = {what: of for what, of in found["bodies"].items() if of["status"] != 200}
+    slowest = max(refused, key=lambda what: refused[what]["seconds"])
+    seconds = refused[slowest]["seconds"]
+    told = f"{seconds:.3f} s ({slowest}: {refused[slowest]['status']})"
+    yield Line(f"the slowest of {len(refused)} bodies of 2 MB that are refused", told, seconds, 0.2, False)
+    for of, what in ((refused, "refused"), (computed, "computed")):
+        worst = max(of, key=lambda each: of[each]["small_seconds"])
+        seconds = of[worst]["small_seconds"]
+        told = f"{seconds:.3f} s ({worst}); alone {found['small_alone_seconds']:.3f} s"
+        yield Line(f"the slowest small request beside one that is {what}", told, seconds, 0.2, False)
+    for what, of in computed.items():
+        yield Line(f"2 MB that are computed: {what}", f"{of['seconds']:.2f} s")
+
+
 def _first_prediction(name: str, found: Any) -> Iterator[Line]:
     seconds = found["median_seconds"]
     told = f"{found['times']:.2f}: {seconds['imports and weights']:.2f} → {seconds['trimtab serve']:.2f} s"
     yield Line("seconds to the first prediction, of imports and reading the weights", told, found["times"], 1.5, False)
+    told = f"{found['times_with_class']:.2f}: {seconds[_WITH_CLASS]:.2f} → {seconds['trimtab serve']:.2f} s"
+    yield Line("the same, where the imports are those of the model's own class", told)
 
 
 _PARTS: dict[str, Callable[[str, Any], Iterator[Line]]] = {
     "overload": _overload, "http_share": _http_share, "pipeline": _pipeline, "changes": _changes, "half_open": _half_open,
+    "hostile": _hostile,
     "first_prediction": _first_prediction,
 }  # fmt: skip

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .changes.lora import Lora
     from .changes.method_text import parse_method
     from .changes.methods import Biases, Chosen, Full, Head, LastLayers, LayerNorms, Union
+    from .changes.own_loop import apply
     from .changes.selection import Selection
     from .changes.top import FisherTop, MovedTop, Random, Top
     from .encoders.encoder import Encoder, load
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .estimators.regressor import Regressor
     from .exports.forms import export
     from .exports.merged import merge
+    from .exports.peft_import import import_peft
     from .exports.pull import pull
     from .exports.push import push
     from .inference.evaluate import evaluate
@@ -67,6 +69,7 @@ _HOMES = {
     "changes.lora": ("Lora",),
     "changes.method_text": ("parse_method",),
     "changes.methods": ("Biases", "Chosen", "Full", "Head", "LastLayers", "LayerNorms", "Union"),
+    "changes.own_loop": ("apply",),
     "changes.selection": ("Selection",),
     "changes.top": ("FisherTop", "MovedTop", "Random", "Top"),
     "encoders.encoder": ("Encoder", "load"),
@@ -83,6 +86,7 @@ _HOMES = {
     "tasks.task": ("Task",),
     "exports.forms": ("export",),
     "exports.merged": ("merge",),
+    "exports.peft_import": ("import_peft",),
     "exports.pull": ("pull",),
     "exports.push": ("push",),
     "training.fit": ("Steps", "fit", "steps"),

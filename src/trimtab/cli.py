@@ -14,6 +14,7 @@ from .commands.evaluate import evaluate
 from .commands.export import export
 from .commands.fisher import fisher
 from .commands.fit import fit
+from .commands.import_ import import_
 from .commands.inspect import inspect
 from .commands.movement import movement
 from .commands.options import subcommand
@@ -59,8 +60,13 @@ def versions(
 
 
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
-for verb in (fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, push, pull, report, serve):
-    app.command()(subcommand(verb, threads=verb not in (report, push, pull)))  # which compute nothing
+VERBS = (
+    fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, import_, push, pull, report, serve,
+)  # fmt: skip
+for verb in VERBS:
+    name = verb.__name__.rstrip("_")  # Python has the word import for itself
+    # Some compute nothing, and one has the option itself, for each of its workers.
+    app.command(name)(subcommand(verb, threads=verb not in (report, push, pull, serve)))
 
 
 def main() -> None:

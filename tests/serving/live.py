@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,10 +14,10 @@ LIMIT = 120.0  # seconds until a test takes it that something hangs
 
 
 class LiveServer:
-    """`trimtab serve` on a free port, until the block ends."""
+    """`trimtab serve` on that port, or a free one, until the block ends."""
 
-    def __init__(self, *arguments: object, **environment: str):
-        self._command = [sys.executable, "-m", "trimtab", "serve", *map(str, arguments), "--port", "0"]
+    def __init__(self, *arguments: object, port: int = 0, **environment: str):
+        self._command = [sys.executable, "-m", "trimtab", "serve", *map(str, arguments), "--port", str(port)]
         self._environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
         self.log: list[dict[str, Any]] = []
         self.other_lines: list[str] = []
@@ -32,6 +34,10 @@ class LiveServer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.process.kill()
         self.ended()
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """Lines of the log about it."""
+        return [line for line in [*self.log] if line["event"] == event]
 
     def ended(self) -> int:
         """The exit code, once it has ended."""
@@ -54,3 +60,11 @@ class LiveServer:
                 self.port = int(self.url.rsplit(":", 1)[1])
                 self._listens.set()
         self._listens.set()  # it has ended
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Waits for it."""
+    end = time.monotonic() + LIMIT
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.02)

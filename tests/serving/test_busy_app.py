@@ -60,6 +60,12 @@ def test_too_much_is_refused_and_the_rest_is_computed(pool: Pool, monkeypatch: p
         assert int(refused.headers["retry-after"]) >= 1
         tei = await client.post("/v1/tasks/animals/predict", json={"inputs": "cat"})
         assert (tei.status_code, tei.json()["error_type"]) == (429, "Overloaded")
+        # Before the body is looked at: a small one is dropped, behind a large one the connection ends.
+        unread = await client.post("/v1/predict", content=b"{")
+        assert code(unread) == (429, "overloaded")
+        assert "connection" not in unread.headers
+        assert (await client.post("/v1/predict", content=b" " * 100_000)).headers["connection"] == "close"
+        assert (await client.get("/v1/tasks")).status_code == 200
         held.go.set()
         assert {(await each).status_code for each in (first, *others)} == {200}
 

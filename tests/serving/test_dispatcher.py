@@ -65,6 +65,7 @@ def test_each_request_gives_a_portion_in_turn() -> None:
     queue.put(Waiting.of(portions("z"), FAR, 0.0))
     assert taken(queue, 30) == ["c", "z", "d"]
     assert queue.tokens == 40
+    assert queue.ahead(1) == queue.next_tokens == 10
     assert taken(queue, 1000) == ["e", "f", "g", "h"]
     assert (queue.tokens, len(queue)) == (0, 0)
     assert taken(queue, 1000) == []
@@ -88,7 +89,7 @@ def test_who_has_gone_is_dropped_when_the_batch_is_formed() -> None:
     with pytest.raises(RefusedError) as error:
         late.done.result(0)
     assert error.value.code == "deadline"
-    assert (queue.tokens, len(queue)) == (0, 0)
+    assert (queue.tokens, queue.next_tokens, len(queue)) == (0, 0, 0)
 
 
 def test_a_queue_is_bounded_by_requests_and_by_tokens() -> None:
@@ -107,7 +108,7 @@ def test_a_queue_is_bounded_by_requests_and_by_tokens() -> None:
 def test_what_a_request_must_wait_for() -> None:
     queue = queued(portions(*"abcdefgh"), portions("x", "y"), portions("long", tokens=500))
     # Of a request of many portions only as many come first as it has itself.
-    assert queue.ahead(1) == 520
+    assert queue.ahead(1) == queue.next_tokens == 520
     assert queue.ahead(4) == 560
     assert queue.ahead(100) == 600
 
@@ -233,6 +234,13 @@ def test_a_deadline_that_cannot_be_kept_is_told_at_once(running: Any) -> None:
     with pytest.raises(RefusedError) as error:
         dispatcher.submit(portions("d", tokens=49), clock.now + 34)
     assert error.value.retry_seconds == 20
+    # Before it is known what it is, it is refused where one of no tokens would be: 211 take 21.1 seconds.
+    dispatcher.check_time(28.2)
+    with pytest.raises(RefusedError, match="too many") as error:
+        dispatcher.check_time(28.0)
+    assert error.value.retry_seconds == 20
+    with pytest.raises(RefusedError):  # others that are being read come first: as large as those before, on average
+        dispatcher.check_time(28.2, n_coming=1)
     dispatcher.submit(portions("d", tokens=49), clock.now + 35)
 
 

@@ -21,7 +21,7 @@ from trimtab.changes.delta import Delta
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.serving.app import application
 from trimtab.serving.pool import Pool, TaskPrediction
-from trimtab.serving.server import listen
+from trimtab.serving.process import listen
 from trimtab.serving.settings import ServerSettings
 
 TOKEN = "0123456789abcdef"

@@ -298,3 +298,19 @@ def test_misuse_is_told(encoder: Encoder) -> None:
         pool.predict_all("a text")
     assert pool.predict_all(["cat"], tasks=["b"])[0]["b"].code == "unknown_task"
     assert pool.predict([]) == []
+
+
+def test_a_task_has_the_score_that_its_run_says(encoder: Encoder) -> None:
+    run = make_delta(encoder, make_task(), "layer_norms", 1)
+    said = {
+        "told": {"metric": "accuracy", "validation": {"accuracy": 0.875}},
+        "none": {},
+        "not_a_number": {"metric": "accuracy", "validation": {"accuracy": float("nan")}},
+        "true": {"metric": "accuracy", "validation": {"accuracy": True}},
+        "unknown": {"metric": "<b>", "validation": {"<b>": 1.0}},
+        "list": {"metric": ["accuracy"], "validation": [1]},
+    }
+    pool = Pool(encoder, {name: dataclasses.replace(run, notes=notes) for name, notes in said.items()})
+    assert {name: (task.metric, task.score) for name, task in pool.tasks.items()} == {
+        name: ("accuracy", 0.875) if name == "told" else (None, None) for name in said
+    }

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ import httpx
 import pytest
 from deltas import make_delta
 from huggingface_hub import InferenceClient
-from live import LIMIT, LiveServer
+from live import LIMIT, LiveServer, until
 from small import make_encoder_folder, make_task
 
 from trimtab.encoders.encoder import Encoder, load
 from trimtab.inference.predictor import Predictor, predict
-from trimtab.serving.server import JsonLines, allow_many_files
+from trimtab.serving.process import JsonLines, allow_many_files
 
 TOKEN = "0123456789abcdef"
 
@@ -51,14 +51,6 @@ def posted(n_bytes: int, more: str = "") -> bytes:
     """The head of a request whose body has so many bytes."""
     length = f"content-length: {n_bytes}\r\n"
     return f"POST /v1/predict HTTP/1.1\r\nhost: t\r\n{more}content-type: application/json\r\n{length}\r\n".encode()
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Waits for it."""
-    end = time.monotonic() + LIMIT
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_the_client_of_hugging_face(server: LiveServer, runs: Path, small: Encoder) -> None:

@@ -23,7 +23,7 @@ from .contract import Addition, Additions, Method
 from .delta_checks import AT, check_forms, check_values
 from .delta_header import FORMAT, READABLE, TENSORS, damaged, header_of
 from .lora import additions_in
-from .method_text import added_by, method_text
+from .method_text import added_by, method_of, method_text
 from .selection import Selection
 
 _MANY = 1000  # outputs of a head that is compared with the delta's values before memory is taken for it
@@ -54,14 +54,16 @@ class Delta:
 
     @classmethod
     def extract(
-        cls, model: nn.Module, selection: Selection, encoder: Encoder, task: Mapping[str, Any], method: Method,
-        *, additions: Additions, head: str, pairs: str = "together", max_length: int = 512,
+        cls, model: nn.Module, selection: Selection, encoder: Encoder, task: Mapping[str, Any], method: Method | str,
+        *, additions: Additions | None = None, head: str = "default", pairs: str = "together", max_length: int | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> Delta:  # fmt: skip
-        """The Delta of `model`, trained from `encoder` with `additions` at `selection`.
+        """The Delta of `model`, trained from `encoder` with `additions` at `selection`; by default those that `apply` has made.
 
-        It holds copies, so that further training changes nothing.
+        `task` is Task.description(), `max_length` by default what the encoder reads. It holds copies, so that further training
+        changes nothing.
         """
+        added: Additions = getattr(model, "additions", Additions()) if additions is None else additions
         parameters = dict(model.named_parameters())
         # In float32 whatever the model is in, and on the CPU wherever it is: a delta is read on any machine.
         values, positions = {}, {}
@@ -77,8 +79,9 @@ class Delta:
         base = {"name": encoder.name, "place": encoder.place, "revision": encoder.revision, "sha256": encoder.sha256}
         base |= {"model_type": encoder.config.model_type, "behaviour": encoder.behaviour}
         base["transformers"] = version("transformers")  # which decides what parameters are called
+        method, max_length = method_of(method), max_length or encoder.max_length
         return cls(
-            base, dict(task), method_text(method), head, max_length, values, positions, additions.made,
+            base, dict(task), method_text(method), head, max_length, values, positions, added.made,
             selection.backbone.count, selection.head.count, dict(notes or {}), pairs,
         )  # fmt: skip
 

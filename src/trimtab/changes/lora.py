@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..encoders.parameter_kinds import Part, parts_of
-from ..errors import InputError, counted
+from ..encoders.parameter_kinds import Part, layers_of, parts_of
+from ..errors import InputError, counted, shortened
 from .contract import NO_TRIAL, Addition, Additions, Defaults, Trial
 from .methods import OfLastLayers, check_present, found, kinds_named
 from .selection import Selection
@@ -131,6 +131,33 @@ class Lora(OfLastLayers):
         """The kind of each linear map that may be a target, by its path."""
         lowest = self.lowest(model)
         return {path: part.kind for path, part in _maps(model).items() if part.layer >= lowest}
+
+
+def lora_over(model: nn.Module, paths: Collection[str], rank: int, alpha: float, dropout: float = 0.0) -> Lora:
+    """The Lora that adds updates to exactly the linear maps at `paths` of `model`.
+
+    Raises InputError where no option says so: they are of some kinds in some last layers, and there are others of these kinds.
+    """
+    maps, layers = _maps(model), layers_of(model)
+    unknown = [path for path in paths if path not in maps or maps[path].kind not in _TARGETS]
+    if unknown:
+        raise InputError(
+            f"it updates {shortened(sorted(unknown), 2)}, and a run's LoRA reaches the linear maps of the layers alone"
+        )
+    kinds = {maps[path].kind for path in paths}
+    listed = "+".join(kind for kind in _TARGETS if kind in kinds)
+    lowest = min(maps[path].layer for path in paths)
+    # What has no layers of its own, as ALBERT, cannot be told so many last ones.
+    lasts = (None,) if layers.shared else (None, layers.count - lowest)
+    for targets in ("default", "all", listed):
+        for last in lasts:
+            lora = Lora(rank, alpha, dropout, targets, last)
+            if {*lora._targets(model)} == {*paths}:
+                return lora
+    raise InputError(
+        f"it updates {len(paths)} linear maps of kind {listed}, some in a layer that has others of them: a run's LoRA reaches "
+        "all of a kind, in all layers or in the last ones"
+    )
 
 
 def additions_in(described: Mapping[str, Any]) -> list[dict[str, Any]]:

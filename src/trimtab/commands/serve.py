@@ -2,14 +2,16 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 import typer
 
-from ..encoders.choices import COMPUTES
+from ..encoders.choices import COMPUTES, Compute
 from ..errors import InputError, suggestion
 from ..serving.settings import TOKEN_VARIABLE, ServerSettings, is_task_name
+from ..threads import usable_cores, use_threads
 from .options import NOTHING, EncoderName, Given, OptionsOf
 from .output import say
 
@@ -37,14 +39,21 @@ def serve(
     most_bytes: Annotated[
         int | None, typer.Option(help="Memory for the values of tasks; those unused for longest are read again.")
     ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that share the port, each with all tasks.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads that compute, in each worker; default: its share of the cores.")
+    ] = None,
     limits: ServerOptions = NOTHING,
 ) -> None:
     """Serve tasks over HTTP: POST /v1/predict; the whole description is at /docs."""
     from ..changes.delta_header import header_of
     from ..encoders.places import find_place
+    from ..serving.process import listen, write_json_lines
+    from ..serving.served import Served
 
-    # Before torch is imported.
+    # Before torch is imported, which the process that begins workers does only to check a run that it has just pulled.
     _check_installed()
+    _settle_threads(threads, workers)
     if compute not in COMPUTES:
         raise InputError(f"--compute {compute}{suggestion(compute, COMPUTES)}: one of {', '.join(COMPUTES)}")
     if most_bytes is not None and most_bytes < 1:
@@ -57,27 +66,43 @@ def serve(
     for folder in named.values():
         header_of(folder)
     settings = ServerSettings(**limits, token=_token(token_file))
-    place = find_place(encoder)
+    _check_workers(workers, settings)
+    served = Served(find_place(encoder), named, runs, cast(Compute, compute), most_bytes, settings)
     # Rayon's threads would take the engine's cores.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from ..encoders.encoder import load
-    from ..serving.app import application
-    from ..serving.metrics import Metrics
-    from ..serving.pool import Pool
-    from ..serving.server import listen, write_json_lines
-    from ..serving.server import serve as serve_app
-    from ..serving.watched_runs import WatchedRuns
-
     sock = listen(host, port)
     if settings.token is None and host not in _LOOPBACK:
         say(f"trimtab: whoever reaches {host} may ask, without a token: see --token-file")
     write_json_lines()
-    metrics = Metrics()
-    options: dict[str, Any] = {"compute": compute, "most_bytes": most_bytes, "most_letters": settings.most_letters}
-    pool = Pool(load(place), named, **options)
-    watched = WatchedRuns(pool, named, runs, count=metrics.count_load)
-    watched.scan()
-    serve_app(application(pool, settings, watched, metrics), settings, metrics, sock)
+    if workers > 1:
+        from ..serving.workers import Workers
+
+        sys.exit(Workers(served, sock, workers).run())
+    from ..serving.startup import serve_on
+
+    serve_on(sock, served)
+
+
+def _settle_threads(threads: int | None, workers: int) -> None:
+    """Has each process compute with so many threads, or with its share of the cores."""
+    if threads is None and workers > 1 and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, usable_cores() // workers)
+    use_threads(threads)
+
+
+def _check_workers(workers: int, settings: ServerSettings) -> None:
+    """Raises InputError for a number of workers that there cannot be."""
+    if workers < 1:
+        raise InputError(f"--workers {workers}: at least 1")
+    if workers > 1 and settings.manage:
+        # A request to change a task reaches the one worker that accepts it, and the others would go on predicting as before.
+        # Nor can it go through the folder: "read again" and "unload" leave no trace there.
+        raise InputError(
+            "--manage changes the tasks of one process, and --workers has several: leave one of them out, and change tasks "
+            "in the folder of --runs, which all workers follow"
+        )
+    if workers > 1 and sys.platform == "win32":
+        raise InputError("--workers hands a socket on to other processes, which Windows does not let it: leave it out")
 
 
 def _check_installed() -> None:

@@ -31,7 +31,7 @@ def other_kind(folder: Path) -> str | None:
 def no_run(folder: Path) -> str | None:
     """What `folder` is where somebody took it for a run, as the end of a sentence; None where nothing tells."""
     if (folder / ADAPTER).is_file():
-        return "is a peft adapter, and no run of trimtab: use it with peft"
+        return "is a peft adapter, and no run of trimtab: bring it in (trimtab import), or use it with peft"
     if (folder / MODULES).is_file() or (folder / "config.json").is_file():
         kind = "a sentence-transformers model" if (folder / MODULES).is_file() else "a Hugging Face model"
         return f"is {kind}, and no run of trimtab: fit it first (trimtab fit {folder} TASK), and give the run's folder"

@@ -42,6 +42,9 @@ class Form:
         [Source, Path], None
     ]  # reads the folder as its user would; raises InputError where it predicts otherwise
     options: tuple[str, ...] = ()  # that it knows
+    # The options as `write` finds them, from the header, the run's folder and those that were given; raises InputError for
+    # what they ask for and there is not. Without torch.
+    ready: Callable[[Mapping[str, Any], Path, Mapping[str, Any]], dict[str, Any]] | None = None
 
 
 @contextmanager

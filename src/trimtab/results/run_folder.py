@@ -14,10 +14,9 @@ from ..files import check_name, check_writable, part_pattern, unwritable
 # The files of a run beside its delta and checkpoint; PAGE is written by pages/run_page.py.
 RECIPE, HISTORY, SCORES, CARD, PAGE = "recipe.toml", "history.jsonl", "scores.json", "README.md", "report.html"
 CHECKPOINT = "checkpoint.safetensors"  # of checkpoint.py
-MERGED = "merged"
-EXPORTS = (
-    MERGED,
-)  # forms, and the folders of a run where they are written without another place; `exports/forms.py` has them all
+# Forms of exports, and the folders of a run where they are written without another place; `exports/forms.py` has them all.
+MERGED, CROSS_ENCODER, PEFT, ONNX = "merged", "sentence-transformers", "peft", "onnx"
+EXPORTS = (MERGED, CROSS_ENCODER, PEFT, ONNX)
 _FILES = (TENSORS, READABLE, SCORES, HISTORY, CARD, PAGE, RECIPE, CHECKPOINT)  # what is moved and deleted; no others
 _OLDER = ".replaced"  # the finished run that is being replaced, in the folder
 _BEGUN = (

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from ..errors import InputError
 from ..version import VERSION
 from .contract import TaskPrediction, Text
-from .gate import LOG, OPEN, Gate
+from .gate import LOG, OPEN, Gate, seconds_of
 from .metrics import Metrics
 from .page import add_page
 from .pool import Pool
@@ -75,7 +75,7 @@ def application(
         description="Many text classification tasks on one encoder.",
     )  # fmt: skip
     app.state.service = service
-    app.add_middleware(Gate, settings=settings, metrics=metrics)  # pyright: ignore[reportArgumentType]
+    app.add_middleware(Gate, settings=settings, metrics=metrics, check_room=service.check_room)  # pyright: ignore[reportArgumentType]
     say_problems(app, metrics)
     add_page(app)
     _health(app, service)
@@ -121,7 +121,7 @@ def _health(app: FastAPI, service: Service) -> None:
             raise ProblemError(503, code, "the server takes no requests")
         return Health()
 
-    @app.get("/metrics", response_class=Response, tags=["health"])
+    @app.get("/metrics", response_class=Response, responses={401: _RESPONSES[401]}, tags=["health"])
     async def metrics() -> Response:
         """Counters, in the form of Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -318,11 +318,10 @@ async def _gone(request: Request) -> None:
 def _seconds(request: Request, settings: ServerSettings) -> float:
     """How long the request may take."""
     asked = request.headers.get("x-deadline-ms")
-    if asked is None:
-        return settings.deadline_seconds
-    if not (asked.isascii() and asked.isdigit() and 0 < len(asked) < 12 and int(asked)):
+    seconds = seconds_of(asked if asked is None else asked.encode("latin-1"), settings)
+    if seconds is None:
         raise ProblemError(422, "invalid", "x-deadline-ms is a whole number of milliseconds, from 1")
-    return min(settings.deadline_seconds, int(asked) / 1000)
+    return seconds
 
 
 def _times(found: Predicted) -> dict[str, str]:

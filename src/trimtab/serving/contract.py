@@ -45,6 +45,8 @@ class ServedTask:
     mixed: bool  # whether its texts share passes with those of other tasks
     first_layer: int  # that it computes by itself; below it, a text that other tasks read too is computed once for all
     resident: bool  # whether its values are in memory now
+    metric: str | None = None  # that its run was chosen by, where the delta says so
+    score: float | None = None  # of its run on validation rows, by that metric, as the delta says
 
     @property
     def pair(self) -> bool:

@@ -44,6 +44,7 @@ class Dispatcher:
         self._rested = True  # whether nothing waited when the last batch ended
         self._moved = clock()  # when a batch ended, or one began after a rest
         self._tokens = self._seconds = 0.0  # of past batches, the last the most
+        self._request_tokens = 0.0  # of a portion of a past request, the last the most
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -104,6 +105,7 @@ class Dispatcher:
             if not self._busy and not len(self._queue):
                 self._moved = now  # it has rested until now
             self._queue.put(request)
+            self._request_tokens += (1 - _FORGETS) * (request.next_tokens - self._request_tokens)
             self._changed.notify_all()
         return request
 
@@ -112,6 +114,19 @@ class Dispatcher:
         """Until what waits now will have been computed; at least one."""
         rate = self.tokens_per_second
         return max(1.0, self.waiting_tokens / rate) if rate else 1.0
+
+    def check_time(self, seconds: float, n_coming: int = 0) -> None:
+        """Raises RefusedError where even a request of no tokens would be refused, which has to be ready within so many seconds.
+
+        Before its body is read: saying no must cost little, while there is most to be said no to. `n_coming` requests were let
+        in before it, and are not in the queue yet.
+        """
+        if self._draining:
+            raise RefusedError("draining", "the server is about to end, and takes nothing new")
+        rate = self.tokens_per_second
+        ahead = self._queue.next_tokens + self._busy + n_coming * self._request_tokens
+        if rate and ahead / rate > _SURE * seconds:
+            raise RefusedError("overloaded", "too many requests wait already: try again later", self.retry_seconds)
 
     def drain(self) -> None:
         """Refuses new requests from now on; those that wait are computed still."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import re
 import time
 import uuid
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from .metrics import Metrics
 from .settings import ServerSettings
+from .waiting import RefusedError
 
 _log = logging.getLogger("trimtab.requests")
 Scope = MutableMapping[str, Any]
@@ -28,6 +30,8 @@ _ROUTES = OPEN | {"/metrics", "/v1/predict", "/v1/tasks"}
 _OF_TASK = re.compile(r"/v1/tasks/[^/]+(/predict)?")
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _HELD_BODIES = 64  # of the largest size, which may be in memory at once
+_DROPPED_BYTES = 65_536  # a body of so many is read and dropped, so that the connection can stay open
+REFUSED = {"overloaded": 429, "draining": 503, "deadline": 504}  # statuses of what a RefusedError says
 
 # As text-embeddings-inference says them, by status.
 _TEI_TYPES = {401: "Unauthorized", 429: "Overloaded", 503: "Unhealthy"}
@@ -54,8 +58,11 @@ def error_body(path: str, status: int, code: str, message: str, **more: Any) -> 
 class Gate:
     """Wraps the app: refuses what has no token before its body is read, and bounds what is read."""
 
-    def __init__(self, app: Application, settings: ServerSettings, metrics: Metrics):
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(
+        self, app: Application, settings: ServerSettings, metrics: Metrics, check_room: Callable[[float], None]
+    ):
+        """`check_room` raises RefusedError where a request that has so many seconds is refused whatever its body says."""
+        self._app, self._settings, self._metrics, self._check_room = app, settings, metrics, check_room
         self._token = None if settings.token is None else settings.token.encode()
         self._held = 0  # bytes of bodies that are in memory
 
@@ -102,6 +109,18 @@ class Gate:
         if not length.isdigit() or int(length[:20]) > most:
             self._metrics.refused.labels("too_large").inc()
             return await _refuse(scope, send, 413, "too_large", _too_large(most))
+        seconds = seconds_of(headers.get(b"x-deadline-ms"), self._settings)
+        if seconds is not None and scope["method"] == "POST" and scope["path"].endswith("/predict"):
+            try:
+                self._check_room(seconds)
+            except RefusedError as refused:
+                self._metrics.refused.labels(refused.code).inc()
+                scope[LOG]["code"] = refused.code
+                stays = b"transfer-encoding" not in headers and int(length) <= _DROPPED_BYTES
+                more = [(name.encode(), value.encode()) for name, value in retry_headers(refused).items()]
+                return await _refuse(
+                    scope, send, REFUSED[refused.code], refused.code, str(refused), *more, closes=not stays
+                )
         read = 0
 
         async def receiving() -> MutableMapping[str, Any]:
@@ -132,16 +151,28 @@ class Gate:
         return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
 
 
+def seconds_of(asked: bytes | None, settings: ServerSettings) -> float | None:
+    """How long a request may take whose header x-deadline-ms is `asked`; None where that is no such number."""
+    if asked is None:
+        return settings.deadline_seconds
+    if not (asked.isdigit() and len(asked) < 12 and int(asked)):
+        return None
+    return min(settings.deadline_seconds, int(asked) / 1000)
+
+
+def retry_headers(refused: RefusedError) -> dict[str, str]:
+    """What says when to come again."""
+    return {} if refused.retry_seconds is None else {"retry-after": str(math.ceil(refused.retry_seconds))}
+
+
 async def _refuse(
-    scope: Scope, send: Send, status: int, code: str, message: str, *headers: tuple[bytes, bytes]
+    scope: Scope, send: Send, status: int, code: str, message: str, *headers: tuple[bytes, bytes], closes: bool = True
 ) -> None:
-    """Sends an error, and has the connection closed: what else comes on it is not read."""
+    """Sends an error, and has the connection closed, unless its body is small: what else comes on it is not read."""
     body = error_body(scope["path"], status, code, message)
-    own = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
+    own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if closes:
+        own.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
     await send({"type": "http.response.body", "body": body})
 

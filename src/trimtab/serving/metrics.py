@@ -1,15 +1,25 @@
-"""What a server counts, as Prometheus reads it: a registry for each app, and never a series of every task."""
+"""What a server counts, as Prometheus reads it: a registry for each app, and never a series of every task.
+
+Of several workers each counts into files of its own, in the folder that the variable PROMETHEUS_MULTIPROC_DIR names, and
+whichever is asked adds them up.
+"""
 
 from __future__ import annotations
 
+import os
+import struct
 import threading
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
 
 MOST_TASKS = 100  # with a series of their own
 OTHER = "other"
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client too
+Together = Literal["livesum", "livemin"]  # what becomes of a gauge's values of the workers that are there
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 
@@ -17,12 +27,20 @@ _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 class Metrics:
     """Counters, gauges and histograms of one server."""
 
-    def __init__(self):
+    def __init__(self, worker: int | None = None):
+        """`worker` is the number of this process where several count together; the variable is set then."""
         self._registry = registry = CollectorRegistry()
+        self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
+        self._folder = None if worker is None else os.environ[FOLDER_VARIABLE]
+        if worker is not None:
+            # By number and not by process: a worker that is begun again counts on where the one that died has stopped.
+            values.ValueClass = values.MultiProcessValue(lambda: worker)  # pyright: ignore[reportArgumentType]
         self.requests = Counter(
             "trimtab_requests", "Requests by route and status.", ["route", "status"], registry=registry
         )
-        self.predictions = TaskCounter("trimtab_predictions", "Predictions by task.", registry)
+        self.predictions = TaskCounter(
+            "trimtab_predictions", "Predictions by task.", registry, keeps=worker is not None
+        )
         self.refused = Counter(
             "trimtab_refused", "Requests that were refused, by reason.", ["reason"], registry=registry
         )
@@ -44,9 +62,20 @@ class Metrics:
     def _histogram(self, name: str, said: str, buckets: Iterable[float]) -> Histogram:
         return Histogram(name, said, buckets=tuple(buckets), registry=self._registry)
 
-    def gauge(self, name: str, said: str, value: Callable[[], float]) -> None:
-        """A gauge that `value` is asked for whenever it is read."""
-        Gauge(name, said, registry=self._registry).set_function(value)
+    def gauge(self, name: str, said: str, value: Callable[[], float], together: Together = "livesum") -> None:
+        """A gauge that `value` is asked for whenever it is read; of several workers the sum, or what `together` says."""
+        gauge = Gauge(name, said, registry=self._registry, multiprocess_mode=together)
+        self._gauges.append((gauge, value))
+        gauge.set(value())
+
+    def publish(self) -> None:
+        """Lets other workers know the gauges of this one."""
+        if self._folder is not None:
+            self._read_gauges()
+
+    def _read_gauges(self) -> None:
+        for gauge, value in self._gauges:
+            gauge.set(value())
 
     def count_load(self, task: str, result: str) -> None:
         """Counts that a task was "added", "replaced", "removed", or "failed"."""
@@ -55,8 +84,19 @@ class Metrics:
             self.predictions.forget(task)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' own form."""
-        return generate_latest(self._registry)
+        """All of it in Prometheus' own form, of all workers."""
+        self._read_gauges()
+        if self._folder is None:
+            return generate_latest(self._registry)
+        try:
+            return self._added_up()
+        except struct.error:  # a worker has just begun, and its file is empty for a moment
+            return self._added_up()
+
+    def _added_up(self) -> bytes:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, self._folder)
+        return generate_latest(registry)
 
 
 class TaskCounter:
@@ -65,7 +105,11 @@ class TaskCounter:
     A thousand tasks would be a thousand series in whatever reads them.
     """
 
-    def __init__(self, name: str, said: str, registry: CollectorRegistry, most: int = MOST_TASKS):
+    def __init__(
+        self, name: str, said: str, registry: CollectorRegistry, most: int = MOST_TASKS, *, keeps: bool = False
+    ):
+        """`keeps`: the first tasks keep their series, since in files that workers share none can be taken back."""
+        self._keeps = keeps
         self._counter = Counter(name, said, ["task"], registry=registry)
         self._most = most
         self._counts: Counts[str] = Counts()
@@ -78,7 +122,7 @@ class TaskCounter:
         with self._lock:
             self._counts[task] += n
             if task not in self._named:
-                if len(self._named) >= self._most:
+                if len(self._named) >= self._most and not self._keeps:
                     rarest = min(self._named, key=self._counts.__getitem__)
                     if self._counts[task] > 2 * self._counts[rarest]:
                         self._drop(rarest)
@@ -90,7 +134,7 @@ class TaskCounter:
         """Takes back the series of a task that is served no more."""
         with self._lock:
             self._counts.pop(task, None)
-            if task in self._named:
+            if task in self._named and not self._keeps:
                 self._drop(task)
 
     def _drop(self, task: str) -> None:

@@ -189,7 +189,7 @@ class Pool:
     def _described(self, name: str, of: ServedDelta) -> ServedTask:
         return ServedTask(
             name, of.version, of.task.kind, of.task.classes, of.method, of.head, of.task.text_columns,
-            of.max_length, of.layout.row_bytes, of.mixed, of.first_layer, self._residents.has(of),
+            of.max_length, of.layout.row_bytes, of.mixed, of.first_layer, self._residents.has(of), *(of.score or (None, None)),
         )  # fmt: skip
 
     def _publish(self, name: str, run: Trained, *, new: bool) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from .contract import TaskPrediction
-from .gate import LOG, error_body
+from .gate import LOG, REFUSED, error_body, retry_headers
 from .metrics import Metrics
 from .waiting import RefusedError
 
@@ -20,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 _STATUS = {  # of what is wrong with an item, where it is the only one; and of what is refused
     "unknown_task": 404, "bad_text": 422, "empty_text": 422, "text_too_long": 422, "unavailable": 503, "damaged": 503,
-    "overloaded": 429, "draining": 503, "deadline": 504,
+    **REFUSED,
 }  # fmt: skip
 _CODES = {
     400: "bad_request",
@@ -75,10 +74,7 @@ def say_problems(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> Response:
-        status = _STATUS[error.code]
-        retry = error.retry_seconds
-        headers = {} if retry is None else {"retry-after": str(math.ceil(retry))}
-        return answer(request, status, error.code, str(error), headers)
+        return answer(request, REFUSED[error.code], error.code, str(error), retry_headers(error))
 
     @app.exception_handler(HTTPException)
     async def http_problem(request: Request, error: HTTPException) -> Response:

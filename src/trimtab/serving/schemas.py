@@ -197,6 +197,8 @@ class TaskDescription(BaseModel):
     mixed: bool = Field(description="Whether its texts share passes with those of other tasks.")
     first_layer: int = Field(description="The first that it computes by itself.")
     resident: bool = Field(description="Whether its values are in memory now.")
+    metric: str | None = Field(description="That its run was chosen by, where the run says so.")
+    score: float | None = Field(description="Of its run on validation rows, by that metric.")
 
     @classmethod
     def of(cls, task: ServedTask) -> TaskDescription:

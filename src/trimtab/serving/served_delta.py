@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from ..encoders.encoder import Encoder
 from ..encoders.heads import HeadShape
 from ..engine import LowRank, MixedModel, PreparedModel, TaskChange, prepare
 from ..errors import InputError
+from ..tasks.metrics import METRICS
 from ..tasks.task import Task
 from .slot_table import Layout
 
@@ -45,6 +47,7 @@ class ServedDelta:
     above: tuple[str, ...]  # names of values in the head
     outputs: HeadShape
     first_layer: int  # that it computes by itself: -1 for all, the number of layers where it shares them
+    score: tuple[str, float] | None  # a metric, and what the run had on its validation rows; for people
 
     @property
     def version(self) -> str:
@@ -89,7 +92,7 @@ class Models:
         layout, below, above, outputs = self._shared((Layout.of(delta), below, tuple(sorted(names - below)), outputs))
         served = ServedDelta(
             delta.sha256, task, delta.method, delta.head, delta.pairs, delta.max_length, additions, place,
-            layout, mixes, updates or {} if mixes else {}, below, above, outputs, -1,
+            layout, mixes, updates or {} if mixes else {}, below, above, outputs, -1, _score(delta),
         )  # fmt: skip
         if not mixes or mixed is None:
             return served
@@ -179,3 +182,11 @@ class Models:
                     self._bodies.setdefault((head, pairs), made)
                 self._made[key] = made
             return self._made[key]
+
+
+def _score(delta: Delta) -> tuple[str, float] | None:
+    """What the delta says of itself, if it is a known metric and a number: notes may hold anything."""
+    metric, scores = delta.notes.get("metric"), delta.notes.get("validation")
+    value = scores.get(metric) if isinstance(scores, Mapping) and isinstance(metric, str) else None
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return (metric, float(value)) if known and metric in METRICS else None  # pyright: ignore[reportReturnType, reportArgumentType]

@@ -1,14 +1,12 @@
-"""The server's process: its socket, its connections and their deadlines, its end, and its log."""
+"""The server: its connections and their deadlines, and its end."""
 
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import socket
-import sys
 import time
-import traceback
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -17,59 +15,58 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ..errors import InputError
 from .metrics import Metrics
+from .process import BACKLOG, allow_many_files
+from .served import End
 from .service import Service
 from .settings import ServerSettings
 
 _log = logging.getLogger(__name__)
-_BACKLOG = 2048  # connections that wait to be accepted
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies keep theirs, which else send on one that is closed just now
 _MOST_HEAD_BYTES = 65_536
-_MOST_FILES = 1 << 20
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that accepts connections; raises InputError where it cannot be had."""
-    if not 0 <= port <= 65_535:
-        raise InputError(f"--port {port}: from 0 (any that is free) to 65535")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise InputError(
-            f"cannot listen on {host} port {port}: {error.strerror}. Give another --port or --host."
-        ) from error
+def serve(
+    app: FastAPI, settings: ServerSettings, metrics: Metrics, sock: socket.socket,
+    listens: Callable[[End], None] | None = None,
+) -> None:  # fmt: skip
+    """Answers requests on `sock` until the process is told to end (SIGTERM, SIGINT), and finishes those that wait.
 
-
-def serve(app: FastAPI, settings: ServerSettings, metrics: Metrics, sock: socket.socket) -> None:
-    """Answers requests on `sock` until the process is told to end (SIGTERM, SIGINT), and finishes those that wait."""
-    write_json_lines()
+    `listens` is for one of several workers: it is called once requests are taken, with what ends the server, and signals
+    then end it as gently the second time.
+    """
     allow_many_files()
     connection: Any = partial(Connection, settings, metrics)
     config = uvicorn.Config(
         app, http=connection, ws="none", lifespan="on", log_config=None, access_log=False,
-        server_header=False, proxy_headers=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS, backlog=_BACKLOG,
+        server_header=False, proxy_headers=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS, backlog=BACKLOG,
         # Whose answers are read so slowly is not waited for.
         timeout_graceful_shutdown=5,
     )  # fmt: skip
     # What is here now stays: looking through it for garbage again and again would hold up requests.
     gc.collect()
     gc.freeze()
-    _Server(config, app.state.service).run(sockets=[sock])
+    _Server(config, app.state.service, metrics, listens).run(sockets=[sock])
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which goes on answering while what waits is computed."""
 
-    def __init__(self, config: uvicorn.Config, service: Service):
+    def __init__(
+        self, config: uvicorn.Config, service: Service, metrics: Metrics, listens: Callable[[End], None] | None
+    ):
         super().__init__(config)
-        self._service = service
+        self._service, self._metrics, self._listens = service, metrics, listens
         self._asked: float | None = None  # when it was told to end
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Notes that the process is to end; told twice, it ends at once."""
-        if self._asked is not None:
+        # systemd tells a worker, and then so does the process that began it, which was told too: that is once.
+        self.end(self._asked is not None and self._listens is None)
+
+    def end(self, at_once: bool) -> None:
+        """Ends it; from any thread."""
+        if at_once:
             self.should_exit = True
         self._asked = self._asked or time.monotonic()
 
@@ -80,9 +77,13 @@ class _Server(uvicorn.Server):
             host, port = each.getsockname()[:2]
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             _log.info("listening", extra={"fields": {"url": url, "tasks": len(self._service.pool)}})
+        if self._listens is not None:
+            self._listens(self.end)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end now: once nothing waits any more, or it has waited for long enough."""
+        if counter % 10 == 0:  # a second
+            self._metrics.publish()
         if self._asked is not None and not self.should_exit:
             if not self._service.dispatcher.is_draining:
                 _log.info("draining", extra={"fields": {"requests": self._service.waiting_requests}})
@@ -156,41 +157,3 @@ class Connection(HttpToolsProtocol):
     def _close(self) -> None:
         self._metrics.refused.labels("slow").inc()
         self.transport.abort()
-
-
-def allow_many_files() -> None:
-    """Lets the process have as many files and connections open as it may at most."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-class JsonLines(logging.Formatter):
-    """Each record as one line of JSON; of an exception where it was raised and its kind, but not its message, which may
-    repeat what was sent."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        line: dict[str, Any] = {"time": f"{at}.{int(record.msecs):03d}Z", "level": record.levelname.lower()}
-        line |= {"logger": record.name, "event": record.getMessage(), **getattr(record, "fields", {})}
-        if record.exc_info and record.exc_info[0] is not None:
-            frames = traceback.extract_tb(record.exc_info[2])
-            line["exception"] = record.exc_info[0].__name__
-            line["at"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-        return json.dumps(line, default=str)
-
-
-def write_json_lines() -> None:
-    """Has all that is logged here, and by uvicorn and asyncio, written to stderr as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    for name in ("trimtab", "uvicorn", "asyncio"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO if name == "trimtab" else logging.WARNING)

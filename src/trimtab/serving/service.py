@@ -60,8 +60,9 @@ class Service:
         self._read_now = 0  # requests whose texts are being read
         metrics.gauge("trimtab_queue_tokens", "Tokens of work that wait.", lambda: self.dispatcher.waiting_tokens)
         metrics.gauge("trimtab_queue_requests", "Requests that wait.", lambda: self.waiting_requests)
-        metrics.gauge("trimtab_tasks", "Tasks that are served.", lambda: len(pool))
+        metrics.gauge("trimtab_tasks", "Tasks that are served, by all workers.", lambda: len(pool), "livemin")
         metrics.gauge("trimtab_task_bytes", "Memory of the values of tasks.", lambda: pool.resident_bytes)
+        metrics.gauge("trimtab_workers", "Processes that serve.", lambda: 1)
 
     @property
     def waiting_requests(self) -> int:
@@ -89,10 +90,9 @@ class Service:
         self._reading.shutdown(wait=False, cancel_futures=True)
         self.loading.shutdown(wait=False, cancel_futures=True)
 
-    def check_room(self) -> None:
-        """Raises RefusedError where no request may come in now."""
-        if self.dispatcher.is_draining:
-            raise RefusedError("draining", "the server is about to end, and takes nothing new")
+    def check_room(self, seconds: float) -> None:
+        """Raises RefusedError where no request that has so many seconds may come in now."""
+        self.dispatcher.check_time(seconds, self._read_now)
         if self.waiting_requests >= self.settings.most_waiting:
             raise RefusedError(
                 "overloaded", "too many requests wait already: try again later", self.dispatcher.retry_seconds
@@ -104,7 +104,7 @@ class Service:
         Cancelled, it leaves the queue. Raises RefusedError: "overloaded", "draining", or "deadline".
         """
         deadline = time.monotonic() + seconds
-        self.check_room()
+        self.check_room(seconds)
         try:
             async with asyncio.timeout(seconds):
                 with ExitStack() as held:

@@ -51,6 +51,11 @@ class Waiting:
         made.left_tokens = sum(portion.tokens for portion in made.portions)
         return made
 
+    @property
+    def next_tokens(self) -> float:
+        """Of a portion, on average."""
+        return self.left_tokens / len(self.portions) if self.portions else 0.0
+
     def check_left(self) -> None:
         """Calls `left`, once, where nothing of it waits or is computed any more."""
         if self.left is not None and not self.is_queued and not self.in_batch:
@@ -78,6 +83,7 @@ class Queue:
         self._turn: deque[Waiting] = deque()
         self._given: dict[Waiting, int] = {}  # items that a request has given
         self.tokens = 0.0  # of all portions
+        self.next_tokens = 0.0  # of one portion of each: what is computed before a small request that comes now
 
     def __len__(self) -> int:
         return len(self._turn)
@@ -103,6 +109,7 @@ class Queue:
         request.is_queued = True
         self._given[request] = 0
         self.tokens += request.left_tokens
+        self.next_tokens += request.next_tokens
 
     def take(self, most_tokens: float, now: float) -> list[Taken]:
         """Portions of at most `most_tokens` in all, or one; requests cancelled or past their deadline are dropped."""
@@ -140,11 +147,14 @@ class Queue:
 
     def _give(self, request: Waiting, now: float) -> Taken:
         """The next portion of a request, which goes to the end of the turn if it has more."""
-        portion = request.portions.popleft()
+        portion = request.portions[0]
         first = self._given[request]
         request.in_batch += 1
         self._given[request] += len(portion.items)
+        self.next_tokens -= request.next_tokens
+        request.portions.popleft()
         request.left_tokens -= portion.tokens
+        self.next_tokens += request.next_tokens
         self.tokens -= portion.tokens
         if request.taken_at is None:
             request.taken_at = now
@@ -156,11 +166,12 @@ class Queue:
 
     def _forget(self, request: Waiting) -> None:
         self.tokens -= sum(portion.tokens for portion in request.portions)
+        self.next_tokens -= request.next_tokens
         del self._given[request]
         request.is_queued = False
         request.check_left()
         if not self._given:
-            self.tokens = 0.0  # what rounding has left
+            self.tokens = self.next_tokens = 0.0  # what rounding has left
 
 
 def _is_over(request: Waiting, now: float) -> bool:

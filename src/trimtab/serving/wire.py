@@ -85,7 +85,8 @@ def read_tasks(said: Any) -> dict[str, ServedTask]:
 def _task(said: Mapping[str, Any]) -> ServedTask:
     lists = {"classes": tuple(said["labels"]), "text_columns": tuple(said["text_columns"])}
     plain = ("name", "version", "kind", "method", "head", "max_length", "bytes", "mixed", "first_layer", "resident")
-    return ServedTask(**lists, **{key: said[key] for key in plain})
+    # An older server knows of no scores.
+    return ServedTask(**lists, **{key: said[key] for key in plain}, metric=said.get("metric"), score=said.get("score"))
 
 
 def items_body(items: Sequence[tuple[str, Any]]) -> bytes:

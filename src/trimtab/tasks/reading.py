@@ -16,6 +16,7 @@ from ..errors import InputError, suggestion
 _COMMON = ("utf-8", "utf-16", "latin-1", "cp1252", "gb18030", "shift_jis", "euc_kr")  # encodings of text files
 
 
+TOGETHER, APART = "together", "apart"  # what becomes of near twins where rows are held out
 HELD_OUT = 0.1  # of the training rows where nothing is said
 
 _FITS = ("fit", "fisher", "compare", "recommend")  # subcommands that read rows to train on
@@ -60,7 +61,17 @@ class Reading:
         None, "Of two classes the one whose precision, recall and F1 are told; default: the rarer.", _FITS
     )
 
+    # Where rows are held out, whether near twins stay on one side; default of reading: they do. What was read before that was a
+    # choice says nothing of it, and its rows must not become others.
+    twins: str = option_field(
+        APART, "together: near twins of held-out rows are held out too (default); apart: drawn one by one.", _FITS
+    )
+
     def __post_init__(self):
+        if self.twins not in (TOGETHER, APART):
+            raise InputError(
+                f"twins={self.twins!r}: {TOGETHER} or {APART}{suggestion(str(self.twins), (TOGETHER, APART))} (--twins)"
+            )
         # Frozen: a value from a recipe, a delta or the command line is made one of the same types here, and nowhere else.
         object.__setattr__(self, "missing_label", _words(self.missing_label))
         if self.label_separator is not None:  # a shell hands over a line break as two letters

@@ -1,0 +1,80 @@
+"""Families, heads and kinds of task as ONNX: each predicts what the run does, or is refused after it has been tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import sentences
+
+from trimtab.errors import InputError
+from trimtab.exports.forms import export
+from trimtab.exports.onnx_folder import program_of
+from trimtab.inference.predictor import Predictor, predict
+
+MUST = ("bert", "roberta", "distilbert", "electra", "modernbert")
+CAN = ("xlm-roberta", "mpnet", "albert", "deberta-v2", "roformer")
+CANNOT: tuple[str, ...] = ()
+
+
+def same(run: Path, out: Path, rows: list[Any]) -> None:
+    """Asserts that the folder's program predicts what the run does in float32, to 1e-5."""
+    predictor = Predictor(run)
+    predictor.prepared.use("float32")
+    model = program_of(out).Model(out)
+    for row, each in zip(rows, predict(predictor, rows), strict=True):
+        found, own = model.predict(*(row if isinstance(row, tuple) else (row,))), each.as_json()
+        if "value" in own:
+            assert found["value"] == pytest.approx(own["value"], abs=1e-5)
+            continue
+        assert found["probabilities"] == pytest.approx(own["probabilities"], abs=1e-5)
+        assert found["label"] == (list(own["label"]) if isinstance(own["label"], tuple) else own["label"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*cannot run on padding-free batches")
+@pytest.mark.parametrize("family", [*MUST, *CAN])
+def test_a_family_predicts_what_the_run_does_at_any_length(
+    family: str, run_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = run_of(family=family, head="default")
+    out = export(run, "onnx", tmp_path / "out")
+    same(run, out, ["cat", *sentences(6, 11), "the old cat sleeps " * 7, "a red fish " * 30])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*cannot run on padding-free batches")
+@pytest.mark.parametrize("family", CANNOT)
+def test_a_family_that_cannot_be_exported_is_refused_by_name(
+    family: str, run_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = run_of(family=family, head="default")
+    with pytest.raises(InputError, match=f"the family {family} .*--to merged"):
+        export(run, "onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "pairs", "settings"),
+    [
+        ("single_label", False, {"head": "default"}),
+        ("single_label", False, {"head": "cls"}),
+        ("single_label", False, {"head": "linear", "method": "lora:rank=2"}),
+        ("single_label", True, {"head": "default", "pairs": "together"}),
+        ("single_label", True, {"head": "linear", "pairs": "apart"}),
+        ("regression", True, {"head": "linear", "pairs": "apart"}),
+        ("multi_label", False, {"threshold": 0.4, "at_least_one": True}),
+        ("multi_label", False, {"threshold": 0.7}),
+        ("regression", False, {"head": "linear", "method": "full"}),
+    ],
+)
+def test_every_head_and_kind_of_task(
+    kind: str, pairs: bool, settings: Any, run_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = run_of(kind, of_pairs=pairs, **settings)
+    out = export(run, "onnx", tmp_path / "out")
+    texts = ["cat", *sentences(5, 12), "the old cat sleeps " * 7, "a red fish " * 30]
+    same(run, out, list(zip(texts, texts[::-1], strict=True)) if pairs else texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from hub_stand_in import TOKEN, StandIn, stand_in
-from huggingface_hub import ModelCard, constants
-from small import ANIMALS, first_animal, make_encoder_folder, sentences
+from huggingface_hub import HfApi, ModelCard, constants
+from small import ANIMALS, first_animal, make_encoder_folder, make_task, sentences
 
 import trimtab
 from trimtab import Delta, InputError
@@ -21,7 +22,8 @@ from trimtab.cache import cache_folder
 from trimtab.commands.serve import _named, _on_this_disk
 from trimtab.exports.hub import hub_name, is_hub_name
 from trimtab.exports.pull import pull
-from trimtab.exports.push import push
+from trimtab.exports.push import _base_on_hub, push
+from trimtab.results.model_card import hub_card
 from trimtab.serving.settings import is_task_name
 
 BASE = "someone/base"
@@ -150,6 +152,8 @@ def test_an_encoder_in_a_folder_needs_a_name_that_others_have(hub, run_folder):
     with pytest.raises(InputError, match=r"--base-name no/base: there is no model no/base on the hub"):
         push(run_folder, "me/animals", base_name="no/base")
     assert "me/animals" not in hub.repositories
+    embedded = {"name": "minilm", "place": "minilm", "revision": None}
+    assert _base_on_hub(embedded, None, HfApi()) == ("sentence-transformers/all-MiniLM-L6-v2", None)
 
 
 def test_who_is_not_known_is_told_to_log_in(hub, run_folder, tmp_path, monkeypatch):
@@ -276,3 +280,17 @@ def test_another_process_finds_the_hub_by_hf_endpoint(hub, run_folder, tmp_path)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "back" / "delta.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("kind", "pairs"), [("multi_label", False), ("regression", True)])
+def test_cards_of_other_kinds_of_tasks(encoder, kind, pairs):
+    task = make_task(kind, 40, 24, pairs=pairs)
+    run = trimtab.fit(encoder, task, epochs=1, head="linear", pairs="together")
+    text = hub_card(run.details, run.delta, "me/it", "someone/base")
+    data = ModelCard(text).data
+    told = {each.metric_name: each.metric_value for each in data.eval_results or ()}
+    known = {name: value for name, value in run.scores.items() if name != "loss" and not math.isnan(value)}
+    assert told == {name: round(value, 6) for name, value in known.items()}
+    assert data.metrics == [{"multi_label": "f1_macro", "regression": "pearsonr"}[kind]]
+    assert ("--text-pair" in text) == pairs
+    assert ("a number" in text) == (kind == "regression")

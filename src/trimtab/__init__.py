@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .exports.forms import export
     from .exports.merged import merge
     from .exports.peft_import import import_peft
+    from .exports.pull import pull
+    from .exports.push import push
     from .inference.evaluate import evaluate
     from .inference.predictor import Predictor, predict
     from .pages.run_page import report
@@ -87,6 +89,8 @@ _HOMES = {
     "exports.forms": ("export",),
     "exports.merged": ("merge",),
     "exports.peft_import": ("import_peft",),
+    "exports.pull": ("pull",),
+    "exports.push": ("push",),
     "training.fit": ("Steps", "fit", "steps"),
     "training.more_epochs": ("more_epochs",),
     "results.recipe": ("Recipe", "Settings"),

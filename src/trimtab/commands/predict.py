@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 RunOrUrl = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="The folder of a finished run, or the URL of a task: http://HOST:PORT/TASK."),
+    typer.Argument(
+        metavar="RUN",
+        help="The folder of a finished run, OWNER/NAME on the hub, or a task's URL: http://HOST:PORT/TASK.",
+    ),
 ]
 
 
@@ -95,8 +98,15 @@ def _opened(run: str, encoder: str | None) -> Iterator[tuple["Task", Callable[[]
         return
     from ..changes.delta_header import header_of
     from ..encoders.places import find_base
+    from ..exports.hub import is_hub_name
     from ..tasks.task import Task
 
+    if is_hub_name(run):
+        from ..exports.pull import fetched
+
+        folder, note = fetched(run)
+        say(note)
+        run = str(folder)
     described = header_of(run)
 
     def load() -> "RowPredictor":

@@ -98,7 +98,7 @@ def _write(source: Source, folder: Path) -> None:
     graph = graph_of(model, inputs_read(base))
     about = about_folder(base, delta) | about_task(delta)
     write_folder(folder, graph, base, about)
-    check_equal(folder, model, base, delta)
+    check_equal(program_of(folder).Model(folder, threads=1), model, base, delta)
     chosen = {} if source.options.get("chosen") is None else {None: (delta, source.options["chosen"])}
     finish_folder(folder, graph, about, {None: delta}, source.options, chosen)
 
@@ -193,14 +193,16 @@ def program_of(folder: Path) -> Any:
     return program
 
 
-def check_equal(folder: Path, model: Any, base: Encoder, delta: Delta, task: str | None = None) -> None:
-    """Raises InputError where the folder's program predicts otherwise than `model`, at several lengths up to the limit."""
+def check_equal(read: Any, model: Any, base: Encoder, delta: Delta, *, most: int | None = None) -> None:
+    """Raises InputError where the folder's program, whose Model is `read`, predicts otherwise than `model`.
+
+    It is tried at several lengths up to the limit, or on the first `most` rows, which are short.
+    """
     import torch
 
     from ..tasks.metrics import probabilities
 
-    read, kind = program_of(folder).Model(folder, task=task, threads=1), delta.task["kind"]
-    rows = _rows_of_lengths(delta)
+    kind, rows = delta.task["kind"], _rows_of_lengths(delta)[:most]
     columns = tuple(list(column) for column in zip(*rows, strict=True))
     inputs = base.inputs(columns, delta.max_length, apart=delta.pairs == "apart")
     found = probabilities(kind, torch.from_numpy(np.stack([read.logits(*row) for row in rows])))

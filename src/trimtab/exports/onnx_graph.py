@@ -76,7 +76,8 @@ def _why(error: BaseException) -> str:
 def _example(model: Any, read: Sequence[str]) -> list[Tensor]:
     """Inputs to trace `model` with: two texts, or of pairs apart four.
 
-    Each a tensor of its own: of two arguments that are one tensor the exported program reads the second for both.
+    Each a tensor of its own: of two arguments that are one tensor the exported program reads the second for both
+    (pytorch#144683).
     """
     shape = (2 * texts_per_row(model), _LENGTH)
     ids = torch.arange(shape[0] * shape[1]).view(shape) % min(model.config.vocab_size, 100)

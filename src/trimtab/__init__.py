@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .serving.client import Client
     from .serving.contract import ServedTask, TaskPrediction
     from .serving.pool import Pool
+    from .studies.check import Check, check
     from .studies.compare import Study, compare
     from .studies.measure_fisher import fisher
     from .studies.movement import Movement, movement
@@ -76,6 +77,7 @@ _HOMES = {
     "errors": ("InputError",),
     "estimators.classifier": ("Classifier",),
     "estimators.regressor": ("Regressor",),
+    "studies.check": ("Check", "check"),
     "studies.compare": ("Study", "compare"),
     "studies.measure_fisher": ("fisher",),
     "studies.movement": ("Movement", "movement"),

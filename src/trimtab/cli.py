@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from .commands.check import check
 from .commands.compare import compare
 from .commands.evaluate import evaluate
 from .commands.export import export
@@ -61,7 +62,7 @@ def versions(
 
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
 VERBS = (
-    fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, import_, push, pull, report, serve,
+    check, fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, import_, push, pull, report, serve,
 )  # fmt: skip
 for verb in VERBS:
     name = verb.__name__.rstrip("_")  # Python has the word import for itself

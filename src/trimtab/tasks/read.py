@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError, suggestion
 from .columns import Columns, choose_columns, choose_text_columns, columns_like
+from .corrections import corrected
 from .holdout import hold_out
 from .label_checks import class_notes, exclusive_note, mark_notes
 from .label_parsing import in_quotes
@@ -61,6 +62,7 @@ def read(
     header: bool = True,
     validation: str | Path | None = None,
     positive: str | None = None,
+    corrections: str | Path | None = None,
     twins: str = TOGETHER,
 ) -> Task:
     """The task in `source`: "helpdesk", a file, a folder of splits, the id of a hub data set, or a table in memory.
@@ -68,13 +70,13 @@ def read(
     `text` names one column, or two as "a,b"; `label` one column, or several of 0 and 1. A table in memory is a DataFrame, an
     Arrow table, a `datasets.Dataset`, a list of dicts, a dict of lists, or a dict of such tables by split. Without a validation
     split, `validation_share` of the training rows is held out, by `seed`, near twins together unless `twins="apart"`;
-    `validation` names a file of such rows. The other options are the fields of a Reading. Raises InputError, with file and row,
-    for whatever cannot be learned from.
+    `validation` names a file of such rows, `corrections` one of labels. The other options are the fields of a Reading. Raises
+    InputError, with file and row, for whatever cannot be learned from.
     """
     wanted = _checked_kind(kind)
     validation_share, seed = _checked_share(validation_share), _checked_seed(seed)
     reading = Reading(
-        skip_bad_rows, missing_label, label_separator, encoding, header, validation, positive, twins  # pyright: ignore[reportArgumentType]
+        skip_bad_rows, missing_label, label_separator, encoding, header, validation, positive, corrections, twins  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
     if reading.label_separator:
         wanted = _checked_separable(wanted or "multi_label")
@@ -84,6 +86,9 @@ def read(
     declared = _declared(found, columns, wanted)
     # Every row is read and judged here; its label stays as written until the coding is known.
     raw, notes = read_splits(found.tables, columns, wanted or declared.kind, reading, classes=declared.classes or ())
+    if reading.corrections:
+        raw["train"], note = corrected(raw["train"], reading.corrections)
+        notes.append(note)
     splits, coding, reading, said = _encoded_splits(raw, wanted, declared, found.declared.kind, reading)
     notes += said
     reading, said = _with_positive(reading, coding, splits["train"])

@@ -19,7 +19,7 @@ _COMMON = ("utf-8", "utf-16", "latin-1", "cp1252", "gb18030", "shift_jis", "euc_
 TOGETHER, APART = "together", "apart"  # what becomes of near twins where rows are held out
 HELD_OUT = 0.1  # of the training rows where nothing is said
 
-_FITS = ("fit", "fisher", "compare", "recommend")  # subcommands that read rows to train on
+_FITS = ("fit", "fisher", "compare", "recommend", "check")  # subcommands that read rows to train on
 _SCORES = (*_FITS, "evaluate")  # that read labels
 _READS = (*_SCORES, "predict")
 
@@ -61,6 +61,9 @@ class Reading:
         None, "Of two classes the one whose precision, recall and F1 are told; default: the rarer.", _FITS
     )
 
+    corrections: str | None = option_field(  # a file of labels of training rows
+        None, "Corrected labels: what trimtab check --out wrote, with `corrected` filled in.", _FITS, metavar="FILE"
+    )
     # Where rows are held out, whether near twins stay on one side; default of reading: they do. What was read before that was a
     # choice says nothing of it, and its rows must not become others.
     twins: str = option_field(
@@ -78,6 +81,7 @@ class Reading:
             object.__setattr__(self, "label_separator", self.label_separator.replace("\\n", "\n").replace("\\t", "\t"))
         # "" is what undoes the file of a recipe
         object.__setattr__(self, "validation", os.fspath(self.validation or "") or None)
+        object.__setattr__(self, "corrections", os.fspath(self.corrections or "") or None)
         if self.positive is not None:  # a class may be written as a number
             object.__setattr__(self, "positive", str(self.positive).strip() or None)  # "" undoes that of a recipe
         if self.encoding is not None:

@@ -203,7 +203,7 @@ def _family(work: Path, data: Path, family: str) -> dict[str, Any]:
         minilm.tokenizer.save_pretrained(folder / "encoder")
         read = trimtab.read(str(data / "sst2"))
         trimtab.fit(
-            str(folder / "encoder"), read, "layer_norms", epochs=1, head="default", head_start="random", out=folder / "run",
+            str(folder / "encoder"), read, "layer_norms", epochs=1, head="linear", out=folder / "run",
             overwrite=True, train_limit=64,
         )  # fmt: skip
     if not (folder / "onnx").exists():
@@ -211,7 +211,7 @@ def _family(work: Path, data: Path, family: str) -> dict[str, Any]:
     delta, base = Delta.load(folder / "run"), load(str(folder / "encoder"))
     model, exported = delta.merged(base), program_of(folder / "onnx").Model(folder / "onnx", threads=1)
     words = " ".join(trimtab.read(str(data / "sst2")).splits["validation"].texts[0]).split()
-    largest, lengths = 0.0, []
+    largest, lengths, first = 0.0, [], []
     for n in (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377):
         text = " ".join(words[n : 2 * n])
         inputs = base.inputs(([text],), delta.max_length)
@@ -219,7 +219,8 @@ def _family(work: Path, data: Path, family: str) -> dict[str, Any]:
         theirs = probabilities("single_label", torch.from_numpy(exported.logits(text))[None])
         largest = max(largest, float((ours - theirs).abs().max()))
         lengths.append(int(inputs.lengths[0]))
-    return {"largest_difference": largest, "tokens": lengths}
+        first.append(float(ours[0, 0]))
+    return {"largest_difference": largest, "spread": round(max(first) - min(first), 4), "tokens": lengths}
 
 
 def neighbours(work: Path, data: Path, rows: int) -> Found:

@@ -124,7 +124,9 @@ def _write(
         own = dict(model.named_parameters())
         text = json.dumps(about_task(delta), ensure_ascii=False).encode()
         values: dict[str, Any] = {_LABELS: np.frombuffer(text, np.uint8)}
-        np.savez_compressed(folder / TASKS / f"{name}.npz", **values, **{each: own[each].detach().numpy() for each in names})
+        np.savez_compressed(
+            folder / TASKS / f"{name}.npz", **values, **{each: own[each].detach().numpy() for each in names}
+        )
         read = read or program_of(folder).Model(folder, name, threads=1)
         read.use(name)
         # Lengths are the graph's own business, and have been tried with the first of them.

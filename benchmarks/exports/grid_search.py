@@ -32,7 +32,7 @@ from trimtab.files import write_json
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "serving"))
-from contest import machine
+from contest import machine  # pyright: ignore[reportMissingImports]
 
 GRID = {"epochs": [2, 4], "learning_rate": [1e-3, 3e-3]}
 FOLDS, ROWS = 5, 400
@@ -85,7 +85,10 @@ def summary(seconds: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
 
 def searched(texts: np.ndarray, labels: np.ndarray, best: dict[str, Any]) -> int:
     """One search, with the last fit, whose setting is put into `best`; how many fits it was."""
-    search = GridSearchCV(trimtab.Classifier("minilm"), GRID, cv=StratifiedKFold(FOLDS), error_score="raise")
+    search = GridSearchCV(
+        trimtab.Classifier("minilm"), GRID, cv=StratifiedKFold(FOLDS),
+        error_score="raise",  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
     search.fit(texts, labels)
     best.update(search.best_params_)
     return len(search.cv_results_["params"]) * FOLDS + 1

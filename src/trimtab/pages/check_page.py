@@ -8,6 +8,7 @@ from typing import NamedTuple
 from .run_page import environment
 
 MOST = 100  # rows of each kind that the page shows; the CSV has all
+LONGEST = 500  # characters of a text
 
 
 class ShownRow(NamedTuple):
@@ -17,6 +18,10 @@ class ShownRow(NamedTuple):
     text: str
     label: str
 
+    def cut(self) -> ShownRow:
+        """With the beginning of a long text."""
+        return self if len(self.text) <= LONGEST else self._replace(text=self.text[:LONGEST] + " …")
+
 
 def page(
     name: str, lines: Sequence[str], twins: Sequence[tuple[ShownRow, ShownRow, float]],
@@ -24,8 +29,10 @@ def page(
 ) -> str:  # fmt: skip
     """The page as one text. Of twins their cosine; of suspects the suggested label and why; None where no encoder was asked."""
     contents = {
-        "name": name, "lines": lines, "twins": twins[:MOST], "n_twins": len(twins),
-        "suspects": None if suspects is None else suspects[:MOST], "n_suspects": len(suspects or ()),
+        "name": name, "lines": lines, "n_twins": len(twins),
+        "twins": [(a.cut(), b.cut(), cosine) for a, b, cosine in twins[:MOST]],
+        "suspects": None if suspects is None else [(row.cut(), *rest) for row, *rest in suspects[:MOST]],
+        "n_suspects": len(suspects or ()),
     }  # fmt: skip
     text = environment().get_template("check.html.j2").render(contents)
     # Half a surrogate pair in somebody's text cannot be written as UTF-8: a question mark stands for it.

@@ -1,13 +1,14 @@
 # make demo       fit the embedded task on the embedded encoder, with a report
 # make test       run the tests but the slow ones, a process a core
 # make test-slow  run the tests that take minutes
+# make test-every run them on every family, and make requests for ten minutes
 # make check      style, types and import directions, as CI does
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check format clean
+.PHONY: demo test test-slow test-every check format clean
 
 demo: $(VENV)/ready
 	$(BIN)/trimtab fit minilm helpdesk --out runs/helpdesk --overwrite
@@ -20,6 +21,9 @@ test: $(VENV)/ready
 
 test-slow: $(VENV)/ready
 	$(BIN)/pytest -n auto -m slow
+
+test-every: $(VENV)/ready
+	TRIMTAB_EVERY=1 TRIMTAB_FUZZ_SECONDS=600 $(BIN)/pytest -n auto -m slow
 
 check: $(VENV)/ready
 	$(BIN)/ruff check

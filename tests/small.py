@@ -1,6 +1,7 @@
 """Small encoders of every family with random weights, and small tasks that they can learn."""
 
 import csv
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from trimtab.training.batches import Examples
 
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
 
+EVERY = bool(os.environ.get("TRIMTAB_EVERY"))  # families that only `make test-every` tries, which CI has no time for
 WORDS = ["red", "green", "blue", "cat", "dog", "fish", "runs", "sleeps", "eats", "the", "a", "very", "not", "old"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 N_LAYERS = 3

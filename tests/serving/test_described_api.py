@@ -17,7 +17,7 @@ from trimtab.encoders.encoder import load
 from trimtab.inference.predictor import predict
 
 TOKEN = "0123456789abcdef"
-SECONDS = int(os.environ.get("TRIMTAB_FUZZ_SECONDS", "40"))  # of making requests; 600 by hand before a release
+SECONDS = int(os.environ.get("TRIMTAB_FUZZ_SECONDS", "25"))  # of making requests; 600 by hand before a release
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 

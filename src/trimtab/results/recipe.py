@@ -94,6 +94,9 @@ class Settings:
     at_least_one: bool = option_field(  # its most probable class where none reaches the threshold
         False, "Of multi_label: no row without a class.", _FIT
     )
+    calibrate: bool | None = option_field(  # None: where there are 50 of them
+        None, "Fit a temperature on the validation rows, so that probabilities hold; default: from 50 on.", _FIT
+    )
     dropout: float | None = option_field(None, "Default: the encoder's own.", _FIT)  # in the encoder and the head
     eval_steps: int | None = option_field(None, "Validate every N steps; default: every epoch.", _FIT)
     patience: int | None = option_field(  # None: never
@@ -139,7 +142,7 @@ class Settings:
 
     def deciding(self) -> dict[str, Any]:
         """The settings that decide what comes of a fit, by name; younger ones only where given, as older files lack them."""
-        younger = {"threshold": None, "at_least_one": False, "first_epoch": 0}
+        younger = {"threshold": None, "at_least_one": False, "first_epoch": 0, "calibrate": None}
         values = dataclasses.asdict(self)
         return {k: v for k, v in values.items() if k not in DECIDE_NOTHING and not (k in younger and v == younger[k])}
 

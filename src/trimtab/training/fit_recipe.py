@@ -12,6 +12,7 @@ from ..encoders.places import find_place
 from ..errors import InputError
 from ..results.recipe import Recipe
 from ..results.run_folder import check_folder
+from ..tasks.calibration import check_calibrates
 from ..tasks.decision_rule import decision_rule_for
 from ..tasks.read import read_again
 
@@ -41,6 +42,7 @@ def fit_recipe(
     check_names(recipe.method)
     task = read_again(recipe)
     decision_rule_for(task.kind, recipe.settings.threshold, recipe.settings.at_least_one)
+    check_calibrates(task.kind, len(task.validation), recipe.settings.calibrate)
     folder = out or Path("runs") / folder_name(task.name, recipe.method)
     check_folder(folder, resume=resume, overwrite=overwrite, probe=False)
     if recipe.start_from:

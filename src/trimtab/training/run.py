@@ -28,6 +28,7 @@ from ..tasks.score_interval import LEVEL, score_interval
 from ..tasks.task import Task
 from ..tasks.threshold import chosen_rule
 from ..version import VERSION
+from .calibrate import calibrated
 from .diagnostics import plain_notes
 from .verify_delta import check_saved
 from .workbench import Workbench
@@ -82,15 +83,20 @@ def finished_run(
     # After --resume of a run whose best validation lies in an earlier sitting, its logits are not there. No rank has them then,
     # and all of them compute a share.
     logits = bench.validate()[1] if logits is None else logits
-    said = _decision_rule(bench, logits)
+    logits, calibration, said = calibrated(bench, logits)
+    said += _decision_rule(bench, logits)
     scores = bench.scores(logits)
     name = folder.resolve().name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
+    notes = {"metric": bench.task.metric, "validation": scores, "trimtab": VERSION, "head": bench.form.reason}
+    if calibration and calibration["fitted"]:
+        notes["temperature"] = calibration["temperature"]  # for people: it is in the values
     delta = Delta.extract(
         bench.model, bench.selection, bench.encoder, bench.task.description(), bench.method,
         additions=bench.additions, head=bench.settings.head, pairs=bench.settings.pairs, max_length=bench.max_length,
-        notes={"metric": bench.task.metric, "validation": scores, "trimtab": VERSION, "head": bench.form.reason},
+        notes=notes,
     )  # fmt: skip
     details = _details(bench, state, name, stopped, scores, logits, said)
+    details["calibration"] = calibration
     if folder is not None and bench.ranks.is_first:
         # The delta first and scores.json last: a folder with scores is a folder whose delta was read back and found right.
         delta.save(folder)

@@ -16,7 +16,7 @@ from ..results.formatting import count, label_text, score, score_name
 from ..results.record import RunFolder, read_run_folder
 from ..tasks.metrics import interval_text
 from .line_chart import Line, LineChart, Mark, Point
-from .probability_charts import ReliabilityChart
+from .probability_charts import ReliabilityChart, RiskCoverageChart
 from .tables import MANY, class_counts, confusion_grid, often_confused, trained_grid, trained_sums, weakest
 
 # For annotations alone: Jinja2 is imported when a page is made.
@@ -92,11 +92,15 @@ def page_contents(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def probability_charts(scores: Mapping[str, Any]) -> Iterator[ReliabilityChart]:
+def probability_charts(scores: Mapping[str, Any]) -> Iterator[ReliabilityChart | RiskCoverageChart]:
     """What shows how far the probabilities can be believed; nothing of regressions and of older runs."""
     found = scores["calibration"]
     if found is not None:
         yield ReliabilityChart(found["before"]["bins"], found["after"] and found["after"]["bins"])
+        if found["risk_coverage"]:
+            chosen = scores["abstention"]
+            answered = chosen and chosen["answered"] / chosen["rows"]
+            yield RiskCoverageChart(found["risk_coverage"], answered, chosen and chosen["asked"])
 
 
 @dataclass(frozen=True)

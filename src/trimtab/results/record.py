@@ -78,9 +78,15 @@ DETAILS = {
             "temperature": float,
             "fitted": bool,
             "rows": int,
+            "risk_coverage": ([{"coverage": float, "error": float}], None),  # null where a row may have several classes
             "before": PROBABILITIES,
             "after": (PROBABILITIES, None),
         },
+        None,
+    ),
+    # Null where all rows have an answer, and in older runs.
+    "abstention": (
+        {"below": float, "asked": float, "answered": int, "wrong": int, "rows": int, "level": float},
         None,
     ),
     "judged_by": (str, None),  # the score by which the best step was chosen; null (older runs): the main one

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..encoders.heads import last_map
+from ..tasks.abstention import risk_coverage
 from ..tasks.calibration import best_temperature, calibration_line, check_calibrates, confidences, reliability
 from ..tasks.metrics import probabilities, scores
 from .logits import all_logits
@@ -39,6 +40,8 @@ def calibrated(bench: Workbench, logits: Tensor) -> Calibrated:
     if kind == "regression":
         return Calibrated(logits, None, [])
     record = {"temperature": 1.0, "fitted": False, "rows": len(labels), "before": _seen(bench, logits), "after": None}
+    # The order of rows by confidence changes with the temperature, if by little.
+    record["risk_coverage"] = _curve(kind, logits, labels)
     if not wanted:
         return Calibrated(logits, record, [])
     temperature = best_temperature(logits.numpy(), labels.numpy())
@@ -47,6 +50,7 @@ def calibrated(bench: Workbench, logits: Tensor) -> Calibrated:
         return Calibrated(logits, record, [said])
     logits = logits / temperature
     record |= {"temperature": temperature, "fitted": True, "after": _seen(bench, logits)}
+    record["risk_coverage"] = _curve(kind, logits, labels)
     return Calibrated(logits, record, [calibration_line(record)])
 
 
@@ -56,6 +60,13 @@ def _seen(bench: Workbench, logits: Tensor) -> dict[str, Any]:
     assert labels is not None
     found = {name: scores(task, logits, labels, only=name)[name] for name in ("calibration_error", "loss")}
     return found | {"bins": reliability(*confidences(probabilities(task.kind, logits).numpy(), labels.numpy()))}
+
+
+def _curve(kind: str, logits: Tensor, labels: Tensor) -> list[dict[str, float]] | None:
+    """The error by the share of rows answered; None where a row may have several classes."""
+    if kind == "multi_label":
+        return None
+    return risk_coverage(*confidences(probabilities(kind, logits).numpy(), labels.numpy()))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from trimtab.changes.delta_header import FORMAT, WITH_RULES, header_of
 from trimtab.encoders.encoder import Encoder
 from trimtab.errors import InputError
 from trimtab.exports.onnx_folder import about_task
+from trimtab.inference.evaluate import evaluate
 from trimtab.inference.predict_file import predict_file
 from trimtab.inference.predictor import Predictor
 from trimtab.pages.run_page import report
@@ -79,6 +80,10 @@ def test_a_run_that_is_sure_answers(encoder: Encoder, tmp_path: Path) -> None:
     page = report(tmp_path / "run").read_text()
     assert "Error by share answered" in page
     assert "have no answer" in page
+    scored = evaluate(tmp_path / "run", task, "validation", encoder)
+    assert scored["scores"]["accuracy"] == pytest.approx(run.scores["accuracy"], abs=0.02)
+    assert any("have an answer" in note and "of them wrong" in note for note in scored["notes"])
+    assert "calibrated (temperature" in (tmp_path / "run" / "README.md").read_text()
     _check_files_and_servers(tmp_path, encoder, task, found)
 
 

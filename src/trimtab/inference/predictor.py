@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -14,9 +14,9 @@ from ..encoders.inputs import Inputs, TextInputs, Truncation
 from ..encoders.places import Place, find_base
 from ..encoders.unknown_tokens import empty_rows, unknown_tokens
 from ..engine import prepare
-from ..errors import InputError
+from ..errors import InputError, counted
 from ..tasks.losses import label_tensor
-from ..tasks.metrics import scores
+from ..tasks.metrics import decided, probabilities, scores
 from ..tasks.predictions import Prediction, predictions
 from ..tasks.task import Rows, Task
 from ..threads import threads_for
@@ -62,6 +62,25 @@ def base_encoder(delta: Delta, encoder: Encoder | Place | str | Path | None = No
 def tokens_at_once() -> int:
     """Tokens in one forward pass without gradients, on the device that is used."""
     return _TOKENS[device().type]
+
+
+class Judged(NamedTuple):
+    """What became of labelled rows."""
+
+    scores: dict[str, float]  # every metric of the task
+    interval: dict[str, Any]  # of the main one
+    cut: Truncation
+    answered: (
+        tuple[int, int, int] | None
+    )  # rows, those with an answer, and wrong ones of these; None where all have one
+
+    def answers_line(self) -> str:
+        """What is to be said of rows without an answer; empty where all have one."""
+        if self.answered is None:
+            return ""
+        rows, answered, wrong = self.answered
+        among = f", {wrong:,} of them wrong ({wrong / answered:.1%})" if answered else ""
+        return f"{answered:,} of {counted(rows, 'row')} have an answer ({answered / rows:.0%}){among}; scores are of all rows."
 
 
 class Predictor:
@@ -113,9 +132,19 @@ class Predictor:
 
     def scored(self, rows: Rows) -> tuple[dict[str, float], dict[str, Any], Truncation]:
         """Every metric of the task on labelled rows, the interval of the main one, and what was cut from the rows."""
-        inputs, labels = self._inputs(rows), label_tensor(self.task, rows)
+        found = self.judged(rows)
+        return found.scores, found.interval, found.cut
+
+    def judged(self, rows: Rows) -> Judged:
+        """What becomes of labelled rows. Where not every row is answered, scores are of best guesses."""
+        inputs, labels, task = self._inputs(rows), label_tensor(self.task, rows), self.task
         logits = self._together(rows, inputs)
-        return scores(self.task, logits, labels), interval_of(self.task, logits, labels), inputs.truncation
+        answered = None
+        if task.decision_rule.abstain_below is not None:
+            likely = probabilities(task.kind, logits).numpy()
+            answers, right = task.decision_rule.answers(likely), decided(task, likely) == labels.numpy()
+            answered = len(rows), int(answers.sum()), int((answers & ~right).sum())
+        return Judged(scores(task, logits, labels), interval_of(task, logits, labels), inputs.truncation, answered)
 
     def logits(self, rows: Rows) -> Tensor:
         """Float32 logits (N, C) of rows, or the values (N, 1) of a regression.

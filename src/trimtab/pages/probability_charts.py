@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEIGHT = 280  # units, as those of the line charts
-LEFT, RIGHT, TOP, BOTTOM = 48, WIDTH - 14, 40, HEIGHT - 46
+LEFT, RIGHT, TOP, BOTTOM = 48, WIDTH - 22, 40, HEIGHT - 46
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ReliabilityChart:
     def figure(self) -> Figure:
         """The chart in the placeholders of charts.py."""
         figure, axes = _unit_axes("confidence", (0, 1))
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)), label="as often right as sure")
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)), label="ideal")
         looks = [("s", ORANGE, (0, (3, 2))), ("o", BLUE, "solid")][-len(self._lines()) :]
         for (name, bins), (marker, colour, dash) in zip(self._lines(), looks, strict=True):
             at = [(each["confidence"], each["right"]) for each in bins]
@@ -90,7 +90,7 @@ class RiskCoverageChart:
         axes.plot(*zip(*at, strict=True), label="wrong among them", color=BLUE, linewidth=2)
         add_pointer_targets(axes, "curve", at, 10)
         if self.bound is not None:
-            axes.axhline(self.bound, color=ORANGE, linewidth=1.5, linestyle=(0, (3, 2)), label="asked for: at most")
+            axes.axhline(self.bound, color=ORANGE, linewidth=1.5, linestyle=(0, (3, 2)), label="asked for")
         if self.chosen is not None:
             axes.axvline(self.chosen, color=INK, linewidth=1, linestyle=(0, (2, 3)), label="answered")
         _key(figure, axes)

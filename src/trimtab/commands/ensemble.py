@@ -34,7 +34,7 @@ def fit_ensemble(recipe: Recipe, count: int, out: Path | None, *, resume: bool, 
         raise InputError('the recipe names no task: add a line like task = "reviews.csv"')
     base = out or Path("runs") / folder_name(Path(recipe.task).stem, recipe.method)
     seeds = range(recipe.settings.seed, recipe.settings.seed + count)
-    folders = [base.with_name(f"{base.name}-seed{seed}") for seed in seeds]
+    folders = [base.parent / f"{base.name or 'run'}-seed{seed}" for seed in seeds]
     todo = [
         (seed, folder) for seed, folder in zip(seeds, folders, strict=True) if not (resume and _is_finished(folder))
     ]

@@ -81,31 +81,13 @@ _OF_POSITIVE = ("precision", "recall", "f1", "average_precision")  # of two clas
 # Kind of task -> its metrics, in the order in which `scores` gives them.
 _NAMES = {
     "single_label": (
-        "accuracy",
-        "precision",
-        "recall",
-        "f1",
-        "f1_macro",
-        "matthews",
-        *_RANKING,
-        "calibration_error",
-        "brier_score",
-        "loss",
+        "accuracy", "precision", "recall", "f1", "f1_macro", "matthews", *_RANKING, "calibration_error", "brier_score", "loss",
     ),
     "multi_label": (
-        "accuracy",
-        "precision",
-        "recall",
-        "f1",
-        "f1_macro",
-        "f1_micro",
-        *_RANKING,
-        "calibration_error",
-        "brier_score",
-        "loss",
+        "accuracy", "precision", "recall", "f1", "f1_macro", "f1_micro", *_RANKING, "calibration_error", "brier_score", "loss",
     ),
     "regression": ("pearson", "spearman", "mean_absolute_error", "mean_squared_error", "loss"),
-}
+}  # fmt: skip
 
 
 def metric_names(kind: str) -> tuple[str, ...]:

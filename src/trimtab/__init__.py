@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .exports.forms import export
     from .exports.merged import merge
     from .exports.peft_import import import_peft
+    from .exports.pull import pull
+    from .exports.push import push
     from .inference.evaluate import evaluate
     from .inference.predictor import Predictor, predict
     from .pages.run_page import report
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from .serving.client import Client
     from .serving.contract import ServedTask, TaskPrediction
     from .serving.pool import Pool
+    from .studies.check import Check, check
     from .studies.compare import Study, compare
     from .studies.measure_fisher import fisher
     from .studies.movement import Movement, movement
@@ -74,6 +77,7 @@ _HOMES = {
     "errors": ("InputError",),
     "estimators.classifier": ("Classifier",),
     "estimators.regressor": ("Regressor",),
+    "studies.check": ("Check", "check"),
     "studies.compare": ("Study", "compare"),
     "studies.measure_fisher": ("fisher",),
     "studies.movement": ("Movement", "movement"),
@@ -85,6 +89,8 @@ _HOMES = {
     "exports.forms": ("export",),
     "exports.merged": ("merge",),
     "exports.peft_import": ("import_peft",),
+    "exports.pull": ("pull",),
+    "exports.push": ("push",),
     "training.fit": ("Steps", "fit", "steps"),
     "training.more_epochs": ("more_epochs",),
     "results.recipe": ("Recipe", "Settings"),

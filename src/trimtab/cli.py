@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from .commands.check import check
 from .commands.compare import compare
 from .commands.evaluate import evaluate
 from .commands.export import export
@@ -20,6 +21,8 @@ from .commands.movement import movement
 from .commands.options import subcommand
 from .commands.output import say
 from .commands.predict import predict
+from .commands.pull import pull
+from .commands.push import push
 from .commands.recommend import recommend
 from .commands.report import report
 from .commands.serve import serve
@@ -58,10 +61,13 @@ def versions(
 
 
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
-for verb in (fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, import_, report, serve):
+VERBS = (
+    check, fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, import_, push, pull, report, serve,
+)  # fmt: skip
+for verb in VERBS:
     name = verb.__name__.rstrip("_")  # Python has the word import for itself
-    # One computes nothing, and one has the option itself, for each of its workers.
-    app.command(name)(subcommand(verb, threads=verb not in (report, serve)))
+    # Some compute nothing, and one has the option itself, for each of its workers.
+    app.command(name)(subcommand(verb, threads=verb not in (report, push, pull, serve)))
 
 
 def main() -> None:

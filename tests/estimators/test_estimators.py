@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import signal
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -261,6 +264,20 @@ def test_a_search_reads_the_encoder_once(encoder, classifier, monkeypatch):
     assert search.best_params_["batch_size"] in (16, 32)
     assert search.predict(TEXTS[:2]).shape == (2,)
     assert clone(classifier.set_params(encoder=encoder)).encoder is encoder
+
+
+def test_an_interrupt_ends_the_fit_and_what_called_it(classifier):
+    classifier.set_params(epochs=100_000)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):  # not a fit that is kept, behind which a search goes on with the next
+        classifier.fit(TEXTS, LABELS)
+    assert not hasattr(classifier, "delta_")
+
+
+@pytest.mark.slow
+def test_several_processes_score_as_one(classifier):
+    one, two = (cross_val_score(classifier, TEXTS, LABELS, cv=2, n_jobs=jobs, error_score="raise") for jobs in (1, 2))
+    np.testing.assert_allclose(one, two, atol=0.1)  # sums are rounded by the number of threads
 
 
 def test_tools_of_scikit_learn_take_it(classifier):

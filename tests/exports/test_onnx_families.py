@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small import sentences
 
@@ -16,21 +17,27 @@ from trimtab.inference.predictor import Predictor, predict
 
 MUST = ("bert", "roberta", "distilbert", "electra", "modernbert")
 CAN = ("xlm-roberta", "mpnet", "albert", "deberta-v2", "roformer")
-CANNOT: tuple[str, ...] = ()
+CANNOT = ("xlnet",)
 
 
-def same(run: Path, out: Path, rows: list[Any]) -> None:
-    """Asserts that the folder's program predicts what the run does in float32, to 1e-5."""
+def same(run: Path, out: Path, rows: list[Any], bound: float = 1e-5) -> None:
+    """Asserts that the folder's program predicts what the run does in float32, up to `bound` and a hundredth of what rows differ
+    by: a random encoder may say nearly the same of all."""
     predictor = Predictor(run)
     predictor.prepared.use("float32")
     model = program_of(out).Model(out)
+    ours, theirs = [], []
     for row, each in zip(rows, predict(predictor, rows), strict=True):
         found, own = model.predict(*(row if isinstance(row, tuple) else (row,))), each.as_json()
-        if "value" in own:
-            assert found["value"] == pytest.approx(own["value"], abs=1e-5)
-            continue
-        assert found["probabilities"] == pytest.approx(own["probabilities"], abs=1e-5)
-        assert found["label"] == (list(own["label"]) if isinstance(own["label"], tuple) else own["label"])
+        numbers = [
+            [value["value"]] if "value" in value else list(value["probabilities"].values()) for value in (found, own)
+        ]
+        theirs.append(numbers[0])
+        ours.append(numbers[1])
+        if "label" in own:
+            assert found["label"] == (list(own["label"]) if isinstance(own["label"], tuple) else own["label"])
+    spread = float(np.ptp(np.array(ours), axis=0).max())
+    assert np.abs(np.array(ours) - np.array(theirs)).max() <= min(bound, 0.01 * spread)
 
 
 @pytest.mark.slow
@@ -41,7 +48,8 @@ def test_a_family_predicts_what_the_run_does_at_any_length(
 ) -> None:
     run = run_of(family=family, head="default")
     out = export(run, "onnx", tmp_path / "out")
-    same(run, out, ["cat", *sentences(6, 11), "the old cat sleeps " * 7, "a red fish " * 30])
+    # A head that begins as a probe of random states has weights of hundreds, which multiply float32's rounding.
+    same(run, out, ["cat", *sentences(6, 11), "the old cat sleeps " * 7, "a red fish " * 30], 2e-4)
 
 
 @pytest.mark.slow
@@ -50,8 +58,8 @@ def test_a_family_predicts_what_the_run_does_at_any_length(
 def test_a_family_that_cannot_be_exported_is_refused_by_name(
     family: str, run_of: Callable[..., Path], tmp_path: Path
 ) -> None:
-    run = run_of(family=family, head="default")
-    with pytest.raises(InputError, match=f"the family {family} .*--to merged"):
+    run = run_of(family=family, head="default", head_start="random")
+    with pytest.raises(InputError, match=f"the family {family} cannot be exported to ONNX: [^\x1b]*--to merged"):
         export(run, "onnx", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -77,4 +85,5 @@ def test_every_head_and_kind_of_task(
     run = run_of(kind, of_pairs=pairs, **settings)
     out = export(run, "onnx", tmp_path / "out")
     texts = ["cat", *sentences(5, 12), "the old cat sleeps " * 7, "a red fish " * 30]
-    same(run, out, list(zip(texts, texts[::-1], strict=True)) if pairs else texts)
+    rows = list(zip(texts, texts[::-1], strict=True)) if pairs else texts
+    same(run, out, rows, 2e-4 if settings.get("head") == "default" else 1e-5)

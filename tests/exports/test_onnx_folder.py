@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -254,3 +255,24 @@ def test_the_blocks_keep_the_head_in_float32(folder: Path, tmp_path: Path) -> No
         assert heads == [onnx.TensorProto.FLOAT]
         tables = [each.data_type for each in matrices if "word_embeddings" in each.name]
         assert tables == [onnx.TensorProto.UINT8]
+
+
+def test_making_blocks_is_silent_and_leaves_the_logging_of_the_program_alone(tmp_path: Path) -> None:
+    program = """
+import logging, sys
+from pathlib import Path
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+from trimtab.exports.onnx_int8 import FORMS
+weight = numpy_helper.from_array(np.ones((32, 8), np.float32), "w")
+shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name, size in (("x", 32), ("y", 8))]
+graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"], "product")], "g", shapes[:1], shapes[1:], [weight])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+for name, write in FORMS.items():
+    write(model, Path(sys.argv[1]) / f"{name}.onnx")
+root = logging.getLogger()
+print(root.level, root.handlers, root.disabled)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == (f"{logging.WARNING} [] False", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"dynamic.onnx", "blocks.onnx"}

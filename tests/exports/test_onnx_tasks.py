@@ -89,7 +89,7 @@ def test_the_shared_graph_in_8_bits_has_small_files_for_its_tasks(
     ("method", "settings", "said"),
     [
         ("lora:rank=2", {}, "adds to matrices of the encoder"),
-        ("last_layers:count=1", {}, "changes matrices of the encoder"),
+        ("last_layers:k=1", {}, "changes matrices of the encoder"),
         ("layer_norms", {"head": "cls"}, "each has another head"),
     ],
 )

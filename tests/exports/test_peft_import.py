@@ -9,7 +9,7 @@ import pytest
 import torch
 from deltas import make_delta
 from safetensors.torch import load_file, save_file
-from small import ANIMALS, make_task, sentences, write_csv
+from small import ANIMALS, FAMILIES, make_task, sentences, write_csv
 from transformers import AutoModelForSequenceClassification
 
 import trimtab
@@ -68,6 +68,19 @@ def test_other_changes_come_back_too(method, encoder, tmp_path):
     assert back.values.keys() == delta.values.keys()
     assert all(torch.equal(back.values[name], value) for name, value in delta.values.items())
     assert (back.additions, back.method) == (delta.additions, delta.method)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*cannot run on padding-free batches")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ["layer_norms", "lora:rank=2", "lora:rank=2,targets=all", "biases", "head"])
+def test_every_family_there_and_back(family, method, encoder_of, tmp_path):
+    if (family, method) == ("modernbert", "biases"):
+        pytest.skip("it has none")
+    delta = make_delta(encoder_of(family), make_task(), method, head="default")
+    back = there_and_back(delta, tmp_path)
+    assert back.values.keys() == delta.values.keys()
+    assert all(torch.equal(back.values[name], value) for name, value in delta.values.items())
 
 
 def lora(**options: Any) -> Any:

@@ -30,6 +30,17 @@ def test_the_most_frequent_tasks_have_a_series_and_no_count_is_lost() -> None:
     counter.forget("none")
 
 
+def test_where_series_cannot_be_taken_back_the_first_tasks_keep_theirs() -> None:
+    registry = CollectorRegistry()
+    counter = TaskCounter("t", "of tests", registry, most=2, keeps=True)
+    for name, n in (("a", 1), ("b", 2), ("c", 30)):
+        counter.add(name, n)
+    counter.forget("a")
+    counter.add("c", 1)
+    counter.add("a", 1)
+    assert series(registry) == {"a": 2, "b": 2, OTHER: 31}
+
+
 def test_a_thousand_tasks_are_a_hundred_series() -> None:
     metrics = Metrics()
     for i in range(1000):

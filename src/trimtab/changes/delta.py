@@ -192,9 +192,9 @@ class Delta:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Raises InputError where what a pickle holds does not match its hash."""
+        # Copies: joblib may hand out arrays that are pages of a file, and read-only.
         tensors = {
-            name: {key: torch.from_numpy(array) for key, array in state[name].items()}
-            for name in ("values", "positions")
+            name: {key: torch.tensor(array) for key, array in state[name].items()} for name in ("values", "positions")
         }
         expected = state["sha256"]
         vars(self).update({name: value for name, value in state.items() if name != "sha256"} | tensors)

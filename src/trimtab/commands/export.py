@@ -38,7 +38,7 @@ def export(
     from ..changes.delta_header import header_of
     from ..exports.forms import export as export_run
     from ..exports.onnx_folder import said_of
-    from ..results.run_folder import MERGED, ONNX
+    from ..results.run_folder import MERGED, ONNX, PEFT
     from ..tasks.task import Task
 
     options = {"base_name": base_name, "int8": int8, "data": data, "rows": rows}
@@ -48,7 +48,7 @@ def export(
     say(f"written to {folder}")
     if to == ONNX:
         say(*said_of(folder))
-    if to == MERGED and (line := Task.from_description(header_of(runs[0])["task"]).decision_rule.line()):
+    if to in (MERGED, PEFT) and (line := Task.from_description(header_of(runs[0])["task"]).decision_rule.line()):
         say(f"{line} The folder does not know of it: apply it to the probabilities that it predicts")
     print_json({"out": str(folder)}, as_json)
 

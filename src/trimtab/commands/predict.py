@@ -19,7 +19,7 @@ RunsOrUrl = Annotated[
     list[str],
     typer.Argument(
         metavar="RUN...",
-        help="The folder of a finished run, of several an ensemble, or the URL of a task: http://HOST:PORT/TASK.",
+        help="The folder of a finished run (of several: an ensemble), OWNER/NAME on the hub, or a task's URL.",
     ),
 ]
 
@@ -101,10 +101,12 @@ def _opened(runs: list[str], encoder: str | None) -> Iterator[tuple["Task", Call
         return
     from ..changes.delta_header import header_of
     from ..encoders.places import find_base
+    from ..exports.hub import is_hub_name
     from ..inference.ensemble import check_alike, task_of
     from ..tasks.task import Task
 
-    headers = [header_of(each) for each in runs]
+    folders = [_fetched(each) if is_hub_name(each) else each for each in runs]
+    headers = [header_of(each) for each in folders]
     check_alike(headers, runs)
 
     def load() -> "RowPredictor":
@@ -112,6 +114,15 @@ def _opened(runs: list[str], encoder: str | None) -> Iterator[tuple["Task", Call
         from ..inference.predictor import Predictor
 
         share_machine()
-        return Predictor(list(runs), place)
+        return Predictor(list(folders), place)
 
     yield task_of([Task.from_description(each["task"]) for each in headers]), load
+
+
+def _fetched(name: str) -> str:
+    """The folder of a run of the hub, which is fetched where it is not there yet."""
+    from ..exports.pull import fetched
+
+    folder, note = fetched(name)
+    say(note)
+    return str(folder)

@@ -24,7 +24,8 @@ ServerOptions = Annotated[Given, OptionsOf(ServerSettings)]
 def serve(
     encoder: EncoderName,
     tasks: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME=RUN...", help="Tasks, each with the folder of a finished run.")
+        list[str] | None,
+        typer.Argument(metavar="NAME=RUN...", help="Tasks: folders of finished runs, or OWNER/NAME on the hub."),
     ] = None,
     runs: Annotated[
         Path | None, typer.Option(help="A folder of runs, each a task of its name; runs may come, change and go.")
@@ -50,14 +51,14 @@ def serve(
     from ..serving.process import listen, write_json_lines
     from ..serving.served import Served
 
-    # Before torch is imported, which the process that begins workers never does.
+    # Before torch is imported, which the process that begins workers does only to check a run that it has just pulled.
     _check_installed()
     _settle_threads(threads, workers)
     if compute not in COMPUTES:
         raise InputError(f"--compute {compute}{suggestion(compute, COMPUTES)}: one of {', '.join(COMPUTES)}")
     if most_bytes is not None and most_bytes < 1:
         raise InputError(f"--most-bytes {most_bytes}: at least 1")
-    named = _named(tasks or [])
+    named = _on_this_disk(_named(tasks or []))
     if not named and runs is None:
         raise InputError("name what to serve: tasks as NAME=RUN, or --runs FOLDER")
     if runs is not None and not runs.is_dir():
@@ -111,9 +112,28 @@ def _check_installed() -> None:
         raise InputError(f"trimtab serve needs {', '.join(lacking)}: pip install 'trimtab[serve]'")
 
 
-def _named(tasks: list[str]) -> dict[str, Path]:
-    """The folders of runs by the names of their tasks; raises InputError for what says no such thing."""
-    named: dict[str, Path] = {}
+def _on_this_disk(named: dict[str, str]) -> dict[str, Path]:
+    """The folders of these runs; those of the hub are pulled first, and not again while the server lives.
+
+    A request names tasks and never a run: nobody has the server fetch something.
+    """
+    from ..exports.hub import is_hub_name
+
+    folders: dict[str, Path] = {}
+    for name, run in named.items():
+        if is_hub_name(run):
+            from ..exports.pull import fetched
+
+            folders[name], note = fetched(run)
+            say(f"task {name}: {note}")
+        else:
+            folders[name] = Path(run)
+    return folders
+
+
+def _named(tasks: list[str]) -> dict[str, str]:
+    """The runs by the names of their tasks; raises InputError for what says no such thing."""
+    named: dict[str, str] = {}
     for each in tasks:
         name, divided, folder = each.partition("=")
         if not divided or not folder:
@@ -124,7 +144,7 @@ def _named(tasks: list[str]) -> dict[str, Path]:
             )
         if name in named:
             raise InputError(f"two tasks are called {name!r}: give each a name of its own")
-        named[name] = Path(folder)
+        named[name] = folder
     return named
 
 

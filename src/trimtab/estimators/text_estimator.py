@@ -192,7 +192,7 @@ def _divided(rows: Rows, kind: Kind, share: Any, seed: int) -> tuple[dict[str, R
         raise InputError(f"validation_share={share!r} must be a number, at least 0 and below 1")
     if share:
         try:
-            train, validation, note = hold_out(rows, kind, float(share), seed)
+            train, validation, note = hold_out(rows, kind, float(share), seed, twins=True)
             return dict(zip(SPLITS, (train, validation), strict=False)), note
         except InputError:  # too few rows, or one of each class
             pass

@@ -24,7 +24,7 @@ class Model:
         options.intra_op_num_threads, options.log_severity_level = threads, 3
         self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         self.session = onnxruntime.InferenceSession(str(self.folder / graph), options, ["CPUExecutionProvider"])
-        self.inputs, self.values = {each.name for each in self.session.get_inputs()}, {}
+        self.names, self.values = {each.name for each in self.session.get_inputs()}, {}
         self.about = json.loads((self.folder / "labels.json").read_text(encoding="utf-8"))
         if task is not None or self.about.get("tasks"):
             self.use(task)
@@ -43,14 +43,17 @@ class Model:
 
     def kept(self, encoding):
         """The places of the tokens that are read: all special ones, and of each text what fits, the longer one cut first."""
+        n_special = sum(encoding.special_tokens_mask)
+        if len(encoding.ids) == n_special:
+            raise ValueError("the text is empty, or the tokenizer leaves nothing of it: a prediction would be a guess")
+        if len(encoding.ids) <= self.about["max_length"]:
+            return slice(None)
         of = np.zeros(len(encoding.ids), int)  # which text each token is of, -1 for none
         if encoding.n_sequences > 1:
             of = np.array([-1 if text is None else text for text in encoding.sequence_ids])
         of = np.where(encoding.special_tokens_mask, -1, of)
         places = [np.flatnonzero(of == text) for text in (0, 1)]
-        if not any(map(len, places)):
-            raise ValueError("the text is empty, or the tokenizer leaves nothing of it: a prediction would be a guess")
-        room, short = self.about["max_length"] - int((of == -1).sum()), min(map(len, places))
+        room, short = self.about["max_length"] - n_special, min(map(len, places))
         long = max(short, room - short)
         if short + long > room:
             short, long = room // 2, room - room // 2
@@ -59,22 +62,25 @@ class Model:
         found = [at[max(0, len(at) - n) :] if from_end else at[:n] for at, n in zip(places, sizes, strict=True)]
         return np.sort(np.concatenate([np.flatnonzero(of == -1), *found]))
 
-    def logits(self, *texts):
-        """What the graph gives for one text, or pair of them: a number for each class."""
+    def tensors(self, *texts):
+        """What the graph reads of one text, or pair of them."""
         if len(texts) != len(self.about["text_columns"]):
             raise ValueError(f"a row has {len(self.about['text_columns'])} text(s), and {len(texts)} were given")
         # Of pairs apart each text is a row of its own, and the shorter one is filled up.
         rows = [(text,) for text in texts] if self.about["pairs"] == "apart" else [texts]
         read = [(encoding, self.kept(encoding)) for encoding in (self.tokenizer.encode(*row) for row in rows)]
-        shape = (len(read), max(len(at) for _, at in read))
+        kept = [[np.array(numbers)[at] for numbers in (encoding.ids, encoding.type_ids)] for encoding, at in read]
+        shape = (len(kept), max(len(ids) for ids, _ in kept))
         given = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
         given["input_ids"] += self.about["padding"]
-        for row, (encoding, at) in enumerate(read):
-            for name, numbers in (("input_ids", encoding.ids), ("token_type_ids", encoding.type_ids)):
-                given[name][row, : len(at)] = np.array(numbers)[at]
-            given["attention_mask"][row, : len(at)] = 1
-        given = {name: value for name, value in given.items() if name in self.inputs}
-        return np.asarray(self.session.run(None, {**given, **self.values})[0])[0]
+        for row, (ids, types) in enumerate(kept):
+            for name, numbers in (("input_ids", ids), ("attention_mask", 1), ("token_type_ids", types)):
+                given[name][row, : len(ids)] = numbers
+        return {**{name: value for name, value in given.items() if name in self.names}, **self.values}
+
+    def logits(self, *texts):
+        """What the graph gives for one text, or pair of them: a number for each class."""
+        return np.asarray(self.session.run(None, self.tensors(*texts))[0])[0]
 
     def predict(self, *texts):
         """{"label", "probabilities"} of one text or pair ("label" is a list for a multi_label task), or {"value"}.

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -61,14 +62,22 @@ def graph_of(model: Any, read: Sequence[str], varied: Mapping[str, Sequence[int]
     except Exception as error:  # of torch, of the exporter or of the model's own code: there is no graph
         raise InputError(
             f"the family {model.config.model_type} cannot be exported to ONNX: torch's exporter fails at it "
-            f"({first_line(error):.200}); --to merged writes a plain Hugging Face folder, and trimtab serve serves the run"
+            f"({_why(error):.200}); --to merged writes a plain Hugging Face folder, and trimtab serve serves the run"
         ) from error
+
+
+def _why(error: BaseException) -> str:
+    """What the first of the errors behind `error` says: the exporter's own are a page of advice to its authors, in colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(Exception(re.sub("\x1b\\[[0-9;]*m", "", str(error)) or type(error).__name__))
 
 
 def _example(model: Any, read: Sequence[str]) -> list[Tensor]:
     """Inputs to trace `model` with: two texts, or of pairs apart four.
 
-    Each a tensor of its own: of two arguments that are one tensor the exported program reads the second for both.
+    Each a tensor of its own: of two arguments that are one tensor the exported program reads the second for both
+    (pytorch#144683).
     """
     shape = (2 * texts_per_row(model), _LENGTH)
     ids = torch.arange(shape[0] * shape[1]).view(shape) % min(model.config.vocab_size, 100)

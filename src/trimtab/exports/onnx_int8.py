@@ -24,9 +24,9 @@ def dynamic(graph: Any, path: Path) -> None:
 
 def blocks(graph: Any, path: Path) -> None:
     """Writes `graph` with matrices in blocks of 8-bit weights."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
-
     with _silent():
+        from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+
         config = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, accuracy_level=_LEVEL, bits=8)
         quantizer: Any = MatMulNBitsQuantizer(_copied(graph), algo_config=config)
         quantizer.process()
@@ -56,10 +56,17 @@ def _copied(graph: Any) -> Any:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keeps onnxruntime from advice to prepare the graph, which gains nothing here."""
-    logger = logging.getLogger()
-    before, logger.disabled = logger.disabled, True
+    """Keeps onnxruntime from a line for each node and from advice to prepare the graph, which gains nothing here.
+
+    And from settling the program's logging: importing its module of blocks sets the root logger to print all that is INFO.
+    """
+    root, own = logging.getLogger(), logging.getLogger("onnxruntime.quantization")
+    before = root.disabled, root.level, list(root.handlers), own.level
+    root.disabled = True
+    own.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.disabled = before
+        root.disabled, level, root.handlers[:], own_level = before
+        root.setLevel(level)
+        own.setLevel(own_level)

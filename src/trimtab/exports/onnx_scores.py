@@ -121,9 +121,9 @@ def _measured(folder: Path, files: Mapping[str, Path], tasks: Sequence[Scored]) 
     from .onnx_folder import program_of
 
     program = program_of(folder)
-    models = {name: program.Model(folder, threads=1, graph=path.name) for name, path in files.items()}
-    by_form: dict[str, dict[str, float]] = {name: {} for name in models}
-    spent: dict[str, list[float]] = {name: [] for name in models}
+    models = {name: program.Model(folder, e.name, 1, path.name) for e in tasks[:1] for name, path in files.items()}
+    by_form: dict[str, dict[str, float]] = {name: {} for name in files}
+    spent: dict[str, list[float]] = {name: [] for name in files}
     for each in tasks:
         for model in models.values() if each.name is not None else ():
             model.use(each.name)

@@ -107,14 +107,16 @@ def _config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path} is damaged ({first_line(error):.300}): copy it again") from error
     if not isinstance(config, dict):
         raise InputError(f"{path} is damaged: it holds no object; copy it again")
-    kind, task = config.get("peft_type"), config.get("task_type")
+    kind, task = config.setdefault("peft_type", None), config.get("task_type")
     if kind not in KINDS:
-        raise _refused(folder, f"it is of type {kind!r:.60}, and a run can be made of {' and '.join(KINDS)}")
+        raise refused(folder, config, f"it is of type {kind!r:.60}, and a run can be made of {' and '.join(KINDS)}")
     if task not in ("SEQ_CLS", None):
-        raise _refused(folder, f"it is made for {task!r:.60}, and trimtab knows classifiers and regressions (SEQ_CLS)")
+        raise refused(
+            folder, config, f"it is made for {task!r:.60}, and trimtab knows classifiers and regressions (SEQ_CLS)"
+        )
     for name, value in config.items():
         if name not in _HARMLESS and value:
-            raise _refused(folder, f"{name}={value!r:.60}: {_REASONS.get(name, 'a run has no such thing')}")
+            raise refused(folder, config, f"{name}={value!r:.60}: {_REASONS.get(name, 'a run has no such thing')}")
     _check_lora(folder, config)
     return config
 
@@ -125,23 +127,25 @@ def _check_lora(folder: Path, config: Mapping[str, Any]) -> None:
         return
     start, bias = config.get("init_lora_weights", True), config.get("bias", "none")
     if not (start is None or isinstance(start, bool) or start in _PLAIN_STARTS):
-        raise _refused(
+        raise refused(
             folder,
+            config,
             f"init_lora_weights={start!r:.60}: such a start changes the base's weights; convert it to plain LoRA first",
         )
     if bias not in ("none", "all"):
-        raise _refused(folder, f"bias={bias!r:.60}: only 'none' and 'all' are read")
+        raise refused(folder, config, f"bias={bias!r:.60}: only 'none' and 'all' are read")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     whole = isinstance(rank, int) and not isinstance(rank, bool) and rank > 0
     if not whole or not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
         raise InputError(f"{folder / CONFIG} is damaged: r={rank!r:.60}, lora_alpha={alpha!r:.60}")
 
 
-def _refused(folder: Path, why: str) -> InputError:
-    return InputError(
-        f"the adapter in {folder} cannot become a run: {why}. Merge it with peft (merge_and_unload, save_pretrained) and fit "
-        "from that folder, or serve it with peft"
-    )
+def refused(folder: Path, config: Mapping[str, Any], why: str) -> InputError:
+    """The InputError for an adapter that no run can be, with what to do with it instead."""
+    way = "use it with peft"
+    if config["peft_type"] == "LORA":  # what peft merges of LN_TUNING loses its head when it is saved
+        way += ", or merge it there (merge_and_unload, save_pretrained) and fit from that folder"
+    return InputError(f"the adapter in {folder} cannot become a run: {why}; {way}")
 
 
 def _check_note(note: Any) -> None:

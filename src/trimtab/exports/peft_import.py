@@ -14,7 +14,7 @@ from ..files import open_tensors
 from ..tasks.read import MAIN_METRICS
 from ..tasks.task import KINDS, Kind, Task
 from .guard import check_free, new_folder
-from .peft_file import PREFIX, TENSORS, AdapterFile, read_adapter
+from .peft_file import PREFIX, TENSORS, AdapterFile, read_adapter, refused
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +49,8 @@ def import_peft(
     names one text column or two. An adapter that `export` wrote knows all of it. The run predicts what peft predicts, or
     InputError is raised, as for any adapter that a run cannot be.
     """
+    if max_length is not None and max_length < 1:
+        raise InputError(f"max_length={max_length} must be at least 1 token")
     adapter = read_adapter(Path(folder))
     out = Path(out)
     check_free(out)
@@ -69,9 +71,7 @@ def import_peft(
             read = Delta.load(temporary)
             theirs = read_by_peft(base, HeadShape(task["kind"], tuple(task["classes"])), Path(folder))
             if gap := difference(read.attach(base), theirs, read, base, _TOLERANCE):
-                raise InputError(
-                    f"the adapter in {folder} cannot become a run: peft's logits differ from its by {gap:.2g}; use it with peft"
-                )
+                raise refused(adapter.folder, adapter.config, f"peft's logits differ from its by {gap:.2g}")
     return out
 
 
@@ -172,14 +172,11 @@ def _n_outputs(adapter: AdapterFile, base: Encoder) -> int:
 
 def _delta(adapter: AdapterFile, base: Encoder, task: Mapping[str, Any], max_length: int | None) -> Delta:
     """The delta that the adapter is; raises InputError for what a run cannot hold, and for what is lacking in the adapter."""
-    import torch
-
     from ..changes.contract import Additions
     from ..changes.delta import Delta
     from ..changes.selection import Selection
     from ..encoders.heads import HeadShape
     from ..encoders.parameter_kinds import parts_of, plain_name
-    from ..encoders.weights import own
     from ..version import VERSION
 
     model = base.with_head(HeadShape(task["kind"], tuple(task["classes"])), head="default")
@@ -189,19 +186,11 @@ def _delta(adapter: AdapterFile, base: Encoder, task: Mapping[str, Any], max_len
     method, additions = _method(adapter, model, brought), Additions()
     if brought.pairs:
         additions = method.add(model)  # which gives the maps that it wraps other names
-    parameters = dict(model.named_parameters())
-    here = {plain_name(name): name for name in parameters if name not in additions.parameters}
+    here = {plain_name(name): name for name, _ in model.named_parameters() if name not in additions.parameters}
     values = {here[name]: value for name, value in brought.whole.items()}
     for path, pair in brought.pairs.items():
         values |= {f"{path}.lora_{which}.default.weight": value for which, value in pair.items()}
-    for name, value in values.items():
-        if name not in parameters or parameters[name].shape != value.shape:
-            raise InputError(
-                f"the adapter in {adapter.folder} holds {name} {tuple(value.shape)}, which does not fit {base.name!r}"
-            )
-        own(parameters[name])
-        with torch.no_grad():
-            parameters[name].copy_(value)
+    _set(adapter, model, values)
     parts = parts_of(model)
     selection = Selection.where(parts, lambda name, part: name in values or part.is_head)
     length = max_length or adapter.note.get("max_length") or base.max_length
@@ -210,6 +199,24 @@ def _delta(adapter: AdapterFile, base: Encoder, task: Mapping[str, Any], max_len
         notes={"imported": adapter.config["peft_type"], "trimtab": VERSION},
     )  # fmt: skip
     return replace(delta, method=adapter.note["method"]) if adapter.note else delta
+
+
+def _set(adapter: AdapterFile, model: ModelWithHead, values: Mapping[str, Tensor]) -> None:
+    """Sets the parameters of `model`, in place; raises InputError for one that is not there or of another size."""
+    import torch
+
+    from ..encoders.weights import own
+
+    parameters = dict(model.named_parameters())
+    for name, value in values.items():
+        if name not in parameters or parameters[name].shape != value.shape:
+            raise InputError(
+                f"the adapter in {adapter.folder} holds {name} {tuple(value.shape)}, which does not fit its own "
+                "configuration and this encoder"
+            )
+        own(parameters[name])
+        with torch.no_grad():
+            parameters[name].copy_(value)
 
 
 def _tensors(adapter: AdapterFile) -> _Tensors:
@@ -256,9 +263,8 @@ def _check_whole(adapter: AdapterFile, model: ModelWithHead, brought: _Tensors) 
         part = parts[name]
         as_norm = part.kind in NORM_KINDS and not adapter.is_lora
         if not (part.is_head or part.kind == "pooler" or as_norm or (adapter.has_biases and part.role == "bias")):
-            raise InputError(
-                f"the adapter in {adapter.folder} cannot become a run: it brings {name} whole (modules_to_save), which is beyond "
-                "the head; merge it with peft and fit from that folder"
+            raise refused(
+                adapter.folder, adapter.config, f"it brings {name} whole (modules_to_save), which is beyond the head"
             )
     found = last_map(model)
     needed = (
@@ -278,9 +284,9 @@ def _leave_unchanged(adapter: AdapterFile, model: ModelWithHead, brought: _Tenso
     """
     import torch
 
-    from ..encoders.parameter_kinds import parts_of
+    from ..encoders.parameter_kinds import parts_of, plain_name
 
-    parts, trained = parts_of(model), {*map(str, adapter.note.get("names", ()))}
+    parts, trained = parts_of(model), {plain_name(str(name)) for name in adapter.note.get("names", ())}
     for name, parameter in model.named_parameters():
         value = brought.whole.get(name)
         if (
@@ -296,10 +302,10 @@ def _method(adapter: AdapterFile, model: ModelWithHead, brought: _Tensors) -> Me
     """The method that trains what the adapter brings."""
     from ..changes.lora import lora_over
     from ..changes.methods import Biases, Head, LayerNorms, Union
-    from ..encoders.parameter_kinds import NORM_KINDS, parts_of
+    from ..encoders.parameter_kinds import parts_of
 
     parts = parts_of(model)
-    kinds = {parts[name].kind for name in brought.whole if not parts[name].is_head}
+    body = [parts[name] for name in brought.whole if not parts[name].is_head and parts[name].kind != "pooler"]
     methods: list[Method] = []
     if brought.pairs:
         config = adapter.config
@@ -308,9 +314,7 @@ def _method(adapter: AdapterFile, model: ModelWithHead, brought: _Tensors) -> Me
                 lora_over(model, brought.pairs, config["r"], adapter.alpha, config.get("lora_dropout") or 0.0)
             )
         except InputError as error:
-            raise InputError(f"the adapter in {adapter.folder} cannot become a run: {error}") from error
-    if kinds and adapter.is_lora:
-        methods.append(Biases())
-    elif kinds & {*NORM_KINDS}:
-        methods.append(LayerNorms())
+            raise refused(adapter.folder, adapter.config, str(error)) from error
+    if body:
+        methods.append(Biases() if adapter.is_lora else LayerNorms())
     return methods[0] if len(methods) == 1 else Union(tuple(methods)) if methods else Head()

@@ -225,7 +225,7 @@ class Recipe(Origin):
     def of_task(cls, read: "Task", **values: Any) -> "Recipe":
         """The recipe that reads `read` again as it was read, from whichever folder, with `values` for all other fields."""
         if "method" in values:
-            values["method"] = _with_files(values["method"], absolute)
+            values["method"] = with_files(values["method"], absolute)
         origin = read.origin
         places = {"task": _from_anywhere(origin.task) or "", "validation": _from_anywhere(origin.validation)}
         return cls(**vars(origin) | places, **values)
@@ -254,7 +254,7 @@ class Recipe(Origin):
         checked = _checked(settings, Settings, f"{path}, [settings]")
         recipe = cls(**_checked(values, cls, str(path)), settings=Settings(**checked))
         places = {name: _beside(path, getattr(recipe, name)) for name in _PLACES}
-        method = _with_files(recipe.method, lambda name: _beside(path, name) or name)
+        method = with_files(recipe.method, lambda name: _beside(path, name) or name)
         return dataclasses.replace(recipe, **places, method=method)
 
     def changed(self, **values: Any) -> "Recipe":
@@ -310,7 +310,7 @@ def _meant(name: str, of: type, known: Mapping[str, Any]) -> str:
     return suggestion(name, [each for each in known if each != "settings"])
 
 
-def _with_files(method: str, place_of: Callable[[str], str]) -> str:
+def with_files(method: str, place_of: Callable[[str], str]) -> str:
     """The text of a method with `place_of` each file that it names, where the text of that can be read back."""
 
     def placed(found: re.Match) -> str:

@@ -160,7 +160,7 @@ class Workers:
             self._has_ended(worker, code)
 
     def _has_ended(self, worker: _Worker, code: int) -> None:
-        # Here, and not above: it takes a twentieth of a second, and the others are to begin first.
+        # Imported here: until one dies nobody need wait for it.
         from prometheus_client.multiprocess import mark_process_dead
 
         mark_process_dead(worker.number, self._folder)  # before another counts under that number

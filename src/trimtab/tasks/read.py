@@ -17,13 +17,14 @@ import numpy as np
 
 from ..errors import InputError, suggestion
 from .columns import Columns, choose_columns, choose_text_columns, columns_like
+from .corrections import corrected
 from .holdout import hold_out
 from .label_checks import class_notes, exclusive_note, mark_notes
 from .label_parsing import in_quotes
 from .labels import Coding, Declared, coding_like, decide_kind, learn_coding
 from .metrics import check_metric
 from .raw_rows import RawRows, is_blank, texts_in
-from .reading import AS_WRITTEN, HELD_OUT, Origin, Reading
+from .reading import AS_WRITTEN, HELD_OUT, TOGETHER, Origin, Reading
 from .separators import combination_note, divided, find_separator
 from .sources import Source, path_not_found
 from .splits import find_source, read_splits
@@ -61,18 +62,21 @@ def read(
     header: bool = True,
     validation: str | Path | None = None,
     positive: str | None = None,
+    corrections: str | Path | None = None,
+    twins: str = TOGETHER,
 ) -> Task:
     """The task in `source`: "helpdesk", a file, a folder of splits, the id of a hub data set, or a table in memory.
 
     `text` names one column, or two as "a,b"; `label` one column, or several of 0 and 1. A table in memory is a DataFrame, an
     Arrow table, a `datasets.Dataset`, a list of dicts, a dict of lists, or a dict of such tables by split. Without a validation
-    split, `validation_share` of the training rows is held out, by `seed`; `validation` names a file of such rows. The other
-    options are the fields of a Reading. Raises InputError, with file and row, for whatever cannot be learned from.
+    split, `validation_share` of the training rows is held out, by `seed`, near twins together unless `twins="apart"`;
+    `validation` names a file of such rows, `corrections` one of labels. The other options are the fields of a Reading. Raises
+    InputError, with file and row, for whatever cannot be learned from.
     """
     wanted = _checked_kind(kind)
     validation_share, seed = _checked_share(validation_share), _checked_seed(seed)
     reading = Reading(
-        skip_bad_rows, missing_label, label_separator, encoding, header, validation, positive  # pyright: ignore[reportArgumentType]
+        skip_bad_rows, missing_label, label_separator, encoding, header, validation, positive, corrections, twins  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
     if reading.label_separator:
         wanted = _checked_separable(wanted or "multi_label")
@@ -82,12 +86,17 @@ def read(
     declared = _declared(found, columns, wanted)
     # Every row is read and judged here; its label stays as written until the coding is known.
     raw, notes = read_splits(found.tables, columns, wanted or declared.kind, reading, classes=declared.classes or ())
+    if reading.corrections:
+        raw["train"], note = corrected(raw["train"], reading.corrections)
+        notes.append(note)
     splits, coding, reading, said = _encoded_splits(raw, wanted, declared, found.declared.kind, reading)
     notes += said
     reading, said = _with_positive(reading, coding, splits["train"])
     notes += said
     if "validation" not in splits and validation_share:
-        splits["train"], splits["validation"], note = hold_out(splits["train"], coding.kind, validation_share, seed)
+        splits["train"], splits["validation"], note = hold_out(
+            splits["train"], coding.kind, validation_share, seed, twins=twins == TOGETHER
+        )
         notes.append(note)
     elif "validation" in found.tables and validation_share not in (0, HELD_OUT):
         notes.append(

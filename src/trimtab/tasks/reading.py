@@ -16,9 +16,10 @@ from ..errors import InputError, suggestion
 _COMMON = ("utf-8", "utf-16", "latin-1", "cp1252", "gb18030", "shift_jis", "euc_kr")  # encodings of text files
 
 
+TOGETHER, APART = "together", "apart"  # what becomes of near twins where rows are held out
 HELD_OUT = 0.1  # of the training rows where nothing is said
 
-_FITS = ("fit", "fisher", "compare", "recommend")  # subcommands that read rows to train on
+_FITS = ("fit", "fisher", "compare", "recommend", "check")  # subcommands that read rows to train on
 _SCORES = (*_FITS, "evaluate")  # that read labels
 _READS = (*_SCORES, "predict")
 
@@ -60,13 +61,27 @@ class Reading:
         None, "Of two classes the one whose precision, recall and F1 are told; default: the rarer.", _FITS
     )
 
+    corrections: str | None = option_field(  # a file of labels of training rows
+        None, "Corrected labels: what trimtab check --out wrote, with `corrected` filled in.", _FITS, metavar="FILE"
+    )
+    # Where rows are held out, whether near twins stay on one side; default of reading: they do. What was read before that was a
+    # choice says nothing of it, and its rows must not become others.
+    twins: str = option_field(
+        APART, "together: near twins of held-out rows are held out too (default); apart: drawn one by one.", _FITS
+    )
+
     def __post_init__(self):
+        if self.twins not in (TOGETHER, APART):
+            raise InputError(
+                f"twins={self.twins!r}: {TOGETHER} or {APART}{suggestion(str(self.twins), (TOGETHER, APART))} (--twins)"
+            )
         # Frozen: a value from a recipe, a delta or the command line is made one of the same types here, and nowhere else.
         object.__setattr__(self, "missing_label", _words(self.missing_label))
         if self.label_separator is not None:  # a shell hands over a line break as two letters
             object.__setattr__(self, "label_separator", self.label_separator.replace("\\n", "\n").replace("\\t", "\t"))
         # "" is what undoes the file of a recipe
         object.__setattr__(self, "validation", os.fspath(self.validation or "") or None)
+        object.__setattr__(self, "corrections", os.fspath(self.corrections or "") or None)
         if self.positive is not None:  # a class may be written as a number
             object.__setattr__(self, "positive", str(self.positive).strip() or None)  # "" undoes that of a recipe
         if self.encoding is not None:

@@ -73,6 +73,20 @@ def fitted_probe(features: Tensor, labels: Tensor, loss: TaskLoss, n_outputs: in
     return Probe(weight.float(), bias.float(), tuple(strengths.unique_consecutive().tolist()), reach, judged)
 
 
+def folded_logits(
+    features: Tensor, labels: Tensor, loss: TaskLoss, n_outputs: int, strengths: Tensor, fold: Tensor
+) -> Tensor:
+    """Float64 logits (N, C) of rows by probes of the rows of all other folds (N,), at the inverse penalties (C,)."""
+    found = torch.empty(len(features), n_outputs, dtype=torch.float64)
+    solver = _Ridge if loss.kind == "regression" else _Logistic
+    for k in fold.unique():
+        inside = fold == k
+        x, mean, scale = _standardised(features[~inside], True)
+        weight, bias = solver(x, labels[~inside], loss, n_outputs, True).solved(strengths)
+        found[inside] = ((features[inside].double() - mean) * scale) @ weight.T + bias
+    return found
+
+
 def head_inputs(
     prepared: PreparedModel, inputs: Inputs, tokens_per_batch: int, prefix: Prefix | None = None, ranks: Ranks = ALONE
 ) -> Tensor | None:

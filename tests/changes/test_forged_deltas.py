@@ -73,8 +73,8 @@ DESCRIPTIONS: list[tuple[str, str, Any, str]] = [
     ("added", "additions", ["lora"], "no name with options"),
     ("added", "additions", [{"name": "lora"}], "no name with options"),
     ("added", "additions", [{"name": "lora", "options": [2]}], "must be an object"),
-    *[("whole", "format", value, "has delta format .*; this version reads 3, 4, 5")
-      for value in (2, 6, -5, 5.0, "5", None, True, 10**30, [5], {"5": 5}, "x" * 10_000)],
+    *[("whole", "format", value, "has delta format .*; this version reads 3, 4, 5, 6")
+      for value in (2, 7, -5, 5.0, "5", None, True, 10**30, [5], {"5": 5}, "x" * 10_000)],
 ]  # fmt: skip
 
 

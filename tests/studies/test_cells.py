@@ -127,6 +127,7 @@ OTHER = {  # setting -> a value that is not its default; the cells were made wit
     "epochs": 2, "batch_size": 8, "first_epoch": 1, "lr": 3e-4, "head_lr": 3e-4, "weight_decay": 0.1, "warmup": 0.1, "clip": 0.5,
     "max_length": 20, "head": "cls", "head_start": "random", "pairs": "together",
     "class_weights": "balanced", "label_smoothing": 0.1, "dropout": 0.2, "threshold": 0.3, "at_least_one": True,
+    "calibrate": True, "thresholds": "f1", "abstain": 0.2,
     "eval_steps": 2, "patience": 1, "train_limit": 90, "compute": "bfloat16", "tokens_per_batch": 50, "cache_gb": 0.5,
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..files import BAD_TENSORS, open_tensors, write_json, write_tensors
 from .contract import Addition, Additions, Method
 from .delta_checks import AT, check_forms, check_values
-from .delta_header import FORMAT, READABLE, TENSORS, damaged, header_of
+from .delta_header import FORMAT, READABLE, TENSORS, WITH_RULES, damaged, header_of
 from .lora import additions_in
 from .method_text import added_by, method_of, method_text
 from .selection import Selection
@@ -266,7 +266,14 @@ class Delta:
         """The format and all fields but the tensors, ready for JSON."""
         kept = ("base", "task", "method", "head", "pairs", "max_length", "count_body", "count_head", "notes")
         described = {name: getattr(self, name) for name in kept}
-        return {"format": FORMAT} | described | {"additions": [asdict(each) for each in self.additions]}
+        ruled = {"thresholds", "abstain_below"} & self.task.keys() or (
+            self.task["kind"] == "single_label" and "threshold" in self.task
+        )
+        return (
+            {"format": WITH_RULES if ruled else FORMAT}
+            | described
+            | {"additions": [asdict(each) for each in self.additions]}
+        )
 
 
 def _hash(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

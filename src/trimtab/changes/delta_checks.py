@@ -67,6 +67,10 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
+def _is_shares(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_number(each) and 0 <= each <= 1 for each in value)
+
+
 _TEXT, _PLACE = _Field("a text", _is_text), _Field("a path or name", _is_place)
 _WORD = _Field("a word", lambda value: _is_text(value) and 0 < len(value) < 100)
 _HASH = _Field("a hash", lambda value: _is_text(value) and re.fullmatch("[0-9a-f]{64}", value) is not None)
@@ -74,6 +78,7 @@ _TEXTS = _Field("a list of texts", _is_texts)
 _COLUMNS = _Field("a list of one text or two", lambda value: _is_texts(value) and len(value) in (1, 2))
 _OBJECT = _Field("an object", lambda value: isinstance(value, dict))
 _FLAG, _NUMBER = _Field("true or false", lambda value: isinstance(value, bool)), _Field("a number", _is_number)
+_SHARE = _Field("a number between 0 and 1", lambda value: _is_number(value) and 0 <= value <= 1)
 _WHOLE = _Field("a whole number", lambda value: _is_whole(value) and abs(value) < 2**63)
 _COUNT = _Field("a count", lambda value: _is_whole(value) and 0 <= value < 2**63)
 
@@ -100,7 +105,8 @@ _OPTIONAL: dict[str, dict[str, _Field]] = {
     "task": {
         "skip_bad_rows": _FLAG, "header": _FLAG, "missing_label": _TEXTS, "label_separator": _or_none(_TEXT),
         "encoding": _or_none(_WORD), "validation": _or_none(_PLACE), "positive": _or_none(_TEXT), "at_least_one": _FLAG,
-        "threshold": _Field("a number between 0 and 1", lambda value: _is_number(value) and 0 <= value <= 1),
+        "threshold": _SHARE, "thresholds": _Field("a list of numbers between 0 and 1", _is_shares),
+        "abstain_below": _Field("a number between 0 and 2", lambda value: _is_number(value) and 0 <= value <= 2),
     },
 }  # fmt: skip
 
@@ -184,6 +190,11 @@ def _check_task(described: Mapping[str, Any]) -> None:
         raise ValueError("task.classes names a class twice")
     if kind == "single_label" and len(classes) == 2 and positive is not None and positive not in classes:
         raise ValueError(f"task.positive is {positive!r:.60}, which is none of the classes")
+    several = task.get("thresholds")
+    if several is not None and (kind != "multi_label" or len(several) != len(classes)):
+        raise ValueError(f"task.thresholds has {len(several)}, the task {len(classes)} classes, and the kind is {kind}")
+    if "abstain_below" in task and kind != "single_label":
+        raise ValueError(f"task.abstain_below is of single_label tasks, and the kind is {kind}")
     if described.get("pairs") == "apart" and (len(task["text_columns"]) != 2 or head == "default"):
         raise ValueError(f"pairs are apart, with {len(task['text_columns'])} text column(s) and the head {head}")
 

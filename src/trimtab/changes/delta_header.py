@@ -13,7 +13,10 @@ from ..files import BAD_TENSORS, open_tensors
 from .delta_checks import check_description
 
 FORMAT = 5  # of the tensor file, as `Delta.save` writes it
-READ = (3, 4, FORMAT)  # what `Delta.load` reads; 3 knew no pairs apart, and both no additions but LoRA
+WITH_RULES = (
+    6  # where the task's rule has more than older versions would heed: they refuse it, and do not predict otherwise
+)
+READ = (3, 4, FORMAT, WITH_RULES)  # what `Delta.load` reads; 3 knew no pairs apart, and both no additions but LoRA
 TENSORS, READABLE = "delta.safetensors", "delta.json"  # in a run's folder
 _MOST_BYTES = 1 << 24  # of a header, with the names of some 500,000 classes; reading it takes thirty times as much
 

@@ -31,6 +31,10 @@ def fit(
     more_epochs: Annotated[
         int | None, typer.Option(min=1, help="fit RUN --more-epochs N: a finished run goes on, by its own recipe.")
     ] = None,
+    ensemble: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="K", help="Fit K seeds, a run folder each: `predict` takes them together."),
+    ] = None,
     # What to do with a run that is there already.
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
@@ -60,6 +64,10 @@ def fit(
     )
     if is_recipe and resume and out is None and holds_run(Path(encoder).parent):
         out = Path(encoder).parent  # the recipe of a run lies in its folder; one written by hand lies anywhere
+    if ensemble is not None:
+        from .ensemble import fit_ensemble
+
+        return fit_ensemble(recipe, ensemble, out, resume=resume, overwrite=overwrite, as_json=as_json)
     if is_first():
         say(f"reading {recipe.task}" if more_epochs is None else f"going on with the run in {encoder}")
     try:

@@ -100,7 +100,7 @@ def _parameter(field: Field, of_type: Any) -> inspect.Parameter:
     told = field.metadata
     is_flag = told["names"] is not None
     names = [told["names"]] if is_flag else [f"--{field.name.replace('_', '-')}"]
-    if of_type is bool and not is_flag:
+    if bool in (of_type, *get_args(of_type)) and not is_flag:
         names = [f"{names[0]}/--no-{names[0][2:]}"]
     option = typer.Option(*names, help=told["help"] or None, metavar=told["metavar"])
     kind = bool if is_flag else (told["kind"] or _scalar(of_type)) | None

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from ..inference.row_predictor import RowPredictor
     from ..tasks.task import Task
 
-RunOrUrl = Annotated[
-    str,
+RunsOrUrl = Annotated[
+    list[str],
     typer.Argument(
-        metavar="RUN",
-        help="The folder of a finished run, OWNER/NAME on the hub, or a task's URL: http://HOST:PORT/TASK.",
+        metavar="RUN...",
+        help="The folder of a finished run (of several: an ensemble), OWNER/NAME on the hub, or a task's URL.",
     ),
 ]
 
 
 def predict(
     # Texts come from the command line or from a file; options of the other way are refused.
-    run: RunOrUrl,
+    runs: RunsOrUrl,
     text: Annotated[list[str] | None, typer.Option(help="A text to predict for; repeat for more.")] = None,
     text_pair: Annotated[list[str] | None, typer.Option(help="The second text of each pair.")] = None,
     file: Annotated[Path | None, typer.Option(help="A file of texts, predicted row by row.")] = None,
@@ -40,14 +40,14 @@ def predict(
     encoder: EncoderOption = None,
     as_json: Json = False,
 ) -> None:
-    """Predict texts, or add label and probabilities to a file's rows."""
+    """Predict texts, or add label and probabilities to a file's rows; of several runs the probabilities are averaged."""
     from ..inference.predict_file import open_rows, predict_rows
     from ..inference.row_predictor import predict_texts
     from ..tasks.reading import Reading
 
     # Before torch is imported and the encoder is loaded.
     _check_options(text, text_pair, file, out, for_file=bool(columns is not None or reading or overwrite))
-    with _opened(run, encoder) as (task, load):
+    with _opened(runs, encoder) as (task, load):
         # The encoder is loaded once, whichever way the texts come.
         if file is not None and out is not None:
             rows = open_rows(task, file, out, columns, reading=Reading(**reading), overwrite=overwrite)
@@ -86,9 +86,12 @@ def _check_options(
 
 
 @contextmanager
-def _opened(run: str, encoder: str | None) -> Iterator[tuple["Task", Callable[[], "RowPredictor"]]]:
-    """The task of a run or of a URL, and a function that loads what predicts; raises InputError where there is none."""
-    if run.lower().startswith(("http://", "https://")):
+def _opened(runs: list[str], encoder: str | None) -> Iterator[tuple["Task", Callable[[], "RowPredictor"]]]:
+    """The task of runs or of a URL, and a function that loads what predicts; raises InputError where there is none."""
+    run = next((each for each in runs if each.lower().startswith(("http://", "https://"))), None)
+    if run is not None:
+        if len(runs) > 1:
+            raise InputError(f"{run} is a URL, and an ensemble is of folders of runs: give it alone")
         from ..serving.remote_predictor import RemotePredictor
 
         if encoder is not None:
@@ -99,21 +102,27 @@ def _opened(run: str, encoder: str | None) -> Iterator[tuple["Task", Callable[[]
     from ..changes.delta_header import header_of
     from ..encoders.places import find_base
     from ..exports.hub import is_hub_name
+    from ..inference.ensemble import check_alike, task_of
     from ..tasks.task import Task
 
-    if is_hub_name(run):
-        from ..exports.pull import fetched
-
-        folder, note = fetched(run)
-        say(note)
-        run = str(folder)
-    described = header_of(run)
+    folders = [_fetched(each) if is_hub_name(each) else each for each in runs]
+    headers = [header_of(each) for each in folders]
+    check_alike(headers, runs)
 
     def load() -> "RowPredictor":
-        place = find_base(described["base"], encoder)
+        place = find_base(headers[0]["base"], encoder)
         from ..inference.predictor import Predictor
 
         share_machine()
-        return Predictor(run, place)
+        return Predictor(list(folders), place)
 
-    yield Task.from_description(described["task"]), load
+    yield task_of([Task.from_description(each["task"]) for each in headers]), load
+
+
+def _fetched(name: str) -> str:
+    """The folder of a run of the hub, which is fetched where it is not there yet."""
+    from ..exports.pull import fetched
+
+    folder, note = fetched(name)
+    say(note)
+    return str(folder)

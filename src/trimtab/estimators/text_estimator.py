@@ -91,6 +91,9 @@ class TextEstimator(BaseEstimator):
         given = {setting: getattr(self, name) for name, setting in _SETTINGS.items()}
         # A search may bring numpy's numbers.
         given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+        # On rows that it has learned from a model is surer than on others.
+        if splits["train"] is splits["validation"]:
+            settings["calibrate"] = False
         # Read here and not by `fit`, whose Ctrl-C keeps what there is: a search would go on with its next fit.
         events = steps(_encoder(self.encoder), task, self.method, **given, **settings, seed=seed)
         display = Display(bool(self.verbose))

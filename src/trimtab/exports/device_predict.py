@@ -83,17 +83,28 @@ class Model:
         return np.asarray(self.session.run(None, self.tensors(*texts))[0])[0]
 
     def predict(self, *texts):
-        """{"label", "probabilities"} of one text or pair ("label" is a list for a multi_label task), or {"value"}."""
+        """{"label", "probabilities"} of one text or pair ("label" is a list for a multi_label task), or {"value"}.
+
+        Where the run answers only what it is sure of, the label of other texts is None, and "best_guess" is beside it.
+        """
         logits, about = self.logits(*texts), self.about
         if about["activation"] == "none":
             return {"value": float(logits[0])}
         likely = np.exp(logits - logits.max()) if about["activation"] == "softmax" else 1 / (1 + np.exp(-logits))
         likely = likely / likely.sum() if about["activation"] == "softmax" else likely
-        label = about["classes"][int(likely.argmax())]
+        by_class = dict(zip(about["classes"], likely.tolist(), strict=True))
+        label, least = about["classes"][int(likely.argmax())], about["threshold"]
         if about["kind"] == "multi_label":
-            over = [name for name, p in zip(about["classes"], likely, strict=True) if p >= about["threshold"]]
-            label = over or ([label] if about["at_least_one"] else [])
-        return {"label": label, "probabilities": dict(zip(about["classes"], likely.tolist(), strict=True))}
+            over = likely >= np.asarray(about.get("thresholds") or least, likely.dtype)
+            given = [name for name, is_over in zip(about["classes"], over, strict=True) if is_over]
+            label = given or ([label] if about["at_least_one"] else [])
+        elif least != 0.5:  # of two classes: the positive one from there on
+            positive = about["positive"]
+            other = next(name for name in about["classes"] if name != positive)
+            label = positive if by_class[positive] >= least else other
+        if about.get("abstain_below") is not None and likely.max() < about["abstain_below"]:
+            return {"label": None, "best_guess": label, "probabilities": by_class}
+        return {"label": label, "probabilities": by_class}
 
 
 def rows_of(file, columns):

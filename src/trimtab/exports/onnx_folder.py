@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import InputError, suggestion
 from ..files import write_json, write_text
 from ..tasks.decision_rule import DecisionRule
+from ..tasks.task import positive_class
 from ..version import VERSION
 from .guard import Form, Source, probe_rows
 from .onnx_card import card, table_lines
@@ -179,6 +180,8 @@ def about_task(delta: Delta) -> dict[str, Any]:
         "task": task["name"], "kind": task["kind"], "classes": list(task["classes"]),
         "text_columns": list(task["text_columns"]), "activation": _ACTIVATIONS[task["kind"]],
         "threshold": rule.threshold, "at_least_one": rule.at_least_one, "max_length": delta.max_length,
+        "thresholds": rule.thresholds and list(rule.thresholds), "abstain_below": rule.abstain_below,
+        "positive": positive_class(task["kind"], task["classes"], task.get("positive")),
         "method": delta.method, "delta_sha256": delta.sha256, "base_sha256": delta.base["sha256"],
     }  # fmt: skip
 

@@ -30,10 +30,11 @@ def evaluate(
 
 def score_rows(predictor: Predictor, chosen: ChosenRows) -> dict[str, Any]:
     """What `evaluate` returns, of rows that were chosen for the task of `predictor`."""
-    found, interval, cut = predictor.scored(chosen.rows)
+    judged = predictor.judged(chosen.rows)
+    found, interval, cut = judged.scores, judged.interval, judged.cut
     notes = [*chosen.notes, *([cut.line(chosen.split, predictor.delta.max_length)] if cut.rows_cut else [])]
     notes += seen_note(chosen)
-    notes += [line for line in [predictor.task.decision_rule.line()] if line]
+    notes += [line for line in [predictor.task.decision_rule.line(), judged.answers_line()] if line]
     return {
         "split": chosen.split, "rows": len(chosen.rows), "scores": found, "interval": interval,
         "positive": predictor.task.positive, "notes": notes,

@@ -71,7 +71,8 @@ def predict_file(
 
     A row without a text has none, nor has one that is not of the form of the table; `not_predicted` says why. `to` ends in
     .csv, .tsv, .jsonl or .parquet, and all but the last may have .gz behind them. Added are `predicted_label` and
-    `probability_CLASS` for each class (for multi_label `predicted_labels` too, a list), or `predicted_value` for a regression.
+    `probability_CLASS` for each class (for multi_label `predicted_labels` too, a list; where unsure rows have no label
+    `best_guess`), or `predicted_value` for a regression.
     `columns` names the text column, or two as "a,b"; by default those of the task the run was trained on, where the file has
     them, or else the usual ones. Raises InputError, before anything is computed, for a file that cannot be read to its end, a
     missing column, an unknown ending, an output column that the file already has, one file as both, and a file that is at `to`
@@ -157,6 +158,8 @@ def prediction_columns(task: Task) -> dict[str, str]:
     if task.kind == "regression":
         return {"predicted_value": "double", REASON: "string"}
     several = {"predicted_labels": "strings"} if task.kind == "multi_label" else {}
+    if task.decision_rule.abstain_below is not None:
+        several = {"best_guess": "string"}
     likely = {f"probability_{name}": "double" for name in task.classes}
     return {"predicted_label": "string", **several, **likely, REASON: "string"}
 
@@ -167,7 +170,9 @@ def prediction_values(task: Task, prediction: Prediction) -> list[Any]:
         return [prediction.value]
     assert prediction.probabilities is not None
     likely = [round(p, 6) for p in prediction.probabilities.values()]
-    if isinstance(prediction.label, str):
+    if task.decision_rule.abstain_below is not None:  # of rows without an answer the label is an empty cell
+        return [prediction.label, prediction.guess, *likely]
+    if task.kind == "single_label":
         return [prediction.label, *likely]
     # A row of no class has an empty cell; a name may hold a "|" itself, so that only the list can be taken apart again.
     names = list(prediction.label or ())

@@ -16,6 +16,7 @@ from ..results.formatting import count, label_text, score, score_name
 from ..results.record import RunFolder, read_run_folder
 from ..tasks.metrics import interval_text
 from .line_chart import Line, LineChart, Mark, Point
+from .probability_charts import ReliabilityChart, RiskCoverageChart
 from .tables import MANY, class_counts, confusion_grid, often_confused, trained_grid, trained_sums, weakest
 
 # For annotations alone: Jinja2 is imported when a page is made.
@@ -74,6 +75,7 @@ def page_contents(folder: RunFolder) -> dict[str, Any]:
         "results": list(results(scores)),
         # Markup is not escaped again: what is inside is escaped already.
         "charts": [(chart.title, Markup(chart.svg())) for chart in (loss_chart(folder), metric_chart(folder))],
+        "probability_charts": [(chart.title, Markup(chart.svg())) for chart in probability_charts(scores)],
         "confusion": confusion_grid(matrix, classes) if matrix else None,
         "often_confused": often_confused(matrix, classes) if matrix else [],
         # Thirty classes and more would fill pages; the rest waits behind a click.
@@ -88,6 +90,17 @@ def page_contents(folder: RunFolder) -> dict[str, Any]:
         "commands": list(commands(folder.path, scores["task"]["text_columns"])),
         "interval": interval_text(scores["interval"]) if scores["interval"] else None,
     }
+
+
+def probability_charts(scores: Mapping[str, Any]) -> Iterator[ReliabilityChart | RiskCoverageChart]:
+    """What shows how far the probabilities can be believed; nothing of regressions and of older runs."""
+    found = scores["calibration"]
+    if found is not None:
+        yield ReliabilityChart(found["before"]["bins"], found["after"] and found["after"]["bins"])
+        if found["risk_coverage"]:
+            chosen = scores["abstention"]
+            answered = chosen and chosen["answered"] / chosen["rows"]
+            yield RiskCoverageChart(found["risk_coverage"], answered, chosen and chosen["asked"])
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,10 @@ def model_card(details: Mapping[str, Any], delta: Delta) -> str:
     # Of the training rows: what the limit cuts there was never learned from.
     truncation = details["truncation"]["train"]
     rule = DecisionRule.from_json(task).line()
+    calibration = details.get("calibration")
+    if calibration and calibration["fitted"]:
+        sure = f"Its probabilities are calibrated (temperature {calibration['temperature']:g}, a part of the head's values)."
+        rule = f"{sure} {rule}".strip()
     source = f"`{task['source']}`" if task["source"] else "a table in memory"
     # RUN stays as it is: the folder may be copied anywhere, and the card with it.
     return f"""---

@@ -16,7 +16,8 @@ import tomli_w
 from ..encoders.choices import AUTO, COMPUTES, HEAD_STARTS, HEADS, PAIRS, USUAL_LENGTH
 from ..errors import InputError, suggestion
 from ..files import absolute, write_text
-from ..tasks.decision_rule import checked_threshold
+from ..tasks.abstention import checked_abstain
+from ..tasks.decision_rule import F1, checked_threshold
 from ..tasks.reading import Origin, option_field
 
 # Not at once: --help is printed, settings are checked, and slips told, without waiting for torch or numpy.
@@ -94,6 +95,15 @@ class Settings:
     at_least_one: bool = option_field(  # its most probable class where none reaches the threshold
         False, "Of multi_label: no row without a class.", _FIT
     )
+    calibrate: bool | None = option_field(  # None: where there are 50 of them
+        None, "Fit a temperature on the validation rows, so that probabilities hold; default: from 50 on.", _FIT
+    )
+    thresholds: str | None = option_field(  # "f1"; class_thresholds.py
+        None, "f1: the thresholds of the highest F1, one a class; of two classes that of the positive.", _FIT
+    )
+    abstain: float | str | None = option_field(  # a share; abstention.py
+        None, "Answer only rows that are sure enough for so few wrong answers, such as 5%.", _FIT, metavar="SHARE"
+    )
     dropout: float | None = option_field(None, "Default: the encoder's own.", _FIT)  # in the encoder and the head
     eval_steps: int | None = option_field(None, "Validate every N steps; default: every epoch.", _FIT)
     patience: int | None = option_field(  # None: never
@@ -112,7 +122,7 @@ class Settings:
     )  # "auto": the faster here
 
     def __post_init__(self):
-        object.__setattr__(self, "threshold", checked_threshold(self.threshold))  # a command line brings a text
+        self._check_rule()
         for name, lowest in _LOWEST.items():
             value = getattr(self, name)
             if value is not None and not value >= lowest:
@@ -137,9 +147,20 @@ class Settings:
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name}={value} must be above 0 and finite")
 
+    def _check_rule(self) -> None:
+        """Makes numbers of the texts that a command line brings, and raises InputError for what is no rule of decisions."""
+        object.__setattr__(self, "threshold", checked_threshold(self.threshold))  # a command line brings a text
+        object.__setattr__(self, "abstain", checked_abstain(self.abstain))
+        if self.thresholds not in (None, F1):
+            raise InputError(f"thresholds={self.thresholds} must be f1 (--thresholds f1)")
+        if self.thresholds is not None and (self.threshold is not None or self.abstain is not None):
+            other = "threshold" if self.threshold is not None else "abstain"
+            raise InputError(f"thresholds and {other} do not go together: leave one of them out")
+
     def deciding(self) -> dict[str, Any]:
         """The settings that decide what comes of a fit, by name; younger ones only where given, as older files lack them."""
         younger = {"threshold": None, "at_least_one": False, "first_epoch": 0}
+        younger |= dict.fromkeys(("calibrate", "thresholds", "abstain"))
         values = dataclasses.asdict(self)
         return {k: v for k, v in values.items() if k not in DECIDE_NOTHING and not (k in younger and v == younger[k])}
 

@@ -28,6 +28,13 @@ MISSING = object()  # stands for a field that is not there: it has no shape
 SCORE = (float, None)  # null or NaN where a score is undefined, such as a correlation of constant predictions
 LABEL = (str, float, [str])  # one class, a number, or several classes
 
+# What the probabilities of the validation rows were like.
+PROBABILITIES = {
+    "calibration_error": SCORE,
+    "loss": SCORE,
+    "bins": [{"decisions": int, "confidence": float, "right": float}],  # those of confidence that hold any
+}
+
 # One line of history.jsonl.
 EVALUATION = {
     "step": int,  # optimizer steps taken; 0 is the baseline, before training
@@ -65,6 +72,23 @@ DETAILS = {
     "scores": {str: SCORE},  # at the best step
     # 95% of the main score; null (older runs) where there is none, and an end that is null is without limit.
     "interval": ({"low": (float, None), "high": (float, None), "rows": int}, None),
+    # Of classes; null in older runs. Without a temperature that was fitted, "after" is null.
+    "calibration": (
+        {
+            "temperature": float,
+            "fitted": bool,
+            "rows": int,
+            "risk_coverage": ([{"coverage": float, "error": float}], None),  # null where a row may have several classes
+            "before": PROBABILITIES,
+            "after": (PROBABILITIES, None),
+        },
+        None,
+    ),
+    # Null where all rows have an answer, and in older runs.
+    "abstention": (
+        {"below": float, "asked": float, "answered": int, "wrong": int, "rows": int, "level": float},
+        None,
+    ),
     "judged_by": (str, None),  # the score by which the best step was chosen; null (older runs): the main one
     "baseline": {str: SCORE},  # before training, of the same names
     "start": (str, None),  # what the baseline is of, in words; null in older runs

@@ -348,7 +348,8 @@ def _as_json(found: TaskPrediction, number: int, *, probabilities: bool) -> dict
         "kind": "single_label",
         **of,
         "label": found.label,
-        "score": found.probabilities[str(found.label)],
+        **({} if found.best_guess is None else {"best_guess": found.best_guess}),
+        "score": found.probabilities[str(found.guess)],
         **with_them,
     }
 

@@ -315,4 +315,4 @@ def _prediction(name: str, read: Read) -> TaskPrediction:
     if isinstance(read.logits, Refusal):
         return replace(_refused(name, read.logits.code, read.logits.message), version=served.version)
     (said,) = predictions(served.task, read.logits[None])
-    return TaskPrediction(said.label, said.probabilities, said.value, name, served.version, read.tokens, read.truncated)
+    return TaskPrediction(**vars(said), task=name, version=served.version, tokens=read.tokens, truncated=read.truncated)

@@ -69,7 +69,7 @@ class RemotePredictor:
                 if each.code not in ("bad_text", "empty_text", "text_too_long"):  # not a matter of this text
                     raise InputError(f"the server has no prediction for task {self.name!r}: {each.error}")
                 reasons[i] = EMPTY if each.code == "empty_text" else str(each.error)
-        said = [Prediction(each.label, each.probabilities, each.value) for each in found]
+        said = [Prediction(each.label, each.probabilities, each.value, each.best_guess) for each in found]
         # What the encoder does not know the server does not tell.
         return Predicted(said, sum(each.truncated for each in found), None, reasons)
 

@@ -110,8 +110,9 @@ class SingleLabel(_Predicted):
     """One of the classes."""
 
     kind: Literal["single_label"]
-    label: str
-    score: float = Field(description="Its probability.")
+    label: str | None = Field(description="Null where the task answers only what it is sure of, and this is not.")
+    best_guess: str | None = Field(None, description="The most probable class, where there is no label.")
+    score: float = Field(description="Of the label, or of the best guess, its probability.")
     probabilities: dict[str, float] | None = None
 
 

@@ -74,7 +74,7 @@ def _prediction(said: Mapping[str, Any]) -> TaskPrediction:
     if said["kind"] == "regression":
         return TaskPrediction(value=said["value"], **of)
     label = tuple(said["labels"]) if said["kind"] == "multi_label" else said["label"]
-    return TaskPrediction(label, dict(said["probabilities"]), **of)
+    return TaskPrediction(label, dict(said["probabilities"]), best_guess=said.get("best_guess"), **of)
 
 
 def read_tasks(said: Any) -> dict[str, ServedTask]:

@@ -147,7 +147,9 @@ def _fitted(spec: CellSpec, starts: Callable[[], None]) -> Cell:
     try:
         _warm_up(spec.encoder, spec.task)
         # No run folder: a cell is its scores and predictions, and models of hundreds of cells would fill a disk.
-        run = fit(spec.encoder, spec.task, spec.method, out=None, **asdict(spec.settings))
+        # Cells keep the model's own outputs, as they always did: a metric of probabilities compares methods, not temperatures.
+        settings = asdict(spec.settings) | {"calibrate": bool(spec.settings.calibrate)}
+        run = fit(spec.encoder, spec.task, spec.method, out=None, **settings)
         cell = _finished(run, spec)
         # Ctrl-C ends the study; the half-trained cell is not kept.
         if run.stopped == "interrupted":

@@ -43,9 +43,10 @@ def _mistake(task: Task, row: dict[str, Any], logits: Tensor) -> dict[str, Any]:
             "predicted": list(prediction.label or ()),
             "probability": None,
         }
-    assert isinstance(prediction.label, str)
+    guess = prediction.guess
+    assert isinstance(guess, str)
     return row | {
         "label": task.classes[label],
-        "predicted": prediction.label,
-        "probability": prediction.probabilities[prediction.label],
+        "predicted": guess,
+        "probability": prediction.probabilities[guess],
     }

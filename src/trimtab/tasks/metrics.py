@@ -81,31 +81,13 @@ _OF_POSITIVE = ("precision", "recall", "f1", "average_precision")  # of two clas
 # Kind of task -> its metrics, in the order in which `scores` gives them.
 _NAMES = {
     "single_label": (
-        "accuracy",
-        "precision",
-        "recall",
-        "f1",
-        "f1_macro",
-        "matthews",
-        *_RANKING,
-        "calibration_error",
-        "brier_score",
-        "loss",
+        "accuracy", "precision", "recall", "f1", "f1_macro", "matthews", *_RANKING, "calibration_error", "brier_score", "loss",
     ),
     "multi_label": (
-        "accuracy",
-        "precision",
-        "recall",
-        "f1",
-        "f1_macro",
-        "f1_micro",
-        *_RANKING,
-        "calibration_error",
-        "brier_score",
-        "loss",
+        "accuracy", "precision", "recall", "f1", "f1_macro", "f1_micro", *_RANKING, "calibration_error", "brier_score", "loss",
     ),
     "regression": ("pearson", "spearman", "mean_absolute_error", "mean_squared_error", "loss"),
-}
+}  # fmt: skip
 
 
 def metric_names(kind: str) -> tuple[str, ...]:
@@ -160,7 +142,7 @@ def scores(task: Task, logits: Tensor, labels: Tensor, only: str | None = None) 
     if not {*wanted} <= {"loss", *_RANKING}:
         likely = probabilities(task.kind, logits).numpy()
         found |= {
-            "single_label": lambda: _single_label(likely, truth, positive),
+            "single_label": lambda: _single_label(likely, truth, task),
             "multi_label": lambda: _multi_label(likely, truth, task.decision_rule),
             "regression": lambda: _regression(likely, truth),
         }[task.kind]()
@@ -175,7 +157,8 @@ def confusion(task: Task, logits: Tensor, labels: Tensor) -> list[list[int]] | N
         return None
     n = len(task.classes)
     # Each pair of true and predicted class is one number in base n.
-    return (labels * n + logits.argmax(-1)).bincount(minlength=n * n).view(n, n).tolist()
+    said = decided(task, probabilities(task.kind, logits).numpy())
+    return np.bincount(labels.numpy() * n + said, minlength=n * n).reshape(n, n).tolist()
 
 
 def per_class(task: Task, logits: Tensor, labels: Tensor) -> list[dict[str, Any]]:
@@ -191,7 +174,8 @@ def per_class(task: Task, logits: Tensor, labels: Tensor) -> list[dict[str, Any]
 
 def decided(task: Task, likely: NDArray) -> NDArray:
     """The class of each row (N,), or for multi_label 1 for each class it is given (N, C)."""
-    return likely.argmax(-1) if task.kind == "single_label" else task.decision_rule.given(likely)
+    rule = task.decision_rule
+    return rule.chosen(likely, task.positive_index) if task.kind == "single_label" else rule.given(likely)
 
 
 def predicted_labels(task: Task, logits: Tensor) -> NDArray:
@@ -261,9 +245,25 @@ class _Counts:
         return float(together / np.sqrt(alone)) if alone > 0 else 0.0
 
 
-def _single_label(likely: NDArray, truth: NDArray, positive: int | None) -> dict[str, float]:
+def decision_scores(task: Task, predicted: NDArray, truth: NDArray) -> dict[str, float]:
+    """The metrics that are of decisions alone, of classes predicted and true: both numbers (N,), or 0 and 1 (N, C)."""
+    if task.kind == "single_label":
+        return _of_classes(predicted, truth, len(task.classes), task.positive_index)
+    return _of_several(predicted, truth)
+
+
+def _single_label(likely: NDArray, truth: NDArray, task: Task) -> dict[str, float]:
     """All metrics but the loss and those of the ranking, of probabilities (N, C) and class numbers (N,)."""
-    predicted, n_classes = likely.argmax(-1), likely.shape[1]
+    # How sure the most probable class is; what is predicted at another threshold does not change that.
+    error = calibration_error(likely.max(-1), likely.argmax(-1) == truth)
+    return decision_scores(task, decided(task, likely), truth) | {
+        "calibration_error": error,
+        "brier_score": float(brier_by_row(likely, truth).mean()),
+    }
+
+
+def _of_classes(predicted: NDArray, truth: NDArray, n_classes: int, positive: int | None) -> dict[str, float]:
+    """Of class numbers (N,)."""
     counts = _Counts.of(truth, predicted, n_classes)
     precision, recall, f1 = macro = counts.macro()
     # As GLUE's F1 (mrpc, qqp), where the positive class is the second one.
@@ -276,16 +276,23 @@ def _single_label(likely: NDArray, truth: NDArray, positive: int | None) -> dict
         "f1": f1,
         "f1_macro": macro[2],
         "matthews": counts.matthews(),
-        "calibration_error": calibration_error(likely.max(-1), predicted == truth),
-        "brier_score": float(brier_by_row(likely, truth).mean()),
     }
 
 
 def _multi_label(likely: NDArray, truth: NDArray, rule: DecisionRule) -> dict[str, float]:
     """All metrics but the loss and those of the ranking, of probabilities (N, C) and classes as 0 and 1 (N, C)."""
-    # Each class of each row is a decision of its own.
-    predicted, n_classes = rule.given(likely), likely.shape[1]
-    counts = _Counts.of(truth, predicted, n_classes)
+    return _of_several(rule.given(likely), truth) | {
+        # How sure each probability is, whichever way it goes; what is predicted at another threshold does not change that.
+        "calibration_error": calibration_error(
+            np.maximum(likely, 1 - likely).ravel(), (USUAL.given(likely) == truth).ravel()
+        ),
+        "brier_score": float(brier_by_row(likely, truth).mean()),
+    }
+
+
+def _of_several(predicted: NDArray, truth: NDArray) -> dict[str, float]:
+    """Of classes as 0 and 1 (N, C): each class of each row is a decision of its own."""
+    counts = _Counts.of(truth, predicted, truth.shape[1])
     precision, recall, f1 = counts.macro()
     return {
         "accuracy": float(np.mean((predicted == truth).all(-1))),
@@ -294,11 +301,6 @@ def _multi_label(likely: NDArray, truth: NDArray, rule: DecisionRule) -> dict[st
         "f1": f1,
         "f1_macro": f1,
         "f1_micro": float(counts.total().f1[0]),
-        # How sure each probability is, whichever way it goes; what is predicted at another threshold does not change that.
-        "calibration_error": calibration_error(
-            np.maximum(likely, 1 - likely).ravel(), (USUAL.given(likely) == truth).ravel()
-        ),
-        "brier_score": float(brier_by_row(likely, truth).mean()),
     }
 
 

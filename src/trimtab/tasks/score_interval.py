@@ -3,31 +3,39 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from .metrics import METRICS, predicted_labels, scores
+from .metrics import METRICS, decision_scores, predicted_labels, scores
 from .task import Task
 
 LEVEL, _Z = 0.95, 1.959964
 _RESAMPLES = 200  # of the rows
 
 
-def score_interval(task: Task, logits: Tensor, labels: Tensor, seed: int = 0) -> tuple[float, float]:
+def score_interval(
+    task: Task, logits: Tensor, labels: Tensor, seed: int = 0, predicted: NDArray | None = None
+) -> tuple[float, float]:
     """(low, high) around the task's main metric, for logits (N, C) and labels as `scores` takes them.
 
     Accuracy has Wilson's interval (Wilson 1927), other metrics the percentiles of a bootstrap over rows (Efron 1979). Where every
     resample has one score, as where all rows are right, it has the room that Wilson leaves to a share of 1: eight right rows of
     eight are no proof of 1.0. An error has no such room, and one that no resample moves may be any. Nothing of training again, or
-    of a choice made on these rows, is in it.
+    of a choice made on these rows, is in it. `predicted` are decisions in the place of those that the task makes of the logits.
     """
     metric = METRICS[task.metric]
     if task.metric == "accuracy":
-        right = predicted_labels(task, logits) == labels.numpy()
+        right = (predicted_labels(task, logits) if predicted is None else predicted) == labels.numpy()
         return wilson(int((right if right.ndim == 1 else right.all(-1)).sum()), len(labels))
     draw, found = np.random.default_rng(seed), []
+    if predicted is not None and task.metric not in decision_scores(task, predicted, labels.numpy()):
+        predicted = None
     for _ in range(_RESAMPLES):
         at = draw.integers(0, len(labels), len(labels))
-        found.append(scores(task, logits[at], labels[at], only=task.metric)[task.metric])
+        if predicted is None:
+            found.append(scores(task, logits[at], labels[at], only=task.metric)[task.metric])
+        else:
+            found.append(decision_scores(task, predicted[at], labels.numpy()[at])[task.metric])
     drawn = np.asarray(found)[np.isfinite(found)]
     ends = -math.inf if metric.low is None else metric.low, math.inf if metric.high is None else metric.high
     if len(drawn) < _RESAMPLES / 2:  # undefined on most resamples: anything may be true

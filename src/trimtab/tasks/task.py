@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -159,8 +159,6 @@ class Task:
 
     def description(self) -> dict[str, Any]:
         """All but the rows, as JSON values: what a delta carries."""
-        # Older versions pass over what they do not know.
-        rule = asdict(self.decision_rule) if self.kind == "multi_label" else {}
         return {
             "name": self.name,
             "kind": self.kind,
@@ -171,7 +169,7 @@ class Task:
             "source": self.source,
             **self.reading.as_json(),
             "positive": self.positive,  # said also where it was not chosen
-            **rule,
+            **self.decision_rule.as_json(self.kind),
             "validation_share": self.validation_share,
             "split_seed": self.split_seed,
             "validation_sha256": self.validation.sha256(),  # tells later whether the data has changed

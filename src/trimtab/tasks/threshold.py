@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from .decision_rule import DecisionRule
 
 FEW_ROWS = 50  # with fewer, what is best on them says little of others
-_FOLDS, _RESAMPLES = 5, 200
+FOLDS = 5
+_RESAMPLES = 200
 # Nearest to one half first: of equally good ones that one is taken.
 _THRESHOLDS = np.array(sorted((i / 100 for i in range(1, 100)), key=lambda t: abs(t - 0.5)))
 
@@ -26,6 +27,9 @@ class Chosen:
 
     decision_rule: DecisionRule
     reason: str
+    left_out: NDArray | None = (
+        None  # decisions on rows that the rule was not chosen on, by repeat; where they are what is told
+    )
 
 
 def chosen_rule(metric: str, likely: NDArray, truth: NDArray, usual: DecisionRule, seed: int = 0) -> Chosen:
@@ -38,16 +42,16 @@ def chosen_rule(metric: str, likely: NDArray, truth: NDArray, usual: DecisionRul
     if n < FEW_ROWS:
         return Chosen(usual, f"The threshold stays {usual.threshold:g}: {n} validation rows are too few to choose one.")
     truth = truth.astype(np.int64)
-    fold = np.random.default_rng(seed).permutation(n) % _FOLDS
+    fold = np.random.default_rng(seed).permutation(n) % FOLDS
     right, predicted, asked = _counts(likely, truth, fold, usual)
     best = _best(name, right.sum(1), predicted.sum(1), asked.sum(0))
     if best == usual.threshold:
         return Chosen(usual, f"The threshold stays {best:g}: no other has a higher F1 on the validation rows.")
     left_out = np.empty_like(truth)  # (N, C): each row predicted with the threshold that is best on the other folds
-    for f in range(_FOLDS):
+    for f in range(FOLDS):
         own = _best(name, *(each.sum(-2) - each[..., f, :] for each in (right, predicted, asked)))
         left_out[fold == f] = replace(usual, threshold=own).given(likely[fold == f])
-    gain, error = _gain(name, usual.given(likely), left_out, truth, seed)
+    gain, error = gain_of(name, usual.given(likely), left_out, truth, seed)
     if gain <= error:
         return Chosen(
             usual,
@@ -62,9 +66,15 @@ def chosen_rule(metric: str, likely: NDArray, truth: NDArray, usual: DecisionRul
     )
 
 
+def best_for_all(metric: str, likely: NDArray, truth: NDArray, usual: DecisionRule) -> float:
+    """The threshold for all classes of the highest F1 on rows of probabilities and classes as 0 and 1, both (N, C)."""
+    right, predicted, asked = _counts(likely, truth, np.zeros(len(truth), np.int64), usual)
+    return _best(metric, right.sum(1), predicted.sum(1), asked.sum(0))
+
+
 def _counts(likely: NDArray, truth: NDArray, fold: NDArray, usual: DecisionRule) -> tuple[NDArray, NDArray, NDArray]:
     """How often a class was right and predicted, both (T, F, C), and asked for, (F, C)."""
-    members = (fold == np.arange(_FOLDS)[:, None]).astype(np.float64)  # (F, N)
+    members = (fold == np.arange(FOLDS)[:, None]).astype(np.float64)  # (F, N)
     right, predicted = [], []
     for threshold in _THRESHOLDS.tolist():
         given = replace(usual, threshold=threshold).given(likely)
@@ -78,7 +88,7 @@ def _best(metric: str, right: NDArray, predicted: NDArray, asked: NDArray) -> fl
     return float(_THRESHOLDS[_f1(metric, right, predicted, asked).argmax()])
 
 
-def _gain(metric: str, before: NDArray, after: NDArray, truth: NDArray, seed: int) -> tuple[float, float]:
+def gain_of(metric: str, before: NDArray, after: NDArray, truth: NDArray, seed: int) -> tuple[float, float]:
     """By how much the F1 of predictions (N, C) rises, and its standard error over rows drawn with replacement."""
     n = len(truth)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES).astype(np.float64)

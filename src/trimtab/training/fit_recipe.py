@@ -12,8 +12,8 @@ from ..encoders.places import find_place
 from ..errors import InputError
 from ..results.recipe import Recipe
 from ..results.run_folder import check_folder
-from ..tasks.decision_rule import decision_rule_for
 from ..tasks.read import read_again
+from .asked import with_rule
 
 # Not before all else is known to be right: it takes seconds to import.
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def fit_recipe(
     # What is wrong with names, rows or places is found before torch is imported and the weights are loaded.
     check_names(recipe.method)
     task = read_again(recipe)
-    decision_rule_for(task.kind, recipe.settings.threshold, recipe.settings.at_least_one)
+    with_rule(task, recipe.settings)
     folder = out or Path("runs") / folder_name(task.name, recipe.method)
     check_folder(folder, resume=resume, overwrite=overwrite, probe=False)
     if recipe.start_from:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..changes.delta import TENSORS, Delta
@@ -21,13 +22,13 @@ from ..results.recipe import Recipe
 from ..results.record import write_record
 from ..results.run_folder import CHECKPOINT
 from ..tasks.data_report import survey
-from ..tasks.decision_rule import AUTO
 from ..tasks.hardest_examples import hardest_mistakes
-from ..tasks.metrics import METRICS, confusion, metric_names, per_class, probabilities
+from ..tasks.metrics import METRICS, confusion, metric_names, per_class
 from ..tasks.score_interval import LEVEL, score_interval
 from ..tasks.task import Task
-from ..tasks.threshold import chosen_rule
 from ..version import VERSION
+from .calibrate import calibrated
+from .decide import decide, labels_of
 from .diagnostics import plain_notes
 from .verify_delta import check_saved
 from .workbench import Workbench
@@ -82,15 +83,23 @@ def finished_run(
     # After --resume of a run whose best validation lies in an earlier sitting, its logits are not there. No rank has them then,
     # and all of them compute a share.
     logits = bench.validate()[1] if logits is None else logits
-    said = _decision_rule(bench, logits)
-    scores = bench.scores(logits)
+    logits, calibration, said = calibrated(bench, logits)
+    decided = decide(bench, logits)
+    said += decided.lines
+    scores = bench.scores(logits) | decided.scores
     name = folder.resolve().name if folder is not None else f"{bench.task.name}-{method_text(bench.method)}"
+    notes = {"metric": bench.task.metric, "validation": scores, "trimtab": VERSION, "head": bench.form.reason}
+    if calibration and calibration["fitted"]:
+        notes["temperature"] = calibration["temperature"]  # for people: it is in the values
     delta = Delta.extract(
         bench.model, bench.selection, bench.encoder, bench.task.description(), bench.method,
         additions=bench.additions, head=bench.settings.head, pairs=bench.settings.pairs, max_length=bench.max_length,
-        notes={"metric": bench.task.metric, "validation": scores, "trimtab": VERSION, "head": bench.form.reason},
+        notes=notes,
     )  # fmt: skip
     details = _details(bench, state, name, stopped, scores, logits, said)
+    details |= {"calibration": calibration, "abstention": decided.abstention and decided.abstention.as_json()}
+    if decided.predicted is not None:
+        details["interval"] = interval_of(bench.task, logits, labels_of(bench), decided.predicted)
     if folder is not None and bench.ranks.is_first:
         # The delta first and scores.json last: a folder with scores is a folder whose delta was read back and found right.
         delta.save(folder)
@@ -114,32 +123,14 @@ def finished_run(
     return run
 
 
-def interval_of(task: Task, logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """The 95% confidence interval of the main score, as scores.json and `evaluate` give it; None: no end on that side."""
-    low, high = score_interval(task, logits, labels)
+def interval_of(task: Task, logits: Tensor, labels: Tensor, predicted: NDArray | None = None) -> dict[str, Any]:
+    """The 95% confidence interval of the main score, as scores.json and `evaluate` give it; None: no end on that side.
+
+    `predicted` are decisions in the place of those that the task makes of the logits.
+    """
+    low, high = score_interval(task, logits, labels, predicted=predicted)
     ends = {"low": low if math.isfinite(low) else None, "high": high if math.isfinite(high) else None}
     return {"metric": task.metric, "level": LEVEL, "rows": len(labels), **ends}
-
-
-def _decision_rule(bench: Workbench, logits: Tensor) -> list[str]:
-    """What is to be said of the classes that a row is given; the task's threshold is chosen here where the settings ask for it.
-
-    `logits` (N, C) are those of the validation rows at the best step, the only place where it is chosen.
-    """
-    task, labels = bench.task, bench.validation.labels
-    assert labels is not None
-    reasons = []
-    if bench.settings.threshold == AUTO:
-        likely = probabilities(task.kind, logits).numpy()
-        chosen = chosen_rule(task.metric, likely, labels.numpy(), task.decision_rule, bench.settings.seed)
-        bench.task, reasons = replace(task, decision_rule=chosen.decision_rule), [chosen.reason]
-    without = sum(not present for present in task.train.labels)
-    if task.decision_rule.at_least_one and without:
-        reasons.append(
-            f"{without:,} of {len(task.train):,} training rows have no class; with at least one for each row, all such rows are "
-            "predicted wrongly (--no-at-least-one)."
-        )
-    return [line for line in (*reasons, bench.task.decision_rule.line()) if line]
 
 
 def _details(

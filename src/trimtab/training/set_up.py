@@ -16,10 +16,10 @@ from ..engine import on_own_stream, prepare, resolved
 from ..errors import InputError, counted, shortened
 from ..process_memory import forget_peak, give_back, private_bytes, resident_bytes
 from ..results.recipe import Settings
-from ..tasks.decision_rule import decision_rule_for
 from ..tasks.holdout import limited
 from ..tasks.losses import TaskLoss, label_tensor, task_loss
 from ..tasks.task import Rows, Task
+from .asked import with_rule
 from .batches import Examples
 from .head_choice import Form, chosen_form
 from .head_start import has_probe, is_last_map, started
@@ -45,7 +45,7 @@ def set_up(
     """
     process, private = _held_before(encoder)
     _check_rows(task)
-    task = replace(task, decision_rule=decision_rule_for(task.kind, settings.threshold, settings.at_least_one))
+    task = with_rule(task, settings)
     if settings.train_limit is not None:
         task = limited(task, settings.train_limit, settings.seed)
     # After the limit, because few rows get more epochs.

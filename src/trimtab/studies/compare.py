@@ -65,9 +65,9 @@ def compare(
     # What is wrong with the study as a whole is refused before the first fit.
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     methods = methods_of(methods)
-    base, tasks = _settings(settings), _tasks(tasks, metric)
+    base, tasks = settings_of_cells(settings), tasks_to_compare(tasks, metric)
     names = [method_text(method) for method in methods]
-    _check(names, [task.name for task in tasks], numbers)
+    check_choice(names, [task.name for task in tasks], numbers)
     chosen = _reference(reference, names)
     encoder = encoder_of(encoder)
     cells = None if out is None else Cells(Path(out))
@@ -78,12 +78,12 @@ def compare(
     with ExitStack() as stack:
         executor = stack.enter_context(executor_of(jobs)) if isinstance(jobs, int) else jobs
         executor.check(methods)
-        there = {} if cells is None else _there(specs, cells)
+        there = {} if cells is None else finished(specs, cells)
         display = stack.enter_context(StudyDisplay(progress, [spec.text for spec in specs], executor.count))
         display.announce(len(methods), len(tasks), len(numbers), len(there))
         for cell in there.values():
             display.finished(cell, True)
-        found = there | _computed(specs, there, cells, executor, display)
+        found = there | computed(specs, there, cells, executor, display)
     scored = [scored_by(spec.task, found[number]) for number, spec in enumerate(specs)]
     summary = summarised(encoder.name, tasks, names, numbers, chosen, scored)
     return Study(**vars(replace(summary, notes=tuple(_notes(tasks, scored)))))
@@ -102,11 +102,11 @@ def finished_cells(
     `settings` must be those of the study. Raises InputError for methods without a lasting name.
     """
     check_identities(methods)
-    cells, specs = Cells(Path(folder)), wanted(encoder, [task], methods, seeds, _settings(settings))
-    return [scored_by(task, cell) for cell in _there(specs, cells).values()]
+    cells, specs = Cells(Path(folder)), wanted(encoder, [task], methods, seeds, settings_of_cells(settings))
+    return [scored_by(task, cell) for cell in finished(specs, cells).values()]
 
 
-def _there(specs: Sequence[CellSpec], cells: Cells) -> dict[int, Cell]:
+def finished(specs: Sequence[CellSpec], cells: Cells) -> dict[int, Cell]:
     """The cells that are there, by the number of their spec; the metric of each is the one that its fit was given.
 
     Raises InputError where the metric of their task is of probabilities and they have none.
@@ -122,7 +122,7 @@ def _there(specs: Sequence[CellSpec], cells: Cells) -> dict[int, Cell]:
     return found
 
 
-def _computed(
+def computed(
     specs: Sequence[CellSpec], there: dict[int, Cell], cells: Cells | None, executor: Executor, display: StudyDisplay
 ) -> dict[int, Cell]:
     """The cells that are not there, by the number of their spec."""
@@ -172,14 +172,14 @@ def _notes(tasks: Sequence[Task], cells: Sequence[Cell]) -> Iterator[str]:
         )
 
 
-def _settings(given: dict[str, object]) -> Settings:
+def settings_of_cells(given: dict[str, object]) -> Settings:
     """The Settings of all cells; raises InputError for a seed, of which each cell has its own."""
     if "seed" in given:
         raise InputError(f"a study has several seeds: seeds=[{given['seed']}], and not seed={given['seed']}")
     return settings_from(given)
 
 
-def _tasks(given: Any, metric: str | None) -> list[Task]:
+def tasks_to_compare(given: Any, metric: str | None) -> list[Task]:
     """The tasks, with `metric` as their main one where there is one; raises InputError for one that cannot be compared by."""
     if started() > 1:  # each rank would decide for itself which cells are there, and wait for others that are elsewhere
         raise InputError(
@@ -204,7 +204,7 @@ def _reference(given: Method | str | None, names: list[str]) -> str:
     return chosen
 
 
-def _check(methods: list[str], tasks: list[str], seeds: list[int]) -> None:
+def check_choice(methods: list[str], tasks: list[str], seeds: list[int]) -> None:
     """Raises InputError where one of the lists is empty or names something twice: cells would overwrite each other."""
     for what, chosen in (("method", methods), ("task", tasks), ("seed", list(map(str, seeds)))):
         if not chosen:

@@ -11,6 +11,7 @@ import typer
 
 from .commands.check import check
 from .commands.compare import compare
+from .commands.curve import curve
 from .commands.evaluate import evaluate
 from .commands.export import export
 from .commands.fisher import fisher
@@ -62,7 +63,8 @@ def versions(
 
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
 VERBS = (
-    check, fit, evaluate, predict, inspect, fisher, compare, recommend, movement, export, import_, push, pull, report, serve,
+    check, fit, evaluate, predict, inspect, fisher, compare, curve, recommend, movement, export, import_, push, pull, report,
+    serve,
 )  # fmt: skip
 for verb in VERBS:
     name = verb.__name__.rstrip("_")  # Python has the word import for itself

@@ -440,3 +440,34 @@ def test_ticks_of_costs_tell_apart_and_say_what_they_stand_at(cost: str, values:
     assert len(set(words)) == len(words)
     if cost == "seconds":
         assert [float(word.removesuffix(" s").replace(",", "")) for word in words] == pytest.approx(axis.get_ticklocs())
+
+
+def test_baselines_are_the_first_lines_and_no_methods(encoder: Any, tmp_path: Path) -> None:
+    tasks = [make_task(), replace(make_task(n_train=90), name="others")]
+    found = compare(encoder, tasks, ["head"], seeds=2, out=tmp_path, baselines=True, epochs=1)
+    names = ["majority", "tf-idf", "frozen vectors"]
+    assert [s.method for s in found.baselines["animals"]] == [s.method for s in found.baselines[""]] == names
+    assert found.methods == ["head"]
+    assert {cell.method for cell in found.cells} == {"head"}
+    assert len((tmp_path / "cells.jsonl").read_text().splitlines()) == 2 * (
+        2 + 3
+    )  # of each baseline one: rows are the same
+    one, other = (found.baselines[task.name][1].mean for task in tasks)
+    assert found.baselines[""][1].mean == pytest.approx((one + other) / 2)
+    lines = markdown(found).splitlines()
+    table = [line.split(" | ")[0] for line in lines if line.startswith("| ") and "method" not in line]
+    assert table == [f"| {name}" for name in [*names, "head"] * 3]
+    page = write_page(found, tmp_path / "page.html").read_text()
+    assert page.count(">frozen vectors</th>") == 3
+    assert [each["method"] for each in found.as_json()["baselines"]["others"]] == names
+    # Of a part of the rows each seed has its own.
+    some = compare(encoder, tasks[:1], ["head"], seeds=2, baselines=True, epochs=1, train_limit=30)
+    assert some.baselines["animals"][1].standard_deviation is not None
+
+
+def test_a_method_that_is_no_better_than_words_is_said_to_be() -> None:
+    found = made_up({"full": 0.7, "head": 0.6}, n_tasks=1)
+    words = replace(found.by_task[found.tasks[0].name][0], method="tf-idf", mean=0.99)
+    said = doubts(replace(found, baselines={found.tasks[0].name: [words]}))
+    assert f"No method scores better than tf-idf on {found.tasks[0].name} (0.990), which takes seconds." in said
+    assert not [each for each in doubts(found) if "No method" in each]

@@ -19,6 +19,7 @@ def compare(
     reference: Annotated[
         str | None, typer.Option(help="What the others are compared to; default: the first method.")
     ] = None,
+    baselines: Annotated[bool, typer.Option(help="Also the largest class, a bag of words and frozen vectors.")] = True,
     columns: OriginOptions = NOTHING,
     reading: ReadingOptions = NOTHING,
     # What is kept of it.
@@ -67,7 +68,16 @@ def compare(
     say(*limit_note(loaded, settings.get("max_length")))
     # Cells that are in `out` already are not computed again.
     found = compare_methods(
-        loaded, read_tasks, methods, seeds, out=out, jobs=jobs, progress=True, reference=reference, **settings
+        loaded,
+        read_tasks,
+        methods,
+        seeds,
+        out=out,
+        jobs=jobs,
+        progress=True,
+        reference=reference,
+        baselines=baselines,
+        **settings,
     )
     if not any(cell.refused is None for cell in found.cells):
         whys = {f"{cell.method} on {cell.task}: {cell.refused}": None for cell in found.cells}

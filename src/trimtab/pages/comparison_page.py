@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -15,6 +15,7 @@ from ..results.comparison import Comparison, Summary
 from ..results.formatting import count, duration, metric_name, p_value, score, share, signed, signed_alike, size
 from ..results.statistics import LEAST_ROWS
 from ..tasks.metrics import METRICS
+from ..tasks.task import Task
 from .pareto_chart import COSTS, MOST_NAMES, drawing
 from .run_page import environment
 
@@ -42,10 +43,12 @@ def markdown(comparison: Comparison) -> str:
     """The conclusions, then a table over tasks, one per task, and what was refused."""
     lines = [*map(_plain, conclusions(comparison)), ""]
     # One task needs no table over tasks: it would say the same.
-    titled = [(f"Over {len(comparison.tasks)} tasks", comparison.overall)] if len(comparison.tasks) > 1 else []
-    titled += [(f"{task.name} ({metric_name(task)})", comparison.by_task[task.name]) for task in comparison.tasks]
-    for title, summaries in titled:
-        lines += [f"**{_plain(title)}**", "", *_table(comparison, summaries), ""]
+    titled = [(f"Over {len(comparison.tasks)} tasks", "", comparison.overall)] if len(comparison.tasks) > 1 else []
+    titled += [
+        (f"{task.name} ({metric_name(task)})", task.name, comparison.by_task[task.name]) for task in comparison.tasks
+    ]
+    for title, key, summaries in titled:
+        lines += [f"**{_plain(title)}**", "", *_table(comparison, summaries, comparison.baselines.get(key, [])), ""]
     # What is missing from the tables, and how far to trust what is in them.
     lines += [f"- {_plain(f'{method} was refused: {why}')}" for method, why in comparison.refused.items()]
     lines += [f"- {_plain(doubt)}" for doubt in (*doubts(comparison), *comparison.notes)]
@@ -63,6 +66,7 @@ def page(comparison: Comparison) -> str:
         "fronts": {name: comparison.front(cost) for cost, name in COSTS.items()},
         "how_judged": how_judged(comparison), "doubts": [*doubts(comparison), *comparison.notes],
         "difference": difference_text, "scored": _scored, "metric_name": metric_name,
+        "first_lines": comparison.baselines.get("" if len(comparison.tasks) > 1 else comparison.tasks[0].name, []),
         "n_rows": {task.name: len(task.validation) for task in comparison.tasks},
     }  # fmt: skip
     # Three of the values are functions: the template puts each summary or task into words where it shows it.
@@ -192,7 +196,16 @@ def doubts(comparison: Comparison) -> list[str]:
             )
         if worse:
             said.append(f"{method} scores worse than before training on {', '.join(worse)}.")
-    return said
+    return said + [each for task in comparison.tasks for each in _as_good(comparison, task)]
+
+
+def _as_good(comparison: Comparison, task: Task) -> Iterator[str]:
+    """A sentence for each baseline that no method scores better than."""
+    metric = METRICS[task.metric]
+    for each in comparison.baselines.get(task.name, []):
+        methods = comparison.by_task[task.name]
+        if methods and not any(metric.better(s.mean, each.mean) for s in methods):
+            yield f"No method scores better than {each.method} on {task.name} ({score(each.mean)}), which takes seconds."
 
 
 def _cheapest(comparison: Comparison, found: list[Summary]) -> str:
@@ -209,13 +222,14 @@ def _cheapest(comparison: Comparison, found: list[Summary]) -> str:
     )
 
 
-def _table(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
-    """The lines of a Markdown table, a method each."""
+def _table(comparison: Comparison, summaries: Sequence[Summary], baselines: Sequence[Summary]) -> list[str]:
+    """The lines of a Markdown table, a method each, below the baselines."""
     against = _in_table(comparison.reference)
     lines = [
         f"| method | parameters | score | rank | difference from {against} (95%) | p | seconds | delta |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    lines += [f"| {_in_table(s.method)} | – | {_scored(s)} | – | – | – | {s.seconds:.0f} | – |" for s in baselines]
     for s in summaries:
         p = p_value(s.p)
         cells = [

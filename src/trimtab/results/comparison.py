@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,8 @@ class Comparison:
     by_task: Mapping[str, list[Summary]]  # in the order of the methods; refused ones are left out
     overall: list[Summary]  # means over tasks, of the methods that did all of them; `rank` is by mean, or by mean rank
     notes: tuple[str, ...] = ()  # sentences: what there is to know of where the cells come from
+    # task, or "" for the means over several -> those of baselines, which have no rank and are not tested
+    baselines: Mapping[str, list[Summary]] = field(default_factory=dict)
 
     @property
     def refused(self) -> dict[str, str]:
@@ -92,6 +94,7 @@ class Comparison:
             "cells": [cell.as_json() for cell in self.cells],
             "by_task": {task: [_summary_json(s) for s in found] for task, found in self.by_task.items()},
             "overall": [_summary_json(s) for s in self.overall],
+            "baselines": {task: [_summary_json(s) for s in found] for task, found in self.baselines.items() if task},
             "refused": self.refused, "notes": list(self.notes),
         }  # fmt: skip
 
@@ -196,6 +199,20 @@ def summarised(
         encoder, tasks, methods, seeds, reference, cells, by_task,
         _judged(overall, tasks, key, differences, corrected),
     )  # fmt: skip
+
+
+def baselines_of(tasks: list[Task], cells: Iterable[Cell]) -> dict[str, list[Summary]]:
+    """The Summaries of the cells of baselines, those of a refused one left out, by task; over several tasks under ""."""
+    found: dict[str, dict[str, list[Cell]]] = {task.name: {} for task in tasks}
+    for cell in cells:
+        if not cell.refused:
+            found[cell.task].setdefault(cell.method, []).append(cell)
+    by_task = {task: [_over_seeds(name, own) for name, own in of.items()] for task, of in found.items()}
+    # Ranks are among methods, so that there is no mean of them.
+    if len(tasks) > 1 and _direction(tasks) is not None:
+        of_all = {name: [s for of in by_task.values() for s in of if s.method == name] for name in found[tasks[0].name]}
+        by_task[""] = [_over_tasks(name, of, tasks, []) for name, of in of_all.items() if len(of) == len(tasks)]
+    return by_task
 
 
 def _over_seeds(method: str, cells: list[Cell]) -> Summary:

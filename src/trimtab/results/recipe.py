@@ -38,7 +38,7 @@ MOST_VALIDATIONS = 5  # behind its start: eight found no better step (benchmarks
 # The subcommands that have a setting as an option.
 _FIT = ("fit",)
 _COMPARED = ("fit", "compare")  # the same for all methods of a comparison
-_ALL = (*_COMPARED, "recommend")
+_ALL = (*_COMPARED, "curve", "recommend")
 
 
 def _token_count(text: str) -> int:

@@ -18,17 +18,21 @@ from ..errors import InputError
 from ..results.cells import Cell, Cells, Identity
 from ..results.outputs import packed
 from ..results.recipe import Settings
-from ..tasks.metrics import metric_names, predicted_labels
+from ..tasks.holdout import limited
+from ..tasks.losses import label_tensor
+from ..tasks.metrics import metric_names, predicted_labels, scores
 from ..tasks.task import Task
+from ..training.baselines import Baseline, Majority
 from ..training.fit import fit
 from ..training.ranks import device
 from ..training.run import Run
+from ..training.set_up import check_rows
 
 _OF_TOKENIZER = ("vocabulary_sha256", "tokens", "cut")  # of `Encoder.behaviour`
 _HASHED_AS = (
     2  # the format that stands in every identity: what a change of it would say is that all cells are to be made anew
 )
-
+_BASELINES_AS = 1  # changes where baselines do
 _FEW_ROWS_THEN = (
     200  # validation rows, with fewer of which steps were chosen by the loss when cells were in files of format 2
 )
@@ -43,17 +47,20 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CellSpec:
-    """A method on a task with the settings of one fit, its seed among them; its best step is chosen by the task's metric."""
+    """A method on a task with the settings of one fit, its seed among them; its best step is chosen by the task's metric.
+
+    Or a baseline, of which the seed and the limit decide the training rows.
+    """
 
     encoder: Encoder
     task: Task
-    method: Method
+    method: Method | Baseline
     settings: Settings
 
     @cached_property
     def text(self) -> str:
         """The method's."""
-        return method_text(self.method)
+        return self.method.name if isinstance(self.method, Baseline) else method_text(self.method)
 
     def describe(self) -> str:
         """The cell in words."""
@@ -67,6 +74,8 @@ class CellSpec:
         by another metric has no other cells.
         """
         encoder, task = self.encoder, self.task
+        if isinstance(self.method, Baseline):
+            return self._of_baseline(self.method)
         # Settings that the method's defaults fill are hashed as filled: a new default makes new cells.
         n_rows = min(len(task.train), self.settings.train_limit or len(task.train))
         # Not bounds on memory and disk: a cell counts whatever they were.
@@ -83,6 +92,28 @@ class CellSpec:
         # Cells of format 2 had the metric in their identity, in this place.
         before = {metric: _hashed((*first, metric, *last)) for metric in metric_names(task.kind)}
         return Identity(_hashed((*first, *last)), before)
+
+    def _of_baseline(self, baseline: Baseline) -> Identity:
+        """The same for all seeds where all training rows are taken."""
+        task, limit = self.task, self.settings.train_limit
+        draw = (limit, self.settings.seed) if limit is not None and limit < len(task.train) else None
+        given = [(name, getattr(self.settings, name)) for name in baseline.settings]
+        by = (
+            self.encoder.sha256,
+            self.encoder.config_sha256,
+            *(self.encoder.behaviour[name] for name in _OF_TOKENIZER),
+        )
+        parts = (
+            "baseline",
+            _BASELINES_AS,
+            repr(baseline),
+            by if given else (),
+            given,
+            task.name,
+            task.kind,
+            task.classes,
+        )
+        return Identity(_hashed((*parts, draw, task.positive, *task.rows_sha256)), {})
 
     def found(self, cells: Cells) -> Cell | None:
         """The cell, where it is among `cells`; its `metric` is the one that its fit was given."""
@@ -145,6 +176,8 @@ def _fitted(spec: CellSpec, starts: Callable[[], None]) -> Cell:
     """The cell of a new fit; a refused one where the method refuses the encoder or the task."""
     starts()
     try:
+        if isinstance(spec.method, Baseline):
+            return _judged(spec, spec.method)
         _warm_up(spec.encoder, spec.task)
         # No run folder: a cell is its scores and predictions, and models of hundreds of cells would fill a disk.
         # Cells keep the model's own outputs, as they always did: a metric of probabilities compares methods, not temperatures.
@@ -157,6 +190,22 @@ def _fitted(spec: CellSpec, starts: Callable[[], None]) -> Cell:
     except InputError as error:
         return refusal(spec, str(error))
     return cell
+
+
+def _judged(spec: CellSpec, baseline: Baseline) -> Cell:
+    """The cell of a baseline."""
+    check_rows(spec.task)
+    task = limited(spec.task, spec.settings.train_limit, spec.settings.seed)
+    found = baseline.judged(spec.encoder, task, spec.task, spec.settings)
+    labels = label_tensor(task, task.validation)
+    constant = Majority().judged(spec.encoder, task, spec.task, spec.settings).logits
+    logits = found.logits
+    settings = {name: getattr(spec.settings, name) for name in ("seed", "train_limit", *baseline.settings)}
+    return Cell(
+        task.name, spec.text, spec.settings.seed, task.metric, scores(task, logits, labels), scores(task, constant, labels),
+        {"body": 0, "head": found.n_parameters}, seconds=found.seconds, settings=settings,
+        answers=predicted_labels(task, logits).tolist(), judged_by=task.metric, outputs=packed(task.kind, logits.numpy()),
+    )  # fmt: skip
 
 
 def refusal(spec: CellSpec, why: str) -> Cell:

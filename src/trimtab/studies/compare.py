@@ -15,13 +15,14 @@ from ..encoders.encoder import Encoder, encoder_of
 from ..errors import InputError, counted, suggestion
 from ..pages.comparison_page import markdown, write_page
 from ..results.cells import Cell, Cells
-from ..results.comparison import Comparison, lacks_probabilities, scored_by, summarised
+from ..results.comparison import Comparison, baselines_of, lacks_probabilities, scored_by, summarised
 from ..results.formatting import plain
 from ..results.recipe import FEW_VALIDATION_ROWS, Settings, settings_from
 from ..results.resampled_scores import usable
 from ..tasks.metrics import check_metric, metric_names
 from ..tasks.read import tasks_of
 from ..tasks.task import Task
+from ..training.baselines import BASELINES, Baseline
 from ..training.ranks import started
 from .cell_spec import CellSpec, check_identities, wanted
 from .executor import Executor, executor_of
@@ -44,7 +45,7 @@ def compare(
     encoder: Encoder | str | Path, tasks: Any, methods: Sequence[Method | str] | Method | str,
     seeds: int | Sequence[int] = 3,
     *, out: str | Path | None = None, reference: Method | str | None = None, metric: str | None = None, jobs: int | Executor = 1,
-    progress: bool = False, **settings: object,
+    progress: bool = False, baselines: bool = False, **settings: object,
 ) -> Study:  # fmt: skip
     """Fits every method on every task with every seed, and compares them to `reference` (by default the first method).
 
@@ -61,32 +62,39 @@ def compare(
     on. Raises InputError for an empty or repeated choice of methods, tasks or seeds, for methods without a lasting
     name where there is `out`, for methods that cannot be sent to a process, and for a metric of probabilities where cells there
     are of before these were kept.
+
+    With `baselines` tables begin with the largest class, a bag of words (with scikit-learn) and frozen vectors: cells in seconds,
+    of their own kind, which no method is tested against.
     """
     # What is wrong with the study as a whole is refused before the first fit.
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     methods = methods_of(methods)
-    base, tasks = _settings(settings), _tasks(tasks, metric)
+    base, tasks = settings_of_cells(settings), tasks_to_compare(tasks, metric)
     names = [method_text(method) for method in methods]
-    _check(names, [task.name for task in tasks], numbers)
+    check_choice(names, [task.name for task in tasks], numbers)
     chosen = _reference(reference, names)
     encoder = encoder_of(encoder)
     cells = None if out is None else Cells(Path(out))
     # Without a folder nothing outlives this process, so any name will do.
     if cells is not None:
         check_identities(methods)
-    specs = wanted(encoder, tasks, methods, numbers, base)
+    first = _baselines(encoder, tasks, numbers, base) if baselines else []
+    specs = first + wanted(encoder, tasks, methods, numbers, base)
     with ExitStack() as stack:
         executor = stack.enter_context(executor_of(jobs)) if isinstance(jobs, int) else jobs
         executor.check(methods)
-        there = {} if cells is None else _there(specs, cells)
+        there = {} if cells is None else finished(specs, cells)
         display = stack.enter_context(StudyDisplay(progress, [spec.text for spec in specs], executor.count))
-        display.announce(len(methods), len(tasks), len(numbers), len(there))
+        display.announce(len(methods), len(tasks), len(numbers), sum(n >= len(first) for n in there))
         for cell in there.values():
             display.finished(cell, True)
-        found = there | _computed(specs, there, cells, executor, display)
+        found = there | computed(specs, there, cells, executor, display)
     scored = [scored_by(spec.task, found[number]) for number, spec in enumerate(specs)]
+    beside, scored = scored[: len(first)], scored[len(first) :]
     summary = summarised(encoder.name, tasks, names, numbers, chosen, scored)
-    return Study(**vars(replace(summary, notes=tuple(_notes(tasks, scored)))))
+    left_out = dict.fromkeys(f"{each.method} is left out: {each.refused}" for each in beside if each.refused)
+    notes = (*_notes(tasks, scored), *left_out)
+    return Study(**vars(replace(summary, notes=notes, baselines=baselines_of(tasks, beside))))
 
 
 def finished_cells(
@@ -102,11 +110,21 @@ def finished_cells(
     `settings` must be those of the study. Raises InputError for methods without a lasting name.
     """
     check_identities(methods)
-    cells, specs = Cells(Path(folder)), wanted(encoder, [task], methods, seeds, _settings(settings))
-    return [scored_by(task, cell) for cell in _there(specs, cells).values()]
+    cells, specs = Cells(Path(folder)), wanted(encoder, [task], methods, seeds, settings_of_cells(settings))
+    return [scored_by(task, cell) for cell in finished(specs, cells).values()]
 
 
-def _there(specs: Sequence[CellSpec], cells: Cells) -> dict[int, Cell]:
+def _baselines(encoder: Encoder, tasks: Sequence[Task], seeds: Sequence[int], base: Settings) -> list[CellSpec]:
+    """The cells of baselines; where all training rows are taken seeds are alike, and one is enough."""
+    return [
+        CellSpec(encoder, task, each, replace(base, seed=seed))
+        for task in tasks
+        for each in BASELINES
+        for seed in (seeds if (base.train_limit or len(task.train)) < len(task.train) else seeds[:1])
+    ]
+
+
+def finished(specs: Sequence[CellSpec], cells: Cells) -> dict[int, Cell]:
     """The cells that are there, by the number of their spec; the metric of each is the one that its fit was given.
 
     Raises InputError where the metric of their task is of probabilities and they have none.
@@ -122,7 +140,7 @@ def _there(specs: Sequence[CellSpec], cells: Cells) -> dict[int, Cell]:
     return found
 
 
-def _computed(
+def computed(
     specs: Sequence[CellSpec], there: dict[int, Cell], cells: Cells | None, executor: Executor, display: StudyDisplay
 ) -> dict[int, Cell]:
     """The cells that are not there, by the number of their spec."""
@@ -146,7 +164,11 @@ def _to_fit(specs: Sequence[CellSpec], there: dict[int, Cell]) -> dict[CellSpec,
     """
     tasks: dict[int, Task] = {}  # one of each, whose rows are hashed and sent to processes once
     for task in {id(spec.task): spec.task for spec in specs}.values():
-        given = Counter(cell.metric for n, cell in there.items() if specs[n].task is task)
+        given = Counter(
+            cell.metric
+            for n, cell in there.items()
+            if specs[n].task is task and not isinstance(specs[n].method, Baseline)
+        )
         asked = task.metric in given or not given
         tasks[id(task)] = task if asked else task.judged_by(given.most_common(1)[0][0])
     return {replace(spec, task=tasks[id(spec.task)]): n for n, spec in enumerate(specs) if n not in there}
@@ -172,14 +194,14 @@ def _notes(tasks: Sequence[Task], cells: Sequence[Cell]) -> Iterator[str]:
         )
 
 
-def _settings(given: dict[str, object]) -> Settings:
+def settings_of_cells(given: dict[str, object]) -> Settings:
     """The Settings of all cells; raises InputError for a seed, of which each cell has its own."""
     if "seed" in given:
         raise InputError(f"a study has several seeds: seeds=[{given['seed']}], and not seed={given['seed']}")
     return settings_from(given)
 
 
-def _tasks(given: Any, metric: str | None) -> list[Task]:
+def tasks_to_compare(given: Any, metric: str | None) -> list[Task]:
     """The tasks, with `metric` as their main one where there is one; raises InputError for one that cannot be compared by."""
     if started() > 1:  # each rank would decide for itself which cells are there, and wait for others that are elsewhere
         raise InputError(
@@ -204,7 +226,7 @@ def _reference(given: Method | str | None, names: list[str]) -> str:
     return chosen
 
 
-def _check(methods: list[str], tasks: list[str], seeds: list[int]) -> None:
+def check_choice(methods: list[str], tasks: list[str], seeds: list[int]) -> None:
     """Raises InputError where one of the lists is empty or names something twice: cells would overwrite each other."""
     for what, chosen in (("method", methods), ("task", tasks), ("seed", list(map(str, seeds)))):
         if not chosen:

@@ -38,7 +38,7 @@ class StudyDisplay:
         self._todo = Counter(methods)  # cells by method
         self._done = 0  # cells
         self._jobs = jobs
-        self._started: dict[tuple[str, str, int], float] = {}  # of the cells that are being computed
+        self._started: dict[str, float] = {}  # of the cells that are being computed
         self._seconds: dict[str, list[float]] = {}  # of finished cells by method
 
     def __enter__(self) -> StudyDisplay:
@@ -57,9 +57,9 @@ class StudyDisplay:
 
     def starts(self, spec: CellSpec) -> None:
         """A cell is being computed."""
-        key = spec.task.name, spec.text, spec.settings.seed
+        key = _named(spec.task.name, spec.text, spec.settings.seed, spec.settings.train_limit)
         self._started[key] = time.perf_counter()
-        self._bar.update(self._row, description="{}, {}, seed {}".format(*key))
+        self._bar.update(self._row, description=key)
 
     def say(self, line: str) -> None:
         """A line that a person should read."""
@@ -70,7 +70,8 @@ class StudyDisplay:
         self._done += 1
         self._todo[cell.method] -= 1
         if not was_there:
-            began = self._started.get((cell.task, cell.method, cell.seed), time.perf_counter())
+            key = _named(cell.task, cell.method, cell.seed, cell.settings.get("train_limit"))
+            began = self._started.get(key, time.perf_counter())
             self._seconds.setdefault(cell.method, []).append(time.perf_counter() - began)
             # Before and after, so that a method that learns nothing is seen at once.
             what = f"refused: {cell.refused}" if cell.refused else (
@@ -81,7 +82,7 @@ class StudyDisplay:
             left = (
                 self._left() if self._done in (1, 2, 5) or self._done % 10 == 0 else ""
             )  # the bar has it all the time
-            line = f"{cell.task}, {cell.method}, seed {cell.seed}: {what}{left and f'; {left}'}"
+            line = f"{key}: {what}{left and f'; {left}'}"
             self.say(line)
         self._bar.update(self._row, completed=self._done, left=self._left())
 
@@ -93,3 +94,8 @@ class StudyDisplay:
             return ""
         seconds = sum(n * mean(self._seconds.get(method, every)) for method, n in self._todo.items())
         return f"about {duration(seconds / self._jobs)} left"
+
+
+def _named(task: str, method: str, seed: int, limit: int | None) -> str:
+    """A cell in words."""
+    return f"{task}, {method}, " + ("" if limit is None else f"{limit} rows, ") + f"seed {seed}"

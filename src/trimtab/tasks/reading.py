@@ -19,7 +19,7 @@ _COMMON = ("utf-8", "utf-16", "latin-1", "cp1252", "gb18030", "shift_jis", "euc_
 TOGETHER, APART = "together", "apart"  # what becomes of near twins where rows are held out
 HELD_OUT = 0.1  # of the training rows where nothing is said
 
-_FITS = ("fit", "fisher", "compare", "recommend", "check")  # subcommands that read rows to train on
+_FITS = ("fit", "fisher", "compare", "curve", "recommend", "check")  # subcommands that read rows to train on
 _SCORES = (*_FITS, "evaluate")  # that read labels
 _READS = (*_SCORES, "predict")
 
@@ -116,7 +116,7 @@ class Origin(Reading):
     label: str | None = option_field(None, "Label column, or several 0/1 columns: a,b,c.", _SCORES)
     kind: str | None = option_field(None, "single_label, multi_label or regression.", _FITS)
     metric: str | None = option_field(
-        None, "Main metric, by which the best step is chosen.", ("fit", "compare", "recommend")
+        None, "Main metric, by which the best step is chosen.", ("fit", "compare", "curve", "recommend")
     )
     validation_share: float = HELD_OUT  # of the training rows held out where there is no validation split
     split_seed: int = 0  # that they are drawn with, whatever the seed of the run

@@ -44,7 +44,7 @@ def set_up(
     Raises InputError when the parts do not fit together.
     """
     process, private = _held_before(encoder)
-    _check_rows(task)
+    check_rows(task)
     task = with_rule(task, settings)
     if settings.train_limit is not None:
         task = limited(task, settings.train_limit, settings.seed)
@@ -170,7 +170,7 @@ _WANTED = {
 }
 
 
-def _check_rows(task: Task) -> None:
+def check_rows(task: Task) -> None:
     """Raises InputError unless there are training and validation rows, all of them with labels."""
     for split in ("train", "validation"):
         rows = task.splits.get(split)

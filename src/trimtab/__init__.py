@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .serving.pool import Pool
     from .studies.check import Check, check
     from .studies.compare import Study, compare
+    from .studies.forgetting import Forgetting, forgetting
     from .studies.measure_fisher import fisher
     from .studies.movement import Movement, movement
     from .studies.recommend import Recommendation, recommend
@@ -79,6 +80,7 @@ _HOMES = {
     "estimators.regressor": ("Regressor",),
     "studies.check": ("Check", "check"),
     "studies.compare": ("Study", "compare"),
+    "studies.forgetting": ("Forgetting", "forgetting"),
     "studies.measure_fisher": ("fisher",),
     "studies.movement": ("Movement", "movement"),
     "studies.recommend": ("Recommendation", "recommend"),

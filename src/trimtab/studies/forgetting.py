@@ -191,18 +191,24 @@ class Yardstick:
 
 
 def forgetting(
-    run: Trained, texts: Any = None, probe: Any = None, encoder: Encoder | str | Path | None = None
+    run: Trained,
+    texts: Any = None,
+    probe: Any = None,
+    encoder: Encoder | str | Path | None = None,
+    *,
+    columns: str | None = None,
 ) -> Forgetting:
     """What `run` has kept of the encoder that it was trained from, on texts that it has not seen.
 
-    `texts`: a list of texts, a file (.txt: a text a line) or a task; `probe`: another task, whose linear probe is fitted before
-    and after. By default both are of the embedded helpdesk task, unless the run is of that. The encoder defaults to the run's
-    own. Raises InputError where there is nothing to measure by, and where run and encoder do not belong together.
+    `texts`: a list of texts, a file (.txt: a text a line; else `columns` names them where they are named otherwise) or a task;
+    `probe`: another task, whose linear probe is fitted before and after. By default both are of the embedded helpdesk task,
+    unless the run is of that. The encoder defaults to the run's own. Raises InputError where there is nothing to measure by, and
+    where run and encoder do not belong together.
     """
     is_place = isinstance(run, str | Path)
     folder = Path(run) if is_place else run.folder if isinstance(run, Run) else None
     described = header_of(run)["task"] if is_place else delta_of(run).task
-    others = other_texts(described, folder, texts, probe)
+    others = other_texts(described, folder, texts, probe, columns)
     delta = delta_of(run)
     return Yardstick(base_encoder(delta, encoder), others).of(delta)
 

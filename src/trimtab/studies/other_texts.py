@@ -35,14 +35,14 @@ class OtherTexts:
 
 
 def other_texts(
-    described: Mapping[str, Any], folder: Path | None, texts: Any = None, probe: Any = None
+    described: Mapping[str, Any], folder: Path | None, texts: Any = None, probe: Any = None, columns: str | None = None
 ) -> OtherTexts:  # fmt: skip
     """Texts and a probe's rows for a run of the task `described`, which lies in `folder` if it lies in one.
 
-    `texts`: a list of texts, a Task, a file (.txt: a text a line) or what else `read` takes; `probe`: a Task or what `read`
-    takes. Without either, those of the embedded helpdesk task, unless the run is of that; without `texts`, those of the probe.
-    Texts that the run was trained on are left out where its rows are at hand. Raises InputError where there is nothing, too
-    little, or what cannot be read.
+    `texts`: a list of texts, a Task, a file (.txt: a text a line; else `columns` names them where they are named otherwise) or
+    what else `read` takes; `probe`: a Task or what `read` takes. Without either, those of the embedded helpdesk task, unless the
+    run is of that; without `texts`, those of the probe. Texts that the run was trained on are left out where its rows are at
+    hand. Raises InputError where there is nothing, too little, or what cannot be read.
     """
     was_helpdesk, notes = described.get("source") == "helpdesk", []
     task = None if probe is None else task_of(probe)
@@ -52,7 +52,7 @@ def other_texts(
         task = read("helpdesk")
         notes.append("the probe is the embedded helpdesk task, whose labels are synthetic: name one of yours (--probe)")
     if texts is not None:
-        found, source = _texts_of(texts)
+        found, source = _texts_of(texts, columns)
     elif task is not None:
         found, source = list(_all_texts(task)), task.name
     else:
@@ -119,14 +119,14 @@ def _without_seen(
     return OtherTexts(tuple(unseen[i] for i in sorted(chosen)), source, probe, tuple(notes))
 
 
-def _texts_of(given: Any) -> tuple[list[str], str]:
+def _texts_of(given: Any, columns: str | None = None) -> tuple[list[str], str]:
     """Texts, those of pairs one by one, and what they are called."""
     if isinstance(given, str | Path):
         path = Path(given)
         if path.is_file() and path.name.lower().removesuffix(".gz").endswith(".txt"):
             return [line.rstrip("\r\n") for _, line in read_lines(path)], path.name
         if path.is_file():
-            rows = read_rows(path, option="the column text")
+            rows = read_rows(path, columns, option="--columns")
             return [text for _, texts, odd in rows.rows if odd is None for text in texts], path.name
         given = read(str(given))
     if isinstance(given, Task):

@@ -41,3 +41,19 @@ def test_wrong_input(command, run_folder, tmp_path):
         assert code == 2, given
         assert expected in said
     assert command("forgetting", run_folder, "--texts", texts, "--columns", "words", "--json")[0] == 0
+
+
+def test_compare_tells_it_too(command, encoder, table, tmp_path):
+    texts, out = tmp_path / "texts.txt", tmp_path / "cells"
+    texts.write_text("\n".join(sentences(120, seed=99)))
+    options = ["--method", "head", "--seeds", 1, "--epochs", 1, "--out", out, *ODD, "--forgetting"]
+    code, printed, said = command("compare", encoder.folder, table, *options, texts, "--json")
+    assert code == 0, said
+    assert json.loads(printed.splitlines()[-1])["overall"][0]["neighbours_kept"] == 1
+    code, printed, said = command("compare", encoder.folder, table, *options, texts)
+    assert code == 0, said
+    assert "| neighbours kept | forgets |" in printed
+    assert "->" not in said  # nothing was computed again
+    code, _, said = command("compare", encoder.folder, table, *options, "nothing.txt")
+    assert code == 2
+    assert "file not found: nothing.txt" in said

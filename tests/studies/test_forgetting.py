@@ -147,3 +147,45 @@ def test_texts_from_files(encoder: Encoder, tmp_path: Path) -> None:
     assert lines.texts == cells.texts
     assert set(lines.texts) == set(OTHERS)
     assert lines.source == "texts.txt"
+
+
+def test_a_study_tells_what_is_forgotten(encoder: Encoder, tmp_path: Path) -> None:
+    study: dict[str, Any] = {"seeds": 2, "out": tmp_path, "epochs": 1, "lr": 1e-2, "head_start": "random"}
+    methods = [trimtab.Head(), trimtab.LayerNorms()]
+    plain = trimtab.compare(encoder, make_task(), methods, **study)
+    assert plain.cells[0].forgetting is None
+    assert plain.overall[0].neighbours_kept is None
+    assert "neighbours kept" not in plain.markdown()
+    found = trimtab.compare(encoder, [make_task(), other_task()], methods, forgetting=OTHERS, **study)
+    head, norms = found.by_task["animals"]
+    assert (head.neighbours_kept, head.forgets) == (1.0, 0.0)
+    cells = [cell for cell in found.cells if (cell.task, cell.method) == ("animals", "layer_norms")]
+    kept = [cell.forgetting["neighbours_kept"] for cell in cells if cell.forgetting]
+    assert norms.neighbours_kept == pytest.approx(sum(kept) / 2)
+    assert max(kept) < 1
+    # The same as of a run by itself: the other task is the probe.
+    run = run_of(encoder, trimtab.LayerNorms())
+    alone = forgetting(run, OTHERS, other_task(), encoder)
+    assert cells[0].seed == 0
+    assert cells[0].forgetting is not None
+    assert cells[0].forgetting["neighbours_kept"] == pytest.approx(alone.neighbours_kept)
+    assert cells[0].forgetting["probe"]["lost"] == pytest.approx(alone.probe and alone.probe.lost)
+    assert found.as_json()["overall"][1]["neighbours_kept"] == pytest.approx(found.overall[1].neighbours_kept)
+    for text in (found.markdown(), found.report(tmp_path / "page.html").read_text()):
+        for said in ("neighbours kept", "forgets", "Neighbours kept: of the ten nearest of each of 90 texts", "100%"):
+            assert said in text
+    # Begun again, nothing is fitted; both kinds of cells are in one folder.
+    size = (tmp_path / "cells.jsonl").stat().st_size
+    again = trimtab.compare(encoder, [make_task(), other_task()], methods, forgetting=OTHERS, **study)
+    assert trimtab.compare(encoder, make_task(), methods, **study).cells == plain.cells
+    assert (tmp_path / "cells.jsonl").stat().st_size == size
+    assert again.markdown() == found.markdown()
+
+
+def test_processes_tell_it_too(encoder: Encoder) -> None:
+    study: dict[str, Any] = {"seeds": 2, "epochs": 1, "lr": 1e-2, "head_start": "random", "compute": "float32"}
+    here, there = (
+        trimtab.compare(encoder, make_task(), [trimtab.LayerNorms()], jobs=jobs, forgetting=OTHERS, **study)
+        for jobs in (1, 2)
+    )
+    assert [cell.forgetting for cell in there.cells] == [cell.forgetting for cell in here.cells]

@@ -28,6 +28,10 @@ def compare(
     report: Annotated[
         Path | None, typer.Option(help="A page (.html) or tables (.md); default: OUT/methods.html.")
     ] = None,
+    forgetting: Annotated[
+        str | None,
+        typer.Option(metavar="TEXTS", help="Also tell what is kept of the encoder on these: a file, a task, helpdesk."),
+    ] = None,
     jobs: Jobs = 1,
     # The same for all methods; learning rates and epochs that are not given are each method's own.
     settings: SettingsOptions = NOTHING,
@@ -38,6 +42,7 @@ def compare(
     from ..encoders.places import find_place
     from ..files import check_writable
     from ..results.recipe import settings_from
+    from ..studies.other_texts import texts_beside
     from ..tasks.read import read
 
     # Without a choice, the yardsticks and the three that are most often asked for; the first is the reference.
@@ -53,6 +58,9 @@ def compare(
     # All tasks are read before the first fit, so that a bad row in the last one is found at once.
     read_tasks = [read(name, **columns, **reading) for name in tasks]
     say_rows(read_tasks)
+    if forgetting is not None:
+        for each in read_tasks:
+            texts_beside(forgetting, each, read_tasks)
     place = find_place(encoder)  # before the folder is made: a misspelt encoder leaves none behind
     check_writable(out)
     if report is not None:
@@ -67,7 +75,16 @@ def compare(
     say(*limit_note(loaded, settings.get("max_length")))
     # Cells that are in `out` already are not computed again.
     found = compare_methods(
-        loaded, read_tasks, methods, seeds, out=out, jobs=jobs, progress=True, reference=reference, **settings
+        loaded,
+        read_tasks,
+        methods,
+        seeds,
+        out=out,
+        jobs=jobs,
+        progress=True,
+        reference=reference,
+        forgetting=forgetting,
+        **settings,
     )
     if not any(cell.refused is None for cell in found.cells):
         whys = {f"{cell.method} on {cell.task}: {cell.refused}": None for cell in found.cells}

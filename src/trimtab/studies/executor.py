@@ -167,9 +167,10 @@ class _Worker:
         self.spec = spec
         encoder, task = spec.encoder, spec.task
         place = (encoder.name, encoder.revision, encoder.folder)
+        compute = resolved("auto", device()) if spec.settings.compute == "auto" else "auto"
         job = Job(
             self._number(encoder, lambda: (place, encoder.sha256)), self._number(task, lambda: task), _sent(spec.method),
-            spec.settings, folder, waits, resolved("auto", device()) if spec.settings.compute == "auto" else "auto",
+            spec.settings, folder, waits, self._number(spec.others, lambda: spec.others), compute,
         )  # fmt: skip
         with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, as its outcome will say
             self.connection.send(job)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,12 @@ class OtherTexts:
         default=None, repr=False
     )  # its training rows are those of the probe, and it is judged by validation
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all that a figure depends on, in hexadecimal."""
+        probe = None if self.probe is None else (self.probe.name, self.probe.metric, *self.probe.rows_sha256)
+        return hashlib.sha256(json.dumps([self.texts, probe]).encode()).hexdigest()
 
 
 def other_texts(
@@ -65,10 +74,13 @@ def other_texts(
     )
 
 
-def texts_beside(texts: Any, task: Task) -> OtherTexts:
-    """The same for a task that is going to be trained on."""
+def texts_beside(texts: Any, task: Task, others: Sequence[Task] = ()) -> OtherTexts:
+    """The same for a task that is going to be trained on; the probe is the first of the `others`, else helpdesk."""
     found, source = _texts_of(texts)
-    return _without_seen(found, source, None, task.train, [])
+    probe = next((other for other in others if other is not task), None)
+    if probe is None and task.source != "helpdesk":
+        probe = read("helpdesk")
+    return _without_seen(found, source, None if probe is None else probe_rows(probe), task.train, [])
 
 
 def probe_rows(task: Task) -> Task:

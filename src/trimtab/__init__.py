@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .studies.check import Check, check
     from .studies.compare import Study, compare
     from .studies.curve import Curve, curve
+    from .studies.forgetting import Forgetting, forgetting
     from .studies.measure_fisher import fisher
     from .studies.movement import Movement, movement
     from .studies.recommend import Recommendation, recommend
@@ -81,6 +82,7 @@ _HOMES = {
     "studies.check": ("Check", "check"),
     "studies.compare": ("Study", "compare"),
     "studies.curve": ("Curve", "curve"),
+    "studies.forgetting": ("Forgetting", "forgetting"),
     "studies.measure_fisher": ("fisher",),
     "studies.movement": ("Movement", "movement"),
     "studies.recommend": ("Recommendation", "recommend"),

@@ -16,6 +16,7 @@ from .commands.evaluate import evaluate
 from .commands.export import export
 from .commands.fisher import fisher
 from .commands.fit import fit
+from .commands.forgetting import forgetting
 from .commands.import_ import import_
 from .commands.inspect import inspect
 from .commands.movement import movement
@@ -63,8 +64,8 @@ def versions(
 
 # In the order of --help, where a function's name, docstring and annotations become the subcommand's name and text.
 VERBS = (
-    check, fit, evaluate, predict, inspect, fisher, compare, curve, recommend, movement, export, import_, push, pull, report,
-    serve,
+    check, fit, evaluate, predict, inspect, fisher, compare, curve, recommend, movement, forgetting, export, import_, push, pull,
+    report, serve,
 )  # fmt: skip
 for verb in VERBS:
     name = verb.__name__.rstrip("_")  # Python has the word import for itself

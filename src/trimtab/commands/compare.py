@@ -29,6 +29,10 @@ def compare(
     report: Annotated[
         Path | None, typer.Option(help="A page (.html) or tables (.md); default: OUT/methods.html.")
     ] = None,
+    forgetting: Annotated[
+        str | None,
+        typer.Option(metavar="TEXTS", help="Also tell what is kept of the encoder on these: a file, a task, helpdesk."),
+    ] = None,
     jobs: Jobs = 1,
     # The same for all methods; learning rates and epochs that are not given are each method's own.
     settings: SettingsOptions = NOTHING,
@@ -39,6 +43,7 @@ def compare(
     from ..encoders.places import find_place
     from ..files import check_writable
     from ..results.recipe import settings_from
+    from ..studies.other_texts import texts_beside
     from ..tasks.read import read
 
     # Without a choice, the yardsticks and the three that are most often asked for; the first is the reference.
@@ -54,6 +59,9 @@ def compare(
     # All tasks are read before the first fit, so that a bad row in the last one is found at once.
     read_tasks = [read(name, **columns, **reading) for name in tasks]
     say_rows(read_tasks)
+    if forgetting is not None:
+        for each in read_tasks:
+            texts_beside(forgetting, each, read_tasks)
     place = find_place(encoder)  # before the folder is made: a misspelt encoder leaves none behind
     check_writable(out)
     if report is not None:
@@ -77,6 +85,7 @@ def compare(
         progress=True,
         reference=reference,
         baselines=baselines,
+        forgetting=forgetting,
         **settings,
     )
     if not any(cell.refused is None for cell in found.cells):

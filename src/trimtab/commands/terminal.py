@@ -13,6 +13,7 @@ from ..changes.fisher import Fisher
 from ..changes.inspect import Inspection
 from ..encoders.parameter_kinds import KINDS, Part, layer_names
 from ..results.formatting import compact, score, share, size
+from ..studies.forgetting import NOT_APPLICABLE, Change, Forgetting
 from ..studies.movement import Movement
 from ..studies.recommend import Recommendation
 
@@ -115,6 +116,43 @@ def foreseen_table(seen: dict[str, Any]) -> None:
     for top, each in seen["overlap"].items():
         table.add_row(f"{top:.0%}", f"{each['found']:.1%}", f"{each['chance']:.1%}")
     console.print(table)
+
+
+def forgetting_tables(found: Forgetting) -> None:
+    """Prints what was kept and lost to stdout; each figure with its 95% interval."""
+    console = Console(highlight=False)
+    table = _table(
+        f"Kept of the pretrained encoder, on {found.n_texts:,} texts of {found.texts_from}", "measure", "figure", "95%"
+    )
+    low, high = found.neighbours_interval
+    table.add_row("nearest neighbours kept", share(found.neighbours_kept), f"{share(low)} to {share(high)}")
+    table.add_row("  by chance", share(found.chance), "")
+    if found.probe is not None:
+        for row in _change_rows(f"{found.probe_task} by a linear probe, {found.probe_metric}", found.probe, 3):
+            table.add_row(*row)
+    for row in _change_rows("bits per masked token", found.masked, 3) if found.masked else ():
+        table.add_row(*row)
+    console.print(table)
+    if found.masked is None:
+        console.print(f"bits per masked token: {NOT_APPLICABLE}", markup=False)
+    layers = _table(
+        "Similarity of mean vectors by layer (debiased linear CKA; 1: the same but for a rotation)",
+        "layer",
+        "similarity",
+    )
+    for layer, similarity in enumerate(found.similarity):
+        layers.add_row("embeddings" if layer == 0 else str(layer - 1), f"{similarity:.3f}")
+    console.print(layers)
+    for note in found.notes:
+        console.print(note, markup=False)
+
+
+def _change_rows(what: str, change: Change, digits: int) -> list[tuple[str, str, str]]:
+    """A row of a figure before, one after, and one of what was lost."""
+    return [
+        (f"{what}, before", f"{change.before:.{digits}f}", ""), ("  after", f"{change.after:.{digits}f}", ""),
+        ("  lost", f"{change.lost:+.{digits}f}", f"{change.low:+.{digits}f} to {change.high:+.{digits}f}"),
+    ]  # fmt: skip
 
 
 def trials_table(found: Recommendation) -> None:

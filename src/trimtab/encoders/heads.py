@@ -118,13 +118,17 @@ class LinearHead(ModelWithHead):
         """What the map reads: the vectors (B, H), or of pairs (2 B, H) as (B, 4 H); an odd text, a filler, is left out."""
         if self.texts_per_row == 1:
             return vectors
-        u, v = vectors[: len(vectors) // 2 * 2].unflatten(0, (-1, 2)).unbind(1)
-        u, v = (functional.normalize(each, dim=1) * each.shape[1] ** 0.5 for each in (u, v))
-        return torch.cat([u, v, (u - v).abs(), u * v], 1)
+        return compared(*vectors[: len(vectors) // 2 * 2].unflatten(0, (-1, 2)).unbind(1))
 
     def answer(self, vectors: Tensor) -> Tensor:
         """Logits (B, C) from one vector a text, (B, H) or (2 B, H)."""
         return self.classifier(self.dropout(self.features(vectors)))
+
+
+def compared(u: Tensor, v: Tensor) -> Tensor:
+    """What a map reads of pairs apart, (B, 4 H), of the vectors (B, H) of their first and their second texts."""
+    u, v = (functional.normalize(each, dim=1) * each.shape[1] ** 0.5 for each in (u, v))
+    return torch.cat([u, v, (u - v).abs(), u * v], 1)
 
 
 def texts_per_row(model: ModelWithHead) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -65,11 +66,12 @@ def page(comparison: Comparison) -> str:
         "some_named": len(comparison.overall) > MOST_NAMES,
         "fronts": {name: comparison.front(cost) for cost, name in COSTS.items()},
         "how_judged": how_judged(comparison), "doubts": [*doubts(comparison), *comparison.notes],
-        "difference": difference_text, "scored": _scored, "metric_name": metric_name,
+        "measured": any(s.neighbours_kept is not None for of in comparison.by_task.values() for s in of),
+        "difference": difference_text, "scored": _scored, "kept": kept, "forgets": forgets, "metric_name": metric_name,
         "first_lines": comparison.baselines.get("" if len(comparison.tasks) > 1 else comparison.tasks[0].name, []),
         "n_rows": {task.name: len(task.validation) for task in comparison.tasks},
     }  # fmt: skip
-    # Three of the values are functions: the template puts each summary or task into words where it shows it.
+    # Several of the values are functions: the template puts each summary or task into words where it shows it.
     text = environment().get_template("comparison.html.j2").render(contents)
     # Half a surrogate pair in somebody's class name cannot be written as UTF-8: a question mark stands for it.
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -85,6 +87,7 @@ def write_page(comparison: Comparison, to: str | Path) -> Path:
 def how_judged(comparison: Comparison) -> str:
     """How differences were judged, in a few sentences."""
     seeds = len(comparison.seeds)
+    told = next((c.forgetting for c in comparison.cells if c.forgetting), None)
     # The bootstrap knows rows alone; what training again would change is known from seeds.
     seeds_too = (
         "plus the variance over seeds"
@@ -110,12 +113,35 @@ def how_judged(comparison: Comparison) -> str:
         for task in comparison.tasks
         if len(task.validation) < LEAST_ROWS
     ]
+    if told is not None:
+        sentences.append(forgetting_text(told))
     # A maximum over more looks is higher by luck alone: head, with 30 epochs by default, has six times those of others.
     sentences.append(
         "The best step of each run was chosen on these same rows, so scores flatter a little, and those of methods that are "
         "validated more often (with more epochs, say) flatter more."
     )
     return " ".join(sentences)
+
+
+def forgetting_text(told: Mapping[str, Any]) -> str:
+    """What the columns of what was forgotten say, in a few sentences, by what a cell says."""
+    kept = (
+        f"Neighbours kept: of the ten nearest of each of {told['n_texts']:,} texts ({told['texts_from']}) by the encoder's mean "
+        f"vectors, how many still are with the trained weights; by chance {told['chance']:.1%}."
+    )
+    if not told["probe_task"]:
+        return kept
+    return f"{kept} Forgets: what a linear probe of another task ({told['probe_task']} here) on those vectors loses."
+
+
+def kept(summary: Summary) -> str:
+    """The share of nearest neighbours kept, in percent; nothing where it was not measured."""
+    return "–" if summary.neighbours_kept is None else share(summary.neighbours_kept)
+
+
+def forgets(summary: Summary) -> str:
+    """What another task's probe lost, in the unit of its score; nothing where there was none."""
+    return "–" if summary.forgets is None else signed(summary.forgets)
 
 
 def difference_text(summary: Summary) -> str:
@@ -225,9 +251,11 @@ def _cheapest(comparison: Comparison, found: list[Summary]) -> str:
 def _table(comparison: Comparison, summaries: Sequence[Summary], baselines: Sequence[Summary]) -> list[str]:
     """The lines of a Markdown table, a method each, below the baselines."""
     against = _in_table(comparison.reference)
+    measured = any(s.neighbours_kept is not None for s in summaries)
+    more = " neighbours kept | forgets |" if measured else ""
     lines = [
-        f"| method | parameters | score | rank | difference from {against} (95%) | p | seconds | delta |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| method | parameters | score | rank | difference from {against} (95%) | p | seconds | delta |{more}",
+        f"|---|---|---|---|---|---|---|---|{'---|---|' if measured else ''}",
     ]
     lines += [f"| {_in_table(s.method)} | – | {_scored(s)} | – | – | – | {s.seconds:.0f} | – |" for s in baselines]
     for s in summaries:
@@ -241,6 +269,7 @@ def _table(comparison: Comparison, summaries: Sequence[Summary], baselines: Sequ
             p,
             f"{s.seconds:.0f}",
             size(s.delta_bytes),
+            *([kept(s), forgets(s)] if measured else []),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -46,6 +46,10 @@ class Cell:
         default=None, repr=False
     )  # the prediction for each validation row, as `outputs.packed` has them
 
+    forgetting: Mapping[str, Any] | None = (
+        None  # what was kept of the encoder, on other texts; None where it was not asked for
+    )
+
     @property
     def score(self) -> float:
         """The task's main score."""

@@ -34,6 +34,8 @@ class Summary:
     difference: Difference | None = None  # from the reference method, positive is better; None for itself
     p: float | None = None  # of the difference, corrected for all comparisons over the tasks, or task by task
     mean_rank: float | None = None  # over tasks whose scores have unlike directions or units, where `mean` says nothing
+    neighbours_kept: float | None = None  # mean share of nearest neighbours kept; None where it was not measured
+    forgets: float | None = None  # what another task's probe lost, mean, in the unit of its metric; None likewise
     loss: float = 0.0  # the mean loss, which decides between equals; 0 over tasks whose losses have units of their own
 
     @property
@@ -221,9 +223,25 @@ def _over_seeds(method: str, cells: list[Cell]) -> Summary:
     deviation = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
     seconds = _mean(cell.seconds for cell in cells)
     loss = _mean(cell.scores.get("loss", 0.0) for cell in cells)
+    kept, lost = ([figure(cell.forgetting) for cell in cells if cell.forgetting] for figure in (_kept, _lost))
     return Summary(
-        method, _mean(scores), deviation, 0, cells[0].elements["body"], seconds, cells[0].delta_bytes, loss=loss
-    )
+        method, _mean(scores), deviation, 0, cells[0].elements["body"], seconds, cells[0].delta_bytes, loss=loss,
+        neighbours_kept=_mean_of_all(kept, len(cells)), forgets=_mean_of_all(lost, len(cells)),
+    )  # fmt: skip
+
+
+def _kept(forgetting: Mapping[str, Any]) -> float | None:
+    return forgetting["neighbours_kept"]
+
+
+def _lost(forgetting: Mapping[str, Any]) -> float | None:
+    return forgetting["probe"] and forgetting["probe"]["lost"]
+
+
+def _mean_of_all(values: Iterable[float | None], count: int) -> float | None:
+    """The mean of `count` values; None where some were not measured."""
+    there = [value for value in values if value is not None]
+    return _mean(there) if there and len(there) == count else None
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -244,7 +262,10 @@ def _over_tasks(method: str, summaries: list[Summary], tasks: list[Task], ranks:
     # That of a regression is in the unit of its labels.
     alike = len(tasks) == 1 or all(task.kind != "regression" for task in tasks)
     loss = _mean(s.loss for s in summaries) if alike else 0.0
-    return Summary(method, mean, deviation, 0, elements, seconds, size, mean_rank=mean_rank, loss=loss)
+    kept, lost = (_mean_of_all((getattr(s, name) for s in summaries), n) for name in ("neighbours_kept", "forgets"))
+    return Summary(
+        method, mean, deviation, 0, elements, seconds, size, mean_rank=mean_rank, loss=loss, neighbours_kept=kept, forgets=lost
+    )  # fmt: skip
 
 
 def _judged(
@@ -283,6 +304,8 @@ def _direction(tasks: list[Task]) -> bool | None:
 def _summary_json(summary: Summary) -> dict[str, Any]:
     """The summary with the bounds of its difference, which only the object can compute."""
     found = {name: getattr(summary, name) for name in ("method", "mean", "rank", "elements", "seconds", "delta_bytes")}
+    if summary.neighbours_kept is not None:
+        found |= {"neighbours_kept": summary.neighbours_kept, "forgets": summary.forgets}
     found["spread"] = summary.standard_deviation  # a key that other programs read
     if summary.mean_rank is not None:
         found |= {"mean": None, "spread": None, "mean_rank": summary.mean_rank}

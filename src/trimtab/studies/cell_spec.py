@@ -27,6 +27,8 @@ from ..training.fit import fit
 from ..training.ranks import device
 from ..training.run import Run
 from ..training.set_up import check_rows
+from .forgetting import Yardstick
+from .other_texts import OtherTexts
 
 _OF_TOKENIZER = ("vocabulary_sha256", "tokens", "cut")  # of `Encoder.behaviour`
 _HASHED_AS = (
@@ -56,6 +58,7 @@ class CellSpec:
     task: Task
     method: Method | Baseline
     settings: Settings
+    others: OtherTexts | None = None  # on which it is measured what was forgotten
 
     @cached_property
     def text(self) -> str:
@@ -89,6 +92,9 @@ class CellSpec:
         # Only where it is the first class and not the second, so that cells of the time before there was a choice count still.
         if task.positive_index == 0:
             last += (task.positive,)
+        # Only where something is measured, so that cells without it count still.
+        if self.others is not None:
+            last += (self.others.sha256,)
         # Cells of format 2 had the metric in their identity, in this place.
         before = {metric: _hashed((*first, metric, *last)) for metric in metric_names(task.kind)}
         return Identity(_hashed((*first, *last)), before)
@@ -125,13 +131,22 @@ class CellSpec:
 
 
 def wanted(
-    encoder: Encoder, tasks: Sequence[Task], methods: Sequence[Method], seeds: Sequence[int], base: Settings
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    base: Settings,
+    others: Sequence[OtherTexts | None] | None = None,
 ) -> list[CellSpec]:
-    """The cells of a study, one seed of everything before the next: one that is stopped early can be read already."""
+    """The cells of a study, one seed of everything before the next: one that is stopped early can be read already.
+
+    `others` are texts for each task, where it is to be measured what was forgotten.
+    """
+    beside = others or [None] * len(tasks)
     return [
-        CellSpec(encoder, task, method, replace(base, seed=seed))
+        CellSpec(encoder, task, method, replace(base, seed=seed), other)
         for seed in seeds
-        for task in tasks
+        for task, other in zip(tasks, beside, strict=True)
         for method in methods
     ]
 
@@ -231,9 +246,21 @@ def _finished(run: Run, spec: CellSpec) -> Cell:
     predicted = predicted_labels(Task.from_description(run.delta.task), run.logits)  # at the run's own threshold
     with tempfile.TemporaryDirectory() as folder:
         n_bytes = run.delta.save(folder).stat().st_size
+    forgotten = None if spec.others is None else _yardstick(spec.encoder, spec.others).of(run.delta).as_json()
     return Cell(
         task.name, spec.text, spec.settings.seed, task.metric, run.scores, run.baseline, run.details["elements"],
         run.details["share"], run.seconds + run.details["cached_seconds"], run.examples_per_second, run.peak_memory_bytes,
         n_bytes, run.details["settings"], predicted.tolist(), run.details["choosing_seconds"],
-        judged_by=run.details["judged_by"], outputs=packed(task.kind, run.logits.float().cpu().numpy()),
+        judged_by=run.details["judged_by"], outputs=packed(task.kind, run.logits.float().cpu().numpy()), forgetting=forgotten,
     )  # fmt: skip
+
+
+_YARDSTICKS: dict[tuple[str, str], Yardstick] = {}  # by the hashes of encoder and texts: of the cells of this process
+
+
+def _yardstick(encoder: Encoder, others: OtherTexts) -> Yardstick:
+    """What it says of the encoder before training is computed with the first cell, and counts for the others."""
+    key = (encoder.sha256, others.sha256)
+    if key not in _YARDSTICKS:
+        _YARDSTICKS[key] = Yardstick(encoder, others, in_full=False)
+    return _YARDSTICKS[key]

@@ -26,6 +26,7 @@ from ..training.baselines import BASELINES, Baseline
 from ..training.ranks import started
 from .cell_spec import CellSpec, check_identities, wanted
 from .executor import Executor, executor_of
+from .other_texts import texts_beside
 from .progress import StudyDisplay
 
 
@@ -45,7 +46,7 @@ def compare(
     encoder: Encoder | str | Path, tasks: Any, methods: Sequence[Method | str] | Method | str,
     seeds: int | Sequence[int] = 3,
     *, out: str | Path | None = None, reference: Method | str | None = None, metric: str | None = None, jobs: int | Executor = 1,
-    progress: bool = False, baselines: bool = False, **settings: object,
+    progress: bool = False, baselines: bool = False, forgetting: Any = None, **settings: object,
 ) -> Study:  # fmt: skip
     """Fits every method on every task with every seed, and compares them to `reference` (by default the first method).
 
@@ -56,6 +57,8 @@ def compare(
     one costs nothing; a cell counts for the very encoder, rows, method, seed and settings it was made with. `metric` takes the
     place of the tasks' main one. Cells keep probabilities, so by another metric than before nothing is fitted again: the best
     steps stay those that were chosen by the earlier one, and so are those of cells that are new, to be fair.
+    `forgetting` are texts, as `trimtab.forgetting` takes them, on which each cell says what was kept of the encoder; its probe is
+    another of the tasks, else helpdesk. Such cells are others than those without.
     `jobs` cells are computed at the same time, each by a process with its part of the threads. `settings`
     are the fields of Settings, the same for all methods; rates and epochs are each method's own where they are not given. A
     method that refuses the encoder or a task marks its cells, which are tried again by the next study, and the study goes
@@ -78,8 +81,9 @@ def compare(
     # Without a folder nothing outlives this process, so any name will do.
     if cells is not None:
         check_identities(methods)
+    others = None if forgetting is None else [texts_beside(forgetting, task, tasks) for task in tasks]
     first = _baselines(encoder, tasks, numbers, base) if baselines else []
-    specs = first + wanted(encoder, tasks, methods, numbers, base)
+    specs = first + wanted(encoder, tasks, methods, numbers, base, others)
     with ExitStack() as stack:
         executor = stack.enter_context(executor_of(jobs)) if isinstance(jobs, int) else jobs
         executor.check(methods)

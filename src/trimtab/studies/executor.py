@@ -167,9 +167,10 @@ class _Worker:
         self.spec = spec
         encoder, task = spec.encoder, spec.task
         place = (encoder.name, encoder.revision, encoder.folder)
+        compute = resolved("auto", device()) if spec.settings.compute == "auto" else "auto"
         job = Job(
             self._number(encoder, lambda: (place, encoder.sha256)), self._number(task, lambda: task), _sent(spec.method),
-            spec.settings, folder, waits, resolved("auto", device()) if spec.settings.compute == "auto" else "auto",
+            spec.settings, folder, waits, self._number(spec.others, lambda: spec.others), compute,
         )  # fmt: skip
         with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, as its outcome will say
             self.connection.send(job)
@@ -216,7 +217,7 @@ def executor_of(jobs: int | Executor) -> Executor:
     return jobs
 
 
-def _sent(method: Method) -> bytes:
+def _sent(method: Any) -> bytes:
     """The method as another process reads it; raises InputError where none could."""
     try:
         found = pickle.dumps(method)
@@ -228,7 +229,7 @@ def _sent(method: Method) -> bytes:
     return found
 
 
-def _unsendable(method: Method, why: str) -> InputError:
+def _unsendable(method: Any, why: str) -> InputError:
     return InputError(
         f"the method {method_text(method)} cannot be sent to other processes ({why}): define it in a module that can be "
         "imported, or let this process compute the cells (without jobs)"

@@ -31,6 +31,7 @@ class Job(NamedTuple):
     settings: Any
     folder: Path | None
     waits: bool
+    others: tuple[int, Any]  # a number too: on what it is measured what was forgotten, or None
     compute: Compute  # what "auto" stands for: measured once, so that all workers agree; "auto" where nothing asks
 
 
@@ -94,7 +95,10 @@ def _computed(job: Job, known: dict[tuple[str, Any], Any]) -> Any:
     if job.task[1] is not None:
         known["task", job.task[0]] = job.task[1]
     encoder, task = known["encoder", number], known["task", job.task[0]]
-    spec = CellSpec(encoder, task, pickle.loads(job.method), job.settings)
+    if job.others[1] is not None:
+        known["others", job.others[0]] = job.others[1]
+    others = known.get(("others", job.others[0]))
+    spec = CellSpec(encoder, task, pickle.loads(job.method), job.settings, others)
     if (
         job.compute != "auto"
     ):  # as measured by the process that began this one: all cells of a study have one arithmetic

@@ -19,7 +19,15 @@ _COMMON = ("utf-8", "utf-16", "latin-1", "cp1252", "gb18030", "shift_jis", "euc_
 TOGETHER, APART = "together", "apart"  # what becomes of near twins where rows are held out
 HELD_OUT = 0.1  # of the training rows where nothing is said
 
-_FITS = ("fit", "fisher", "compare", "curve", "recommend", "check")  # subcommands that read rows to train on
+_FITS = (
+    "fit",
+    "fisher",
+    "compare",
+    "curve",
+    "recommend",
+    "check",
+    "forgetting",
+)  # subcommands that read rows to train on
 _SCORES = (*_FITS, "evaluate")  # that read labels
 _READS = (*_SCORES, "predict")
 

@@ -1,6 +1,7 @@
 """How far a score of so many rows may be from that of all rows: 95% confidence intervals."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,26 +28,40 @@ def score_interval(
     if task.metric == "accuracy":
         right = (predicted_labels(task, logits) if predicted is None else predicted) == labels.numpy()
         return wilson(int((right if right.ndim == 1 else right.all(-1)).sum()), len(labels))
-    draw, found = np.random.default_rng(seed), []
     if predicted is not None and task.metric not in decision_scores(task, predicted, labels.numpy()):
         predicted = None
-    for _ in range(_RESAMPLES):
-        at = draw.integers(0, len(labels), len(labels))
+
+    def scored(at: np.ndarray) -> float:
         if predicted is None:
-            found.append(scores(task, logits[at], labels[at], only=task.metric)[task.metric])
-        else:
-            found.append(decision_scores(task, predicted[at], labels.numpy()[at])[task.metric])
-    drawn = np.asarray(found)[np.isfinite(found)]
+            return scores(task, logits[at], labels[at], only=task.metric)[task.metric]
+        return decision_scores(task, predicted[at], labels.numpy()[at])[task.metric]
+
+    drawn = bootstrapped(len(labels), scored, seed)
     ends = -math.inf if metric.low is None else metric.low, math.inf if metric.high is None else metric.high
     if len(drawn) < _RESAMPLES / 2:  # undefined on most resamples: anything may be true
         return ends
-    low, high = (float(np.quantile(drawn, q)) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    low, high = ends_of(drawn)
     if low == high:
         if metric.low is None or metric.high is None:
             return ends
         room = 1.0 - wilson(len(labels), len(labels))[0]
         return max(metric.low, low - room), min(metric.high, high + room)
     return low, high
+
+
+def bootstrapped(
+    n_rows: int, statistic: Callable[[NDArray], float], seed: int = 0, resamples: int = _RESAMPLES
+) -> NDArray:
+    """`statistic` of so many resamples of rows (N,), drawn with replacement; those that are no number are left out."""
+    draw = np.random.default_rng(seed)
+    found = [statistic(draw.integers(0, n_rows, n_rows)) for _ in range(resamples)]
+    return np.asarray(found)[np.isfinite(found)]
+
+
+def ends_of(drawn: NDArray) -> tuple[float, float]:
+    """Between which the middle 95% of `drawn` lie."""
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:

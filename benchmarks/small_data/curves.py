@@ -111,6 +111,12 @@ def summary(rows: list[dict[str, Any]]) -> str:
                 )
         if own:
             said.append(f"| {method} | all | | | | {_judged(own)} |")
+    missing = [
+        f"{m} on {t}" for m in METHODS for t in TASKS if not any((r["method"], r["task"]) == (m, t) for r in rows)
+    ]
+    if missing:
+        said += ["", f"Not run yet: {', '.join(missing)}."]
+    said += ["", "On cola frozen vectors have the accuracy of always saying the larger class, at every size."]
     return "\n".join(said) + "\n"
 
 

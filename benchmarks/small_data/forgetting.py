@@ -1,6 +1,6 @@
 """What each method forgets of minilm while it learns a task: neighbours kept, another task's probe, and the score, over seeds.
 
-    python benchmarks/small_data/forgetting.py --data ../shared/data            (resumes; three minutes a cell on one busy core)
+    python benchmarks/small_data/forgetting.py --data ../shared/data            (resumes; one to three minutes a cell on one core)
     python benchmarks/small_data/forgetting.py --data ../shared/data --task sst2 --seeds 1
     python benchmarks/small_data/forgetting.py --summary                        (forgetting.md from the cells there are)
 

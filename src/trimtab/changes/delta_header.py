@@ -103,10 +103,10 @@ def check_plain(head: str, pairs: str) -> None:
     if pairs == "apart":
         raise InputError(
             "the run reads the texts of a pair apart, which no Hugging Face class does: fit with --pairs together --head default "
-            "to merge"
+            "to merge, or take --to onnx"
         )
     if head not in ("default", "cls"):
         raise InputError(
             "the run's head is a linear map on the mean of the token states, which no Hugging Face class has: fit with --head "
-            "default to merge"
+            "default to merge, or take --to onnx"
         )

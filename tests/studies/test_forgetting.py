@@ -149,6 +149,7 @@ def test_texts_from_files(encoder: Encoder, tmp_path: Path) -> None:
     assert lines.source == "texts.txt"
 
 
+@pytest.mark.slow
 def test_a_study_tells_what_is_forgotten(encoder: Encoder, tmp_path: Path) -> None:
     study: dict[str, Any] = {"seeds": 2, "out": tmp_path, "epochs": 1, "lr": 1e-2, "head_start": "random"}
     methods = [trimtab.Head(), trimtab.LayerNorms()]
@@ -182,6 +183,7 @@ def test_a_study_tells_what_is_forgotten(encoder: Encoder, tmp_path: Path) -> No
     assert again.markdown() == found.markdown()
 
 
+@pytest.mark.slow
 def test_processes_tell_it_too(encoder: Encoder) -> None:
     study: dict[str, Any] = {"seeds": 2, "epochs": 1, "lr": 1e-2, "head_start": "random", "compute": "float32"}
     here, there = (

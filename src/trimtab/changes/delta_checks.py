@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 AT = "@"  # "@name" holds the positions of the values under "name"
 KINDS = ("single_label", "multi_label", "regression")  # of tasks, which this room does not know
+TWINS = ("together", "apart")  # where rows are held out
 _LONGEST = 10**9  # tokens of a text: what an encoder without a limit of its own is given
 _DEEPEST = 32  # lists and objects within each other; a configuration has some five
 _MOST_DIMENSIONS, _MOST_LETTERS = 8, 300  # of a parameter and of its name
@@ -104,7 +105,8 @@ _OPTIONAL: dict[str, dict[str, _Field]] = {
     "base.behaviour": {},
     "task": {
         "skip_bad_rows": _FLAG, "header": _FLAG, "missing_label": _TEXTS, "label_separator": _or_none(_TEXT),
-        "encoding": _or_none(_WORD), "validation": _or_none(_PLACE), "positive": _or_none(_TEXT), "at_least_one": _FLAG,
+        "encoding": _or_none(_WORD), "validation": _or_none(_PLACE),
+        "corrections": _or_none(_PLACE), "twins": _one_of(TWINS), "positive": _or_none(_TEXT), "at_least_one": _FLAG,
         "threshold": _SHARE, "thresholds": _Field("a list of numbers between 0 and 1", _is_shares),
         "abstain_below": _Field("a number between 0 and 2", lambda value: _is_number(value) and 0 <= value <= 2),
     },

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small import EVERY
 from tensor_files import METHODS, Entry, Parts, floats, nested, outcome, refusal
 
 from trimtab.changes.delta import Delta
@@ -166,7 +167,7 @@ def check_forged(
 
 
 QUICK = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-LONG = settings(QUICK, max_examples=4000)
+LONG = settings(QUICK, max_examples=4000 if EVERY else 1500)
 
 
 @QUICK

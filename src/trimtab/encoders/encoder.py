@@ -229,9 +229,8 @@ class Encoder:
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None  # its output is not used, so it is neither stored nor counted
         n_texts = 2 if pairs == "apart" else 1
-        model: Any = LinearHead(
-            backbone, backbone.base_model_prefix, max(1, len(outputs.classes)), POOLINGS[head], n_texts
-        )
+        n_outputs = max(1, len(outputs.classes))
+        model: Any = LinearHead(backbone, backbone.base_model_prefix, n_outputs, POOLINGS[head], n_texts)
         # The head is known by lying outside of the backbone, in which only the pooler could have been new.
         model.new_parameters = frozenset()
         model.head_kept, model.head_note = False, unused_head(config)
